@@ -1,0 +1,75 @@
+"""Ownership watermarks for Keras models.
+
+Embed a mark while a model trains, watch it, publish the model, and prove the mark
+in the file:
+
+```python
+Conv2D(128, 3, kernel_regularizer=keras_wm.WatermarkRegularizer(key))   # embed
+model.fit(..., callbacks=[keras_wm.BitErrorRate(), TensorBoard("logs")])  # watch
+keras_wm.verify("downloaded.keras", key)                                  # prove
+```
+
+Names are imported when they are asked for: `keras_wm.verify` does not import Keras.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from keras_wm._version import __version__
+
+_HOMES = {
+    "BitErrorRate": "callback",
+    "Detection": "detection",
+    "KernelReport": "inspection",
+    "KeyFileError": "errors",
+    "LayerNotFoundError": "errors",
+    "ModelFileError": "errors",
+    "UnsafeFileError": "errors",
+    "UnsupportedFileError": "errors",
+    "Verification": "verification",
+    "WatermarkKey": "key",
+    "WatermarkRegularizer": "regularizer",
+    "WrongPassphraseError": "errors",
+    "attach": "attachment",
+    "detach": "attachment",
+    "detect": "detection",
+    "inspect": "inspection",
+    "keys": "key_scope",
+    "publish": "publishing",
+    "verify": "verification",
+}
+
+__all__ = ["__version__", *sorted(_HOMES)]
+
+if TYPE_CHECKING:
+    from keras_wm.attachment import attach, detach
+    from keras_wm.callback import BitErrorRate
+    from keras_wm.detection import Detection, detect
+    from keras_wm.errors import (
+        KeyFileError,
+        LayerNotFoundError,
+        ModelFileError,
+        UnsafeFileError,
+        UnsupportedFileError,
+        WrongPassphraseError,
+    )
+    from keras_wm.inspection import KernelReport, inspect
+    from keras_wm.key import WatermarkKey
+    from keras_wm.key_scope import keys
+    from keras_wm.publishing import publish
+    from keras_wm.regularizer import WatermarkRegularizer
+    from keras_wm.verification import Verification, verify
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -1,0 +1,5 @@
+"""`python -m keras_wm`."""
+
+from keras_wm.cli import main
+
+main()

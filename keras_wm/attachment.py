@@ -1,0 +1,155 @@
+"""Putting a mark on a model that exists already, and taking it off again."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import keras
+
+from keras_wm.key import WatermarkKey
+from keras_wm.marks import find_marks, own_variables, replace_penalties, sublayers
+from keras_wm.regularizer import Loss, WatermarkRegularizer
+
+
+def attach(
+    model: Any,
+    layer: Any,
+    key: WatermarkKey,
+    loss: Loss = "margin",
+    strength: float | None = None,
+    margin: float | None = None,
+    variable: str = "kernel",
+) -> WatermarkRegularizer:
+    """Marks a layer of a model that is built, compiled, pretrained or loaded.
+
+    The regularizer is set on the layer's variable, so the model's config never
+    mentions it and every checkpoint is clean. A regularizer that is there already
+    goes on acting. A model that was compiled stays so, with its optimizer's
+    state; its training step is rebuilt at the next `fit`.
+
+    Args:
+        model: A built Keras model: Functional, Sequential or subclassed.
+        layer: The layer to mark, or its name, however deep in the model.
+        key: The `WatermarkKey` to embed.
+        loss: See `WatermarkRegularizer`.
+        strength: See `WatermarkRegularizer`.
+        margin: See `WatermarkRegularizer`.
+        variable: The name of the layer's variable to mark. Defaults to
+            `"kernel"`; a layer without one needs no name if it has just one
+            variable of rank 2 or more.
+
+    Returns:
+        The `WatermarkRegularizer` that now acts on the layer's kernel.
+
+    Raises:
+        TypeError: If `model` is not a Keras model.
+        ValueError: If the layer is not found or not built, carries a mark
+            already, or cannot carry the key's message.
+
+    Example:
+
+    ```python
+    model = keras.saving.load_model("pretrained.keras")
+    keras_wm.attach(model, "block4_conv2", key)
+    model.fit(x, y, callbacks=[keras_wm.BitErrorRate()])
+    ```
+    """
+    _check_model(model)
+    target, kernel = _find_kernel(model, layer, variable)
+    host = kernel.regularizer
+    if isinstance(host, WatermarkRegularizer):
+        raise ValueError(
+            f"Layer {target.name!r} carries a mark already: {host!r}. Take it off "
+            "with keras_wm.detach(model) first."
+        )
+    key.check_shape(kernel.shape)
+    regularizer = WatermarkRegularizer(key, loss, strength, margin, regularizer=host)
+    kernel.regularizer = regularizer
+    _rebuild_steps(model)
+    for mark in find_marks(model):
+        if mark.variable is kernel and mark.flaw:
+            warnings.warn(
+                f"The mark on layer {target.name!r} will not be trained: {mark.flaw}.",
+                stacklevel=2,
+            )
+    return regularizer
+
+
+def detach(model: Any) -> list[str]:
+    """Takes every mark's penalty off a model, whichever way it got there.
+
+    What is embedded stays embedded; it is only not trained any more. The host's
+    own regularizers stay, and the model's config no longer mentions a mark.
+
+    Args:
+        model: A Keras model.
+
+    Returns:
+        The names of the layers that carried a mark.
+
+    Raises:
+        TypeError: If `model` is not a Keras model.
+    """
+    _check_model(model)
+    names = [mark.name for mark in find_marks(model)]
+    replace_penalties(model, lambda mark: mark.regularizer)
+    _rebuild_steps(model)
+    return names
+
+
+def _check_model(model: Any) -> None:
+    if not isinstance(model, keras.Model):
+        raise TypeError(
+            f"Expected a keras.Model. Received: {type(model).__name__}. "
+            "Load a file with keras.saving.load_model first."
+        )
+
+
+def _find_kernel(model: Any, layer: Any, variable: str) -> tuple[Any, Any]:
+    target = _find_layer(model, layer)
+    # Wrappers and recurrent layers keep their kernel in the layer inside them.
+    for holder in sublayers(target):
+        matrices = [v for v in own_variables(holder) if len(v.shape) >= 2]
+        named = [v for v in matrices if v.name == variable]
+        if named or len(matrices) == 1:
+            return holder, (named or matrices)[0]
+    if not target.weights:
+        raise ValueError(
+            f"Layer {target.name!r} has no weights. Build the model first (call it, "
+            "or model.build), or choose a layer that has a kernel."
+        )
+    names = ", ".join(repr(v.name) for v in target.weights if len(v.shape) >= 2)
+    raise ValueError(
+        f"Layer {target.name!r} has no variable {variable!r} of rank 2 or more. "
+        f"It has: {names or 'none'}. Name one with variable=."
+    )
+
+
+def _find_layer(model: Any, layer: Any) -> Any:
+    layers = [candidate for candidate in sublayers(model) if candidate is not model]
+    if isinstance(layer, str):
+        found = [candidate for candidate in layers if candidate.name == layer]
+    else:
+        found = [candidate for candidate in layers if candidate is layer]
+    if len(found) == 1:
+        return found[0]
+    name = layer if isinstance(layer, str) else getattr(layer, "name", layer)
+    if found:
+        raise ValueError(
+            f"{len(found)} layers of {model.name!r} have the name {name!r}. "
+            "Pass the layer itself."
+        )
+    names = ", ".join(repr(candidate.name) for candidate in layers if candidate.weights)
+    raise ValueError(
+        f"{model.name!r} has no layer {name!r}. Its layers with weights: "
+        f"{names or 'none, it is not built yet'}."
+    )
+
+
+def _rebuild_steps(model: Any) -> None:
+    """Forgets the compiled steps: they would go on with the losses of before."""
+    for layer in sublayers(model):
+        if isinstance(layer, keras.Model):
+            layer.train_function = None
+            layer.test_function = None

@@ -1,0 +1,179 @@
+"""The callback that shows how a mark grows while the model trains."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_wm.detection import Detection, detect
+from keras_wm.marks import Mark, find_marks
+
+if TYPE_CHECKING:
+    from keras_wm.summary_writer import SummaryWriter
+
+Logs = dict[str, float]
+
+
+class BitErrorRate(keras.callbacks.Callback):
+    """Reports, each epoch, how well a model carries the marks it is trained with.
+
+    It finds the marked layers itself, those of nested models too, and adds to
+    the epoch's `logs`, where `History`, the progress bar, `TensorBoard`,
+    `CSVLogger`, `EarlyStopping` and `ModelCheckpoint` find them:
+
+    - `ber`: the share of all bits that are not read right, 0 when the mark is
+      complete;
+    - `z_min`, `z_mean`: the smallest and the mean score, in standard deviations
+      of what an unmarked kernel gives: the margin of the mark;
+    - `embedding_loss`: the penalty per bit, without the factor lambda (E_R of
+      the papers);
+    - `ber/<layer>` and so on where several layers are marked.
+
+    When training starts it checks that a penalty acts on every kernel it
+    reports, and warns where none does: a mark that is not trained cannot be
+    seen otherwise.
+
+    Args:
+        every: How many epochs lie between two measurements; the last value is
+            repeated in between. The first epoch is always measured. Defaults
+            to 1.
+        log_dir: Where to write, besides, a histogram of the scores and a picture
+            of the recovered bits for TensorBoard. Defaults to `None`: nowhere.
+
+    Raises:
+        ValueError: If `every` is not a positive whole number.
+
+    Example:
+
+    ```python
+    model.fit(
+        x, y, epochs=20,
+        callbacks=[keras_wm.BitErrorRate(), keras.callbacks.TensorBoard("logs")],
+    )
+    ```
+
+    To stop at a complete mark, use `EarlyStopping(monitor="ber", mode="min")`:
+    Keras cannot guess the direction.
+    """
+
+    def __init__(
+        self, every: int = 1, log_dir: str | os.PathLike[str] | None = None
+    ) -> None:
+        super().__init__()
+        if not isinstance(every, int) or every < 1:
+            raise ValueError(
+                f"Expected a positive whole number of epochs. Received: every={every!r}"
+            )
+        self.every = every
+        self.log_dir = None if log_dir is None else os.fspath(log_dir)
+        self._last: Logs = {}
+        self._writer: SummaryWriter | None = None
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        """Looks for marks that are not being trained, and says so."""
+        self._last = {}
+        marks = find_marks(self.model)
+        if not marks:
+            warnings.warn(
+                "BitErrorRate found no mark in this model, so none is being "
+                "embedded. Give a layer kernel_regularizer=WatermarkRegularizer(key), "
+                "or call keras_wm.attach(model, layer, key): a model that was loaded, "
+                "pickled or cloned has lost what attach did.",
+                stacklevel=2,
+            )
+        for mark in marks:
+            if mark.flaw:
+                warnings.warn(
+                    f"The mark on layer {mark.name!r} is not being trained: "
+                    f"{mark.flaw}.",
+                    stacklevel=2,
+                )
+        if self.log_dir is not None:
+            from keras_wm.summary_writer import SummaryWriter
+
+            self._writer = SummaryWriter(self.log_dir)
+        _put_first(self)
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        """Adds the figures to the epoch's logs."""
+        if not self._last or epoch % self.every == 0:
+            self._last = self._measure(epoch)
+        if logs is not None:
+            logs.update(self._last)
+
+    def on_train_end(self, logs: Logs | None = None) -> None:
+        """Ends the log file, if there is one."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def _measure(self, epoch: int) -> Logs:
+        measured = _measured(self.model)
+        if self._writer is not None:
+            for name, (detection, _) in measured.items():
+                self._writer.add_detection(name, detection, epoch)
+        if not measured:
+            return _figures([], [])
+        detections, losses = zip(*measured.values(), strict=True)
+        figures = _figures(detections, losses)
+        if len(measured) > 1:
+            for name, (detection, loss) in measured.items():
+                for figure, value in _figures([detection], [loss]).items():
+                    figures[f"{figure}/{name}"] = value
+        return figures
+
+
+def _measured(model: Any) -> dict[str, tuple[Detection, float]]:
+    """The detection and the embedding loss of each mark whose key is at hand."""
+    measured: dict[str, tuple[Detection, float]] = {}
+    for mark in find_marks(model):
+        kernel = mark.kernel
+        if mark.regularizer.key is None or kernel is None or kernel.dtype.kind != "f":
+            continue
+        name = mark.name
+        if name in measured:
+            name = f"{name}_{len(measured)}"
+        detection = detect(kernel, mark.regularizer.key)
+        measured[name] = (detection, _loss(mark))
+    return measured
+
+
+def _loss(mark: Mark) -> float:
+    kernel = ops.cast(mark.variable, "float32")
+    return float(ops.convert_to_numpy(ops.mean(mark.regularizer.bit_losses(kernel))))
+
+
+def _figures(detections: Any, losses: Any) -> Logs:
+    """Plain floats: a NumPy scalar in `History` cannot be written as JSON."""
+    if not detections:
+        return dict.fromkeys(("ber", "z_min", "z_mean", "embedding_loss"), math.nan)
+    bits = np.array([detection.bits for detection in detections])
+    matches = sum(detection.matches for detection in detections)
+    return {
+        "ber": float(1.0 - matches / bits.sum()),
+        "z_min": min(detection.z_min for detection in detections),
+        "z_mean": float(np.average([d.z_mean for d in detections], weights=bits)),
+        "embedding_loss": float(np.average(losses, weights=bits)),
+    }
+
+
+def _put_first(callback: BitErrorRate) -> None:
+    """Moves a callback in front of those that read its figures from the logs.
+
+    Keras hands one `logs` object down its list of callbacks, so a consumer that
+    stands earlier misses what is added later, `TensorBoard` and `CSVLogger`
+    without a word. No callback is told of the list; it is the object that is
+    calling.
+    """
+    caller = sys._getframe(2).f_locals.get("self")
+    if not isinstance(caller, keras.callbacks.CallbackList):
+        return
+    others = [other for other in caller.callbacks if other is not callback]
+    caller.callbacks = [callback, *others]

@@ -1,0 +1,76 @@
+r"""How many bits a kernel can hold, and how many it can hold unseen.
+
+A mark of T bits whose every score stands m standard deviations clear takes the
+share \(\rho = m \sqrt{T / N}\) of the norm of what it is read from: the N = M L
+weights of the kernel for keyed filters, the N = M of the mean filter otherwise.
+"""
+
+from __future__ import annotations
+
+from math import floor, sqrt
+
+# Up to this share neither the kernel's standard deviation nor its singular values
+# tell it from an unmarked one (keyed), and the mean filter grows by about a tenth
+# instead of twelvefold (mean).
+UNSEEN_SHARE = {"keyed": 0.17, "mean": 0.5}
+FULL_MARGIN = 4.0
+
+
+def readable_weights(size: int, count: int, groups: int) -> int:
+    """The dimension of what G weight vectors read from an (M, L) kernel."""
+    return size * min(groups, count)
+
+
+def check_bits(bits: int, projection: str, size: int, count: int, groups: int) -> None:
+    """Refuses a message that no kernel of this shape can carry.
+
+    Args:
+        bits: T, the length of the message.
+        projection: `"random"`, `"direct"`, `"diff"` or `"explicit"`.
+        size: M, the weights of a filter.
+        count: L, the number of filters.
+        groups: G, the number of weight vectors that the bits share.
+
+    Raises:
+        ValueError: If T is beyond the limit. For a random projection that is
+            2 M min(G, L), the number of independent inequalities that as many
+            unknowns can satisfy (Cover 1965).
+    """
+    weights = readable_weights(size, count, groups)
+    most, why = {
+        "direct": (size, "M, one distinct weight a bit"),
+        "diff": (size // 2, "M / 2, two distinct weights a bit"),
+    }.get(projection, (2 * weights - 1, "below 2 x M x min(G, L)"))
+    if bits > most:
+        raise ValueError(
+            f"Too many bits for this kernel: T={bits} bits, M={size} weights a filter, "
+            f"L={count} filters. Expected T <= {most} ({why}) with "
+            f"projection={projection!r} and G={groups}. Use a larger kernel or a key "
+            "of fewer bits."
+        )
+
+
+def unseen_margin(bits: int, filters: str, size: int, count: int) -> float:
+    """The margin m that a message of T bits can keep without being seen.
+
+    Returns:
+        m, in standard deviations of a score; at most 4.
+    """
+    room = _room(filters, size, count)
+    return min(FULL_MARGIN, UNSEEN_SHARE[filters] * sqrt(room / bits))
+
+
+def unseen_bits(
+    filters: str, size: int, count: int, margin: float = FULL_MARGIN
+) -> int:
+    """How many bits fit unseen at a margin: N (rho / m)^2."""
+    return floor(_room(filters, size, count) * (UNSEEN_SHARE[filters] / margin) ** 2)
+
+
+def share(bits: int, filters: str, size: int, count: int, margin: float) -> float:
+    """The share rho of the norm that a mark takes."""
+    return margin * sqrt(bits / _room(filters, size, count))
+
+
+def _room(filters: str, size: int, count: int) -> int:
+    return size * count if filters == "keyed" else size

@@ -1,0 +1,110 @@
+"""The pictures that host networks learn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_DIGITS_TEST = 540
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """A labelled set of pictures, split into training and test.
+
+    Attributes:
+        name: What to call it.
+        x_train: Pictures, shape `(N, height, width, channels)`, float32 in [0, 1].
+        y_train: Class indices, shape `(N,)`.
+        x_test: As `x_train`.
+        y_test: As `y_train`.
+    """
+
+    name: str
+    x_train: NDArray[np.float32]
+    y_train: NDArray[np.int64]
+    x_test: NDArray[np.float32]
+    y_test: NDArray[np.int64]
+
+    @property
+    def classes(self) -> int:
+        """The number of classes."""
+        return int(self.y_train.max()) + 1
+
+
+def load_pictures(name: str) -> Pictures:
+    """Loads a data set by its name, or from a file.
+
+    Args:
+        name: `"digits"`: scikit-learn's 1,797 digits of 8 x 8, the last 540
+            for testing (needs the extra `demo`, no download). `"cifar10"`:
+            through `keras.datasets`, which downloads it. Otherwise an `.npz`
+            file with the arrays `x_train`, `y_train`, `x_test` and `y_test`,
+            as `keras.datasets` returns them.
+
+    Returns:
+        `Pictures`.
+
+    Raises:
+        ImportError: If the extra `demo` is missing.
+        ValueError: If the file does not hold such arrays.
+    """
+    if name == "digits":
+        return _digits()
+    if name == "cifar10":
+        from keras.datasets import cifar10
+
+        (x_train, y_train), (x_test, y_test) = cifar10.load_data()
+        return _prepared("CIFAR-10", x_train, y_train, x_test, y_test)
+    return _from_file(Path(name))
+
+
+def _digits() -> Pictures:
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise ImportError(
+            "The digits come with scikit-learn. "
+            'Install it with: pip install "keras-wm[demo]"'
+        ) from error
+    digits = load_digits()
+    # They are ordered by writer; a fixed shuffle puts every writer into both parts.
+    order = np.random.default_rng(0).permutation(len(digits.target))
+    x, y = digits.images[order] * (255 / 16), digits.target[order]
+    split = len(y) - _DIGITS_TEST
+    return _prepared("digits", x[:split], y[:split], x[split:], y[split:])
+
+
+def _from_file(path: Path) -> Pictures:
+    names = ("x_train", "y_train", "x_test", "y_test")
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return _prepared(path.stem, *(arrays[name] for name in names))
+    except (OSError, KeyError, ValueError, AttributeError) as error:
+        raise ValueError(
+            f"Expected 'digits', 'cifar10' or an .npz file with the arrays "
+            f"{', '.join(names)}. Received: {str(path)!r} ({error})"
+        ) from error
+
+
+def _prepared(name: str, *arrays: Any) -> Pictures:
+    x_train, y_train, x_test, y_test = arrays
+    return Pictures(
+        name, _pixels(x_train), _labels(y_train), _pixels(x_test), _labels(y_test)
+    )
+
+
+def _pixels(x: Any) -> NDArray[np.float32]:
+    if x.ndim == 3:
+        x = x[..., None]
+    if x.ndim != 4:
+        raise ValueError(f"pictures of shape {x.shape}, expected rank 3 or 4")
+    return (np.asarray(x, np.float32) / 255).astype(np.float32)
+
+
+def _labels(y: Any) -> NDArray[np.int64]:
+    return np.asarray(y).reshape(-1).astype(np.int64)

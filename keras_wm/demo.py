@@ -1,0 +1,246 @@
+"""The whole job on a real network: embed, watch, publish, verify, compare."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from keras_wm.callback import BitErrorRate
+from keras_wm.datasets import Pictures, load_pictures
+from keras_wm.detection import format_p
+from keras_wm.hosts.wide_resnet import (
+    paper_optimizer,
+    wide_resnet,
+    wide_resnet_decay,
+)
+from keras_wm.key import WatermarkKey
+from keras_wm.plots import plot_training
+from keras_wm.publishing import publish
+from keras_wm.regularizer import WatermarkRegularizer
+from keras_wm.verification import Verification, verify
+
+BATCH = 64
+WEIGHT_DECAY = 5e-4
+OWNER = "keras_wm demo"
+
+
+@dataclass(frozen=True)
+class DemoSettings:
+    """What the demo does.
+
+    Attributes:
+        data: `"digits"`, `"cifar10"` or an `.npz` file, see `load_pictures`.
+        epochs: How long to train.
+        bits: T, the length of the message.
+        layer: The convolution to mark.
+        n: Blocks in a group of the wide residual network.
+        k: Its widening factor.
+        seed: Of the networks' initial weights and the order of the pictures.
+    """
+
+    data: str = "digits"
+    epochs: int = 20
+    bits: int = 256
+    layer: str = "conv3_block1_conv2"
+    n: int = 1
+    k: int = 4
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Network:
+    """A trained network of the demo, and what was found in its published file."""
+
+    file: Path
+    history: dict[str, list[float]]
+    verification: Verification
+    kernel_std: float
+    mean_filter_std: float
+
+    @property
+    def test_error(self) -> float:
+        """The share of test pictures that the last epoch gets wrong."""
+        return 1.0 - self.history["val_accuracy"][-1]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures, as plain Python values."""
+        return {
+            "file": self.file.name,
+            "test_error": self.test_error,
+            "kernel_std": self.kernel_std,
+            "mean_filter_std": self.mean_filter_std,
+            "verification": self.verification.to_dict() | {"source": self.file.name},
+            "history": self.history,
+        }
+
+
+def run_demo(
+    settings: DemoSettings, folder: Path, console: Console
+) -> dict[str, Network]:
+    """Trains a marked network and its unmarked twin, and verifies both files.
+
+    Args:
+        settings: What to do.
+        folder: Where the key, the published files, the logs and the figure go.
+        console: What to report to.
+
+    Returns:
+        The networks `"marked"` and `"unmarked"`.
+    """
+    pictures = load_pictures(settings.data)
+    folder.mkdir(parents=True, exist_ok=True)
+    key = _owner_key(folder / "owner.key", settings.bits)
+    logs = _new_folder(folder / "logs")
+    console.print(
+        f"WRN-{6 * settings.n + 4}-{settings.k} on {pictures.name}, "
+        f"{len(pictures.x_train)} pictures: {key.bits} bits go into "
+        f"{settings.layer}. Watch it with: tensorboard --logdir {logs.parent}"
+    )
+    with _progress(console) as progress:
+        networks = {
+            name: _train(name, settings, pictures, key, folder, logs, progress)
+            for name in ("marked", "unmarked")
+        }
+    _write_record(folder / "demo.json", settings, networks)
+    plot_training(
+        networks["marked"].history["ber"],
+        {name: network.history["val_accuracy"] for name, network in networks.items()},
+        {name: network.verification.z for name, network in networks.items()},
+    ).savefig(folder / "demo.png")
+    console.print(_closing_table(networks))
+    console.print(f"Figure, files and key: {folder}")
+    return networks
+
+
+def _train(
+    name: str,
+    settings: DemoSettings,
+    pictures: Pictures,
+    key: WatermarkKey,
+    folder: Path,
+    logs: Path,
+    progress: Progress,
+) -> Network:
+    keras.utils.set_random_seed(settings.seed)
+    mark = WatermarkRegularizer(key, regularizer=wide_resnet_decay(WEIGHT_DECAY))
+    model = wide_resnet(
+        pictures.x_train.shape[1:],
+        pictures.classes,
+        settings.n,
+        settings.k,
+        WEIGHT_DECAY,
+        {settings.layer: mark} if name == "marked" else None,
+    )
+    steps = -(-len(pictures.x_train) // BATCH) * settings.epochs
+    model.compile(
+        paper_optimizer(steps),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    task = progress.add_task(name, total=settings.epochs, state="")
+    callbacks = [keras.callbacks.TensorBoard(logs / name), _Report(progress, task)]
+    if name == "marked":
+        callbacks.insert(0, BitErrorRate(log_dir=logs / name / "bits"))
+    history = model.fit(
+        pictures.x_train,
+        pictures.y_train,
+        batch_size=BATCH,
+        epochs=settings.epochs,
+        validation_data=(pictures.x_test, pictures.y_test),
+        callbacks=callbacks,
+        verbose=0,
+    ).history
+    kernel = np.asarray(model.get_layer(settings.layer).kernel)
+    file = publish(model, folder / f"{name}.keras")
+    return Network(
+        file=file,
+        history=history,
+        verification=verify(file, key),
+        kernel_std=float(kernel.std()),
+        mean_filter_std=float(kernel.mean(axis=-1).std()),
+    )
+
+
+class _Report(keras.callbacks.Callback):
+    """Shows the bit error rate and the test accuracy, epoch by epoch."""
+
+    def __init__(self, progress: Progress, task: TaskID) -> None:
+        super().__init__()
+        self._progress, self._task = progress, task
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        logs = logs or {}
+        state = f"test accuracy {logs['val_accuracy']:.4f}"
+        if "ber" in logs:
+            state = f"BER {logs['ber']:.4f}  smallest z {logs['z_min']:+.2f}  {state}"
+            self._progress.console.print(f"epoch {epoch + 1:>3}  {state}")
+        self._progress.update(self._task, completed=epoch + 1, state=state)
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description:>8}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total} epochs"),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[state]}"),
+        console=console,
+    )
+
+
+def _owner_key(path: Path, bits: int) -> WatermarkKey:
+    """The folder's key, so that a second demo never replaces the first one's."""
+    if not path.exists():
+        WatermarkKey.generate(OWNER, bits).save(path)
+    key = WatermarkKey.load(path)
+    if key.bits != bits:
+        raise ValueError(
+            f"{str(path)!r} is a key of {key.bits} bits. Expected {bits}. "
+            "Choose another folder with --out."
+        )
+    return key
+
+
+def _new_folder(parent: Path) -> Path:
+    """The first free `run-<number>`: TensorBoard would mix the runs of one folder."""
+    for number in count(1):
+        folder = parent / f"run-{number}"
+        if not folder.exists():
+            break
+    return folder
+
+
+def _write_record(
+    path: Path, settings: DemoSettings, networks: dict[str, Network]
+) -> None:
+    record = {name: network.to_dict() for name, network in networks.items()}
+    content = json.dumps({"settings": asdict(settings), **record}, indent=2)
+    path.write_text(content + "\n", encoding="utf-8")
+
+
+def _closing_table(networks: dict[str, Network]) -> Table:
+    table = Table("", *networks, title="Read from the published files")
+    found = [network.verification for network in networks.values()]
+    rows: dict[str, list[str]] = {
+        "verdict": [one.verdict.upper() for one in found],
+        "bit errors": [f"{one.bits - one.matches} of {one.bits}" for one in found],
+        "p-value, corrected": [format_p(one.log10_p) for one in found],
+        "p of the bits alone": [format_p(one.log10_p_hard) for one in found],
+        "best of": [f"{one.tried} kernels" for one in found],
+        "test error": [f"{100 * one.test_error:.2f} %" for one in networks.values()],
+        "kernel std": [f"{one.kernel_std:.4f}" for one in networks.values()],
+        "mean-filter std": [f"{one.mean_filter_std:.5f}" for one in networks.values()],
+        "file": [one.file.name for one in networks.values()],
+    }
+    for name, values in rows.items():
+        table.add_row(name, *values)
+    return table

@@ -1,0 +1,184 @@
+r"""What a kernel says about a message: scores, bit errors and p-values.
+
+The score of bit j is \(z_j = s_j y_j / \lVert u_j \rVert\) with
+\(s_j = 2 b_j - 1\). For a random X that knows nothing of the kernel the scores are
+exactly i.i.d. N(0, 1), whatever the kernel is; with a derived message each of them
+is positive with probability exactly 1/2 for the other projections too. Hence both
+p-values below are exact, not asymptotic.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from math import log, log10, sqrt
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import gammaln, log_ndtr, logsumexp
+
+from keras_wm.projection import Floats
+
+if TYPE_CHECKING:
+    from keras_wm.key import WatermarkKey
+
+
+@dataclass(frozen=True, eq=False)
+class Detection:
+    """The scores of one message in one kernel, and what follows from them.
+
+    Attributes:
+        z: The scores, shape `(T,)`, positive where a bit is read right, in
+            standard deviations of what an unmarked kernel gives.
+        message: The bits that were looked for, shape `(T,)`.
+        normal: Whether the scores of an unmarked kernel are exactly N(0, 1),
+            so that their sum is evidence too.
+        flaw: Why the kernel is no evidence at all (constant, or not finite),
+            or an empty string.
+    """
+
+    z: Floats
+    message: NDArray[np.uint8]
+    normal: bool
+    flaw: str = ""
+
+    @property
+    def bits(self) -> int:
+        """T, the length of the message."""
+        return len(self.z)
+
+    @cached_property
+    def matches(self) -> int:
+        """How many bits are read right. A tie is never a match."""
+        return int(np.count_nonzero(self.z > 0))
+
+    @property
+    def ber(self) -> float:
+        """The bit error rate: the share of bits that are not read right."""
+        return 1.0 - self.matches / self.bits
+
+    @property
+    def recovered(self) -> NDArray[np.uint8]:
+        """The bits as the kernel gives them, shape `(T,)`."""
+        return np.where(self.z > 0, self.message, 1 - self.message).astype(np.uint8)
+
+    @property
+    def z_mean(self) -> float:
+        """The mean score."""
+        return float(self.z.mean())
+
+    @property
+    def z_min(self) -> float:
+        """The smallest score: the margin that every bit keeps."""
+        return float(self.z.min())
+
+    @cached_property
+    def log10_p_hard(self) -> float:
+        """log10 of P[Bin(T, 1/2) >= matches]: how surprising so few errors are."""
+        return log10_binomial_tail(self.matches, self.bits)
+
+    @cached_property
+    def log10_p_soft(self) -> float | None:
+        """log10 of P[N(0, 1) >= sum(z) / sqrt(T)]; None where the z are not normal."""
+        if not self.normal:
+            return None
+        return float(log_ndtr(-self.z.sum() / sqrt(self.bits)) / log(10))
+
+    @property
+    def log10_p(self) -> float:
+        """The p-value that the verdict rests on: soft where exact, else hard."""
+        return self.log10_p_hard if self.log10_p_soft is None else self.log10_p_soft
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures, as plain Python values."""
+        return {
+            "bits": self.bits,
+            "matches": self.matches,
+            "ber": self.ber,
+            "z_mean": self.z_mean,
+            "z_min": self.z_min,
+            "log10_p_hard": self.log10_p_hard,
+            "log10_p_soft": self.log10_p_soft,
+            "flaw": self.flaw,
+        }
+
+
+def detect(kernel: NDArray[Any], key: WatermarkKey) -> Detection:
+    """Reads a key's message from a kernel.
+
+    Args:
+        kernel: Array of rank 2 or more, filters last: `(S, S, D, L)` of a
+            convolution, `(D, L)` of a dense layer.
+        key: The key to look for.
+
+    Returns:
+        A `Detection`.
+
+    Raises:
+        ValueError: If the kernel cannot carry the key's message.
+    """
+    size, count = key.check_shape(kernel.shape)
+    flaw = _flaw(kernel)
+    if flaw:
+        return Detection(np.zeros(key.bits), key.message, key.normal, flaw)
+    # Scores do not depend on the scale; at scale 1 no square overflows.
+    flat = kernel.reshape(size, count).astype(np.float64)
+    flat /= np.abs(flat).max()
+    z = scores(
+        flat,
+        key.matrix(size) / np.reshape(key.spread(size), (-1, 1)),
+        key.filter_weights(count),
+        key.message,
+    )
+    return Detection(z, key.message, key.normal)
+
+
+def scores(
+    flat: Floats, matrix: Floats, weights: Floats, message: NDArray[np.uint8]
+) -> Floats:
+    """z_j = s_j x_j . u_j / |u_j|, with u_j = W a_j.
+
+    Args:
+        flat: W, shape `(M, L)`.
+        matrix: X, shape `(T, M)`.
+        weights: a, shape `(G, L)`; bit j is read through row `j % G`.
+        message: b, shape `(T,)`.
+
+    Returns:
+        z, shape `(T,)`; 0 where `u_j` vanishes.
+    """
+    filters = weights @ flat.T
+    norms = np.linalg.norm(filters, axis=1, keepdims=True)
+    filters = np.divide(filters, norms, out=np.zeros_like(filters), where=norms > 0)
+    z = np.empty(len(matrix))
+    for group, direction in enumerate(filters):
+        z[group :: len(filters)] = matrix[group :: len(filters)] @ direction
+    return z * (2.0 * message - 1.0)
+
+
+def log10_binomial_tail(matches: int, trials: int) -> float:
+    """log10 of P[Bin(trials, 1/2) >= matches], exact far below 1e-308."""
+    if matches == 0:
+        return 0.0
+    k = np.arange(matches, trials + 1)
+    log_counts = gammaln(trials + 1) - gammaln(k + 1) - gammaln(trials - k + 1)
+    return min(0.0, float((logsumexp(log_counts) - trials * log(2)) / log(10)))
+
+
+def corrected(log10_p: float, tries: int) -> float:
+    """log10 of a p-value after `tries` places were tried (Bonferroni)."""
+    return min(0.0, log10_p + log10(max(tries, 1)))
+
+
+def format_p(log10_p: float) -> str:
+    """A p-value to read: `0.031`, and `10^-1300` where a float would be 0."""
+    return f"{10**log10_p:.2g}" if log10_p > -4 else f"10^{log10_p:.1f}"
+
+
+def _flaw(kernel: NDArray[Any]) -> str:
+    if not np.isfinite(kernel).all():
+        return "it holds NaN or infinite weights"
+    if kernel.size == 0 or kernel.min() == kernel.max():
+        return "all its weights are equal"
+    return ""

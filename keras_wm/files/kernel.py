@@ -1,0 +1,77 @@
+"""One idea of a kernel, wherever it is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from keras_wm.errors import LayerNotFoundError
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A weight array that may carry a mark: where it is, and how to read it.
+
+    Nothing of the array is read before `read()` is called.
+
+    Attributes:
+        layer: The layer's name, behind those of the models it is nested in:
+            `"c1"`, `"encoder/dense_3"`.
+        variable: The variable in the layer: `"kernel"` where the source tells,
+            its position (`"0"`) where it does not.
+        path: Where the array stands in its source, for error messages.
+        shape: The array's shape, filters last.
+        dtype: The stored type's name, such as `"float32"` or `"bfloat16"`.
+        read: Reads the array, as a NumPy array of floats.
+    """
+
+    layer: str
+    variable: str
+    path: str
+    shape: tuple[int, ...]
+    dtype: str
+    read: Callable[[], NDArray[np.floating]]
+
+    @property
+    def name(self) -> str:
+        """The layer's name and the variable's: `"c1/kernel"`."""
+        return f"{self.layer}/{self.variable}"
+
+
+def select(kernels: Sequence[Kernel], layer: str, source: str) -> list[Kernel]:
+    """The kernels of one layer.
+
+    Args:
+        kernels: Kernels to choose from.
+        layer: A layer's name, with as many of the models around it, or the
+            variable behind it, as make it unique: `"c1"`, `"encoder/c1"`,
+            `"c1/kernel"`.
+        source: What the kernels come from, for the error message.
+
+    Returns:
+        The kernels whose layer has that name; several where the layer has
+        several or several layers share the name.
+
+    Raises:
+        LayerNotFoundError: If no layer has that name.
+    """
+    ending = f"/{layer}"
+    chosen = [
+        kernel
+        for kernel in kernels
+        if f"/{kernel.layer}".endswith(ending) or f"/{kernel.name}".endswith(ending)
+    ]
+    if not chosen:
+        raise LayerNotFoundError(
+            f"{source} has no layer {layer!r} with a kernel. "
+            f"It has: {_some(sorted({kernel.layer for kernel in kernels}))}."
+        )
+    return chosen
+
+
+def _some(names: Sequence[str], most: int = 12) -> str:
+    shown = ", ".join(repr(name) for name in names[:most])
+    return shown + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -1,0 +1,1 @@
+"""Host networks: what the experiments put their marks into."""

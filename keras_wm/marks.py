@@ -1,0 +1,172 @@
+"""Where in a model the marks are, and whether they are being trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from keras import ops
+from numpy.typing import NDArray
+
+from keras_wm.regularizer import WatermarkRegularizer
+
+_LORA_PREFIX = "lora_"
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A kernel that carries, or should carry, a watermark penalty.
+
+    Attributes:
+        layer: The Keras layer.
+        variable: The kernel, or `None` where the layer has lost it.
+        regularizer: The penalty.
+        flaw: Why the penalty does not act, or an empty string if it does.
+    """
+
+    layer: Any
+    variable: Any
+    regularizer: WatermarkRegularizer
+    flaw: str = ""
+
+    @property
+    def name(self) -> str:
+        """The layer's name."""
+        return str(self.layer.name)
+
+    @property
+    def kernel(self) -> NDArray[np.floating[Any]] | None:
+        """The kernel as a NumPy array; `None` where the layer has lost it."""
+        if self.variable is None:
+            return None
+        return np.asarray(ops.convert_to_numpy(self.variable))
+
+
+def find_marks(model: Any) -> list[Mark]:
+    """All marks of a model, those of nested models too, in the order of its layers.
+
+    Args:
+        model: A Keras model or layer.
+
+    Returns:
+        A list of `Mark`, each kernel once. A mark that does not act any more,
+        because its layer was frozen, reloaded, cloned, quantized or given LoRA
+        factors, is listed with its flaw.
+    """
+    trained = {id(variable) for variable in model.trainable_weights}
+    marks: dict[int, Mark] = {}
+    for layer in sublayers(model):
+        for variable, regularizer in _penalties(layer):
+            flaw = _flaw(layer, variable, regularizer, trained)
+            key = id(layer) if variable is None else id(variable)
+            marks.setdefault(key, Mark(layer, variable, regularizer, flaw))
+    return list(marks.values())
+
+
+def sublayers(model: Any) -> Iterator[Any]:
+    """A model and every layer in it, however deep, each once."""
+    seen: set[int] = set()
+    for layer in model._flatten_layers():
+        if id(layer) not in seen:
+            seen.add(id(layer))
+            yield layer
+
+
+def own_variables(layer: Any) -> list[Any]:
+    """A layer's variables without those of its sublayers."""
+    return [*layer._trainable_variables, *layer._non_trainable_variables]
+
+
+def held_regularizers(layer: Any) -> Iterator[tuple[str, WatermarkRegularizer]]:
+    """The attributes of a layer that hold a mark's regularizer, with their names."""
+    for name, value in vars(layer).items():
+        if isinstance(value, WatermarkRegularizer):
+            yield name, value
+
+
+def replace_penalties(
+    model: Any, replacement: Callable[[WatermarkRegularizer], Any]
+) -> list[Callable[[], None]]:
+    """Puts something else wherever a model holds a mark's regularizer.
+
+    Keras holds it in three places, and reads each of them: on the variable (the
+    loss), on the layer (its config), and among the arguments that a layer without
+    `get_config` was made with (its config, too).
+
+    Args:
+        model: A Keras model or layer.
+        replacement: What takes a regularizer's place.
+
+    Returns:
+        What undoes it, one function for each place.
+    """
+    undo: list[Callable[[], None]] = []
+
+    def put(owner: Any, name: str, value: WatermarkRegularizer) -> None:
+        undo.append(lambda: _assign(owner, name, value))
+        _assign(owner, name, replacement(value))
+
+    for layer in sublayers(model):
+        for variable in own_variables(layer):
+            if isinstance(variable.regularizer, WatermarkRegularizer):
+                put(variable, "regularizer", variable.regularizer)
+        for name, regularizer in list(held_regularizers(layer)):
+            put(layer, name, regularizer)
+        arguments = getattr(getattr(layer, "_auto_config", None), "config", {})
+        for name, value in list(arguments.items()):
+            if isinstance(value, WatermarkRegularizer):
+                put(arguments, name, value)
+    return undo
+
+
+def _assign(owner: Any, name: str, value: Any) -> None:
+    if isinstance(owner, dict):
+        owner[name] = value
+    else:
+        setattr(owner, name, value)
+
+
+def _penalties(layer: Any) -> Iterator[tuple[Any, WatermarkRegularizer]]:
+    """The kernels of a layer with their regularizers, however they are held."""
+    found = [
+        (variable, variable.regularizer)
+        for variable in own_variables(layer)
+        if isinstance(variable.regularizer, WatermarkRegularizer)
+        and not variable.name.startswith(_LORA_PREFIX)
+    ]
+    yield from found
+    carried = {id(regularizer) for _, regularizer in found}
+    for name, regularizer in held_regularizers(layer):
+        if id(regularizer) not in carried:
+            yield _orphan(layer, name), regularizer
+
+
+def _orphan(layer: Any, attribute: str) -> Any:
+    """The variable that should carry what `kernel_regularizer` says, if any."""
+    target = attribute.removesuffix("_regularizer").strip("_")
+    for variable in own_variables(layer):
+        if variable.name == target:
+            return variable
+    return None
+
+
+def _flaw(
+    layer: Any, variable: Any, regularizer: WatermarkRegularizer, trained: set[int]
+) -> str:
+    if regularizer.key is None:
+        return (
+            "its key is not at hand: the model was loaded or cloned outside "
+            "`with keras_wm.keys(key):`"
+        )
+    if variable is None or variable.regularizer is not regularizer:
+        return (
+            "its kernel carries no penalty any more: the layer was quantized or its "
+            "kernel replaced"
+        )
+    if getattr(layer, "lora_enabled", False):
+        return "LoRA froze its kernel"
+    if id(variable) not in trained:
+        return "its layer is frozen (trainable=False)"
+    return ""

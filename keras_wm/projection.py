@@ -1,0 +1,116 @@
+r"""What a key reads from a kernel: the projection X and the filter weights a.
+
+A kernel \(W\) of shape \((M, L)\), filters last, is read bit by bit as
+\(y_j = x_j \cdot u_j\) with \(u_j = W a_j\). The papers (Uchida et al. 2017,
+section 3; Nagai et al. 2018, section 3) take the mean filter,
+\(a_j = 1/L\); keyed filters take signs from the secret instead.
+"""
+
+from __future__ import annotations
+
+from math import sqrt
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtri
+
+from keras_wm.derivation import Secret
+
+Projection = Literal["random", "direct", "diff"]
+Filters = Literal["keyed", "mean"]
+Floats = NDArray[np.float64]
+
+
+def message_bits(secret: Secret, owner: str, bits: int) -> NDArray[np.uint8]:
+    """The message b: `bits` fair coin flips that only this owner and secret give.
+
+    Returns:
+        Array of 0 and 1, shape `(bits,)`.
+    """
+    return _bits(secret.expand(-(-bits // 8), "message", owner, bits), bits)
+
+
+def projection_matrix(
+    secret: Secret, projection: Projection, bits: int, size: int
+) -> Floats:
+    """The projection X for kernels of `size` weights a filter.
+
+    Args:
+        secret: What X is derived from.
+        projection: `"random"`: i.i.d. standard normal. `"direct"`: one 1 a
+            row, columns distinct. `"diff"`: one 1 and one -1 a row, columns
+            distinct.
+        bits: T, the number of rows.
+        size: M, the number of columns.
+
+    Returns:
+        Array of shape `(bits, size)`.
+    """
+    if projection == "random":
+        rows = [_normals(secret, size, row) for row in range(bits)]
+        return np.stack(rows)
+    matrix = np.zeros((bits, size))
+    columns = _shuffled(secret, projection, size)
+    rows_ = np.arange(bits)
+    if projection == "direct":
+        matrix[rows_, columns[:bits]] = 1.0
+    else:
+        matrix[rows_, columns[0 : 2 * bits : 2]] = 1.0
+        matrix[rows_, columns[1 : 2 * bits : 2]] = -1.0
+    return matrix
+
+
+def filter_weights(secret: Secret, filters: Filters, groups: int, count: int) -> Floats:
+    """The filter weights a for kernels of `count` filters.
+
+    Args:
+        secret: What keyed weights are derived from.
+        filters: `"keyed"`: signs. `"mean"`: all `1 / count`.
+        groups: G, the number of weight vectors that the bits share.
+        count: L, the number of filters.
+
+    Returns:
+        Array of shape `(groups, count)`. Bit j is read through row
+        `j % groups`.
+    """
+    if filters == "mean":
+        return mean_filter(count)
+    signs = [
+        _bits(secret.expand(-(-count // 8), "filters", count, group), count)
+        for group in range(groups)
+    ]
+    return np.stack(signs).astype(np.float64) * 2.0 - 1.0
+
+
+def mean_filter(count: int) -> Floats:
+    """The weights that make the mean filter, shape `(1, count)`."""
+    return np.full((1, count), 1.0 / count)
+
+
+def row_spread(projection: Projection, size: int) -> float:
+    """The standard deviation of `x . v` for a v of norm 1 that knows nothing of x."""
+    spreads = {"random": 1.0, "direct": sqrt(1 / size), "diff": sqrt(2 / size)}
+    return spreads[projection]
+
+
+def _bits(stream: bytes, count: int) -> NDArray[np.uint8]:
+    return np.unpackbits(np.frombuffer(stream, np.uint8), count=count)
+
+
+def _normals(secret: Secret, size: int, row: int) -> Floats:
+    """Normal deviates by the inverse CDF of 53-bit uniforms.
+
+    The first bit of a word is the sign and the next 52 give a uniform in
+    (0, 1/2) that a double holds exactly, so no entry can be infinite.
+    """
+    words = np.frombuffer(secret.expand(8 * size, "random", size, row), ">u8")
+    tail = ((words >> 11 & (2**52 - 1)) + 0.5) / 2.0**53
+    normals: Floats = np.where(words >> 63, -1.0, 1.0) * -ndtri(tail)
+    return normals
+
+
+def _shuffled(secret: Secret, label: str, size: int) -> NDArray[np.intp]:
+    """The columns in an order that the secret chooses: sorted by 64-bit words."""
+    words = np.frombuffer(secret.expand(8 * size, label, size), ">u8")
+    return np.argsort(words, kind="stable")

@@ -1,0 +1,361 @@
+"""The regularizer that embeds a key's message while a model trains."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any, Literal, Self, get_args
+
+import keras
+import numpy as np
+from keras import ops
+from numpy.typing import NDArray
+
+from keras_wm.capacity import readable_weights, share, unseen_bits, unseen_margin
+from keras_wm.key import WatermarkKey
+from keras_wm.key_scope import find_key
+
+Loss = Literal["margin", "crossentropy"]
+Float32 = NDArray[np.float32]
+
+# The papers' lambda for the cross-entropy; for the margin what was measured to embed
+# within a fifth of a training and to leave the weights' distribution alone.
+DEFAULT_STRENGTH = {"margin": 1e-4, "crossentropy": 1e-2}
+
+# A score is y / |u|. Below this root mean square of the weights |u| counts as if the
+# weights had it, so that a kernel of zeros gets a gradient, and a finite one.
+_SMALLEST_RMS = 1e-4
+_LORA_PREFIX = "lora_"
+
+
+@keras.saving.register_keras_serializable(package="keras_wm")
+class WatermarkRegularizer(keras.regularizers.Regularizer):
+    r"""Embeds the message of a key into the kernel it regularizes.
+
+    Each bit is read as \(y_j = x_j \cdot W a_j\), with X and a from the key, and
+    one of two penalties pulls it to its side, \(s_j = 2 b_j - 1\):
+
+    - `"margin"`: \(\lambda \sum_j \max(0, m - z_j)^2\), where
+      \(z_j = s_j y_j / \lVert W a_j \rVert\) and the norm is held constant in the
+      gradient. It does not depend on the scale of the weights, and once every bit
+      stands m standard deviations clear it leaves them alone.
+    - `"crossentropy"`: \(\lambda \sum_j \mathrm{BCE}(\sigma(y_j), b_j)\), the sum
+      over bits that the papers train on (Uchida et al. 2017, equations 3 and 4;
+      their tables print the mean per bit).
+
+    The penalty is a part of `loss`, `val_loss` and `evaluate()`: let
+    `EarlyStopping` and `ModelCheckpoint` monitor a metric, not `val_loss`.
+
+    Args:
+        key: The `WatermarkKey` to embed.
+        loss: `"margin"` or `"crossentropy"`. Defaults to `"margin"`.
+        strength: The factor \(\lambda\). Defaults to 1e-4 for the margin and to
+            0.01 for the cross-entropy.
+        margin: m, in standard deviations of the score of an unmarked kernel.
+            `None` is what the kernel has room for unseen, at most 4.
+        regularizer: The host's own regularizer for the same kernel, such as
+            `"l2"`, which is added. Defaults to `None`.
+
+    Raises:
+        TypeError: If `key` is not a `WatermarkKey`.
+        ValueError: If another argument is out of range, or, at the first call,
+            if the kernel cannot carry the message.
+
+    Example:
+
+    ```python
+    key = keras_wm.WatermarkKey.generate("Example Ltd")
+    layer = keras.layers.Conv2D(
+        128, 3, kernel_regularizer=keras_wm.WatermarkRegularizer(key)
+    )
+    ```
+
+    The object may serve several layers. The key is never a part of its config:
+    see `keras_wm.keys` for loading a model that holds it, and
+    `keras_wm.publish` for saving one without a trace.
+    """
+
+    def __init__(
+        self,
+        key: WatermarkKey,
+        loss: Loss = "margin",
+        strength: float | None = None,
+        margin: float | None = None,
+        regularizer: Any = None,
+    ) -> None:
+        if not isinstance(key, WatermarkKey):
+            raise TypeError(
+                "Expected a WatermarkKey, from WatermarkKey.generate or .load. "
+                f"Received: key of type {type(key).__name__}"
+            )
+        self._key: WatermarkKey | None = key
+        self._commitment = key.commitment
+        self._configure(loss, strength, margin, regularizer)
+
+    @property
+    def key(self) -> WatermarkKey | None:
+        """The key, or `None` if this was loaded without it and embeds nothing."""
+        return self._key
+
+    @property
+    def regularizer(self) -> Any:
+        """The host's own regularizer, or `None`."""
+        return self._regularizer
+
+    def __call__(self, x: Any) -> Any:
+        host_penalty = 0.0 if self._regularizer is None else self._regularizer(x)
+        if self._key is None or self._is_lora_factor(x):
+            return ops.cast(host_penalty, _compute_dtype(x))
+        kernel = ops.cast(x, _compute_dtype(x))
+        penalty = self.strength * ops.sum(self.bit_losses(kernel))
+        return penalty + ops.cast(host_penalty, penalty.dtype)
+
+    def bit_losses(self, kernel: Any) -> Any:
+        r"""The loss of each bit, without the factor \(\lambda\).
+
+        Args:
+            kernel: Float tensor of rank 2 or more, filters last.
+
+        Returns:
+            Tensor of shape `(T,)`. The papers' E_R per bit is its mean.
+        """
+        reading = self._reading(tuple(kernel.shape))
+        y, norm = reading.signed_outputs(kernel)
+        if self.loss == "crossentropy":
+            # softplus(-s y) is the binary cross-entropy of sigmoid(y) from logits:
+            # finite for any y, where log(sigmoid(y)) is not.
+            return ops.softplus(-y)
+        return ops.square(ops.relu(reading.margin - y / norm))
+
+    def get_config(self) -> dict[str, Any]:
+        """Everything but the key, of which only the commitment is given.
+
+        It never raises: Keras opens its target before it asks, so that an error
+        here would leave an empty file where a good one was.
+        """
+        return {
+            "commitment": self._commitment,
+            "loss": self.loss,
+            "strength": self.strength,
+            "margin": self.margin,
+            "regularizer": _serialized(self._regularizer),
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """Rebuilds the regularizer, with its key if that is at hand.
+
+        See `keras_wm.keys`. Without the key the regularizer is inert: only the
+        host's own penalty remains, and a warning says so.
+        """
+        config = dict(config)
+        commitment = config.pop("commitment")
+        regularizer = cls.__new__(cls)
+        regularizer._key = find_key(commitment)
+        regularizer._commitment = commitment
+        regularizer._configure(**config)
+        if regularizer._key is None:
+            warnings.warn(
+                "A WatermarkRegularizer was rebuilt without its key (commitment "
+                f"{commitment[:8]}) and embeds nothing: training would not keep the "
+                "mark. To go on marking, load or clone the model inside "
+                "`with keras_wm.keys(key):`, or call keras_wm.attach.",
+                stacklevel=2,
+            )
+        return regularizer
+
+    def __copy__(self) -> Self:
+        return self.__deepcopy__({})
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        twin = type(self).__new__(type(self))
+        twin._key, twin._commitment = self._key, self._commitment
+        twin._configure(self.loss, self.strength, self.margin, self._regularizer)
+        return twin
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A pickle goes the way of the config, so that it carries no secret either.
+        return type(self).from_config, (self.get_config(),)
+
+    def __repr__(self) -> str:
+        inert = "" if self._key else ", inert: its key is not at hand"
+        return (
+            f"<WatermarkRegularizer {self._commitment[:8]}: loss={self.loss!r}, "
+            f"strength={self.strength:g}{inert}>"
+        )
+
+    def _configure(
+        self,
+        loss: Loss,
+        strength: float | None,
+        margin: float | None,
+        regularizer: Any,
+    ) -> None:
+        if loss not in get_args(Loss):
+            raise ValueError(
+                f"Expected 'margin' or 'crossentropy'. Received: loss={loss!r}"
+            )
+        if margin is not None and loss != "margin":
+            raise ValueError(
+                "A margin belongs to loss='margin'. "
+                f"Received: margin={margin!r} with loss={loss!r}"
+            )
+        self.loss: Loss = loss
+        self.strength = _positive(
+            "strength", DEFAULT_STRENGTH[loss] if strength is None else strength
+        )
+        self.margin = None if margin is None else _positive("margin", margin)
+        self._regularizer = keras.regularizers.get(regularizer)
+        if isinstance(self._regularizer, WatermarkRegularizer):
+            raise ValueError(
+                "A kernel carries one mark. Expected the host's own regularizer, "
+                "such as 'l2'. Received: another WatermarkRegularizer."
+            )
+        self._readings: dict[tuple[int, ...], _Reading] = {}
+        self._kernel_shapes: set[tuple[int, ...]] = set()
+        self._lora_shapes: set[tuple[int, ...]] = set()
+
+    def _reading(self, shape: tuple[int, ...]) -> _Reading:
+        """The constants of a kernel's shape, made once."""
+        if shape not in self._readings:
+            assert self._key is not None  # noqa: S101 (for the type checker)
+            self._readings[shape] = _Reading.of(
+                self._key, shape, self.loss, self.margin
+            )
+        return self._readings[shape]
+
+    def _is_lora_factor(self, x: Any) -> bool:
+        """Whether x is one of the factors that `enable_lora` put beside a kernel.
+
+        Keras gives both factors the kernel's regularizer. JAX passes bare arrays
+        while it trains, but variables when it builds, so shapes are remembered;
+        one that a kernel has too counts as the kernel's.
+        """
+        shape, name = tuple(x.shape), getattr(x, "name", None)
+        if isinstance(name, str) and isinstance(x, keras.Variable):
+            if not name.startswith(_LORA_PREFIX):
+                self._kernel_shapes.add(shape)
+                return False
+            if shape not in self._lora_shapes:
+                self._lora_shapes.add(shape)
+                warnings.warn(
+                    "LoRA trains two factors beside a frozen kernel: the mark in the "
+                    "kernel gets no penalty, and none is put on the factors. Merge "
+                    "LoRA, or embed before enabling it.",
+                    stacklevel=3,
+                )
+            return True
+        return shape in self._lora_shapes - self._kernel_shapes
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """What one key reads from kernels of one shape, as constants of the graph."""
+
+    shape: tuple[int, int]
+    matrix: Float32  # s_j x_j / spread, shape (G, ceil(T / G), M), zeros behind T
+    weights: Float32  # a, shape (G, L)
+    bits: int
+    margin: float
+    smallest_norm: float
+
+    @classmethod
+    def of(
+        cls, key: WatermarkKey, shape: tuple[int, ...], loss: Loss, margin: float | None
+    ) -> _Reading:
+        size, count = key.check_shape(shape)
+        signs = 2.0 * key.message - 1.0
+        matrix = signs[:, None] * key.matrix(size)
+        if loss == "margin":
+            matrix /= np.reshape(key.spread(size), (-1, 1))
+        weights = key.filter_weights(count)
+        length = float(np.linalg.norm(weights[0]))
+        return cls(
+            shape=(size, count),
+            matrix=_grouped(matrix, key.groups).astype(np.float32),
+            weights=weights.astype(np.float32),
+            bits=key.bits,
+            margin=_room_for(key, size, count, loss, margin),
+            smallest_norm=_SMALLEST_RMS * length * size**0.5,
+        )
+
+    def signed_outputs(self, kernel: Any) -> tuple[Any, Any]:
+        """s_j y_j and the norm of u_j held constant, both of shape (T,)."""
+        flat = ops.reshape(kernel, self.shape)
+        weights = ops.cast(self.weights, kernel.dtype)
+        matrix = ops.cast(self.matrix, kernel.dtype)
+        filters = ops.matmul(weights, ops.transpose(flat))
+        outputs = ops.matmul(matrix, ops.expand_dims(filters, -1))
+        norms = ops.sqrt(ops.sum(ops.square(ops.stop_gradient(filters)), axis=1))
+        norms = ops.maximum(norms, self.smallest_norm)
+        norms = ops.broadcast_to(norms[:, None, None], outputs.shape)
+        return self._by_bit(outputs), self._by_bit(norms)
+
+    def _by_bit(self, grouped: Any) -> Any:
+        """(G, ceil(T / G), 1) back to (T,): bit j is in group j % G."""
+        return ops.reshape(ops.transpose(grouped[..., 0]), (-1,))[: self.bits]
+
+
+def _grouped(matrix: NDArray[np.float64], groups: int) -> NDArray[np.float64]:
+    bits, size = matrix.shape
+    rows = -(-bits // groups)
+    padded = np.zeros((rows * groups, size))
+    padded[:bits] = matrix
+    return padded.reshape(rows, groups, size).transpose(1, 0, 2)
+
+
+def _room_for(
+    key: WatermarkKey, size: int, count: int, loss: Loss, margin: float | None
+) -> float:
+    """The margin to train for; warns where the bits ask for more than the room."""
+    room = unseen_margin(key.bits, key.filters, size, count)
+    at_room = f"{key.bits} bits in a kernel of {size} x {count} weights"
+    if loss == "crossentropy":
+        if key.bits > readable_weights(size, count, key.groups):
+            warnings.warn(
+                f"{at_room} are more than the weights that are read: some will be "
+                "lost. Use fewer bits or a larger kernel.",
+                stacklevel=2,
+            )
+        return 0.0
+    visible = (
+        room < 1.0
+        if margin is None
+        else share(key.bits, key.filters, size, count, margin)
+        > 2 * share(key.bits, key.filters, size, count, room)
+    )
+    if visible:
+        asked = room if margin is None else margin
+        warnings.warn(
+            f"{at_room} leave room for a margin of {room:.2g} standard deviations; "
+            f"at {asked:.2g} the mark will be weak or visible. "
+            f"{unseen_bits(key.filters, size, count)} bits fit unseen at 4.",
+            stacklevel=2,
+        )
+    return room if margin is None else margin
+
+
+def _compute_dtype(x: Any) -> str:
+    return (
+        "float64"
+        if keras.backend.standardize_dtype(x.dtype) == "float64"
+        else "float32"
+    )
+
+
+def _positive(name: str, value: float) -> float:
+    if not isinstance(value, (int, float, np.number)) or not 0 < value < np.inf:
+        raise ValueError(f"Expected a positive number. Received: {name}={value!r}")
+    return float(value)
+
+
+def _serialized(regularizer: Any) -> Any:
+    try:
+        return keras.regularizers.serialize(regularizer) if regularizer else None
+    except Exception as error:
+        warnings.warn(
+            f"The host's regularizer {regularizer!r} cannot be serialized ({error}) "
+            "and will be missing from the saved model.",
+            stacklevel=2,
+        )
+        return None

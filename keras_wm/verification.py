@@ -1,0 +1,283 @@
+"""Proving a mark: in a file that somebody downloaded, or in a model in memory."""
+
+from __future__ import annotations
+
+import html
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import log10
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from keras_wm.detection import Detection, corrected, detect, format_p
+from keras_wm.files import Kernel, open_model_file, select
+from keras_wm.key import WatermarkKey
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MARKED = 1e-9
+PROVEN = 2.0**-64
+
+_UNCERTIFIED = (
+    "This key was given as arrays. It proves nothing by itself unless it is known to "
+    "be older than the model: a projection can be solved for."
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Verification:
+    """What was found of a key in a model.
+
+    Attributes:
+        source: The file, or the name of the model.
+        owner: Whom the key names.
+        commitment: The key's commitment.
+        layer: The kernel that carries the message best, or `None` where no
+            kernel can hold it.
+        detection: The scores in that kernel, or `None`.
+        tried: How many kernels were tried; the p-value is multiplied by it.
+        skipped: How many kernels cannot hold the message.
+        certified: Whether the key is derived from a secret, so that finding the
+            mark is evidence by itself.
+        alpha: Marked means a corrected p-value below this.
+    """
+
+    source: str
+    owner: str
+    commitment: str
+    layer: str | None
+    detection: Detection | None
+    tried: int
+    skipped: int
+    certified: bool
+    alpha: float
+
+    @property
+    def bits(self) -> int:
+        """T, the length of the message; 0 where no kernel can hold it."""
+        return self.detection.bits if self.detection else 0
+
+    @property
+    def matches(self) -> int:
+        """How many bits are read right."""
+        return self.detection.matches if self.detection else 0
+
+    @property
+    def ber(self) -> float:
+        """The bit error rate; NaN where no kernel can hold the message."""
+        return self.detection.ber if self.detection else float("nan")
+
+    @property
+    def z(self) -> NDArray[np.float64]:
+        """The scores, shape `(T,)`."""
+        return self.detection.z if self.detection else np.empty(0)
+
+    @property
+    def log10_p_hard(self) -> float:
+        """log10 of the binomial p-value of the matches, for one try."""
+        return self.detection.log10_p_hard if self.detection else 0.0
+
+    @property
+    def log10_p_soft(self) -> float | None:
+        """log10 of the p-value of the sum of scores, for one try, where exact."""
+        return self.detection.log10_p_soft if self.detection else None
+
+    @property
+    def log10_p(self) -> float:
+        """log10 of the p-value of the verdict, corrected for the kernels tried."""
+        return corrected(self.detection.log10_p, self.tried) if self.detection else 0.0
+
+    @property
+    def marked(self) -> bool:
+        """Whether the mark is there: `log10_p` is below that of `alpha`."""
+        return self.log10_p < log10(self.alpha)
+
+    @property
+    def verdict(self) -> str:
+        """`"proven"` (p below 2**-64), `"marked"` or `"not found"`."""
+        if self.marked and self.log10_p < log10(PROVEN):
+            return "proven"
+        return "marked" if self.marked else "not found"
+
+    @property
+    def notes(self) -> list[str]:
+        """What else a reader of the verdict has to know."""
+        notes = [] if self.certified else [_UNCERTIFIED]
+        if self.detection is None:
+            notes.append(f"None of the {self.skipped} kernels can hold the message.")
+        elif self.detection.flaw:
+            notes.append(f"The kernel is no evidence: {self.detection.flaw}.")
+        return notes
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, as plain Python values that JSON can hold."""
+        figures = self.detection.to_dict() if self.detection else {}
+        return {
+            "source": self.source,
+            "owner": self.owner,
+            "commitment": self.commitment,
+            "verdict": self.verdict,
+            "marked": self.marked,
+            "log10_p": self.log10_p,
+            "alpha": self.alpha,
+            "certified": self.certified,
+            "layer": self.layer,
+            "kernels_tried": self.tried,
+            "kernels_skipped": self.skipped,
+            **figures,
+            "notes": self.notes,
+        }
+
+    def plot(self) -> Figure:
+        """A histogram of the scores, against what an unmarked kernel gives."""
+        from keras_wm.plots import plot_scores
+
+        return plot_scores(self)
+
+    def rows(self) -> list[tuple[str, str]]:
+        """The report, as pairs of a name and a value."""
+        rows = [
+            ("verdict", self.verdict.upper()),
+            ("p-value", f"{format_p(self.log10_p)}, with {self.tried} kernels tried"),
+            ("model", self.source),
+            ("owner", self.owner),
+            ("commitment", self.commitment),
+        ]
+        if self.detection is not None:
+            found = self.detection
+            soft = found.log10_p_soft
+            rows += [
+                ("kernel", str(self.layer)),
+                ("bit errors", f"{found.bits - found.matches} of {found.bits}"),
+                ("bit error rate", f"{found.ber:.4g}"),
+                ("score z", f"mean {found.z_mean:.2f}, smallest {found.z_min:.2f}"),
+                ("p of the bits", format_p(found.log10_p_hard)),
+                (
+                    "p of the scores",
+                    "not exact here" if soft is None else format_p(soft),
+                ),
+            ]
+        return rows + [("note", note) for note in self.notes]
+
+    def __repr__(self) -> str:
+        width = max(len(name) for name, _ in self.rows())
+        return "\n".join(f"{name:>{width}}  {value}" for name, value in self.rows())
+
+    def _repr_html_(self) -> str:
+        cells = "".join(
+            f"<tr><th style='text-align:left'>{html.escape(name)}</th>"
+            f"<td style='text-align:left'>{html.escape(value)}</td></tr>"
+            for name, value in self.rows()
+        )
+        return f"<table>{cells}</table>"
+
+
+def verify(
+    model: Any,
+    key: WatermarkKey,
+    layer: str | None = None,
+    alpha: float = MARKED,
+) -> Verification:
+    """Looks for a key's mark in a model file or a model in memory.
+
+    A file is never loaded as a model: arrays are read from it, one at a time, and
+    nothing in it is executed or deserialized. Keras is not imported.
+
+    Args:
+        model: A path to a `.keras`, `.h5` or `.weights.h5` file, or a Keras
+            model.
+        key: The `WatermarkKey` to look for.
+        layer: The layer to look in. `None`, the default, tries every kernel that
+            can hold the message and corrects the p-value for their number.
+        alpha: Marked means a corrected p-value below this. Defaults to 1e-9.
+
+    Returns:
+        A `Verification`.
+
+    Raises:
+        ModelFileError: If the file cannot be read, is refused as unsafe, or is
+            not a Keras model.
+        LayerNotFoundError: If the layer is not found.
+        ValueError: If the named layer cannot hold the key's message.
+
+    Example:
+
+    ```python
+    result = keras_wm.verify("downloaded.keras", key)
+    if result.marked:
+        print(result)
+    ```
+    """
+    if not isinstance(key, WatermarkKey):
+        raise TypeError(
+            "Expected a WatermarkKey; read a key file with WatermarkKey.load(path). "
+            f"Received: key of type {type(key).__name__}"
+        )
+    if not 0 < alpha < 1:
+        raise ValueError(f"Expected 0 < alpha < 1. Received: alpha={alpha!r}")
+    with open_kernels(model) as (source, kernels):
+        if layer is not None:
+            kernels = select(kernels, layer, source)
+        fitting = [kernel for kernel in kernels if _fits(kernel, key)]
+        if layer is not None and not fitting:
+            key.check_shape(kernels[0].shape)
+        found = [(kernel.name, detect(kernel.read(), key)) for kernel in fitting]
+    name, detection = min(
+        found, key=lambda candidate: candidate[1].log10_p, default=(None, None)
+    )
+    return Verification(
+        source=source,
+        owner=key.owner,
+        commitment=key.commitment,
+        layer=name,
+        detection=detection,
+        tried=len(found),
+        skipped=len(kernels) - len(found),
+        certified=key.certified,
+        alpha=alpha,
+    )
+
+
+@contextmanager
+def open_kernels(model: Any) -> Iterator[tuple[str, list[Kernel]]]:
+    """The kernels of a model file or a model in memory, and what to call it."""
+    if isinstance(model, (str, os.PathLike)):
+        with open_model_file(model) as model_file:
+            yield model_file.path, model_file.kernels
+    elif hasattr(model, "weights") and hasattr(model, "name"):
+        yield f"model {model.name!r} in memory", _kernels_in_memory(model)
+    else:
+        raise TypeError(
+            "Expected the path of a model file or a Keras model. "
+            f"Received: {type(model).__name__}"
+        )
+
+
+def _kernels_in_memory(model: Any) -> list[Kernel]:
+    kernels = []
+    for variable in model.weights:
+        shape = tuple(int(axis) for axis in variable.shape)
+        dtype = str(getattr(variable.dtype, "name", variable.dtype))
+        if len(shape) < 2 or "float" not in dtype:
+            continue
+        path = getattr(variable, "path", variable.name).removesuffix(":0")
+        layer, _, name = path.rpartition("/")
+        kernels.append(Kernel(layer, name, path, shape, dtype, _reader(variable)))
+    return kernels
+
+
+def _reader(variable: Any) -> Any:
+    return lambda: np.asarray(variable.numpy()).astype(np.float64)
+
+
+def _fits(kernel: Kernel, key: WatermarkKey) -> bool:
+    try:
+        key.check_shape(kernel.shape)
+    except ValueError:
+        return False
+    return True

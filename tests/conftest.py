@@ -1,0 +1,40 @@
+"""What the tests share: fixed keys and small models."""
+
+import os
+
+# Before anything imports TensorFlow, whose notes would drown what a failing test
+# prints.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+import pytest
+
+from keras_wm import WatermarkKey
+from keras_wm.derivation import Secret
+
+FIXED_SECRET = bytes(range(32))
+
+
+def fixed_key(
+    bits=32,
+    projection="random",
+    filters="keyed",
+    owner="Example Ltd",
+    secret=FIXED_SECRET,
+    groups=None,
+):
+    """A key whose secret is known, so that a test gives the same figures each time."""
+    groups = groups or (min(16, bits) if filters == "keyed" else 1)
+    return WatermarkKey(Secret(secret), owner, bits, projection, filters, groups)
+
+
+@pytest.fixture
+def key():
+    """A key of 32 bits, which small kernels can hold."""
+    return fixed_key()
+
+
+@pytest.fixture
+def rng():
+    """A seeded source of random numbers."""
+    return np.random.default_rng(20170606)
