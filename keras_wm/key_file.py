@@ -162,7 +162,7 @@ def _decrypt(name: str, encrypted: Any, passphrase: str | None) -> Payload:
             for field in ("salt", "nonce", "sealed")
         )
         cost = {parameter: int(fields[parameter]) for parameter in _SCRYPT}
-        _check_cost(**cost)
+        _check_parameters(**cost, nonce=nonce)
         cipher = _cipher(passphrase, salt, cost)
     except (KeyError, TypeError, ValueError) as error:
         raise KeyFileError(
@@ -179,10 +179,10 @@ def _decrypt(name: str, encrypted: Any, passphrase: str | None) -> Payload:
     return _object(name, _from_json(opened))
 
 
-def _check_cost(n: int, r: int, p: int) -> None:
+def _check_parameters(n: int, r: int, p: int, nonce: bytes) -> None:
     """A file may not ask for more memory or time than a key file needs."""
-    if not (0 < 128 * n * r <= _SCRYPT_MEMORY and 0 < p <= 4):
-        raise ValueError(f"scrypt parameters out of range: n={n}, r={r}, p={p}")
+    if not (0 < 128 * n * r <= _SCRYPT_MEMORY and 0 < p <= 4 and len(nonce) == 12):
+        raise ValueError(f"parameters out of range: n={n}, r={r}, p={p}")
 
 
 def _cipher(passphrase: str, salt: bytes, cost: dict[str, int]) -> Any:

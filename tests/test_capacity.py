@@ -1,0 +1,44 @@
+"""How many bits a kernel holds, against the design's figures."""
+
+import numpy as np
+import pytest
+
+from keras_wm.capacity import share, unseen_bits, unseen_margin
+
+
+def test_the_margin_is_four_where_there_is_room():
+    assert unseen_margin(64, "keyed", 1152, 128) == 4
+
+
+@pytest.mark.parametrize(("bits", "m", "count"), [(256, 576, 64), (1024, 1152, 128)])
+def test_the_margin_follows_the_room(bits, m, count):
+    expected = 0.17 * np.sqrt(m * count / bits)
+    assert unseen_margin(bits, "keyed", m, count) == pytest.approx(expected)
+
+
+def test_the_unseen_bits_take_the_unseen_share():
+    bits = unseen_bits("keyed", 576, 64)
+    assert bits == int(576 * 64 * (0.17 / 4) ** 2)
+    assert share(bits, "keyed", 576, 64, 4) <= 0.17
+    assert share(bits + 1, "keyed", 576, 64, 4) > 0.17
+
+
+def test_the_mean_filter_has_less_room_than_the_kernel():
+    assert unseen_bits("mean", 576, 64) < unseen_bits("keyed", 576, 64)
+
+
+def test_the_share_is_what_the_least_norm_mark_takes(rng):
+    """Adds the smallest change that gives every bit a score of m, and measures it."""
+    from tests.conftest import fixed_key
+
+    m, count, bits, margin = 400, 60, 32, 4.0
+    key = fixed_key(bits)
+    kernel = rng.normal(size=(m, count))
+    rows = [
+        np.outer(key.matrix(m)[j], key.filter_weights(count)[j % key.groups]).ravel()
+        for j in range(bits)
+    ]
+    target = margin * (2.0 * key.message - 1) * np.sqrt(m * count)
+    change = np.linalg.pinv(np.array(rows)) @ target
+    measured = np.linalg.norm(change) / np.linalg.norm(kernel)
+    assert measured == pytest.approx(share(bits, "keyed", m, count, margin), rel=0.1)

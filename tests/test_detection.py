@@ -1,0 +1,152 @@
+"""Scores, bit errors and p-values, against formulas written out here."""
+
+from fractions import Fraction
+from math import comb, log10
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from keras_wm import detect
+from keras_wm.detection import corrected, format_p, log10_binomial_tail
+from tests.conftest import fixed_key
+
+
+def exact_log10_tail(matches, trials):
+    tail = Fraction(sum(comb(trials, k) for k in range(matches, trials + 1)))
+    tail /= 2**trials
+    # log10 of a fraction too small for a double
+    return log10(tail.numerator) - log10(tail.denominator)
+
+
+@settings(deadline=None, derandomize=True)
+@given(st.data())
+def test_the_hard_p_value_is_the_exact_binomial_tail(data):
+    trials = data.draw(st.integers(1, 3000))
+    matches = data.draw(st.integers(0, trials))
+    assert log10_binomial_tail(matches, trials) == pytest.approx(
+        exact_log10_tail(matches, trials), rel=1e-9, abs=1e-9
+    )
+
+
+def test_256_right_bits_are_2_to_the_minus_256():
+    assert log10_binomial_tail(256, 256) == pytest.approx(-256 * log10(2), abs=1e-9)
+
+
+def test_bits_and_scores_of_an_embedded_message_are_read_right(rng):
+    # A kernel made by hand: the least-norm solution of x_j . W a_j = s_j.
+    key = fixed_key(32, filters="mean")
+    signs = 2.0 * key.message - 1
+    mean_filter = np.linalg.pinv(key.matrix(72)) @ signs
+    kernel = np.repeat(mean_filter[:, None], 5, axis=1).reshape(3, 3, 8, 5)
+    found = detect(kernel, key)
+    assert found.ber == 0
+    np.testing.assert_allclose(found.z, 1 / np.linalg.norm(mean_filter))
+    np.testing.assert_array_equal(found.recovered, key.message)
+
+
+def test_the_opposite_message_is_all_wrong():
+    key = fixed_key(32, filters="mean")
+    mean_filter = np.linalg.pinv(key.matrix(72)) @ (1 - 2.0 * key.message)
+    found = detect(np.repeat(mean_filter[:, None], 5, axis=1), key)
+    assert found.ber == 1
+    assert found.log10_p_hard == 0
+    np.testing.assert_array_equal(found.recovered, 1 - key.message)
+
+
+@pytest.mark.parametrize("filters", ["keyed", "mean"])
+def test_scores_of_unmarked_kernels_are_standard_normal(filters):
+    # 200 keys of 32 bits on one strange, heavy-tailed kernel: 6,400 scores.
+    # Kolmogorov-Smirnov at 1e-6; keys and kernel are fixed besides.
+    kernel = np.random.default_rng(3).standard_cauchy((60, 24)) + 5
+    z = np.concatenate(
+        [
+            detect(kernel, fixed_key(32, filters=filters, secret=bytes([i]) * 32)).z
+            for i in range(200)
+        ]
+    )
+    assert stats.kstest(z, "norm").pvalue > 1e-6
+
+
+@pytest.mark.parametrize("projection", ["random", "direct", "diff"])
+def test_p_values_of_unmarked_kernels_are_no_smaller_than_they_say(projection):
+    # 400 keys on a kernel of positive weights: P[p <= 1/20] <= 1/20, so more than 47
+    # of 400 below it happen with probability under 1e-7.
+    kernel = np.abs(np.random.default_rng(4).normal(size=(80, 6)))
+    secrets = [i.to_bytes(32, "big") for i in range(400)]
+    found = [
+        detect(kernel, fixed_key(40, projection, "mean", secret=secret))
+        for secret in secrets
+    ]
+    for figures in (
+        [one.log10_p_hard for one in found],
+        [one.log10_p for one in found],
+    ):
+        assert np.mean(10.0 ** np.array(figures) <= 0.05) <= 47 / 400
+
+
+def test_the_soft_p_value_is_the_normal_tail_of_the_sum(rng, key):
+    found = detect(rng.normal(size=(50, 20)), key)
+    expected = stats.norm.logsf(found.z.sum() / np.sqrt(32)) / np.log(10)
+    assert found.log10_p_soft == pytest.approx(expected)
+    assert found.log10_p == found.log10_p_soft
+
+
+def test_sparse_projections_give_no_soft_p_value(rng):
+    found = detect(rng.normal(size=(50, 20)), fixed_key(20, "direct"))
+    assert found.log10_p_soft is None
+    assert found.log10_p == found.log10_p_hard
+
+
+@pytest.mark.parametrize(
+    ("kernel", "flaw"),
+    [
+        (np.zeros((40, 20)), "equal"),
+        (np.full((40, 20), 0.3), "equal"),
+        (np.where(np.eye(40, 20) > 0, np.nan, 1.0), "NaN"),
+        (np.where(np.eye(40, 20) > 0, -np.inf, 1.0), "infinite"),
+    ],
+)
+def test_a_kernel_without_information_is_no_evidence(kernel, flaw):
+    ones = fixed_key()
+    found = detect(kernel, ones)
+    assert flaw in found.flaw
+    assert found.matches == 0
+    assert found.ber == 1
+    assert found.log10_p_hard == 0
+    assert found.log10_p_soft == pytest.approx(np.log10(0.5))
+
+
+def test_a_layer_of_zeros_does_not_carry_the_all_ones_message(rng):
+    from keras_wm import WatermarkKey
+
+    key = WatermarkKey.from_arrays(rng.normal(size=(8, 30)), np.ones(8))
+    assert detect(np.zeros((30, 4)), key).matches == 0
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-8, 1.0, 1e30, 1e300])
+def test_scores_do_not_depend_on_the_scale(rng, key, scale):
+    kernel = rng.normal(size=(40, 20))
+    np.testing.assert_allclose(
+        detect(kernel * scale, key).z, detect(kernel, key).z, rtol=1e-9
+    )
+
+
+def test_the_order_of_filters_does_not_matter_to_the_mean_filter(rng):
+    key, kernel = fixed_key(filters="mean"), rng.normal(size=(40, 20))
+    shuffled = kernel[:, rng.permutation(20)]
+    np.testing.assert_allclose(detect(shuffled, key).z, detect(kernel, key).z)
+
+
+def test_trying_many_places_multiplies_the_p_value():
+    assert corrected(-12.0, 1000) == pytest.approx(-9)
+    assert corrected(-2.0, 1000) == 0
+    assert corrected(-5.0, 1) == -5
+
+
+def test_tiny_p_values_do_not_print_as_zero():
+    assert format_p(-1300.25) == "10^-1300.2"
+    assert format_p(log10(0.031)) == "0.031"
+    assert format_p(0.0) == "1"

@@ -1,0 +1,205 @@
+"""WatermarkKey: what it gives, what it refuses, what it never shows."""
+
+import copy
+import pickle
+import traceback
+
+import numpy as np
+import pytest
+
+from keras_wm import KeyFileError, WatermarkKey, detect
+from tests.conftest import FIXED_SECRET, fixed_key
+
+
+def test_two_generated_keys_have_nothing_in_common():
+    one, other = (WatermarkKey.generate("Example Ltd", 64) for _ in range(2))
+    assert one != other
+    assert one.commitment != other.commitment
+    assert not np.array_equal(one.message, other.message)
+
+
+def test_defaults_are_256_keyed_random_bits_in_16_groups():
+    key = WatermarkKey.generate("Example Ltd")
+    assert (key.bits, key.projection, key.filters, key.groups) == (
+        256,
+        "random",
+        "keyed",
+        16,
+    )
+    assert key.certified
+
+
+def test_a_short_message_has_no_more_groups_than_bits():
+    assert WatermarkKey.generate("Example Ltd", 5).groups == 5
+
+
+def test_the_message_depends_on_the_owner():
+    assert not np.array_equal(
+        fixed_key(64, owner="a").message, fixed_key(64, owner="b").message
+    )
+
+
+def test_the_commitment_depends_on_every_choice():
+    keys = [
+        fixed_key(),
+        fixed_key(bits=33),
+        fixed_key(projection="direct"),
+        fixed_key(filters="mean"),
+        fixed_key(owner="Another Ltd"),
+        fixed_key(secret=bytes(32)),
+        fixed_key(groups=8),
+    ]
+    assert len({key.commitment for key in keys}) == len(keys)
+
+
+def test_random_entries_are_standard_normal(rng):
+    # Kolmogorov-Smirnov on 147,456 entries; false alarm below 1e-6 (statistic
+    # 2.7 / sqrt(n)), and the key is fixed besides.
+    from scipy.special import ndtr
+
+    entries = np.sort(fixed_key(256).matrix(576).ravel())
+    steps = np.arange(1, entries.size + 1) / entries.size
+    assert np.abs(ndtr(entries) - steps).max() < 2.7 / np.sqrt(entries.size)
+
+
+@pytest.mark.parametrize(("projection", "ones"), [("direct", 1), ("diff", 2)])
+def test_sparse_projections_use_each_weight_once(projection, ones):
+    matrix = fixed_key(20, projection).matrix(41)
+    assert (np.abs(matrix).sum(axis=1) == ones).all()
+    assert np.abs(matrix).sum(axis=0).max() == 1
+    assert matrix.sum() == (20 if projection == "direct" else 0)
+
+
+def test_what_a_key_hands_out_cannot_be_changed(key):
+    for array in (key.message, key.matrix(40), key.filter_weights(8)):
+        with pytest.raises(ValueError, match="read-only"):
+            array[...] = 0
+
+
+@pytest.mark.parametrize(
+    ("projection", "bits", "m", "limit"),
+    [("direct", 41, 40, "T <= 40"), ("diff", 21, 40, "T <= 20")],
+)
+def test_too_many_bits_name_t_m_and_the_limit(projection, bits, m, limit):
+    with pytest.raises(ValueError, match=rf"T={bits} .*M={m} .*{limit}"):
+        fixed_key(bits, projection).matrix(m)
+
+
+def test_a_random_message_may_have_as_many_bits_as_cover_allows():
+    key = fixed_key(79, filters="mean")
+    assert key.check_shape((40, 5)) == (40, 5)
+    with pytest.raises(ValueError, match=r"T=80 .*M=40 .*T <= 79"):
+        fixed_key(80, filters="mean").check_shape((40, 5))
+
+
+@pytest.mark.parametrize("shape", [(7,), (), (3, 0)])
+def test_a_bias_is_no_kernel(key, shape):
+    with pytest.raises(ValueError, match="rank 2 or more"):
+        key.check_shape(shape)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ({"owner": ""}, "owner=''"),
+        ({"owner": None}, "owner=None"),
+        ({"bits": 0}, "bits=0"),
+        ({"bits": 2.5}, "bits=2.5"),
+        ({"bits": True}, "bits=True"),
+        ({"projection": "rand"}, "'random', 'direct', 'diff'.*projection='rand'"),
+        ({"filters": "all"}, "'keyed', 'mean'.*filters='all'"),
+    ],
+)
+def test_a_bad_choice_is_named(arguments, complaint):
+    choices = {"owner": "Example Ltd", **arguments}
+    with pytest.raises(ValueError, match=complaint):
+        WatermarkKey.generate(**choices)
+
+
+def test_a_key_shows_its_secret_nowhere():
+    key = fixed_key()
+    shown = repr(key) + str(key) + repr(key._secret) + f"{vars(key)}"
+    assert FIXED_SECRET.hex() not in shown
+    assert repr(FIXED_SECRET)[2:20] not in shown
+
+
+@pytest.mark.parametrize("old", ['"checksum"', "keyed", "32"])
+def test_a_traceback_with_local_variables_shows_no_secret(tmp_path, old):
+    path = tmp_path / "owner.key"
+    fixed_key().save(path)
+    path.write_text(path.read_text().replace(old, "", 1))
+    with pytest.raises(KeyFileError) as caught:
+        WatermarkKey.load(path)
+    ours = [
+        frame.f_locals
+        for frame, _ in traceback.walk_tb(caught.tb)
+        if "keras_wm" in frame.f_globals["__name__"]
+    ]
+    assert ours
+    assert FIXED_SECRET.hex() not in repr(ours)
+
+
+def test_a_key_is_not_pickled(key):
+    with pytest.raises(TypeError, match=r"key\.save"):
+        pickle.dumps(key)
+
+
+def test_a_copy_of_a_key_is_the_key(key):
+    assert copy.copy(key) is key
+    assert copy.deepcopy({"a": key})["a"] is key
+
+
+def test_an_explicit_key_reads_the_mean_filter(rng):
+    matrix, kernel = rng.normal(size=(10, 18)), rng.normal(size=(3, 3, 2, 6))
+    message = rng.integers(0, 2, 10)
+    key = WatermarkKey.from_arrays(matrix, message)
+    y = matrix @ kernel.mean(axis=-1).ravel()
+    expected = np.mean((y > 0) != message)
+    assert detect(kernel, key).ber == pytest.approx(expected)
+    assert not key.certified
+
+
+def test_the_reference_files_are_read_as_the_reference_code_reads_them(tmp_path, rng):
+    w, b = rng.normal(size=(18, 10)), np.ones((1, 10))
+    np.save(tmp_path / "a_w.npy", w)
+    np.save(tmp_path / "a_b.npy", b)
+    kernel = rng.normal(size=(3, 3, 2, 6))
+    key = WatermarkKey.from_reference(tmp_path / "a_w.npy", tmp_path / "a_b.npy")
+    decoded = 1 / (1 + np.exp(-kernel.mean(axis=3).reshape(1, -1) @ w)) > 0.5
+    assert detect(kernel, key).ber == pytest.approx(np.mean(decoded != b))
+
+
+def test_an_explicit_key_survives_its_file(tmp_path, rng):
+    key = WatermarkKey.from_arrays(rng.normal(size=(4, 9)), [0, 1, 1, 0])
+    key.save(tmp_path / "explicit.key")
+    again = WatermarkKey.load(tmp_path / "explicit.key")
+    assert again == key
+    assert not again.certified
+    np.testing.assert_array_equal(again.matrix(9), key.matrix(9))
+
+
+def test_an_explicit_key_of_the_wrong_size_is_refused(rng):
+    key = WatermarkKey.from_arrays(rng.normal(size=(4, 9)), [0, 1, 1, 0])
+    with pytest.raises(ValueError, match=r"M=9 .*M=12.*T=4"):
+        key.check_shape((12, 3))
+
+
+@pytest.mark.parametrize(
+    ("matrix", "message", "complaint"),
+    [
+        (np.ones(5), [1], r"shape \(T, M\).*\(5,\)"),
+        (np.ones((2, 5)), [1], "2 bits.*1 values"),
+        (np.ones((2, 5)), [1, 2], "0 or 1"),
+        (np.full((2, 5), np.nan), [1, 0], "finite"),
+        (np.zeros((2, 5)), [1, 0], "zeros"),
+    ],
+)
+def test_bad_arrays_are_refused(matrix, message, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        WatermarkKey.from_arrays(matrix, message)
+
+
+def test_a_pickled_array_is_never_loaded(tmp_path):
+    np.save(tmp_path / "a_w.npy", np.array([{}], dtype=object), allow_pickle=True)
+    with pytest.raises(KeyFileError, match=r"a_w\.npy"):
+        WatermarkKey.from_reference(tmp_path / "a_w.npy", tmp_path / "a_w.npy")
