@@ -38,3 +38,11 @@ def key():
 def rng():
     """A seeded source of random numbers."""
     return np.random.default_rng(20170606)
+
+
+@pytest.fixture(scope="session")
+def marked(tmp_path_factory):
+    """A small trained, marked and published model."""
+    from tests.marked_model import make_marked_model
+
+    return make_marked_model(tmp_path_factory.mktemp("marked"))

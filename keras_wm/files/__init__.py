@@ -1,0 +1,9 @@
+"""What a model file is, and how to read one kernel of it safely."""
+
+from __future__ import annotations
+
+from keras_wm.files.kernel import Kernel, select
+from keras_wm.files.limits import Limits
+from keras_wm.files.model_file import ModelFile, open_model_file
+
+__all__ = ["Kernel", "Limits", "ModelFile", "open_model_file", "select"]

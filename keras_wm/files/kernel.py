@@ -72,6 +72,16 @@ def select(kernels: Sequence[Kernel], layer: str, source: str) -> list[Kernel]:
     return chosen
 
 
+def printable(text: str, most: int = 200) -> str:
+    """Text from a file, without what could steer a terminal."""
+    return "".join(
+        character
+        if character.isprintable()
+        else character.encode("unicode_escape").decode()
+        for character in text[:most]
+    )
+
+
 def _some(names: Sequence[str], most: int = 12) -> str:
     shown = ", ".join(repr(name) for name in names[:most])
     return shown + (f" and {len(names) - most} more" if len(names) > most else "")

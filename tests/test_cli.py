@@ -1,0 +1,139 @@
+"""The command line, as a user of a shell meets it."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from keras_wm import WatermarkKey
+from tests.conftest import FIXED_SECRET, fixed_key
+
+
+def run(*arguments, **environment):
+    """Runs keras-wm as its own process."""
+    return subprocess.run(
+        [sys.executable, "-m", "keras_wm", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        env=os.environ | {"COLUMNS": "100", "NO_COLOR": "1"} | environment,
+        check=False,
+    )
+
+
+def fails(result, status, complaint):
+    """Whether a run failed as announced: with one line, and no traceback."""
+    assert result.returncode == status, result.stderr
+    assert result.stdout == ""
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("keras-wm: ")
+    assert complaint in lines[0]
+
+
+@pytest.fixture
+def keyfile(marked, tmp_path):
+    path = tmp_path / "owner.key"
+    marked.key.save(path)
+    return path
+
+
+def test_keygen_writes_a_key_and_prints_its_commitment(tmp_path):
+    path = tmp_path / "owner.key"
+    result = run("keygen", path, "--owner", "Example Ltd", "--bits", 128)
+    assert result.returncode == 0
+    key = WatermarkKey.load(path)
+    assert (key.owner, key.bits) == ("Example Ltd", 128)
+    assert key.commitment in result.stdout
+    assert key._secret.reveal() not in result.stdout + result.stderr
+
+
+def test_keygen_does_not_replace_a_key(tmp_path):
+    path = tmp_path / "owner.key"
+    fixed_key().save(path)
+    before = path.read_bytes()
+    fails(run("keygen", path, "--owner", "x"), 2, "exists already")
+    assert path.read_bytes() == before
+
+
+def test_verify_reports_and_exits_0_where_the_mark_is(marked, keyfile):
+    result = run("verify", marked.files[".keras"], "--key", keyfile)
+    assert result.returncode == 0
+    assert "PROVEN" in result.stdout
+    assert "0 of 64" in result.stdout
+    assert FIXED_SECRET.hex() not in result.stdout
+
+
+def test_verify_exits_1_where_it_is_not(marked, tmp_path):
+    path = tmp_path / "stranger.key"
+    fixed_key(64, secret=b"\x07" * 32).save(path)
+    result = run("verify", marked.files[".keras"], "--key", path)
+    assert result.returncode == 1
+    assert "NOT FOUND" in result.stdout
+
+
+def test_verify_prints_one_json_object(marked, keyfile):
+    result = run(
+        "verify", marked.files[".h5"], "--key", keyfile, "--json", "--layer", "wide"
+    )
+    report = json.loads(result.stdout)
+    assert (report["ber"], report["kernels_tried"]) == (0, 1)
+
+
+def test_what_cannot_be_read_exits_2_with_one_line(marked, keyfile, tmp_path):
+    fails(run("verify", tmp_path / "no.keras", "--key", keyfile), 2, "no.keras")
+    fails(run("verify", keyfile, "--key", keyfile), 2, "owner.key")
+    fails(run("verify", marked.files[".h5"], "--key", tmp_path / "no.key"), 2, "no.key")
+    missing = run("verify", marked.files[".h5"], "--key", keyfile, "--layer", "nowhere")
+    fails(missing, 2, "'nowhere'")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["verify"], ["verify", "x"], ["no-such-command"], ["demo", "--n", "a"]],
+)
+def test_wrong_usage_exits_64(arguments):
+    result = run(*arguments)
+    assert result.returncode == 64
+    assert "Usage" in result.stderr
+
+
+def test_a_passphrase_comes_from_the_environment(marked, tmp_path):
+    path, file = tmp_path / "owner.key", marked.files[".keras"]
+    marked.key.save(path, "correct horse")
+    right = run("verify", file, "--key", path, KERAS_WM_PASSPHRASE="correct horse")
+    assert right.returncode == 0
+    wrong = run("verify", file, "--key", path, KERAS_WM_PASSPHRASE="wrong")
+    fails(wrong, 2, "passphrase does not open")
+    fails(run("verify", file, "--key", path), 2, "is encrypted")
+
+
+def test_inspect_lists_kernels_with_their_room(marked):
+    table = run("inspect", marked.files[".keras"])
+    assert table.returncode == 0
+    assert "3 x 3 x 16 x 32" in table.stdout
+    report = json.loads(run("inspect", marked.files[".keras"], "--json").stdout)
+    assert [one["layer"] for one in report["kernels"]] == ["narrow", "wide", "logits"]
+
+
+def test_publish_cleans_a_marked_file(marked, keyfile, tmp_path):
+    source, target = tmp_path / "mine.keras", tmp_path / "public.keras"
+    marked.model.save(source)
+    assert marked.key.commitment.encode() in source.read_bytes()
+    result = run("publish", source, target)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    assert marked.key.commitment.encode() not in target.read_bytes()
+    assert b"keras_wm" not in target.read_bytes()
+    assert run("verify", target, "--key", keyfile).returncode == 0
+    fails(run("publish", source, target), 2, "exists already")
+    fails(run("publish", tmp_path / "no.keras", target, "--force"), 2, "no.keras")
+
+
+def test_help_names_every_command():
+    result = run("--help")
+    assert result.returncode == 0
+    for command in ("keygen", "verify", "inspect", "publish", "demo"):
+        assert command in result.stdout

@@ -1,0 +1,104 @@
+"""The host network and the pictures it learns."""
+
+import numpy as np
+import pytest
+
+from keras_wm.datasets import load_pictures
+
+
+def test_wrn_10_4_is_the_papers_network():
+    from keras_wm.hosts.wide_resnet import wide_resnet
+
+    model = wide_resnet((32, 32, 3), 10)
+    shapes = {
+        layer.name: tuple(layer.kernel.shape)
+        for layer in model.layers
+        if layer.name.endswith(("conv1", "conv2"))
+    }
+    assert shapes == {
+        "conv1": (3, 3, 3, 16),
+        "conv2_block1_conv1": (3, 3, 16, 64),
+        "conv2_block1_conv2": (3, 3, 64, 64),
+        "conv3_block1_conv1": (3, 3, 64, 128),
+        "conv3_block1_conv2": (3, 3, 128, 128),
+        "conv4_block1_conv1": (3, 3, 128, 256),
+        "conv4_block1_conv2": (3, 3, 256, 256),
+    }
+    assert model.output_shape == (None, 10)
+
+
+@pytest.mark.parametrize(
+    ("n", "k", "millions"), [(2, 4, 2.7), (4, 10, 36.5), (6, 1, 0.6)]
+)
+def test_parameter_counts_are_those_of_the_wide_resnet_paper(n, k, millions):
+    """Zagoruyko & Komodakis (2016), tables 2 and 4: WRN-16-4, WRN-28-10, WRN-40-1."""
+    from keras_wm.hosts.wide_resnet import wide_resnet
+
+    model = wide_resnet((32, 32, 3), 10, n, k)
+    assert model.count_params() / 1e6 == pytest.approx(millions, abs=0.06)
+
+
+def test_resolution_halves_in_the_last_two_groups():
+    from keras_wm.hosts.wide_resnet import wide_resnet
+
+    model = wide_resnet((32, 32, 3), 10)
+    sizes = [model.get_layer(f"conv{g}_block1_add").output.shape[1] for g in (2, 3, 4)]
+    assert sizes == [32, 16, 8]
+
+
+def test_weight_decay_is_the_gradient_it_says():
+    from keras_wm.hosts.wide_resnet import wide_resnet
+
+    model = wide_resnet((8, 8, 1), 10, weight_decay=5e-4)
+    kernels = [w for w in model.weights if w.name == "kernel"]
+    expected = sum(5e-4 / 2 * np.sum(np.square(np.asarray(w))) for w in kernels)
+    assert float(sum(model.losses)) == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_regularizer_for_no_convolution_lists_the_names():
+    from keras_wm.hosts.wide_resnet import wide_resnet
+
+    with pytest.raises(ValueError, match=r"'conv9'.*conv4_block1_conv2"):
+        wide_resnet((8, 8, 1), 10, regularizers={"conv9": "l2"})
+
+
+@pytest.mark.parametrize("arguments", [{"n": 0}, {"k": 0}, {"input_shape": (2, 2, 1)}])
+def test_an_impossible_network_is_refused(arguments):
+    from keras_wm.hosts.wide_resnet import wide_resnet
+
+    with pytest.raises(ValueError, match="n >= 1, k >= 1"):
+        wide_resnet(**{"input_shape": (8, 8, 1), "classes": 10, **arguments})
+
+
+def test_the_papers_rate_falls_at_30_60_and_80_percent():
+    from keras_wm.hosts.wide_resnet import paper_optimizer
+
+    schedule = paper_optimizer(1000)._learning_rate
+    rates = [float(schedule(step)) for step in (1, 299, 301, 601, 801)]
+    assert rates == pytest.approx([0.1, 0.1, 0.02, 0.004, 0.0008])
+
+
+def test_digits_are_1257_and_540_pictures_of_10_classes():
+    digits = load_pictures("digits")
+    assert digits.x_train.shape == (1257, 8, 8, 1)
+    assert digits.x_test.shape == (540, 8, 8, 1)
+    assert digits.classes == 10
+    assert (digits.x_train.min(), digits.x_train.max()) == (0, 1)
+    assert set(digits.y_test) == set(range(10))
+
+
+def test_a_file_of_arrays_is_read_as_keras_gives_them(tmp_path, rng):
+    x, y = rng.integers(0, 256, (6, 8, 8, 3), np.uint8), rng.integers(0, 3, (6, 1))
+    np.savez(tmp_path / "mine.npz", x_train=x, y_train=y, x_test=x[:2], y_test=y[:2])
+    pictures = load_pictures(str(tmp_path / "mine.npz"))
+    np.testing.assert_allclose(pictures.x_train, x / 255, rtol=1e-6)
+    assert pictures.y_train.tolist() == y.ravel().tolist()
+    assert pictures.name == "mine"
+
+
+def test_another_file_says_what_was_expected(tmp_path):
+    np.savez(tmp_path / "mine.npz", x=np.zeros(3))
+    with pytest.raises(ValueError, match=r"x_train, y_train.*mine\.npz"):
+        load_pictures(str(tmp_path / "mine.npz"))
+    with pytest.raises(ValueError, match=r"'digits', 'cifar10'.*'mnist'"):
+        load_pictures("mnist")

@@ -1,0 +1,187 @@
+"""verify and inspect: in files and in memory."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import keras_wm
+from tests.conftest import fixed_key
+from tests.marked_model import LAYER
+
+SUFFIXES = (".keras", ".h5", ".weights.h5")
+
+
+def expected_ber(kernel, key):
+    """The bit error rate, from the scheme's definition."""
+    flat = np.asarray(kernel, np.float64).reshape(-1, kernel.shape[-1])
+    weights, matrix = key.filter_weights(kernel.shape[-1]), key.matrix(len(flat))
+    y = [row @ flat @ weights[j % key.groups] for j, row in enumerate(matrix)]
+    return np.mean((np.array(y) > 0) != key.message)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_mark_is_found_in_a_published_file(marked, suffix):
+    found = keras_wm.verify(marked.files[suffix], marked.key)
+    assert found.marked
+    assert found.verdict == "proven"
+    assert found.layer.startswith(LAYER)
+    assert (found.ber, found.matches, found.bits) == (0, 64, 64)
+    assert found.log10_p_hard == pytest.approx(-64 * np.log10(2))
+    assert found.log10_p_soft < found.log10_p_hard
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_file_gives_the_scores_of_the_model_in_memory(marked, suffix):
+    in_file = keras_wm.verify(marked.files[suffix], marked.key, LAYER)
+    in_memory = keras_wm.verify(marked.model, marked.key, LAYER)
+    np.testing.assert_allclose(in_file.z, in_memory.z)
+    kernel = np.asarray(marked.model.get_layer(LAYER).kernel)
+    assert in_memory.ber == expected_ber(kernel, marked.key)
+
+
+def test_another_key_finds_nothing(marked):
+    # False alarm below 1e-9 by the definition of the verdict; the key is fixed.
+    stranger = fixed_key(64, secret=b"\x07" * 32)
+    found = keras_wm.verify(marked.files[".keras"], stranger)
+    assert not found.marked
+    assert found.verdict == "not found"
+    assert found.log10_p > -2
+
+
+def test_the_p_value_is_corrected_for_the_kernels_tried(marked):
+    key = marked.key
+    everywhere = keras_wm.verify(marked.files[".keras"], key)
+    fitting = [
+        variable
+        for variable in marked.model.weights
+        if len(variable.shape) > 1
+        and key.bits
+        < 2 * np.prod(variable.shape[:-1]) * min(key.groups, variable.shape[-1])
+    ]
+    assert everywhere.tried == len(fitting) > 1
+    named = keras_wm.verify(marked.files[".keras"], key, LAYER)
+    assert named.tried == 1
+    assert everywhere.log10_p == pytest.approx(
+        named.log10_p + np.log10(everywhere.tried)
+    )
+
+
+def test_a_layer_that_is_not_there_lists_those_that_are(marked):
+    with pytest.raises(keras_wm.LayerNotFoundError, match=r"'wider'.*'narrow'.*'wide'"):
+        keras_wm.verify(marked.files[".keras"], marked.key, "wider")
+
+
+def test_a_named_layer_without_room_names_t_m_and_the_limit(marked):
+    with pytest.raises(ValueError, match=r"T=300 .*M=9 .*T <= 287"):
+        keras_wm.verify(marked.files[".keras"], fixed_key(300), "narrow")
+
+
+def test_a_model_without_room_is_not_found_and_says_why(marked):
+    found = keras_wm.verify(marked.files[".keras"], fixed_key(10**5))
+    assert not found.marked
+    assert (found.tried, found.skipped, found.layer) == (0, 3, None)
+    assert "3 kernels can hold" in repr(found)
+    json.dumps(found.to_dict())
+
+
+def test_an_explicit_key_proves_nothing_by_itself_and_the_report_says_so(marked):
+    kernel = np.asarray(marked.model.get_layer(LAYER).kernel)
+    mean_filter = kernel.mean(axis=-1).ravel()
+    # Anybody can solve for a projection that reads any message.
+    message = np.resize([1, 0], 64)
+    matrix = np.outer(2.0 * message - 1, mean_filter)
+    forged = keras_wm.WatermarkKey.from_arrays(matrix, message)
+    found = keras_wm.verify(marked.files[".keras"], forged, LAYER)
+    assert found.ber == 0
+    assert not found.certified
+    assert "proves nothing by itself" in repr(found)
+    assert found.to_dict()["certified"] is False
+
+
+def test_the_report_is_plain_json(marked):
+    found = keras_wm.verify(marked.files[".keras"], marked.key)
+    again = json.loads(json.dumps(found.to_dict()))
+    assert again["ber"] == 0
+    assert again["marked"] is True
+    assert again["kernels_tried"] == found.tried
+    assert again["log10_p"] == found.log10_p
+
+
+def test_the_html_report_escapes_what_a_file_name_says(marked, tmp_path):
+    hostile = tmp_path / "<script>.keras"
+    hostile.write_bytes(marked.files[".keras"].read_bytes())
+    page = keras_wm.verify(hostile, marked.key)._repr_html_()
+    assert "<script>" not in page
+    assert "&lt;script&gt;" in page
+
+
+def test_a_report_draws_its_scores(marked):
+    figure = keras_wm.verify(marked.files[".keras"], marked.key).plot()
+    (axes,) = figure.axes
+    assert "64 of 64 bits" in axes.get_title(loc="left")
+
+
+@pytest.mark.parametrize("alpha", [0, 1, -1])
+def test_a_threshold_is_a_probability(marked, alpha):
+    with pytest.raises(ValueError, match="alpha"):
+        keras_wm.verify(marked.files[".keras"], marked.key, alpha=alpha)
+
+
+def test_a_path_is_no_key_and_a_number_no_model(marked):
+    with pytest.raises(TypeError, match=r"WatermarkKey\.load"):
+        keras_wm.verify(marked.files[".keras"], "owner.key")
+    with pytest.raises(TypeError, match="path of a model file"):
+        keras_wm.verify(3, marked.key)
+
+
+def test_a_bfloat16_model_in_memory_is_read(marked):
+    import keras
+
+    twin = keras.models.clone_model(marked.model, clone_function=_without_mark)
+    twin.set_weights(marked.model.get_weights())
+    for variable in twin.weights:
+        assert "float32" in str(variable.dtype)
+    half = keras.Sequential(
+        [
+            keras.Input((288,)),
+            keras.layers.Dense(32, dtype="bfloat16", use_bias=False, name=LAYER),
+        ]
+    )
+    kernel = np.asarray(marked.model.get_layer(LAYER).kernel)
+    kernel = np.pad(kernel.reshape(-1, 32), ((0, 288 - kernel.size // 32), (0, 0)))
+    half.layers[0].kernel.assign(kernel)
+    found = keras_wm.verify(half, marked.key)
+    assert found.tried == 1
+    assert found.bits == 64
+
+
+def _without_mark(layer):
+    config = layer.get_config()
+    config.pop("kernel_regularizer", None)
+    return layer.__class__.from_config(config)
+
+
+def test_inspect_lists_every_kernel_and_its_room(marked):
+    reports = {one.layer: one for one in keras_wm.inspect(marked.files[".keras"])}
+    assert set(reports) == {"narrow", "wide", "logits"}
+    wide = reports["wide"]
+    assert wide.shape == (3, 3, 16, 32)
+    assert wide.holds == 144 * 16
+    assert wide.unseen == int(144 * 32 * (0.17 / 4) ** 2)
+    assert reports["logits"].holds == 32 * 4
+
+
+def test_the_verifiers_side_imports_no_training_framework(marked, tmp_path):
+    marked.key.save(tmp_path / "owner.key")
+    program = (
+        "import sys, keras_wm\n"
+        f"key = keras_wm.WatermarkKey.load({str(tmp_path / 'owner.key')!r})\n"
+        f"assert keras_wm.verify({str(marked.files['.keras'])!r}, key).marked\n"
+        f"keras_wm.inspect({str(marked.files['.h5'])!r})\n"
+        "for name in ('keras', 'tensorflow', 'jax', 'torch', 'matplotlib'):\n"
+        "    assert name not in sys.modules, name\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
