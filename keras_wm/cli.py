@@ -19,7 +19,6 @@ import typer
 
 if TYPE_CHECKING:
     from keras_wm.key import WatermarkKey
-    from keras_wm.verification import Verification
 
 PASSPHRASE_VARIABLE = "KERAS_WM_PASSPHRASE"  # noqa: S105 (a name, not a passphrase)
 
@@ -84,7 +83,7 @@ def verify(
     if as_json:
         _print_json(verification.to_dict())
     else:
-        _print_verification(verification)
+        typer.echo(repr(verification))
     raise typer.Exit(Exit.FOUND if verification.marked else Exit.NOT_FOUND)
 
 
@@ -212,18 +211,6 @@ def _ask_passphrase(confirm: bool) -> str:
 
 def _print_json(value: dict[str, Any]) -> None:
     typer.echo(json.dumps(value, indent=2))
-
-
-def _print_verification(verification: Verification) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(show_header=False, box=None)
-    table.add_column(justify="right", style="bold")
-    table.add_column(overflow="fold")
-    for name, value in verification.rows():
-        table.add_row(name, value)
-    Console(highlight=False, markup=False).print(table)
 
 
 @contextlib.contextmanager

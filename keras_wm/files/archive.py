@@ -94,7 +94,7 @@ class Archive:
         name = self._stream.read(name_size)
         honest = signature == _LOCAL_SIGNATURE and name == entry.orig_filename.encode()
         self._refuse(not honest, "has another header in place", entry.filename)
-        return entry.header_offset + _LOCAL_HEADER.size + name_size + extra_size
+        return int(entry.header_offset + _LOCAL_HEADER.size + name_size + extra_size)
 
     def _check_entry(self, entry: zipfile.ZipInfo) -> None:
         name, parts = entry.filename, entry.filename.split("/")
@@ -159,8 +159,8 @@ class Window(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Moves to a position within the member."""
-        origin = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}
-        self._position = max(0, int(origin[whence]) + offset)
+        origin = {io.SEEK_CUR: self._position, io.SEEK_END: self._size}.get(whence, 0)
+        self._position = max(0, origin + offset)
         return self._position
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
