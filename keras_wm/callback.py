@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from keras_wm.summary_writer import SummaryWriter
 
 Logs = dict[str, float]
+Measured = dict[str, tuple[Detection, float]]
 
 
 class BitErrorRate(keras.callbacks.Callback):
@@ -44,8 +45,9 @@ class BitErrorRate(keras.callbacks.Callback):
         every: How many epochs lie between two measurements; the last value is
             repeated in between. The first epoch is always measured. Defaults
             to 1.
-        log_dir: Where to write, besides, a histogram of the scores and a picture
-            of the recovered bits for TensorBoard. Defaults to `None`: nowhere.
+        log_dir: Where to write, besides, for TensorBoard: the bit error rate from
+            before the first epoch on, a histogram of the scores and a picture of
+            the recovered bits. Defaults to `None`: nowhere.
 
     Raises:
         ValueError: If `every` is not a positive whole number.
@@ -101,10 +103,17 @@ class BitErrorRate(keras.callbacks.Callback):
             self._writer = SummaryWriter(self.log_dir)
         _put_first(self)
 
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        """Writes what there is before training, for the fall to start from."""
+        if not self._last and self._writer is not None:
+            self._write(_measured(self.model), step=epoch)
+
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         """Adds the figures to the epoch's logs."""
         if not self._last or epoch % self.every == 0:
-            self._last = self._measure(epoch)
+            measured = _measured(self.model)
+            self._write(measured, step=epoch + 1)
+            self._last = _all_figures(measured)
         if logs is not None:
             logs.update(self._last)
 
@@ -114,25 +123,15 @@ class BitErrorRate(keras.callbacks.Callback):
             self._writer.close()
             self._writer = None
 
-    def _measure(self, epoch: int) -> Logs:
-        measured = _measured(self.model)
+    def _write(self, measured: Measured, step: int) -> None:
         if self._writer is not None:
             for name, (detection, _) in measured.items():
-                self._writer.add_detection(name, detection, epoch)
-        if not measured:
-            return _figures([], [])
-        detections, losses = zip(*measured.values(), strict=True)
-        figures = _figures(detections, losses)
-        if len(measured) > 1:
-            for name, (detection, loss) in measured.items():
-                for figure, value in _figures([detection], [loss]).items():
-                    figures[f"{figure}/{name}"] = value
-        return figures
+                self._writer.add_detection(name, detection, step)
 
 
-def _measured(model: Any) -> dict[str, tuple[Detection, float]]:
+def _measured(model: Any) -> Measured:
     """The detection and the embedding loss of each mark whose key is at hand."""
-    measured: dict[str, tuple[Detection, float]] = {}
+    measured: Measured = {}
     for mark in find_marks(model):
         kernel = mark.kernel
         if mark.regularizer.key is None or kernel is None or kernel.dtype.kind != "f":
@@ -150,17 +149,29 @@ def _loss(mark: Mark) -> float:
     return float(ops.convert_to_numpy(ops.mean(mark.regularizer.bit_losses(kernel))))
 
 
-def _figures(detections: Any, losses: Any) -> Logs:
+def _all_figures(measured: Measured) -> Logs:
+    """The figures of all marks together and, where there are several, of each."""
+    figures = _figures(list(measured.values()))
+    if len(measured) > 1:
+        for name, one in measured.items():
+            for figure, value in _figures([one]).items():
+                figures[f"{figure}/{name}"] = value
+    return figures
+
+
+def _figures(measured: list[tuple[Detection, float]]) -> Logs:
     """Plain floats: a NumPy scalar in `History` cannot be written as JSON."""
-    if not detections:
+    if not measured:
         return dict.fromkeys(("ber", "z_min", "z_mean", "embedding_loss"), math.nan)
-    bits = np.array([detection.bits for detection in detections])
-    matches = sum(detection.matches for detection in detections)
+    bits = [detection.bits for detection, _ in measured]
+    z = np.concatenate([detection.z for detection, _ in measured])
     return {
-        "ber": float(1.0 - matches / bits.sum()),
-        "z_min": min(detection.z_min for detection in detections),
-        "z_mean": float(np.average([d.z_mean for d in detections], weights=bits)),
-        "embedding_loss": float(np.average(losses, weights=bits)),
+        "ber": float(np.mean(z <= 0)),
+        "z_min": float(z.min()),
+        "z_mean": float(z.mean()),
+        "embedding_loss": float(
+            np.average([loss for _, loss in measured], weights=bits)
+        ),
     }
 
 

@@ -11,12 +11,12 @@ from typing import Any
 import keras
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
 from keras_wm.callback import BitErrorRate
 from keras_wm.datasets import Pictures, load_pictures
-from keras_wm.detection import format_p
+from keras_wm.detection import detect, format_p
 from keras_wm.hosts.wide_resnet import (
     paper_optimizer,
     wide_resnet,
@@ -58,7 +58,15 @@ class DemoSettings:
 
 @dataclass(frozen=True)
 class Network:
-    """A trained network of the demo, and what was found in its published file."""
+    """A trained network of the demo, and what was found in its published file.
+
+    Attributes:
+        file: The published file.
+        history: Figures by name, before training and after each epoch.
+        verification: What `verify` found in the file.
+        kernel_std: The standard deviation of the kernel's weights.
+        mean_filter_std: The standard deviation of its mean filter's.
+    """
 
     file: Path
     history: dict[str, list[float]]
@@ -68,8 +76,8 @@ class Network:
 
     @property
     def test_error(self) -> float:
-        """The share of test pictures that the last epoch gets wrong."""
-        return 1.0 - self.history["val_accuracy"][-1]
+        """The share of test pictures that the trained network gets wrong."""
+        return 1.0 - self.history["test_accuracy"][-1]
 
     def to_dict(self) -> dict[str, Any]:
         """The figures, as plain Python values."""
@@ -113,7 +121,7 @@ def run_demo(
     _write_record(folder / "demo.json", settings, networks)
     plot_training(
         networks["marked"].history["ber"],
-        {name: network.history["val_accuracy"] for name, network in networks.items()},
+        {name: network.history["test_accuracy"] for name, network in networks.items()},
         {name: network.verification.z for name, network in networks.items()},
     ).savefig(folder / "demo.png")
     console.print(_closing_table(networks))
@@ -146,24 +154,23 @@ def _train(
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
-    task = progress.add_task(name, total=settings.epochs, state="")
-    callbacks = [keras.callbacks.TensorBoard(logs / name), _Report(progress, task)]
+    report = _Report(settings, pictures, key, progress, name)
+    callbacks = [report, keras.callbacks.TensorBoard(logs / name)]
     if name == "marked":
         callbacks.insert(0, BitErrorRate(log_dir=logs / name / "bits"))
-    history = model.fit(
+    model.fit(
         pictures.x_train,
         pictures.y_train,
         batch_size=BATCH,
         epochs=settings.epochs,
-        validation_data=(pictures.x_test, pictures.y_test),
         callbacks=callbacks,
         verbose=0,
-    ).history
+    )
     kernel = np.asarray(model.get_layer(settings.layer).kernel)
     file = publish(model, folder / f"{name}.keras")
     return Network(
         file=file,
-        history=history,
+        history=report.history,
         verification=verify(file, key),
         kernel_std=float(kernel.std()),
         mean_filter_std=float(kernel.mean(axis=-1).std()),
@@ -171,27 +178,51 @@ def _train(
 
 
 class _Report(keras.callbacks.Callback):
-    """Shows the bit error rate and the test accuracy, epoch by epoch."""
+    """Measures a network before training and after each epoch, and shows it."""
 
-    def __init__(self, progress: Progress, task: TaskID) -> None:
+    def __init__(
+        self,
+        settings: DemoSettings,
+        pictures: Pictures,
+        key: WatermarkKey,
+        progress: Progress,
+        name: str,
+    ) -> None:
         super().__init__()
-        self._progress, self._task = progress, task
+        self._settings, self._pictures, self._key = settings, pictures, key
+        self._progress, self._name = progress, name
+        self._task = progress.add_task(name, total=settings.epochs, state="")
+        self.history: dict[str, list[float]] = {"ber": [], "test_accuracy": []}
+
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
+        self._show(0)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        logs = logs or {}
-        state = f"test accuracy {logs['val_accuracy']:.4f}"
-        if "ber" in logs:
-            state = f"BER {logs['ber']:.4f}  smallest z {logs['z_min']:+.2f}  {state}"
-            self._progress.console.print(f"epoch {epoch + 1:>3}  {state}")
-        self._progress.update(self._task, completed=epoch + 1, state=state)
+        self._show(epoch + 1)
+        if logs is not None:
+            logs["test_accuracy"] = self.history["test_accuracy"][-1]
+
+    def _show(self, epochs: int) -> None:
+        pictures = self._pictures
+        logits = self.model.predict(pictures.x_test, verbose=0)
+        accuracy = float(np.mean(logits.argmax(axis=1) == pictures.y_test))
+        kernel = np.asarray(self.model.get_layer(self._settings.layer).kernel)
+        found = detect(kernel, self._key)
+        self.history["ber"].append(found.ber)
+        self.history["test_accuracy"].append(accuracy)
+        state = f"BER {found.ber:.3f}  test accuracy {accuracy:.3f}"
+        if self._name == "marked":
+            self._progress.console.print(
+                f"epoch {epochs:>3}  {state}  smallest z {found.z_min:+.2f}"
+            )
+        self._progress.update(self._task, completed=epochs, state=state)
 
 
 def _progress(console: Console) -> Progress:
     return Progress(
         TextColumn("{task.description:>8}"),
-        BarColumn(),
+        BarColumn(bar_width=20),
         TextColumn("{task.completed}/{task.total} epochs"),
-        TimeElapsedColumn(),
         TextColumn("{task.fields[state]}"),
         console=console,
     )

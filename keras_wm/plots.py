@@ -64,20 +64,20 @@ def plot_training(
     """How a mark grew, what it cost, and how far it stands out.
 
     Args:
-        ber: The bit error rate after each epoch.
-        accuracy: The test accuracy after each epoch, by the network's name.
+        ber: The bit error rate before training and after each epoch.
+        accuracy: The test accuracy at the same times, by the network's name.
         scores: The scores z, shape `(T,)`, by the network's name.
 
     Returns:
         A matplotlib `Figure`.
     """
-    epochs = np.arange(1, len(ber) + 1)
+    epochs = np.arange(len(ber))
     with figure(2, (10.4, 3.8)) as (drawing, (left, right)):
         left.set_title("While it trains")
         for (name, values), style in zip(accuracy.items(), _styles(), strict=False):
             left.plot(epochs, values, label=f"test accuracy, {name}", **style)
         left.plot(epochs, ber, color=REFERENCE, ls=":", label="bit error rate")
-        left.set(xlabel="epoch", ylabel="share", ylim=(-0.02, 1.02))
+        left.set(xlabel="epochs", ylabel="share", ylim=(-0.02, 1.02))
         left.xaxis.set_major_locator(MaxNLocator(integer=True))
         left.legend(loc="center right")
         right.set_title("In the published file")

@@ -30,12 +30,20 @@ class SummaryWriter:
         self._events = EventFileWriter(log_dir)
 
     def add_detection(self, name: str, detection: Detection, step: int) -> None:
-        """Writes a histogram of the scores and a picture of the recovered bits."""
+        """Writes the bit error rate, the margin, the scores and the recovered bits.
+
+        Args:
+            name: The marked layer's name.
+            detection: The scores in it.
+            step: How many epochs it was trained for.
+        """
         picture = recovered_bits(detection)
         height, width, _ = picture.shape
         encoded = io.BytesIO()
         imsave(encoded, picture, format="png")
         values = [
+            Summary.Value(tag=f"{name}/ber", simple_value=detection.ber),
+            Summary.Value(tag=f"{name}/z_min", simple_value=detection.z_min),
             Summary.Value(tag=f"{name}/z", histo=_histogram(detection.z)),
             Summary.Value(
                 tag=f"{name}/recovered bits",
