@@ -103,12 +103,15 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
         return self._regularizer
 
     def __call__(self, x: Any) -> Any:
+        # Keras adds penalties to a loss of this type, whatever the layer's is.
+        dtype = keras.config.floatx()
         host_penalty = 0.0 if self._regularizer is None else self._regularizer(x)
+        penalty = ops.cast(host_penalty, dtype)
         if self._key is None or self._is_lora_factor(x):
-            return ops.cast(host_penalty, _compute_dtype(x))
+            return penalty
         kernel = ops.cast(x, _compute_dtype(x))
-        penalty = self.strength * ops.sum(self.bit_losses(kernel))
-        return penalty + ops.cast(host_penalty, penalty.dtype)
+        mark = self.strength * ops.sum(self.bit_losses(kernel))
+        return penalty + ops.cast(mark, dtype)
 
     def bit_losses(self, kernel: Any) -> Any:
         r"""The loss of each bit, without the factor \(\lambda\).
@@ -335,6 +338,7 @@ def _room_for(
 
 
 def _compute_dtype(x: Any) -> str:
+    """Float32 at least: in half precision the sum over bits would be lost."""
     return (
         "float64"
         if keras.backend.standardize_dtype(x.dtype) == "float64"
