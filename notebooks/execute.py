@@ -24,11 +24,20 @@ def execute(path: Path) -> nbformat.NotebookNode:
     notebook = nbformat.read(path, as_version=4)
     with tempfile.TemporaryDirectory() as folder:
         resources = {"metadata": {"path": folder}}
-        NotebookClient(notebook, timeout=1200, resources=resources).execute()
+        NotebookClient(
+            notebook, timeout=1200, resources=resources, coalesce_streams=True
+        ).execute()
     for cell in notebook.cells:
         # When a cell ran is noise in every later difference.
         cell.metadata.pop("execution", None)
+        if cell.cell_type == "code":
+            cell.outputs = [one for one in cell.outputs if not _is_start_up_note(one)]
     return notebook
+
+
+def _is_start_up_note(output: nbformat.NotebookNode) -> bool:
+    """Whether an output is what TensorFlow says of itself whenever it is imported."""
+    return output.get("name") == "stderr" and "absl::InitializeLog" in output.text
 
 
 def main() -> None:
