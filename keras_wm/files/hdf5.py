@@ -65,7 +65,7 @@ class SafeFile:
 
         Args:
             path: The group.
-            skipped: Names in the group that are passed over.
+            skipped: Names of groups that are passed over, wherever they stand.
 
         Raises:
             UnsafeFileError: If something on the way is not what an honest writer
@@ -125,7 +125,7 @@ class SafeFile:
                 continue
             seen.add(address)
             if isinstance(child, h5py.Group):
-                yield from self._walk(child, where, frozenset(), seen, depth + 1)
+                yield from self._walk(child, where, skipped, seen, depth + 1)
             elif isinstance(child, h5py.Dataset) and self._is_kernel(child, where):
                 yield where, child
 

@@ -17,9 +17,11 @@ from keras_wm.files.hdf5 import SafeFile, dtype_name
 from keras_wm.files.kernel import Kernel, printable
 
 _VARIABLES = "vars"
-_SKIPPED = frozenset({"optimizer", "metrics", "loss"})
-# What Keras 2.13 called its list of layers.
-_CONTAINERS = {"layers": "layers", "_layer_checkpoint_dependencies": "layers"}
+# A model within a model may have been compiled too, so these may stand anywhere.
+_SKIPPED = frozenset({"optimizer", "metrics"})
+# A list of layers, and the number that its second layer of a class gets. Keras 2.12 and
+# 2.13 had another name for the list, and counted from 1.
+_CONTAINERS = {"layers": 1, "_layer_checkpoint_dependencies": 2}
 _DEPTH = 64
 
 Names = dict[str, str]
@@ -60,8 +62,12 @@ def names_in_config(content: bytes) -> Names:
     from being read.
     """
     try:
-        config = json.loads(content)
-        return dict(_named(config.get("config"), "", 0))
+        config = json.loads(content).get("config")
+        return {
+            path: name
+            for container, second in _CONTAINERS.items()
+            for path, name in _named(config, "", container, second, 0)
+        }
     except (ValueError, RecursionError, AttributeError):
         return {}
 
@@ -75,12 +81,17 @@ class _Namer:
 
     def layer(self, group: str) -> str:
         """The names of a layer and of those around it, joined by slashes."""
-        parts = group.split("/") if group else []
-        groups = ["/".join(parts[: end + 1]) for end in range(len(parts))]
-        named = [name for name in map(self._name, groups) if name]
-        if parts and not self._name(group):
-            named.append(parts[-1])
-        return printable("/".join(named)) or "model"
+        named: list[str] = []
+        unnamed: list[str] = []
+        parts = group.split("/")
+        for end, part in enumerate(parts, start=1):
+            name = self._name("/".join(parts[:end]))
+            if name:
+                named.append(name)
+                unnamed = []
+            elif part not in _CONTAINERS:
+                unnamed.append(part)
+        return printable("/".join(filter(None, named + unnamed))) or "model"
 
     def _name(self, group: str) -> str | None:
         if group not in self._known:
@@ -88,36 +99,31 @@ class _Namer:
             if _VARIABLES in self._file.names(group):
                 path = f"{group}/{_VARIABLES}"
                 attribute = self._file.text_attribute(path, "name")
-            self._known[group] = attribute or self._names.get(_normalized(group))
+            self._known[group] = attribute or self._names.get(group)
         return self._known[group]
 
 
-def _normalized(group: str) -> str:
-    return "/".join(_CONTAINERS.get(part, part) for part in group.split("/"))
-
-
-def _named(config: Any, path: str, depth: int) -> Iterator[tuple[str, str]]:
+def _named(
+    config: Any, path: str, container: str, second: int, depth: int
+) -> Iterator[tuple[str, str]]:
     """The layers of a config and, below them, those of models and wrappers."""
     if not isinstance(config, dict) or depth > _DEPTH:
         return
     used: Counter[str] = Counter()
-    layers = config.get("layers")
+    children = dict(config)
+    layers = children.pop("layers", None)
     for layer in layers if isinstance(layers, list) else []:
         kind = _snake_case(layer.get("class_name")) if isinstance(layer, dict) else ""
-        numbered = f"{kind}_{used[kind]}" if used[kind] else kind
+        number = f"_{used[kind] - 1 + second}" if used[kind] else ""
         used[kind] += 1
-        yield from _named_layer(layer, _joined(path, "layers", numbered), depth)
-    for attribute, value in config.items():
-        yield from _named_layer(value, _joined(path, attribute), depth)
-
-
-def _named_layer(layer: Any, path: str, depth: int) -> Iterator[tuple[str, str]]:
-    if not isinstance(layer, dict) or not isinstance(layer.get("config"), dict):
-        return
-    name = layer["config"].get("name")
-    if isinstance(name, str):
-        yield path, name
-    yield from _named(layer["config"], path, depth + 1)
+        children[_joined(container, kind + number)] = layer
+    for attribute, layer in children.items():
+        if isinstance(layer, dict) and isinstance(layer.get("config"), dict):
+            below = _joined(path, attribute)
+            name = layer["config"].get("name")
+            if isinstance(name, str):
+                yield below, name
+            yield from _named(layer["config"], below, container, second, depth + 1)
 
 
 def _joined(*parts: str) -> str:
