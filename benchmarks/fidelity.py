@@ -19,6 +19,17 @@ from rich.table import Table
 
 from keras_wm.demo import DemoSettings, run_demo
 
+ROWS = (
+    "test error marked, %",
+    "test error unmarked, %",
+    "kernel std, ratio",
+    "mean-filter std, ratio",
+    "bit error rate",
+    "log10 p of the bits",
+    "log10 p of the scores",
+    "log10 p unmarked",
+)
+
 
 def main() -> None:
     """Runs the seeds and prints a table."""
@@ -26,25 +37,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("keras_wm_demo/fidelity"))
     arguments = parser.parse_args()
-    columns = (
-        "seed",
-        "error marked, %",
-        "error unmarked, %",
-        "kernel std ratio",
-        "mean-filter std ratio",
-        "BER",
-        "log10 p hard",
-        "log10 p soft",
-        "log10 p unmarked",
-    )
-    table = Table(*columns, title="Marked against unmarked")
-    figures = []
+    seeds = []
     for seed in track(range(arguments.seeds), description="seeds"):
         folder = arguments.out / f"seed-{seed}"
         quiet = Console(file=io.StringIO())
         networks = run_demo(DemoSettings(seed=seed), folder, quiet)
         marked, unmarked = networks["marked"], networks["unmarked"]
-        row = (
+        figures = (
             100 * marked.test_error,
             100 * unmarked.test_error,
             marked.kernel_std / unmarked.kernel_std,
@@ -54,9 +53,11 @@ def main() -> None:
             marked.verification.log10_p_soft or 0.0,
             unmarked.verification.log10_p,
         )
-        figures.append(row)
-        table.add_row(str(seed), *(f"{figure:.3f}" for figure in row))
-    table.add_row("mean", *(f"{figure:.3f}" for figure in np.mean(figures, axis=0)))
+        seeds.append(figures)
+    columns = [f"seed {seed}" for seed in range(arguments.seeds)]
+    table = Table("", *columns, "mean", title="Marked against unmarked")
+    for name, values in zip(ROWS, np.transpose(seeds), strict=True):
+        table.add_row(name, *(f"{value:.3f}" for value in (*values, values.mean())))
     Console().print(table)
 
 

@@ -9,7 +9,8 @@ import keras
 
 from keras_wm.key import WatermarkKey
 from keras_wm.marks import find_marks, own_variables, replace_penalties, sublayers
-from keras_wm.regularizer import Loss, WatermarkRegularizer
+from keras_wm.reading import Loss
+from keras_wm.regularizer import WatermarkRegularizer
 
 
 def attach(

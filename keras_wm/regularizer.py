@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
-from typing import Any, Literal, Self, get_args
+from typing import Any, Self, get_args
 
 import keras
 import numpy as np
 from keras import ops
-from numpy.typing import NDArray
 
-from keras_wm.capacity import readable_weights, share, unseen_bits, unseen_margin
 from keras_wm.key import WatermarkKey
 from keras_wm.key_scope import find_key
-
-Loss = Literal["margin", "crossentropy"]
-Float32 = NDArray[np.float32]
+from keras_wm.reading import Loss, Reading
 
 # The papers' lambda for the cross-entropy; for the margin what was measured to embed
 # within a fifth of a training and to leave the weights' distribution alone.
 DEFAULT_STRENGTH = {"margin": 1e-4, "crossentropy": 1e-2}
-
-# A score is y / |u|. Below this root mean square of the weights |u| counts as if the
-# weights had it, so that a kernel of zeros gets a gradient, and a finite one.
-_SMALLEST_RMS = 1e-4
 _LORA_PREFIX = "lora_"
 
 
@@ -214,17 +205,15 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
                 "A kernel carries one mark. Expected the host's own regularizer, "
                 "such as 'l2'. Received: another WatermarkRegularizer."
             )
-        self._readings: dict[tuple[int, ...], _Reading] = {}
+        self._readings: dict[tuple[int, ...], Reading] = {}
         self._kernel_shapes: set[tuple[int, ...]] = set()
         self._lora_shapes: set[tuple[int, ...]] = set()
 
-    def _reading(self, shape: tuple[int, ...]) -> _Reading:
+    def _reading(self, shape: tuple[int, ...]) -> Reading:
         """The constants of a kernel's shape, made once."""
         if shape not in self._readings:
             assert self._key is not None  # noqa: S101 (for the type checker)
-            self._readings[shape] = _Reading.of(
-                self._key, shape, self.loss, self.margin
-            )
+            self._readings[shape] = Reading.of(self._key, shape, self.loss, self.margin)
         return self._readings[shape]
 
     def _is_lora_factor(self, x: Any) -> bool:
@@ -249,92 +238,6 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
                 )
             return True
         return shape in self._lora_shapes - self._kernel_shapes
-
-
-@dataclass(frozen=True)
-class _Reading:
-    """What one key reads from kernels of one shape, as constants of the graph."""
-
-    shape: tuple[int, int]
-    matrix: Float32  # s_j x_j / spread, shape (ceil(T / G), M, G), zeros behind T
-    weights: Float32  # a transposed, shape (L, G)
-    bits: int
-    margin: float
-    smallest_norm: float
-
-    @classmethod
-    def of(
-        cls, key: WatermarkKey, shape: tuple[int, ...], loss: Loss, margin: float | None
-    ) -> _Reading:
-        size, count = key.check_shape(shape)
-        signs = 2.0 * key.message - 1.0
-        matrix = signs[:, None] * key.matrix(size)
-        if loss == "margin":
-            matrix /= np.reshape(key.spread(size), (-1, 1))
-        weights = key.filter_weights(count)
-        length = float(np.linalg.norm(weights[0]))
-        return cls(
-            shape=(size, count),
-            matrix=_grouped(matrix, key.groups).astype(np.float32),
-            weights=weights.T.astype(np.float32),
-            bits=key.bits,
-            margin=_room_for(key, size, count, loss, margin),
-            smallest_norm=_SMALLEST_RMS * length * size**0.5,
-        )
-
-    def signed_outputs(self, kernel: Any) -> tuple[Any, Any]:
-        """s_j y_j and the norm of u_j held constant, both of shape (T,)."""
-        flat = ops.reshape(kernel, self.shape)
-        # Products and sums in this order need no transposition: with one, XLA
-        # lays the large product out for it, at five times the cost.
-        filters = ops.matmul(flat, ops.cast(self.weights, kernel.dtype))
-        outputs = ops.sum(ops.cast(self.matrix, kernel.dtype) * filters, axis=1)
-        norms = ops.sqrt(ops.sum(ops.square(ops.stop_gradient(filters)), axis=0))
-        norms = ops.broadcast_to(ops.maximum(norms, self.smallest_norm), outputs.shape)
-        return self._by_bit(outputs), self._by_bit(norms)
-
-    def _by_bit(self, grouped: Any) -> Any:
-        """(ceil(T / G), G) to (T,): bit j is in group j % G."""
-        return ops.reshape(grouped, (-1,))[: self.bits]
-
-
-def _grouped(matrix: NDArray[np.float64], groups: int) -> NDArray[np.float64]:
-    bits, size = matrix.shape
-    rows = -(-bits // groups)
-    padded = np.zeros((rows * groups, size))
-    padded[:bits] = matrix
-    return padded.reshape(rows, groups, size).transpose(0, 2, 1)
-
-
-def _room_for(
-    key: WatermarkKey, size: int, count: int, loss: Loss, margin: float | None
-) -> float:
-    """The margin to train for; warns where the bits ask for more than the room."""
-    room = unseen_margin(key.bits, key.filters, size, count)
-    at_room = f"{key.bits} bits in a kernel of {size} x {count} weights"
-    if loss == "crossentropy":
-        if key.bits > readable_weights(size, count, key.groups):
-            warnings.warn(
-                f"{at_room} are more than the weights that are read: some will be "
-                "lost. Use fewer bits or a larger kernel.",
-                stacklevel=2,
-            )
-        return 0.0
-    visible = (
-        room < 1.0
-        if margin is None
-        else share(key.bits, key.filters, size, count, margin)
-        > 2 * share(key.bits, key.filters, size, count, room)
-    )
-    if visible:
-        asked = room if margin is None else margin
-        warnings.warn(
-            f"{at_room} leave room for a margin of {room:.2g} standard deviations; "
-            f"at {asked:.2g} the mark will be weak or visible. "
-            f"{unseen_bits(key.filters, size, count)} bits fit unseen at 4.",
-            stacklevel=2,
-        )
-    return room if margin is None else margin
 
 
 def _compute_dtype(x: Any) -> str:

@@ -23,8 +23,8 @@ def run(*arguments, **environment):
     )
 
 
-def fails(result, status, complaint):
-    """Whether a run failed as announced: with one line, and no traceback."""
+def assert_fails(result, status, complaint):
+    """A run fails as announced: with one line, and no traceback."""
     assert result.returncode == status, result.stderr
     assert result.stdout == ""
     lines = result.stderr.strip().splitlines()
@@ -54,7 +54,7 @@ def test_keygen_does_not_replace_a_key(tmp_path):
     path = tmp_path / "owner.key"
     fixed_key().save(path)
     before = path.read_bytes()
-    fails(run("keygen", path, "--owner", "x"), 2, "exists already")
+    assert_fails(run("keygen", path, "--owner", "x"), 2, "exists already")
     assert path.read_bytes() == before
 
 
@@ -83,11 +83,13 @@ def test_verify_prints_one_json_object(marked, keyfile):
 
 
 def test_what_cannot_be_read_exits_2_with_one_line(marked, keyfile, tmp_path):
-    fails(run("verify", tmp_path / "no.keras", "--key", keyfile), 2, "no.keras")
-    fails(run("verify", keyfile, "--key", keyfile), 2, "owner.key")
-    fails(run("verify", marked.files[".h5"], "--key", tmp_path / "no.key"), 2, "no.key")
+    assert_fails(run("verify", tmp_path / "no.keras", "--key", keyfile), 2, "no.keras")
+    assert_fails(run("verify", keyfile, "--key", keyfile), 2, "owner.key")
+    assert_fails(
+        run("verify", marked.files[".h5"], "--key", tmp_path / "no.key"), 2, "no.key"
+    )
     missing = run("verify", marked.files[".h5"], "--key", keyfile, "--layer", "nowhere")
-    fails(missing, 2, "'nowhere'")
+    assert_fails(missing, 2, "'nowhere'")
 
 
 @pytest.mark.parametrize(
@@ -106,8 +108,8 @@ def test_a_passphrase_comes_from_the_environment(marked, tmp_path):
     right = run("verify", file, "--key", path, KERAS_WM_PASSPHRASE="correct horse")
     assert right.returncode == 0
     wrong = run("verify", file, "--key", path, KERAS_WM_PASSPHRASE="wrong")
-    fails(wrong, 2, "passphrase does not open")
-    fails(run("verify", file, "--key", path), 2, "is encrypted")
+    assert_fails(wrong, 2, "passphrase does not open")
+    assert_fails(run("verify", file, "--key", path), 2, "is encrypted")
 
 
 def test_inspect_lists_kernels_with_their_room(marked):
@@ -128,8 +130,10 @@ def test_publish_cleans_a_marked_file(marked, keyfile, tmp_path):
     assert marked.key.commitment.encode() not in target.read_bytes()
     assert b"keras_wm" not in target.read_bytes()
     assert run("verify", target, "--key", keyfile).returncode == 0
-    fails(run("publish", source, target), 2, "exists already")
-    fails(run("publish", tmp_path / "no.keras", target, "--force"), 2, "no.keras")
+    assert_fails(run("publish", source, target), 2, "exists already")
+    assert_fails(
+        run("publish", tmp_path / "no.keras", target, "--force"), 2, "no.keras"
+    )
 
 
 def test_help_names_every_command():
