@@ -102,11 +102,11 @@ def inspect(
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("layer", "variable", "shape", "dtype")
+    table = Table("layer", "variable", "shape", "dtype", box=None)
     table.add_column("bits it holds", justify="right")
     table.add_column("unseen", justify="right")
     for one in reports:
-        shape = " x ".join(map(str, one.shape))
+        shape = "x".join(map(str, one.shape))
         table.add_row(
             one.layer, one.variable, shape, one.dtype, f"{one.holds}", f"{one.unseen}"
         )

@@ -33,19 +33,24 @@ def open_source(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
 
 def _open_local(name: str) -> IO[bytes]:
     try:
-        mode = Path(name).stat().st_mode
-        if stat.S_ISDIR(mode):
-            raise UnsupportedFileError(f"{name!r} is a folder, not a model file.")
-        if not stat.S_ISREG(mode):
-            raise UnsafeFileError(
-                f"{name!r} is not a regular file but a pipe, socket or device, "
-                "and is not opened. Copy its content to a file."
-            )
+        _check_kind(name, Path(name).stat().st_mode)
         return Path(name).open("rb")
+    except ModelFileError:
+        raise
     except OSError as error:
         raise ModelFileError(f"Cannot open {name!r}: {error.strerror}.") from error
     except ValueError as error:  # A path with a null character.
         raise ModelFileError(f"Cannot open {name!r}: {error}.") from error
+
+
+def _check_kind(name: str, mode: int) -> None:
+    if stat.S_ISDIR(mode):
+        raise UnsupportedFileError(f"{name!r} is a folder, not a model file.")
+    if not stat.S_ISREG(mode):
+        raise UnsafeFileError(
+            f"{name!r} is not a regular file but a pipe, socket or device, and is not "
+            "opened. Copy its content to a file."
+        )
 
 
 def _open_url(name: str) -> IO[bytes]:
