@@ -15,6 +15,7 @@ Names are imported when they are asked for: `keras_wm.verify` does not import Ke
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 from keras_wm._version import __version__
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    _register()
     value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
     globals()[name] = value
     return value
@@ -73,3 +75,12 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *_HOMES})
+
+
+def _register() -> None:
+    """Lets Keras load models that hold our regularizer, where Keras is in use."""
+    if "keras" in sys.modules:
+        importlib.import_module(f"{__name__}.regularizer")
+
+
+_register()

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import warnings
+import weakref
 from typing import Any
 
 import keras
 
 from keras_wm.key import WatermarkKey
-from keras_wm.marks import find_marks, own_variables, replace_penalties, sublayers
+from keras_wm.marks import (
+    find_marks,
+    own_variables,
+    rebuild_steps,
+    replace_penalties,
+    sublayers,
+)
 from keras_wm.reading import Loss
 from keras_wm.regularizer import WatermarkRegularizer
 
@@ -20,7 +27,7 @@ def attach(
     loss: Loss = "margin",
     strength: float | None = None,
     margin: float | None = None,
-    variable: str = "kernel",
+    variable: str | None = None,
 ) -> WatermarkRegularizer:
     """Marks a layer of a model that is built, compiled, pretrained or loaded.
 
@@ -37,14 +44,13 @@ def attach(
         strength: See `WatermarkRegularizer`.
         margin: See `WatermarkRegularizer`.
         variable: The name of the layer's variable to mark. Defaults to
-            `"kernel"`; a layer without one needs no name if it has just one
-            variable of rank 2 or more.
+            `"kernel"`, or the layer's only variable of rank 2 or more.
 
     Returns:
         The `WatermarkRegularizer` that now acts on the layer's kernel.
 
     Raises:
-        TypeError: If `model` is not a Keras model.
+        TypeError: If `model` is not a Keras model, or `key` no key.
         ValueError: If the layer is not found or not built, carries a mark
             already, or cannot carry the key's message.
 
@@ -60,14 +66,19 @@ def attach(
     target, kernel = _find_kernel(model, layer, variable)
     host = kernel.regularizer
     if isinstance(host, WatermarkRegularizer):
-        raise ValueError(
-            f"Layer {target.name!r} carries a mark already: {host!r}. Take it off "
-            "with keras_wm.detach(model) first."
-        )
-    key.check_shape(kernel.shape)
+        if host.key is not None:
+            raise ValueError(
+                f"Layer {target.name!r} carries a mark already: {host!r}. Take it off "
+                "with keras_wm.detach(model) first."
+            )
+        host = host.regularizer
     regularizer = WatermarkRegularizer(key, loss, strength, margin, regularizer=host)
+    key.check_shape(kernel.shape)
+    # One that was loaded without its key makes room.
+    replace_penalties(target, lambda mark: mark if mark.key else mark.regularizer)
     kernel.regularizer = regularizer
-    _rebuild_steps(model)
+    regularizer.attached_to = weakref.ref(model)
+    rebuild_steps(model)
     for mark in find_marks(model):
         if mark.variable is kernel and mark.flaw:
             warnings.warn(
@@ -95,7 +106,7 @@ def detach(model: Any) -> list[str]:
     _check_model(model)
     names = [mark.name for mark in find_marks(model)]
     replace_penalties(model, lambda mark: mark.regularizer)
-    _rebuild_steps(model)
+    rebuild_steps(model)
     return names
 
 
@@ -107,14 +118,16 @@ def _check_model(model: Any) -> None:
         )
 
 
-def _find_kernel(model: Any, layer: Any, variable: str) -> tuple[Any, Any]:
+def _find_kernel(model: Any, layer: Any, variable: str | None) -> tuple[Any, Any]:
     target = _find_layer(model, layer)
     # Wrappers and recurrent layers keep their kernel in the layer inside them.
     for holder in sublayers(target):
         matrices = [v for v in own_variables(holder) if len(v.shape) >= 2]
-        named = [v for v in matrices if v.name == variable]
-        if named or len(matrices) == 1:
-            return holder, (named or matrices)[0]
+        named = [v for v in matrices if v.name == (variable or "kernel")]
+        if variable is None and len(matrices) == 1:
+            named = matrices
+        if named:
+            return holder, named[0]
     if not target.weights:
         raise ValueError(
             f"Layer {target.name!r} has no weights. Build the model first (call it, "
@@ -122,8 +135,8 @@ def _find_kernel(model: Any, layer: Any, variable: str) -> tuple[Any, Any]:
         )
     names = ", ".join(repr(v.name) for v in target.weights if len(v.shape) >= 2)
     raise ValueError(
-        f"Layer {target.name!r} has no variable {variable!r} of rank 2 or more. "
-        f"It has: {names or 'none'}. Name one with variable=."
+        f"Layer {target.name!r} has no variable {variable or 'kernel'!r} of rank 2 or "
+        f"more. It has: {names or 'none'}. Name one with variable=."
     )
 
 
@@ -146,11 +159,3 @@ def _find_layer(model: Any, layer: Any) -> Any:
         f"{model.name!r} has no layer {name!r}. Its layers with weights: "
         f"{names or 'none, it is not built yet'}."
     )
-
-
-def _rebuild_steps(model: Any) -> None:
-    """Forgets the compiled steps: they would go on with the losses of before."""
-    for layer in sublayers(model):
-        if isinstance(layer, keras.Model):
-            layer.train_function = None
-            layer.test_function = None

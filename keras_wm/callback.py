@@ -6,6 +6,7 @@ import math
 import os
 import sys
 import warnings
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -13,7 +14,7 @@ import numpy as np
 from keras import ops
 
 from keras_wm.detection import Detection, detect
-from keras_wm.marks import Mark, find_marks
+from keras_wm.marks import find_marks, is_built, rebuild_steps
 
 if TYPE_CHECKING:
     from keras_wm.summary_writer import SummaryWriter
@@ -77,10 +78,22 @@ class BitErrorRate(keras.callbacks.Callback):
         self.log_dir = None if log_dir is None else os.fspath(log_dir)
         self._last: Logs = {}
         self._writer: SummaryWriter | None = None
+        self._checked = False
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         """Looks for marks that are not being trained, and says so."""
         self._last = {}
+        # A model without a fixed input gets its weights with the first batch.
+        self._checked = is_built(self.model)
+        if self._checked:
+            self._check()
+        if self.log_dir is not None:
+            from keras_wm.summary_writer import SummaryWriter
+
+            self._writer = SummaryWriter(self.log_dir)
+        _put_first(self)
+
+    def _check(self) -> None:
         marks = find_marks(self.model)
         if not marks:
             warnings.warn(
@@ -88,20 +101,19 @@ class BitErrorRate(keras.callbacks.Callback):
                 "embedded. Give a layer kernel_regularizer=WatermarkRegularizer(key), "
                 "or call keras_wm.attach(model, layer, key): a model that was loaded, "
                 "pickled or cloned has lost what attach did.",
-                stacklevel=2,
+                stacklevel=3,
             )
         for mark in marks:
             if mark.flaw:
                 warnings.warn(
                     f"The mark on layer {mark.name!r} is not being trained: "
                     f"{mark.flaw}.",
-                    stacklevel=2,
+                    stacklevel=3,
                 )
-        if self.log_dir is not None:
-            from keras_wm.summary_writer import SummaryWriter
-
-            self._writer = SummaryWriter(self.log_dir)
-        _put_first(self)
+        # Only the model that attach was given has had its step compiled anew.
+        homes = [mark.regularizer.attached_to for mark in marks]
+        if any(home is not None and home() is not self.model for home in homes):
+            rebuild_steps(self.model)
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         """Writes what there is before training, for the fall to start from."""
@@ -110,6 +122,9 @@ class BitErrorRate(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         """Adds the figures to the epoch's logs."""
+        if not self._checked:
+            self._checked = True
+            self._check()
         if not self._last or epoch % self.every == 0:
             measured = _measured(self.model)
             self._write(measured, step=epoch + 1)
@@ -134,19 +149,17 @@ def _measured(model: Any) -> Measured:
     measured: Measured = {}
     for mark in find_marks(model):
         kernel = mark.kernel
-        if mark.regularizer.key is None or kernel is None or kernel.dtype.kind != "f":
+        if mark.regularizer.key is None or kernel is None:
             continue
         name = mark.name
         if name in measured:
             name = f"{name}_{len(measured)}"
-        detection = detect(kernel, mark.regularizer.key)
-        measured[name] = (detection, _loss(mark))
+        losses = mark.regularizer.bit_losses(kernel)
+        measured[name] = (
+            detect(ops.convert_to_numpy(kernel), mark.regularizer.key),
+            float(ops.convert_to_numpy(ops.mean(losses))),
+        )
     return measured
-
-
-def _loss(mark: Mark) -> float:
-    kernel = ops.cast(mark.variable, "float32")
-    return float(ops.convert_to_numpy(ops.mean(mark.regularizer.bit_losses(kernel))))
 
 
 def _all_figures(measured: Measured) -> Logs:
@@ -183,8 +196,11 @@ def _put_first(callback: BitErrorRate) -> None:
     without a word. No callback is told of the list; it is the object that is
     calling.
     """
-    caller = sys._getframe(2).f_locals.get("self")
-    if not isinstance(caller, keras.callbacks.CallbackList):
-        return
-    others = [other for other in caller.callbacks if other is not callback]
-    caller.callbacks = [callback, *others]
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        caller = frame.f_locals.get("self")
+        if isinstance(caller, keras.callbacks.CallbackList):
+            others = [other for other in caller.callbacks if other is not callback]
+            caller.callbacks = [callback, *others]
+            return
+        frame = frame.f_back

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 from collections.abc import Iterator
 from contextvars import ContextVar
 
@@ -34,6 +35,8 @@ def keys(*keys: WatermarkKey) -> Iterator[None]:
             raise TypeError(
                 f"Expected keys of type WatermarkKey. Received: {type(key).__name__}"
             )
+    # Keras knows the class only once its module has been imported.
+    importlib.import_module("keras_wm.regularizer")
     token = _AT_HAND.set((*_AT_HAND.get(), *keys))
     try:
         yield

@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
+import keras
 from keras import ops
-from numpy.typing import NDArray
 
 from keras_wm.regularizer import WatermarkRegularizer
 
@@ -37,11 +36,20 @@ class Mark:
         return str(self.layer.name)
 
     @property
-    def kernel(self) -> NDArray[np.floating[Any]] | None:
-        """The kernel as a NumPy array; `None` where the layer has lost it."""
-        if self.variable is None:
+    def kernel(self) -> Any:
+        """The kernel as it would be saved, in float32 at least.
+
+        `None` where the layer has lost it, or holds integers in its place.
+        """
+        if self.variable is None or not keras.backend.is_float_dtype(
+            self.variable.dtype
+        ):
             return None
-        return np.asarray(ops.convert_to_numpy(self.variable))
+        # With LoRA, a layer's `kernel` is the frozen one with the factors' product.
+        merged = getattr(self.layer, "lora_enabled", False)
+        kernel = self.layer.kernel if merged else self.variable
+        wide = keras.backend.standardize_dtype(kernel.dtype) == "float64"
+        return ops.cast(kernel, "float64" if wide else "float32")
 
 
 def find_marks(model: Any) -> list[Mark]:
@@ -72,6 +80,20 @@ def sublayers(model: Any) -> Iterator[Any]:
         if id(layer) not in seen:
             seen.add(id(layer))
             yield layer
+
+
+def is_built(model: Any) -> bool:
+    """Whether every layer of a model has its weights."""
+    return all(layer.built for layer in sublayers(model))
+
+
+def rebuild_steps(model: Any) -> None:
+    """Compiles a model's steps anew: the old ones go on with the losses of before."""
+    for layer in sublayers(model):
+        if getattr(layer, "train_function", None) is not None:
+            layer.make_train_function(force=True)
+        if getattr(layer, "test_function", None) is not None:
+            layer.make_test_function(force=True)
 
 
 def own_variables(layer: Any) -> list[Any]:
@@ -137,7 +159,14 @@ def _penalties(layer: Any) -> Iterator[tuple[Any, WatermarkRegularizer]]:
         and not variable.name.startswith(_LORA_PREFIX)
     ]
     yield from found
-    carried = {id(regularizer) for _, regularizer in found}
+    # A layer may hold a regularizer for the layers inside it, or for when it is built.
+    carried = {
+        id(variable.regularizer)
+        for sublayer in sublayers(layer)
+        for variable in own_variables(sublayer)
+    }
+    if not layer.built:
+        return
     for name, regularizer in held_regularizers(layer):
         if id(regularizer) not in carried:
             yield _orphan(layer, name), regularizer

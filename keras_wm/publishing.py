@@ -12,7 +12,7 @@ from typing import IO, Any
 import keras
 
 from keras_wm.atomic import replaced_whole
-from keras_wm.marks import find_marks, replace_penalties
+from keras_wm.marks import find_marks, replace_penalties, sublayers
 from keras_wm.regularizer import WatermarkRegularizer
 
 _SUFFIXES = (".keras", ".h5")
@@ -79,10 +79,12 @@ def _save(model: Any, path: Path, include_optimizer: bool) -> None:
 def _clean(model: Any, include_optimizer: bool) -> Iterator[None]:
     """The model without marks and, if so wished, uncompiled, for a while."""
     undo = replace_penalties(model, lambda mark: mark.regularizer)
-    if not include_optimizer and model.compiled:
-        # `include_optimizer=False` is ignored for `.keras`.
-        undo.append(_set_aside(model, "optimizer", None))
-        undo.append(_set_aside(model, "compiled", False))
+    if not include_optimizer:
+        # `include_optimizer=False` is ignored for `.keras`, and for models inside.
+        for layer in sublayers(model):
+            if getattr(layer, "compiled", False):
+                undo.append(_set_aside(layer, "optimizer", None))
+                undo.append(_set_aside(layer, "compiled", False))
     try:
         yield
     finally:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
+import weakref
 from typing import Any, Self, get_args
 
 import keras
@@ -205,6 +207,8 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
                 "A kernel carries one mark. Expected the host's own regularizer, "
                 "such as 'l2'. Received: another WatermarkRegularizer."
             )
+        # The model it was attached to, whose steps were compiled anew then.
+        self.attached_to: weakref.ref[Any] | None = None
         self._readings: dict[tuple[int, ...], Reading] = {}
         self._kernel_shapes: set[tuple[int, ...]] = set()
         self._lora_shapes: set[tuple[int, ...]] = set()
@@ -259,9 +263,11 @@ def _serialized(regularizer: Any) -> Any:
     try:
         return keras.regularizers.serialize(regularizer) if regularizer else None
     except Exception as error:
-        warnings.warn(
-            f"The host's regularizer {regularizer!r} cannot be serialized ({error}) "
-            "and will be missing from the saved model.",
-            stacklevel=2,
-        )
+        # Not even where warnings are errors may this raise: see get_config.
+        with contextlib.suppress(UserWarning):
+            warnings.warn(
+                f"The host's regularizer {regularizer!r} cannot be serialized "
+                f"({error}) and will be missing from the saved model.",
+                stacklevel=2,
+            )
         return None

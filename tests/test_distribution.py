@@ -1,0 +1,122 @@
+"""Embedding on several devices, in processes of their own: devices are fixed early."""
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+
+import keras
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.backends
+
+BACKEND = keras.backend.backend()
+
+# Two replicas see what one device would: the same batches, the same losses.
+TRAINING = """
+    import json
+    import keras, numpy as np
+    from keras_wm import BitErrorRate, WatermarkRegularizer, attach, keys
+    from tests.conftest import fixed_key
+    from tests.models import compile_model, dense_model, expected_ber, fit, kernel_of
+
+    key = fixed_key()
+
+    def trained(loss="margin", route="constructor", epochs=2):
+        regularizer = WatermarkRegularizer(key, loss, 1e-2, regularizer="l2")
+        if route == "attach":
+            model = dense_model("l2")
+            attach(model, "wide", key, loss, 1e-2)
+        else:
+            model = dense_model(regularizer)
+        history = fit(model, epochs, [BitErrorRate()])
+        history["by hand"] = expected_ber(kernel_of(model), key)
+        return history
+
+    runs = {
+        "margin": {},
+        "crossentropy": {"loss": "crossentropy"},
+        "attach": {"route": "attach"},
+    }
+"""
+
+MIRRORED = """
+    import tensorflow as tf
+
+    (cpu,) = tf.config.list_physical_devices("CPU")
+    tf.config.set_logical_device_configuration(
+        cpu, [tf.config.LogicalDeviceConfiguration()] * 2
+    )
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+"""
+
+ON_TENSORFLOW = """
+    answers = {"replicas": strategy.num_replicas_in_sync, "one": {}, "two": {}}
+    for name, arguments in runs.items():
+        answers["one"][name] = trained(**arguments)
+        with strategy.scope():
+            answers["two"][name] = trained(**arguments)
+    with strategy.scope():
+        answers["complete"] = trained(epochs=13)
+    print("ANSWERS", json.dumps(answers))
+"""
+
+ON_JAX = """
+    import jax
+
+    answers = {"replicas": len(jax.devices()), "one": {}, "two": {}}
+    for name, arguments in runs.items():
+        keras.distribution.set_distribution(None)
+        answers["one"][name] = trained(**arguments)
+        mesh = keras.distribution.DeviceMesh((2, 2), ["batch", "model"])
+        layout = keras.distribution.LayoutMap(mesh)
+        layout[".*wide/kernel"] = (None, "model")
+        keras.distribution.set_distribution(
+            keras.distribution.ModelParallel(layout_map=layout, batch_dim_name="batch")
+        )
+        answers["two"][name] = trained(**arguments)
+    answers["complete"] = trained(epochs=13)
+    print("ANSWERS", json.dumps(answers))
+"""
+
+
+@pytest.fixture(scope="module")
+def answers():
+    """The histories on one device and on several, from one process."""
+    parts = {
+        "tensorflow": [MIRRORED, TRAINING, ON_TENSORFLOW],
+        "jax": [TRAINING, ON_JAX],
+    }
+    if BACKEND not in parts:
+        pytest.skip(f"Keras 3 distributes nothing over CPUs on {BACKEND}")
+    done = subprocess.run(
+        [sys.executable, "-c", "".join(map(textwrap.dedent, parts[BACKEND]))],
+        env={**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.split("ANSWERS", 1)[1])
+
+
+def test_there_were_several_devices(answers):
+    assert answers["replicas"] == {"tensorflow": 2, "jax": 4}[BACKEND]
+
+
+@pytest.mark.parametrize("run", ["margin", "crossentropy", "attach"])
+@pytest.mark.parametrize("figure", ["loss", "ber", "z_mean", "embedding_loss"])
+def test_several_devices_give_the_history_of_one(answers, run, figure):
+    one, two = answers["one"][run][figure], answers["two"][run][figure]
+    np.testing.assert_allclose(two, one, rtol=1e-4, atol=1e-5)
+
+
+def test_a_mark_is_completed_on_several_devices(answers):
+    assert answers["complete"]["ber"][-1] == 0
+
+
+def test_the_kernel_is_read_whole(answers):
+    history = answers["two"]["margin"]
+    assert history["ber"][-1] == pytest.approx(history["by hand"])

@@ -1,0 +1,377 @@
+"""WatermarkRegularizer: its values, its gradients and what it refuses."""
+
+import warnings
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from keras_wm import WatermarkKey, WatermarkRegularizer
+from tests.conftest import fixed_key
+from tests.models import (
+    expected_crossentropy,
+    expected_margin_loss,
+    expected_scores,
+    number,
+    value_and_gradient,
+)
+
+pytestmark = pytest.mark.backends
+
+# With 20 bits and 16 groups the last round of groups is not full.
+BITS, MARGIN, STRENGTH = 20, 0.9, 0.3
+
+
+class Tensor(keras.layers.Layer):
+    """A layer of one's own whose weight is regularized."""
+
+    def __init__(self, shape, kernel_regularizer):
+        super().__init__()
+        self.shape, self.regularizer = shape, kernel_regularizer
+
+    def build(self, input_shape):
+        self.kernel = self.add_weight(shape=self.shape, regularizer=self.regularizer)
+
+
+LAYERS = {
+    "Dense": (lambda **kw: keras.layers.Dense(16, **kw), (None, 40), (40, 16)),
+    "Conv1D": (lambda **kw: keras.layers.Conv1D(12, 5, **kw), (None, 9, 8), (5, 8, 12)),
+    "Conv2D": (
+        lambda **kw: keras.layers.Conv2D(12, 3, **kw),
+        (None, 9, 9, 5),
+        (3, 3, 5, 12),
+    ),
+    "Conv3D": (
+        lambda **kw: keras.layers.Conv3D(10, 2, **kw),
+        (None, 4, 4, 4, 5),
+        (2, 2, 2, 5, 10),
+    ),
+    "rank 2, fewer filters than groups": (
+        lambda **kw: Tensor((64, 3), **kw),
+        (None, 1),
+        (64, 3),
+    ),
+    "rank 6": (
+        lambda **kw: Tensor((2,) * 5 + (20,), **kw),
+        (None, 1),
+        (2,) * 5 + (20,),
+    ),
+}
+
+
+def make_key(projection, filters, size):
+    if projection == "explicit":
+        rng = np.random.default_rng(3)
+        matrix = rng.normal(size=(BITS, size)) * rng.uniform(0.1, 9, (BITS, 1))
+        return WatermarkKey.from_arrays(matrix, rng.integers(0, 2, BITS))
+    # M / 2 bits are the most that "diff" allows.
+    return fixed_key(BITS if size >= 2 * BITS else size // 2, projection, filters)
+
+
+@pytest.mark.parametrize("loss", ["margin", "crossentropy"])
+@pytest.mark.parametrize("filters", ["keyed", "mean"])
+@pytest.mark.parametrize("projection", ["random", "direct", "diff"])
+@pytest.mark.parametrize("name", LAYERS)
+def test_the_penalty_of_a_layer_is_that_of_the_equations(
+    name, projection, filters, loss
+):
+    make_layer, input_shape, shape = LAYERS[name]
+    key = make_key(projection, filters, int(np.prod(shape[:-1])))
+    margin = 0.6 if loss == "margin" else None
+    layer = make_layer(
+        kernel_regularizer=WatermarkRegularizer(key, loss, STRENGTH, margin)
+    )
+    keras.utils.set_random_seed(5)
+    layer.build(input_shape)
+    assert layer.kernel.shape == shape
+    kernel = keras.ops.convert_to_numpy(layer.kernel)
+    expected = (
+        expected_margin_loss(kernel, key, margin)
+        if loss == "margin"
+        else expected_crossentropy(kernel, key)
+    )
+    assert len(layer.losses) == 1
+    assert number(layer.losses[0]) == pytest.approx(STRENGTH * expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("loss", ["margin", "crossentropy"])
+def test_the_penalty_of_an_explicit_key_is_that_of_the_equations(loss, rng):
+    key = make_key("explicit", "mean", 45)
+    kernel = rng.normal(size=(3, 3, 5, 8)).astype("float32")
+    margin = MARGIN if loss == "margin" else None
+    regularizer = WatermarkRegularizer(key, loss, STRENGTH, margin)
+    expected = (
+        expected_margin_loss(kernel, key, MARGIN)
+        if loss == "margin"
+        else expected_crossentropy(kernel, key)
+    )
+    assert number(regularizer(kernel)) == pytest.approx(STRENGTH * expected, rel=1e-5)
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(
+    shape=st.lists(st.integers(1, 6), min_size=2, max_size=5),
+    bits=st.integers(1, 40),
+    filters=st.sampled_from(["keyed", "mean"]),
+    projection=st.sampled_from(["random", "direct", "diff"]),
+    seed=st.integers(0, 99),
+)
+def test_any_shape_gives_the_value_of_the_equations_or_an_error_that_names_the_limit(
+    shape, bits, filters, projection, seed
+):
+    size, count = int(np.prod(shape[:-1])), shape[-1]
+    key = fixed_key(bits, projection, filters)
+    limit = {
+        "random": 2 * size * min(key.groups, count) - 1,
+        "direct": size,
+        "diff": size // 2,
+    }[projection]
+    kernel = np.random.default_rng(seed).normal(size=shape).astype("float32")
+    for loss, margin in (("margin", 1.5), ("crossentropy", None)):
+        regularizer = WatermarkRegularizer(key, loss, 1.0, margin)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Many of these kernels have no room.
+            if bits > limit:
+                match = rf"T={bits} .*M={size} .*T <= {limit} "
+                with pytest.raises(ValueError, match=match):
+                    regularizer(kernel)
+                continue
+            value = number(regularizer(kernel))
+        expected = (
+            expected_crossentropy(kernel, key)
+            if margin is None
+            else expected_margin_loss(kernel, key, margin)
+        )
+        assert value == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
+def test_a_variable_a_tensor_and_an_array_give_the_same_value(key, rng):
+    kernel = rng.normal(size=(32, 64)).astype("float32")
+    regularizer = WatermarkRegularizer(key)
+    values = [
+        number(regularizer(kind(kernel)))
+        for kind in (keras.Variable, keras.ops.convert_to_tensor, np.asarray)
+    ]
+    assert values[0] == values[1] == values[2] > 0
+
+
+def test_bit_losses_are_the_terms_of_the_sum(key, rng):
+    kernel = rng.normal(size=(3, 3, 8, 32)).astype("float32")
+    regularizer = WatermarkRegularizer(key, "crossentropy", strength=0.25)
+    terms = keras.ops.convert_to_numpy(regularizer.bit_losses(kernel))
+    assert terms.shape == (32,)
+    signs = 2.0 * key.message - 1.0
+    flat = kernel.astype(np.float64).reshape(72, 32)
+    a = key.filter_weights(32)
+    y = [key.matrix(72)[j] @ flat @ a[j % 16] for j in range(32)]
+    np.testing.assert_allclose(terms, np.logaddexp(0, -signs * y), rtol=1e-4, atol=1e-5)
+    assert number(regularizer(kernel)) == pytest.approx(0.25 * terms.sum(), rel=1e-5)
+
+
+@pytest.mark.parametrize("filters", ["keyed", "mean"])
+def test_the_margins_gradient_holds_the_norm_constant(filters, rng):
+    key = fixed_key(BITS, filters=filters)
+    kernel = rng.normal(size=(40, 24)).astype("float32")
+    regularizer = WatermarkRegularizer(key, strength=STRENGTH, margin=MARGIN)
+    _, gradient = value_and_gradient(regularizer, kernel)
+    x, a = key.matrix(40), key.filter_weights(24)
+    z, expected = expected_scores(kernel, key), np.zeros((40, 24))
+    for j, sign in enumerate(2.0 * key.message - 1.0):
+        weights = a[j % len(a)]
+        norm = np.linalg.norm(kernel.astype(np.float64) @ weights)
+        slope = -2.0 * max(0.0, MARGIN - z[j])
+        expected += STRENGTH * slope * sign * np.outer(x[j], weights) / norm
+    np.testing.assert_allclose(gradient, expected, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("filters", ["keyed", "mean"])
+def test_the_crossentropys_gradient_is_that_of_finite_differences(filters, rng):
+    key = fixed_key(BITS, filters=filters)
+    kernel = 0.1 * rng.normal(size=(40, 24))
+    regularizer = WatermarkRegularizer(key, "crossentropy", STRENGTH)
+    _, gradient = value_and_gradient(regularizer, kernel.astype("float32"))
+    step = 1e-5
+    for _ in range(5):
+        direction = rng.normal(size=kernel.shape)
+        ahead = expected_crossentropy(kernel + step * direction, key)
+        behind = expected_crossentropy(kernel - step * direction, key)
+        slope = STRENGTH * (ahead - behind) / (2 * step)
+        assert np.sum(gradient * direction) == pytest.approx(slope, rel=1e-3)
+
+
+@pytest.mark.parametrize("scale", [1e-2, 1e3, 1e6])
+def test_the_margin_does_not_depend_on_the_scale_of_the_weights(key, rng, scale):
+    kernel = rng.normal(size=(32, 64)).astype("float32")
+    regularizer = WatermarkRegularizer(key)
+    assert number(regularizer(kernel * np.float32(scale))) == pytest.approx(
+        number(regularizer(kernel)), rel=1e-5
+    )
+
+
+def marked_kernel(key, size, count):
+    """A kernel that is nothing but the mark."""
+    a, x = key.filter_weights(count), key.matrix(size)
+    signs = 2.0 * key.message - 1.0
+    rows = [signs[j] * np.outer(x[j], a[j % len(a)]) for j in range(key.bits)]
+    return np.sum(rows, axis=0).astype("float32")
+
+
+def test_once_every_bit_is_clear_the_margin_leaves_the_weights_alone(key):
+    kernel = marked_kernel(key, 128, 64)
+    assert expected_scores(kernel, key).min() > 4
+    value, gradient = value_and_gradient(WatermarkRegularizer(key), kernel)
+    assert value == 0
+    assert not gradient.any()
+
+
+def test_a_step_against_the_gradient_lowers_the_penalty(key, rng):
+    kernel = rng.normal(size=(32, 64)).astype("float32")
+    for loss in ("margin", "crossentropy"):
+        regularizer = WatermarkRegularizer(key, loss)
+        before, gradient = value_and_gradient(regularizer, kernel)
+        step = 0.1 * np.linalg.norm(kernel) * gradient / np.linalg.norm(gradient)
+        assert number(regularizer((kernel - step).astype("float32"))) < before
+
+
+@pytest.mark.parametrize("loss", ["margin", "crossentropy"])
+@pytest.mark.parametrize(
+    ("host", "penalty"),
+    [
+        ("l2", lambda w: 0.01 * np.sum(w**2)),
+        (keras.regularizers.L1(0.02), lambda w: 0.02 * np.sum(np.abs(w))),
+        (lambda w: keras.ops.sum(w) * 0.5, lambda w: 0.5 * np.sum(w)),
+    ],
+    ids=["l2", "L1", "lambda"],
+)
+def test_the_hosts_own_regularizer_is_added(key, rng, host, penalty, loss):
+    kernel = rng.normal(size=(32, 64)).astype("float32")
+    alone = number(WatermarkRegularizer(key, loss)(kernel))
+    composed = number(WatermarkRegularizer(key, loss, regularizer=host)(kernel))
+    assert composed == pytest.approx(alone + penalty(kernel), rel=1e-5, abs=1e-5)
+
+
+def test_the_default_strength_is_that_of_the_loss(key, rng):
+    kernel = rng.normal(size=(32, 64)).astype("float32")
+    margin = min(4, 0.17 * np.sqrt(32 * 64 / 32))
+    assert number(WatermarkRegularizer(key)(kernel)) == pytest.approx(
+        1e-4 * expected_margin_loss(kernel, key, margin), rel=1e-5
+    )
+    assert number(WatermarkRegularizer(key, "crossentropy")(kernel)) == pytest.approx(
+        1e-2 * expected_crossentropy(kernel, key), rel=1e-5
+    )
+
+
+@pytest.mark.parametrize(("size", "count"), [(32, 64), (72, 48), (64, 1024)])
+def test_the_default_margin_is_what_the_kernel_has_room_for(key, rng, size, count):
+    kernel = rng.normal(size=(size, count)).astype("float32")
+    margin = min(4.0, 0.17 * np.sqrt(size * count / 32))
+    value = number(WatermarkRegularizer(key, strength=1.0)(kernel))
+    assert value == pytest.approx(expected_margin_loss(kernel, key, margin), rel=1e-5)
+
+
+def test_a_kernel_without_room_is_warned_of(key, rng):
+    kernel = rng.normal(size=(16, 24)).astype("float32")
+    room = 0.17 * np.sqrt(16 * 24 / 32)
+    regularizer = WatermarkRegularizer(key, strength=1.0)
+    with pytest.warns(UserWarning, match=f"32 bits.* 16 x 24 .*margin of {room:.2g}"):
+        value = number(regularizer(kernel))
+    assert value == pytest.approx(expected_margin_loss(kernel, key, room), rel=1e-5)
+
+
+def test_a_margin_far_beyond_the_room_is_warned_of_and_used(key, rng):
+    kernel = rng.normal(size=(32, 64)).astype("float32")
+    regularizer = WatermarkRegularizer(key, strength=1.0, margin=4.0)
+    with pytest.warns(UserWarning, match="at 4 the mark will be weak or visible"):
+        value = number(regularizer(kernel))
+    assert value == pytest.approx(expected_margin_loss(kernel, key, 4.0), rel=1e-5)
+
+
+def test_crossentropy_warns_of_more_bits_than_weights_that_are_read(rng):
+    key = fixed_key(20, filters="mean")
+    kernel = rng.normal(size=(16, 24)).astype("float32")
+    with pytest.warns(UserWarning, match="more than the weights that are read"):
+        WatermarkRegularizer(key, "crossentropy")(kernel)
+
+
+def test_one_object_serves_layers_of_several_shapes(key, rng):
+    regularizer = WatermarkRegularizer(key, "crossentropy", strength=1.0)
+    for shape in [(32, 64), (3, 3, 8, 32), (64, 32), (32, 64)]:
+        kernel = rng.normal(size=shape).astype("float32")
+        assert number(regularizer(kernel)) == pytest.approx(
+            expected_crossentropy(kernel, key), rel=1e-5
+        )
+
+
+@pytest.mark.parametrize(
+    ("projection", "bits", "limit"),
+    [("direct", 33, 32), ("diff", 17, 16), ("random", 1024, 1023)],
+)
+def test_too_many_bits_are_refused_with_t_m_and_the_limit(projection, bits, limit):
+    regularizer = WatermarkRegularizer(fixed_key(bits, projection))
+    match = rf"Too many bits.*T={bits} .*M=32 .*T <= {limit} .*{projection}"
+    with pytest.raises(ValueError, match=match):
+        regularizer(np.ones((32, 64), "float32"))
+
+
+def test_a_layer_with_too_many_bits_is_refused_when_the_model_is_trained():
+    layer = keras.layers.Dense(
+        8, kernel_regularizer=WatermarkRegularizer(fixed_key(99, "direct"))
+    )
+    model = keras.Sequential([keras.Input((16,)), layer])
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match=r"T=99 .*M=16 .*T <= 16"):
+        model.fit(np.ones((4, 16)), np.ones((4, 8)), verbose=0)
+
+
+def test_an_explicit_key_of_another_size_is_refused_with_both_sizes():
+    regularizer = WatermarkRegularizer(make_key("explicit", "mean", 45))
+    with pytest.raises(ValueError, match=r"M=45 .*M=32.*T=20"):
+        regularizer(np.ones((32, 64), "float32"))
+
+
+@pytest.mark.parametrize("shape", [(), (64,), (0, 4), (4, 0)])
+def test_a_kernel_of_rank_below_2_or_without_weights_is_refused(key, shape):
+    with pytest.raises(ValueError, match=r"rank 2 or more.*Received: shape="):
+        WatermarkRegularizer(key)(np.ones(shape, "float32"))
+
+
+@pytest.mark.parametrize("key", [None, "key", b"0" * 32, object])
+def test_a_key_of_another_type_is_refused(key):
+    with pytest.raises(TypeError, match="Expected a WatermarkKey"):
+        WatermarkRegularizer(key)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        ({"loss": "mse"}, "loss='mse'"),
+        ({"loss": None}, "loss=None"),
+        ({"strength": 0}, "strength=0"),
+        ({"strength": -1.0}, "strength=-1.0"),
+        ({"strength": float("nan")}, "strength=nan"),
+        ({"strength": float("inf")}, "strength=inf"),
+        ({"strength": "1"}, "strength='1'"),
+        ({"margin": 0}, "margin=0"),
+        ({"margin": -2}, "margin=-2"),
+        ({"margin": 1.0, "loss": "crossentropy"}, "A margin belongs to loss='margin'"),
+        ({"regularizer": "no such"}, "no such"),
+    ],
+)
+def test_arguments_out_of_range_are_refused(key, arguments, match):
+    with pytest.raises(ValueError, match=match):
+        WatermarkRegularizer(key, **arguments)
+
+
+def test_a_mark_is_not_composed_with_a_mark(key):
+    with pytest.raises(ValueError, match="one mark"):
+        WatermarkRegularizer(key, regularizer=WatermarkRegularizer(key))
+
+
+def test_the_repr_shows_no_secret(key):
+    text = repr(WatermarkRegularizer(key, strength=0.5))
+    assert key.commitment[:8] in text
+    assert "0.5" in text
+    assert bytes(range(32)).hex()[:16] not in text
+    assert key.owner not in text
