@@ -1,6 +1,4 @@
-"""What a model file is, and how to read one kernel of it safely."""
-
-from __future__ import annotations
+"""What a model file is, and how to read one kernel of it without trusting it."""
 
 from keras_wm.files.kernel import Kernel, select
 from keras_wm.files.limits import Limits

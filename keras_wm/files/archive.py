@@ -1,173 +1,197 @@
-"""The members of a `.keras` archive, as streams of bytes that cannot do harm.
-
-zipfile trusts what an archive says of itself, and re-reads a member from its start
-for each backward seek. So members are checked here first, and a stored one is read
-in place, through a window over the archive's own bytes.
-"""
+"""The members of a zip archive that may be hostile. Nothing is ever extracted."""
 
 from __future__ import annotations
 
-import io
 import struct
 import tempfile
-import zipfile
-from collections.abc import Iterator
-from itertools import pairwise
-from typing import IO, cast
+import zlib
+from contextlib import ExitStack
+from typing import BinaryIO, cast
+from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
 
-from keras_wm.errors import ModelFileError, UnsafeFileError
+from keras_wm.errors import ModelFileError, UnsafeFileError, UnsupportedFileError
+from keras_wm.files.kernel import printable
 from keras_wm.files.limits import Limits
+from keras_wm.files.source import Source
+from keras_wm.files.window import Window
 
-_LOCAL_HEADER = struct.Struct("<4s5H3I2H")
-_LOCAL_SIGNATURE = b"PK\x03\x04"
-_ENCRYPTED = 0x1
-_BLOCK = 2**20
+MAGIC = b"PK\x03\x04"
+
+_LOCAL_HEADER = struct.Struct("<4s5H3L2H")
+_ZIP64_SIZES = struct.Struct("<2H2Q")
+_ZIP64 = 0xFFFFFFFF
+_ENCRYPTED = 0x0001 | 0x0040 | 0x2000
+_SIZES_FOLLOW = 0x0008
+_UTF8 = 0x0800
+_COPY_BYTES = 1024**2
 
 
 class Archive:
-    """A checked zip archive.
+    """A zip archive, whose members are opened as seekable files.
 
     Args:
-        stream: The archive's bytes, seekable.
-        name: What to call it in errors.
-        limits: What it may ask for.
-
-    Raises:
-        ModelFileError: If it is damaged.
-        UnsafeFileError: If it is made to mislead its reader.
+        source: The open archive.
+        stack: Closes what is opened.
     """
 
-    def __init__(self, stream: IO[bytes], name: str, limits: Limits) -> None:
-        self._stream, self._name, self._limits = stream, name, limits
-        self._zip = zipfile.ZipFile(stream)
-        entries = self._zip.infolist()
-        self._refuse(
-            len(entries) > limits.archive_entries, "holds too many entries", ""
-        )
-        names = [entry.filename for entry in entries]
-        for entry in entries:
-            self._check_entry(entry)
-        self._refuse(len(set(names)) < len(names), "holds two members of one name", "")
-        self._check_overlaps(entries)
-        self.members = {entry.filename: entry for entry in entries}
+    def __init__(self, source: Source, stack: ExitStack) -> None:
+        self._source = source
+        self._stack = stack
+        budget = source.limits.archive_directory_bytes
+        window = cast(BinaryIO, Window(source.file, 0, source.size, budget))
+        with ZipFile(window) as directory:
+            self._entries = directory.infolist()
+            self._end = directory.start_dir
+        self._members: dict[str, tuple[ZipInfo, int]] = {}
 
-    def read(self, member: str, most: int) -> bytes:
-        """The whole content of a small member."""
-        size = self.members[member].file_size
-        self._refuse(size > most, f"has {size} bytes", member)
-        return b"".join(self._inflated(self.members[member]))
+    @property
+    def names(self) -> list[str]:
+        """The members' names, as the archive's table of contents has them."""
+        return [entry.filename for entry in self._entries]
 
-    def open(self, member: str) -> IO[bytes]:
-        """A member as a seekable stream, of which only what is asked for is read."""
-        entry = self.members[member]
-        if entry.compress_type == zipfile.ZIP_STORED:
-            return cast("IO[bytes]", Window(self._stream, self._start(entry), entry))
-        self._refuse(
-            entry.file_size > self._limits.inflated_bytes,
-            f"inflates to {entry.file_size} bytes",
-            member,
-        )
-        inflated = tempfile.TemporaryFile()  # noqa: SIM115 (closed by its user)
-        for block in self._inflated(entry):
-            inflated.write(block)
-        inflated.seek(0)
-        return inflated
+    def vet(self) -> None:
+        """Compares the table of contents with the archive and checks every member.
 
-    def _inflated(self, entry: zipfile.ZipInfo) -> Iterator[bytes]:
-        """The member's content; never more of it than the archive announced."""
-        left = entry.file_size
-        with self._zip.open(entry) as content:
-            while block := content.read(min(_BLOCK, left + 1)):
-                left -= len(block)
-                self._refuse(left < 0, "is larger than it says", entry.filename)
-                yield block
-        if left:
-            raise ModelFileError(
-                f"{self._name!r} is damaged: {entry.filename!r} ends early."
-            )
-
-    def _start(self, entry: zipfile.ZipInfo) -> int:
-        """Where a member's data begins: the local header tells, no other place."""
-        self._stream.seek(entry.header_offset)
-        header = self._stream.read(_LOCAL_HEADER.size)
-        signature, *_, name_size, extra_size = _LOCAL_HEADER.unpack(header)
-        name = self._stream.read(name_size)
-        honest = signature == _LOCAL_SIGNATURE and name == entry.orig_filename.encode()
-        self._refuse(not honest, "has another header in place", entry.filename)
-        return int(entry.header_offset + _LOCAL_HEADER.size + name_size + extra_size)
-
-    def _check_entry(self, entry: zipfile.ZipInfo) -> None:
-        name, parts = entry.filename, entry.filename.split("/")
-        escapes = ".." in parts or name.startswith("/") or "\\" in name
-        self._refuse(escapes, "leads out of the archive", name)
-        self._refuse(bool(entry.flag_bits & _ENCRYPTED), "is encrypted", name)
-        stored = entry.compress_type == zipfile.ZIP_STORED
-        deflated = entry.compress_type == zipfile.ZIP_DEFLATED
-        self._refuse(
-            not (stored or deflated), "is compressed in a way Keras never uses", name
-        )
-        lies = stored and entry.compress_size != entry.file_size
-        self._refuse(lies, "is stored, yet names two sizes", name)
-        self._refuse(
-            entry.file_size > self._limits.inflation * max(entry.compress_size, 1),
-            f"says that {entry.compress_size} bytes inflate to {entry.file_size}",
-            name,
-        )
-
-    def _check_overlaps(self, entries: list[zipfile.ZipInfo]) -> None:
-        """Two members that share bytes are how a small archive makes a large bomb."""
-        entries = sorted(entries, key=lambda entry: entry.header_offset)
-        for entry, following in pairwise(entries):
-            end = entry.header_offset + _LOCAL_HEADER.size + entry.compress_size
-            self._refuse(
-                end > following.header_offset, "overlaps another member", entry.filename
-            )
-
-    def _refuse(self, condition: bool, why: str, member: str) -> None:
-        if condition:
-            subject = f"its member {member!r} {why}" if member else f"it {why}"
+        Raises:
+            UnsafeFileError: If two entries share a name or bytes, if an entry is
+                encrypted, names a place outside the archive, or is described
+                differently where it starts.
+        """
+        limits = self._source.limits
+        if len(self._entries) > limits.archive_members:
             raise UnsafeFileError(
-                f"{self._name!r} is refused: {subject}. An archive that Keras wrote "
-                "does not; ask its publisher for one."
+                f"the archive has {len(self._entries):,} members, more than "
+                f"Limits.archive_members={limits.archive_members:,}."
             )
+        end = 0
+        for entry in sorted(self._entries, key=lambda entry: entry.header_offset):
+            if entry.filename in self._members:
+                raise _hostile(entry, "is in the archive twice")
+            _vet_entry(entry)
+            start = self._vet_local_header(entry)
+            if entry.header_offset < end:
+                raise _hostile(entry, "overlaps with another member")
+            end = start + entry.compress_size
+            if end > self._end:
+                raise _hostile(entry, "reaches beyond the archive's members")
+            self._members[entry.filename] = entry, start
+
+    def open(self, name: str, most: int) -> tuple[BinaryIO, int]:
+        """Opens a member of an archive that was vetted.
+
+        Args:
+            name: The member's name.
+            most: The size it may have.
+
+        Returns:
+            The member as a seekable file, and its size.
+
+        Raises:
+            KeyError: If the archive has no such member.
+            UnsafeFileError: If the member is larger than `most`, or inflates to
+                more than it should.
+            UnsupportedFileError: If it is compressed with an unusual method.
+        """
+        entry, start = self._members[name]
+        if entry.file_size > most:
+            raise UnsafeFileError(
+                f"member '{printable(name)}' has {entry.file_size:,} bytes, more than "
+                f"the {most:,} allowed. Raise the limit if you trust the file."
+            )
+        window = Window(self._source.file, start, entry.compress_size)
+        if entry.compress_type == ZIP_STORED:
+            return cast(BinaryIO, window), entry.file_size
+        if entry.compress_type == ZIP_DEFLATED:
+            _vet_inflation(entry, self._source.limits)
+            file = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115
+            self._stack.enter_context(file)
+            _inflate(entry, window, file)
+            return file, entry.file_size
+        raise UnsupportedFileError(
+            f"member '{printable(name)}' is compressed with method "
+            f"{entry.compress_type}. Zip the model again, stored or deflated."
+        )
+
+    def _vet_local_header(self, entry: ZipInfo) -> int:
+        """Where the member's bytes start, by the header in front of them."""
+        file = self._source.file
+        file.seek(entry.header_offset)
+        header = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
+        magic, _, flags, method, _, _, _, stored, size, name_bytes, extra_bytes = header
+        name = file.read(name_bytes).decode("utf-8" if flags & _UTF8 else "cp437")
+        extra = file.read(extra_bytes)
+        if _ZIP64 in (stored, size):
+            size, stored = _zip64_sizes(extra)
+        sizes = (stored, size)
+        if flags & _SIZES_FOLLOW and sizes == (0, 0):
+            sizes = (entry.compress_size, entry.file_size)
+        claims = (
+            entry.orig_filename,
+            entry.compress_type,
+            entry.flag_bits & _ENCRYPTED,
+        )
+        if (
+            magic != MAGIC
+            or (name, method, flags & _ENCRYPTED) != claims
+            or sizes != (entry.compress_size, entry.file_size)
+        ):
+            raise _hostile(
+                entry, "is described differently in the archive's table of contents"
+            )
+        return int(file.tell())
 
 
-class Window(io.RawIOBase):
-    """A stored member of an archive, read in place.
+def _vet_entry(entry: ZipInfo) -> None:
+    name = entry.orig_filename
+    if name != entry.filename:
+        raise _hostile(entry, "has two names")
+    if name.startswith("/") or ".." in name.split("/") or "\\" in name:
+        raise _hostile(entry, "names a place outside the archive")
+    if entry.flag_bits & _ENCRYPTED:
+        raise _hostile(entry, "is encrypted")
+    if entry.compress_type == ZIP_STORED and entry.compress_size != entry.file_size:
+        raise _hostile(entry, "is stored, but gives two sizes")
 
-    Args:
-        stream: The archive's bytes.
-        start: Where the member's data begins.
-        entry: The member.
-    """
 
-    def __init__(self, stream: IO[bytes], start: int, entry: zipfile.ZipInfo) -> None:
-        self._stream, self._start, self._size = stream, start, entry.file_size
-        self._position = 0
+def _vet_inflation(entry: ZipInfo, limits: Limits) -> None:
+    if entry.file_size > limits.archive_inflation * entry.compress_size:
+        raise UnsafeFileError(
+            f"member '{printable(entry.filename)}' inflates {entry.compress_size:,} "
+            f"bytes to {entry.file_size:,}, more than "
+            f"Limits.archive_inflation={limits.archive_inflation} times as much."
+        )
 
-    def readable(self) -> bool:
-        """True."""
-        return True
 
-    def seekable(self) -> bool:
-        """True."""
-        return True
+def _inflate(entry: ZipInfo, window: Window, file: BinaryIO) -> None:
+    """Inflates a member, and no byte more than it claims to have."""
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    left = entry.file_size
+    while not inflater.eof:
+        packed = inflater.unconsumed_tail or window.read(_COPY_BYTES)
+        data = inflater.decompress(packed, min(left + 1, _COPY_BYTES))
+        left -= len(data)
+        if left < 0:
+            raise _hostile(entry, "inflates to more bytes than it claims")
+        if not packed and not data and not inflater.eof:
+            raise ModelFileError(f"member '{printable(entry.filename)}' is truncated.")
+        file.write(data)
+    if left:
+        raise _hostile(entry, "inflates to fewer bytes than it claims")
+    file.seek(0)
 
-    def tell(self) -> int:
-        """The position within the member."""
-        return self._position
 
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Moves to a position within the member."""
-        origin = {io.SEEK_CUR: self._position, io.SEEK_END: self._size}.get(whence, 0)
-        self._position = max(0, origin + offset)
-        return self._position
+def _zip64_sizes(extra: bytes) -> tuple[int, int]:
+    """The size of a member and its stored size, from a header's extra field."""
+    while len(extra) >= _ZIP64_SIZES.size:
+        kind, length, size, stored = _ZIP64_SIZES.unpack_from(extra)
+        if kind == 1:
+            return size, stored
+        extra = extra[4 + length :]
+    raise ModelFileError("a member's size is missing.")
 
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        """Reads what is left of the member, at most what fits."""
-        size = max(0, min(len(buffer), self._size - self._position))
-        self._stream.seek(self._start + self._position)
-        block = self._stream.read(size)
-        buffer[: len(block)] = block
-        self._position += len(block)
-        return len(block)
+
+def _hostile(entry: ZipInfo, does: str) -> UnsafeFileError:
+    return UnsafeFileError(
+        f"member '{printable(entry.filename)}' {does}. "
+        "Keras writes no such archive: do not use this file."
+    )

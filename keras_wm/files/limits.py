@@ -1,4 +1,4 @@
-"""How much a model file may ask of its reader."""
+"""How much a model file may ask of the machine that reads it."""
 
 from __future__ import annotations
 
@@ -7,26 +7,40 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds within which an honest model file stays.
+    """What a model file may not exceed; beyond it, it is refused as unsafe.
+
+    The defaults are far above what Keras writes. Raise one only for a file from
+    somebody you trust.
 
     Attributes:
-        array_bytes: The largest array that is read.
-        inflation: How many bytes a stored byte may become. Deflate cannot do
-            more than 1,032.
-        objects: Groups and arrays in a file.
+        array_bytes: Size of one array when it is read.
+        inflation: Size of a compressed array, in bytes stored. Deflate cannot
+            exceed 1032.
+        objects: Groups and arrays in an HDF5 file.
+        children: Members of one HDF5 group.
         depth: Groups within groups.
-        config_bytes: The largest `config.json`.
-        archive_entries: Members of an archive.
-        inflated_bytes: The largest compressed member of an archive.
+        chunks: Chunks of one array.
+        name_chars: Length of a name.
+        archive_members: Members of a `.keras` archive.
+        archive_directory_bytes: Size of the archive's table of contents.
+        archive_inflation: Size of a compressed archive member, in bytes stored.
+        inflated_bytes: Size of a compressed archive member when it is inflated,
+            to a temporary file.
+        config_bytes: Size of `config.json`.
     """
 
-    array_bytes: int = 2 * 2**30
+    array_bytes: int = 2 * 1024**3
     inflation: int = 1100
-    objects: int = 200_000
+    objects: int = 100_000
+    children: int = 50_000
     depth: int = 64
-    config_bytes: int = 64 * 2**20
-    archive_entries: int = 10_000
-    inflated_bytes: int = 8 * 2**30
+    chunks: int = 1024**2
+    name_chars: int = 1024
+    archive_members: int = 10_000
+    archive_directory_bytes: int = 4 * 1024**2
+    archive_inflation: int = 200
+    inflated_bytes: int = 8 * 1024**3
+    config_bytes: int = 64 * 1024**2
 
 
 DEFAULT_LIMITS = Limits()

@@ -1,39 +1,26 @@
-"""A model file of whichever kind, recognised by its content."""
+"""Opening a model file that may be hostile, and listing its kernels."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import IO
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 
-from keras_wm.errors import UnsupportedFileError
-from keras_wm.files.archive import Archive
-from keras_wm.files.hdf5 import SafeFile, damage_is_an_error, open_hdf5
-from keras_wm.files.keras3 import Names, keras3_kernels, names_in_config
+import numpy as np
+from numpy.typing import NDArray
+
+from keras_wm.files import hdf5_file, keras_archive
+from keras_wm.files.blame import blamed_on
+from keras_wm.files.contents import Contents
 from keras_wm.files.kernel import Kernel
-from keras_wm.files.legacy import is_legacy, legacy_kernels
 from keras_wm.files.limits import DEFAULT_LIMITS, Limits
-from keras_wm.files.source import open_source
+from keras_wm.files.source import Source, open_source
+from keras_wm.files.unrecognised import unrecognised
 
-_ZIP = b"PK\x03\x04"
-_HDF5 = b"\x89HDF\r\n\x1a\n"
-_WEIGHTS = "model.weights.h5"
-_CONFIG = "config.json"
-
-# What else people hand in, by its first bytes.
-_LOOKS_LIKE = {
-    b"": "an empty file",
-    b"PK\x05\x06": "an empty zip archive",
-    b"\x80": "a pickle, such as an old PyTorch file; it is never loaded",
-    b"\x93NUMPY": "a NumPy array",
-    b"GGUF": "a GGUF model",
-    b"\x89PNG": "a PNG picture",
-    b"\x1f\x8b": "a gzip archive",
-    b"{": "JSON",
-    b"<": "a web page",
-}
+# A format is a module with a function that gives the contents of a file, or `None`
+# if the file is of another format.
+_FORMATS = (keras_archive.recognise, hdf5_file.recognise)
 
 
 @dataclass(frozen=True)
@@ -41,10 +28,10 @@ class ModelFile:
     """An open model file.
 
     Attributes:
-        path: Where it is.
-        format: What it is, in words.
-        kernels: Every float array of rank 2 or more, but for the state of
-            optimizers and metrics, in the order of the file.
+        path: The path or URL it was opened by.
+        format: What kind of file it is, by its content.
+        kernels: Every array of floats with two axes or more that the model
+            computes with, in the file's order.
     """
 
     path: str
@@ -56,79 +43,52 @@ class ModelFile:
 def open_model_file(
     path: str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS
 ) -> Iterator[ModelFile]:
-    """Opens a model file and lists its kernels, without loading the model.
+    """Opens a model file, without trusting it, and lists its kernels.
+
+    Nothing in the file is executed or deserialized, and no array is read before its
+    `Kernel.read()` is called.
 
     Args:
-        path: A `.keras` archive, a Keras 3 `.weights.h5` file or a legacy `.h5`
-            file, local or at a URL. The content decides, not the name.
-        limits: What the file may ask of its reader.
+        path: Path of a `.keras`, `.weights.h5` or `.h5` file, whatever its
+            extension; or a URL that fsspec understands.
+        limits: What the file may ask of this machine.
 
     Yields:
-        A `ModelFile`. Its kernels can be read until the file is closed.
+        The open `ModelFile`. Its kernels can be read until the context is left.
 
     Raises:
-        ModelFileError: If the file is missing, damaged or truncated.
-        UnsafeFileError: If reading it could do harm.
-        UnsupportedFileError: If it is not a Keras model file.
+        ModelFileError: If the file is missing or damaged.
+        UnsafeFileError: If reading the file could do harm.
+        UnsupportedFileError: If it is not a model file, or of a kind that is not
+            read.
+
+    Example:
+
+    ```python
+    with open_model_file("downloaded.keras") as model_file:
+        for kernel in model_file.kernels:
+            print(kernel.name, kernel.shape)
+    ```
     """
-    name = os.fspath(path)
-    with open_source(path) as stream:
-        with damage_is_an_error(name):
-            start = stream.read(16)
-            stream.seek(0)
-        if start.startswith(_ZIP):
-            weights, names = _open_archive(stream, name, limits)
-        elif start.startswith(_HDF5):
-            weights, names = stream, None
-        else:
-            raise _unsupported(name, _looks_like(start))
-        with weights, open_hdf5(weights, name) as file:
-            safe = SafeFile(file, name, limits)
-            if is_legacy(safe):
-                kind, kernels = "legacy HDF5 (.h5)", legacy_kernels(safe)
-            else:
-                kind = "Keras weights (.weights.h5)"
-                if names is not None:
-                    kind = "Keras archive (.keras)"
-                kernels = keras3_kernels(safe, names or {})
-            if not kernels:
-                raise _unsupported(name, "an HDF5 file without a kernel of Keras in it")
-            yield ModelFile(name, kind, kernels)
+    path = os.fspath(path)
+    with ExitStack() as stack:
+        with blamed_on(path):
+            contents = _recognise(open_source(path, limits, stack), stack)
+        kernels = [_blaming(kernel, path) for kernel in contents.kernels]
+        yield ModelFile(path, contents.format, kernels)
 
 
-def _open_archive(
-    stream: IO[bytes], name: str, limits: Limits
-) -> tuple[IO[bytes], Names]:
-    with damage_is_an_error(name):
-        archive = Archive(stream, name, limits)
-        if _WEIGHTS not in archive.members:
-            raise _unsupported(name, _archive_looks_like(archive))
-        names = {}
-        if _CONFIG in archive.members:
-            names = names_in_config(archive.read(_CONFIG, limits.config_bytes))
-        return archive.open(_WEIGHTS), names
+def _recognise(source: Source, stack: ExitStack) -> Contents:
+    for recognise in _FORMATS:
+        contents = recognise(source, stack)
+        if contents is not None:
+            return contents
+    raise unrecognised(source)
 
 
-def _unsupported(name: str, what: str) -> UnsupportedFileError:
-    return UnsupportedFileError(
-        f"{name!r} is not a Keras model file that can be read: it looks like {what}. "
-        "Expected .keras, .h5 or .weights.h5."
-    )
+def _blaming(kernel: Kernel, path: str) -> Kernel:
+    def read() -> NDArray[np.floating]:
+        with blamed_on(path):
+            return kernel.read()
 
-
-def _looks_like(start: bytes) -> str:
-    if start[8:9] == b"{":
-        return "a safetensors file"
-    for signature, what in _LOOKS_LIKE.items():
-        if start.startswith(signature) if signature else not start:
-            return what
-    return "data of another kind" if b"\0" in start else "text"
-
-
-def _archive_looks_like(archive: Archive) -> str:
-    names = list(archive.members)
-    if any(name.endswith("data.pkl") for name in names):
-        return "a PyTorch file, a pickle; it is never loaded"
-    if "model.weights.npz" in names:
-        return "a .keras archive with its weights in NumPy's format"
-    return f"a zip archive without {_WEIGHTS!r}"
+    return replace(kernel, read=read)

@@ -1,67 +1,115 @@
-"""From a path or a URL to a seekable stream of bytes."""
+"""From a path or a URL to a seekable file."""
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, cast
+from typing import Any, BinaryIO, cast
 
 from keras_wm.errors import ModelFileError, UnsafeFileError, UnsupportedFileError
+from keras_wm.files.kernel import printable
+from keras_wm.files.limits import Limits
+
+_HEAD_BYTES = 512
+# What is looked at in a file to list its arrays is small and far apart.
+_BUFFER_BYTES = 1024
+_REMOTE_BLOCK_BYTES = 128 * 1024
 
 
-@contextmanager
-def open_source(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
-    """Opens a file for reading, and closes it.
+@dataclass(frozen=True)
+class Source:
+    """An open file, wherever it is.
+
+    Attributes:
+        file: The file, seekable and binary.
+        size: Its size in bytes.
+        head: Its first bytes.
+        limits: What it may ask of this machine.
+    """
+
+    file: BinaryIO
+    size: int
+    head: bytes
+    limits: Limits
+
+
+def open_source(path: str, limits: Limits, stack: ExitStack) -> Source:
+    """Opens a path or, where it contains `"://"`, a URL.
 
     Args:
-        path: A local path, or a URL that fsspec knows.
+        path: The path or URL.
+        limits: What the file may ask of this machine.
+        stack: Closes the file.
+
+    Returns:
+        The open file.
 
     Raises:
-        ModelFileError: If it cannot be opened.
-        UnsafeFileError: If it is not a regular file: a pipe or device could
-            block its reader for ever.
+        ModelFileError: If it does not exist or cannot be opened.
+        UnsafeFileError: If it is a FIFO, a socket or a device.
         UnsupportedFileError: If it is a folder.
     """
-    name = os.fspath(path)
-    stream = _open_url(name) if "://" in name else _open_local(name)
-    with stream:
-        yield stream
+    file = stack.enter_context(_open_url(path) if "://" in path else _open_local(path))
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    return Source(file, size, file.read(_HEAD_BYTES), limits)
 
 
-def _open_local(name: str) -> IO[bytes]:
+def _open_local(path: str) -> BinaryIO:
     try:
-        _check_kind(name, Path(name).stat().st_mode)
-        return Path(name).open("rb")
+        # Opening a FIFO blocks and opening a device may act on it, so look first.
+        mode = Path(path).stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise UnsupportedFileError(_folder(Path(path)))
+        if not stat.S_ISREG(mode):
+            raise UnsafeFileError(
+                "not a regular file but a pipe, socket or device. "
+                "Copy its contents to a file first."
+            )
+        return Path(path).open("rb", buffering=_BUFFER_BYTES)
+    except FileNotFoundError:
+        raise ModelFileError("there is no such file.") from None
+    except OSError as error:
+        raise ModelFileError(f"cannot be opened: {error.strerror}.") from error
+
+
+def _folder(path: Path) -> str:
+    if (path / "saved_model.pb").exists():
+        looks = "a TensorFlow SavedModel"
+    elif (path / "config.json").exists():
+        looks = "an unzipped Keras model or a KerasHub preset"
+    else:
+        looks = "a folder"
+    return f"not a Keras model file: it is {looks}. Name a file in it."
+
+
+def _open_url(url: str) -> BinaryIO:
+    try:
+        from fsspec.core import url_to_fs
+    except ImportError:
+        raise ModelFileError(
+            'reading URLs needs fsspec: pip install "keras-wm[remote]".'
+        ) from None
+    try:
+        return cast(BinaryIO, _open_remote(*url_to_fs(url)))
     except ModelFileError:
         raise
-    except OSError as error:
-        raise ModelFileError(f"Cannot open {name!r}: {error.strerror}.") from error
-    except ValueError as error:  # A path with a null character.
-        raise ModelFileError(f"Cannot open {name!r}: {error}.") from error
+    except FileNotFoundError:
+        raise ModelFileError("there is no such file.") from None
+    except Exception as error:  # Each file system raises its own.
+        raise ModelFileError(f"cannot be opened: {printable(str(error))}") from error
 
 
-def _check_kind(name: str, mode: int) -> None:
-    if stat.S_ISDIR(mode):
-        raise UnsupportedFileError(f"{name!r} is a folder, not a model file.")
-    if not stat.S_ISREG(mode):
-        raise UnsafeFileError(
-            f"{name!r} is not a regular file but a pipe, socket or device, and is not "
-            "opened. Copy its content to a file."
+def _open_remote(system: Any, path: str) -> Any:
+    kind = system.info(path)["type"]
+    if kind == "directory":
+        raise UnsupportedFileError(
+            "not a Keras model file: it is a folder. Name a file in it."
         )
-
-
-def _open_url(name: str) -> IO[bytes]:
-    try:
-        import fsspec
-    except ImportError as error:
-        raise ModelFileError(
-            f"Reading the URL {name!r} needs fsspec. "
-            'Install it with: pip install "keras-wm[remote]"'
-        ) from error
-    try:
-        return cast("IO[bytes]", fsspec.open(name, "rb").open())
-    except Exception as error:  # Each file system raises its own kinds.
-        raise ModelFileError(f"Cannot open {name!r}: {error}") from error
+    if kind != "file":
+        raise UnsafeFileError("not a regular file. Copy its contents to a file first.")
+    # The default of 5 MiB a jump would read most of a small model many times.
+    return system.open(path, "rb", block_size=_REMOTE_BLOCK_BYTES)

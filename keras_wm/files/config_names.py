@@ -1,0 +1,115 @@
+"""The user's names of layers, from a model's config read as plain data.
+
+Until Keras 3.6, the weights of a `.keras` archive are filed under class names with a
+counter: the second `Dense` of a model is `dense_1`, whatever the user calls it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+_RENAMED = {"_layer_checkpoint_dependencies": "layers", "forward_layer": "layer"}
+_NAME_CHARS = 1024
+
+
+def names_from_config(config: Any, owners: Iterable[str]) -> dict[str, str]:
+    """The names of the layers that own variables.
+
+    Args:
+        config: What `config.json` holds; nothing about it is taken for granted.
+        owners: The paths of the objects that own variables, such as
+            `"layers/dense_1"`.
+
+    Returns:
+        The names, by path, as far as the config tells.
+    """
+    owners = sorted(owners)
+    ranks = _ranks(owners)
+    nodes = {"": config}
+    families: dict[int, dict[str, list[Any]]] = {}
+    for owner in filter(None, owners):
+        holder, _, component = owner.rpartition("/")
+        outer, _, attribute = holder.rpartition("/")
+        if holder in nodes:
+            nodes[owner] = _member(nodes[holder], component)
+        elif outer in nodes:
+            container = _member(nodes[outer], attribute)
+            if id(container) not in families:
+                families[id(container)] = _by_class(container)
+            rank = ranks[owner] if attribute.startswith("_") else None
+            nodes[owner] = _element(families[id(container)], component, rank)
+    return {owner: name for owner, node in nodes.items() if (name := _name(node))}
+
+
+def _member(node: Any, attribute: str) -> Any:
+    config = node.get("config") if isinstance(node, dict) else None
+    if not isinstance(config, dict):
+        return None
+    return config.get(_RENAMED.get(attribute, attribute))
+
+
+def _element(
+    family: dict[str, list[Any]], component: str, rank: int | None
+) -> Any | None:
+    """The config of a container's element, by its name in the file."""
+    name, number = (component, 0) if component in family else _counted(component)
+    same, index = family.get(name, []), number if rank is None else rank
+    return same[index] if index < len(same) else None
+
+
+def _counted(path: str) -> tuple[str, int]:
+    """`"conv2d_2"` is `("conv2d", 2)`, and `"conv2d"` is `("conv2d", 0)`."""
+    match = re.fullmatch(r"(.+)_([0-9]{1,9})", path, re.DOTALL)
+    return (match[1], int(match[2])) if match else (path, 0)
+
+
+def _ranks(owners: Iterable[str]) -> dict[str, int]:
+    """The place of every path among those that differ from it in the number only.
+
+    Keras 2.13 counts a layer with weights twice: conv2d, conv2d_2, conv2d_4.
+    """
+    alike = defaultdict(list)
+    for owner in owners:
+        name, number = _counted(owner)
+        alike[name].append((number, owner))
+    return {
+        owner: rank
+        for numbered in alike.values()
+        for rank, (_, owner) in enumerate(sorted(numbered))
+    }
+
+
+def _by_class(configs: Any) -> dict[str, list[Any]]:
+    """The configs of a container's elements, by what their class is called."""
+    families = defaultdict(list)
+    for config in configs if isinstance(configs, list) else []:
+        for name in _class_in_file(config):
+            families[name].append(config)
+    return families
+
+
+def _class_in_file(config: Any) -> set[str]:
+    """What an object's class is called in the file: by Keras 3, and by Keras 2."""
+    if not isinstance(config, dict):
+        return set()
+    name, module = config.get("class_name"), config.get("module")
+    if not isinstance(name, str) or len(name) > _NAME_CHARS:
+        return set()
+    # Operations such as `keras.ops.add` stand among the layers of a config.
+    if isinstance(module, str) and ".ops." in module:
+        return set()
+    return {_snake_case(name, "[a-z]+"), _snake_case(name, "[a-z0-9]+")}
+
+
+def _snake_case(name: str, rest_of_word: str) -> str:
+    words = re.sub(rf"(.)([A-Z]{rest_of_word})", r"\1_\2", name)
+    return re.sub("([a-z])([A-Z])", r"\1_\2", words).lower()
+
+
+def _name(node: Any) -> str | None:
+    config = node.get("config") if isinstance(node, dict) else None
+    name = config.get("name") if isinstance(config, dict) else None
+    return name if isinstance(name, str) and 0 < len(name) <= _NAME_CHARS else None

@@ -1,0 +1,160 @@
+"""One array of floats in an HDF5 file: whether it is one, and reading it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from keras_wm.errors import ModelFileError, UnsafeFileError
+from keras_wm.files.chunks import read_chunks
+from keras_wm.files.kernel import Kernel, printable
+from keras_wm.files.limits import Limits
+from keras_wm.files.text_attribute import text_attribute
+
+_FLOATS = {
+    "<f2": h5py.h5t.IEEE_F16LE,
+    ">f2": h5py.h5t.IEEE_F16BE,
+    "<f4": h5py.h5t.IEEE_F32LE,
+    ">f4": h5py.h5t.IEEE_F32BE,
+    "<f8": h5py.h5t.IEEE_F64LE,
+    ">f8": h5py.h5t.IEEE_F64BE,
+}
+_BFLOAT16 = np.dtype("V2")
+_MOST_AXES = 8
+
+
+@dataclass(frozen=True)
+class FloatArray:
+    """An array of floats that has been vetted, and not been read.
+
+    Attributes:
+        dataset: The dataset that holds it.
+        path: Where it stands in the file.
+        shape: Its shape.
+        stored: The type it is stored as; `V2` for bfloat16.
+        limits: What the file may ask of this machine.
+    """
+
+    dataset: h5py.Dataset
+    path: str
+    shape: tuple[int, ...]
+    stored: np.dtype[np.generic]
+    limits: Limits
+
+    @property
+    def dtype(self) -> str:
+        """The name of the stored type."""
+        return "bfloat16" if self.stored == _BFLOAT16 else self.stored.name
+
+    def kernel(self, layer: str, variable: str) -> Kernel:
+        """The array as the kernel of a layer."""
+        return Kernel(
+            layer=printable(layer, most=1000),
+            variable=printable(variable),
+            path=printable(self.path, most=1000),
+            shape=self.shape,
+            dtype=self.dtype,
+            read=self.read,
+        )
+
+    def read(self) -> NDArray[np.floating]:
+        """Reads the array, in the native byte order; halves become float32.
+
+        Raises:
+            ModelFileError: If the file has been closed, or is damaged.
+            UnsafeFileError: If the array is too large.
+        """
+        if not self.dataset:
+            raise ModelFileError("a kernel can be read only while its file is open.")
+        size = math.prod(self.shape) * self.stored.itemsize
+        if size > self.limits.array_bytes:
+            raise UnsafeFileError(
+                f"'{printable(self.path)}' has {size:,} bytes, more than "
+                f"Limits.array_bytes={self.limits.array_bytes:,}. "
+                "Raise the limit if you trust the file."
+            )
+        values = self._stored_values()
+        if self.stored == _BFLOAT16:
+            # bfloat16 is the upper half of a float32.
+            return (values.view("<u2").astype(np.uint32) << 16).view(np.float32)
+        return values.astype(f"=f{max(4, self.stored.itemsize)}", copy=False)
+
+    def _stored_values(self) -> NDArray[np.generic]:
+        if self.dataset.chunks is None:
+            return np.asarray(self.dataset[()])
+        try:
+            return read_chunks(self.dataset, self.stored, self.limits)
+        except UnsafeFileError as error:
+            raise UnsafeFileError(f"'{printable(self.path)}' {error}") from error
+
+
+class FloatArrays:
+    """The arrays of one file, which together cannot be larger than the file.
+
+    Args:
+        file_bytes: Size of the HDF5 file.
+        limits: What the file may ask of this machine.
+    """
+
+    def __init__(self, file_bytes: int, limits: Limits) -> None:
+        self._unclaimed = file_bytes
+        self._limits = limits
+
+    def find(self, dataset: h5py.Dataset, path: str) -> FloatArray | None:
+        """A dataset as an array of floats of two axes or more.
+
+        Args:
+            dataset: The dataset, its storage vetted.
+            path: Where it stands in the file.
+
+        Returns:
+            The array, or `None` where the dataset is something else.
+
+        Raises:
+            UnsafeFileError: If its size does not fit what is stored of it.
+        """
+        stored = _stored_type(dataset, self._limits)
+        space = dataset.id.get_space()
+        if stored is None or space.get_simple_extent_type() != h5py.h5s.SIMPLE:
+            return None
+        shape = space.get_simple_extent_dims()
+        if not 2 <= len(shape) <= _MOST_AXES or 0 in shape:
+            return None
+        self._vet_size(dataset, path, math.prod(shape) * stored.itemsize)
+        return FloatArray(dataset, path, shape, stored, self._limits)
+
+    def _vet_size(self, dataset: h5py.Dataset, path: str, declared: int) -> None:
+        stored = dataset.id.get_storage_size()
+        plan = dataset.id.get_create_plist()
+        if plan.get_layout() != h5py.h5d.CHUNKED:
+            fits = declared == stored
+        elif plan.get_nfilters():
+            fits = declared <= self._limits.inflation * stored
+        else:
+            fits = declared <= stored
+        self._unclaimed -= stored
+        if not fits or self._unclaimed < 0:
+            raise UnsafeFileError(
+                f"'{printable(path)}' declares {declared:,} bytes, and {stored:,} are "
+                "said to be stored, which is too few, or more than the file has. "
+                "Keras writes no such file: do not use this one."
+            )
+
+
+def _stored_type(dataset: h5py.Dataset, limits: Limits) -> np.dtype[np.generic] | None:
+    # h5py's own `dtype` builds types of any complexity, and takes a float that is
+    # not IEEE's for the next one that is.
+    stored = dataset.id.get_type()
+    if stored.get_class() == h5py.h5t.FLOAT:
+        for code, known in _FLOATS.items():
+            if stored.equal(known):
+                return np.dtype(code)
+        return None
+    opaque = stored.get_class() == h5py.h5t.OPAQUE and stored.get_size() == 2
+    if opaque and text_attribute(dataset, "dtype", limits) == "bfloat16":
+        return _BFLOAT16
+    return None

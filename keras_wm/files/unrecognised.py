@@ -1,0 +1,49 @@
+"""What a file looks like that is not a Keras model."""
+
+from __future__ import annotations
+
+from keras_wm.errors import UnsupportedFileError
+from keras_wm.files.source import Source
+
+_MAGIC = (
+    (0, b"\x89HDF\r\n\x1a\n", "an HDF5 file without Keras weights"),
+    (0, b"PK\x05\x06", "an empty zip archive"),
+    (0, b"PK\x03\x04", "a zip archive without model.weights.h5"),
+    (0, b"\x89PNG\r\n\x1a\n", "a PNG image"),
+    (0, b"\xff\xd8\xff", "a JPEG image"),
+    (0, b"GIF8", "a GIF image"),
+    (0, b"%PDF", "a PDF document"),
+    (0, b"\x93NUMPY", "a NumPy array"),
+    (0, b"\x1f\x8b", "a gzip archive; unpack it first"),
+    (257, b"ustar", "a tar archive; unpack it first"),
+    (0, b"7z\xbc\xaf\x27\x1c", "a 7z archive; unpack it first"),
+    (4, b"TFL3", "a TensorFlow Lite model"),
+    (0, b"GGUF", "a GGUF model"),
+    (0, b"\x80\x02", "a pickle, such as PyTorch's; pickles are never read"),
+    (0, b"\x80\x03", "a pickle; pickles are never read"),
+    (0, b"\x80\x04", "a pickle; pickles are never read"),
+    (0, b"\x80\x05", "a pickle; pickles are never read"),
+    (0, b"version https://git-lfs", "a Git LFS pointer; fetch the file it stands for"),
+    (8, b'{"', "a safetensors file, which is not read yet"),
+)
+
+
+def unrecognised(source: Source) -> UnsupportedFileError:
+    """The error for a file that no reader of model files knows."""
+    return UnsupportedFileError(f"not a Keras model file: it is {_looks(source)}.")
+
+
+def _looks(source: Source) -> str:
+    if source.size == 0:
+        return "empty"
+    for offset, magic, description in _MAGIC:
+        if source.head[offset:].startswith(magic):
+            return description
+    start = source.head.lstrip().lower()
+    if start.startswith((b"<!doctype", b"<html")):
+        return "a web page; download the file itself"
+    if start.startswith(b"{"):
+        if b'"weight_map"' in source.head or b'"total_size"' in source.head:
+            return "the index of a sharded model, which is not read yet"
+        return "JSON text"
+    return "of no kind that is known here"

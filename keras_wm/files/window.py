@@ -1,0 +1,63 @@
+"""A part of a file, as a file."""
+
+from __future__ import annotations
+
+import io
+import os
+from typing import BinaryIO
+
+from keras_wm.errors import UnsafeFileError
+
+
+class Window(io.RawIOBase):
+    """The bytes `[start, start + size)` of a seekable file, as a seekable file.
+
+    `zipfile` can seek in a stored member too, but reads everything before the
+    place it seeks to.
+
+    Args:
+        file: The file to look into. It is not closed with the window.
+        start: Where the window starts.
+        size: Number of bytes in the window.
+        budget: Number of bytes that may be read through the window in all, or
+            `None` for any number.
+    """
+
+    def __init__(
+        self, file: BinaryIO, start: int, size: int, budget: int | None = None
+    ) -> None:
+        super().__init__()
+        self._file = file
+        self._start = start
+        self._size = size
+        self._budget = budget
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        origins = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}
+        position = origins[whence] + offset
+        if position < 0:
+            raise OSError(f"Cannot seek to {position}.")
+        self._position = position
+        return position
+
+    def tell(self) -> int:
+        return self._position
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        wanted = max(0, min(len(buffer), self._size - self._position))
+        if self._budget is not None:
+            self._budget -= wanted
+            if self._budget < 0:
+                raise UnsafeFileError("its table of contents is too large.")
+        self._file.seek(self._start + self._position)
+        data = self._file.read(wanted)
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)

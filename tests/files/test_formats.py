@@ -1,0 +1,196 @@
+"""Every format, written by the Keras that writes it."""
+
+import shutil
+import zipfile
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from keras_wm.files import Kernel, open_model_file
+from tests.files.written import KERNEL, read_kernels, write_archive, write_weights
+
+DATA = Path(__file__).parent / "data"
+OLD_KERNELS = {"first_conv": 1, "second_conv": 2, "rows/each": 3, "encoder/narrow": 4}
+FORMATS = {
+    "archive": "Keras archive (.keras)",
+    "weights": "Keras weights (.weights.h5)",
+    "legacy": "legacy HDF5 (.h5)",
+    "legacy weights": "legacy HDF5 weights (.h5)",
+}
+
+
+def by_layer(path):
+    with open_model_file(path) as model_file:
+        return {kernel.layer: kernel.read() for kernel in model_file.kernels}
+
+
+@pytest.mark.parametrize("what", FORMATS)
+def test_each_kernel_is_read_under_the_name_of_its_layer(saved, what):
+    found = by_layer(saved.files[what])
+    assert found.keys() == saved.kernels.keys()
+    for layer, kernel in saved.kernels.items():
+        np.testing.assert_array_equal(found[layer], kernel)
+
+
+@pytest.mark.parametrize("what", FORMATS)
+def test_the_format_is_named(saved, what):
+    with open_model_file(saved.files[what]) as model_file:
+        assert model_file.format == FORMATS[what]
+
+
+@pytest.mark.parametrize(("what", "variable"), [("archive", "0"), ("legacy", "kernel")])
+def test_a_variable_has_the_name_that_the_file_gives(saved, what, variable):
+    with open_model_file(saved.files[what]) as model_file:
+        assert {kernel.variable for kernel in model_file.kernels} == {variable}
+
+
+def test_the_content_decides_on_the_format_and_not_the_extension(saved, tmp_path):
+    disguised = shutil.copy(saved.files["archive"], tmp_path / "model.h5")
+    assert by_layer(disguised).keys() == saved.kernels.keys()
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in DATA.glob("*.keras")))
+def test_an_archive_of_an_old_keras_is_read_under_the_users_names(name):
+    values = {layer: set(a.flat) for layer, a in by_layer(DATA / name).items()}
+    assert values == {layer: {value} for layer, value in OLD_KERNELS.items()}
+
+
+def test_a_legacy_file_of_keras_2_is_read_under_the_users_names():
+    found = by_layer(DATA / "keras_2_13.h5")
+    # Keras 2 files the weights of a wrapped layer under the wrapper.
+    expected = {
+        layer.removesuffix("/each"): OLD_KERNELS[layer] for layer in OLD_KERNELS
+    }
+    assert {layer: set(a.flat) for layer, a in found.items()} == {
+        layer: {value} for layer, value in expected.items()
+    }
+
+
+def test_weights_of_keras_3_5_alone_are_named_by_their_path(tmp_path):
+    with zipfile.ZipFile(DATA / "keras_3_5.keras") as archive:
+        alone = archive.extract("model.weights.h5", tmp_path)
+    layers = {"conv2d", "conv2d_1", "time_distributed/layer", "sequential/dense"}
+    assert by_layer(alone).keys() == layers
+
+
+def test_a_deflated_archive_is_read(tmp_path):
+    path = write_archive(tmp_path / "a.keras", method=zipfile.ZIP_DEFLATED)
+    np.testing.assert_array_equal(read_kernels(path)["c1/0"], KERNEL)
+
+
+def test_a_path_may_be_a_string_or_a_path(weights):
+    with open_model_file(str(weights)) as a, open_model_file(weights) as b:
+        assert a.path == b.path == str(weights)
+
+
+def test_a_kernel_tells_where_it_is_and_what_it_is(weights):
+    with open_model_file(weights) as model_file:
+        (kernel,) = model_file.kernels
+    assert isinstance(kernel, Kernel)
+    assert (kernel.path, kernel.shape) == ("layers/dense/vars/0", (3, 4))
+    assert (kernel.layer, kernel.variable, kernel.dtype) == ("c1", "0", "float32")
+
+
+@pytest.mark.parametrize(
+    ("stored", "read"),
+    [
+        ("<f2", "float32"),
+        (">f2", "float32"),
+        ("<f4", "float32"),
+        (">f4", "float32"),
+        ("<f8", "float64"),
+        (">f8", "float64"),
+    ],
+)
+def test_floats_are_read_in_single_precision_at_least(tmp_path, stored, read):
+    path = write_weights(tmp_path / "a.h5", kernel=KERNEL.astype(stored))
+    kernel = read_kernels(path)["c1/0"]
+    assert kernel.dtype == np.dtype(read)
+    np.testing.assert_array_equal(kernel, KERNEL)
+
+
+def test_bfloat16_is_widened_exactly(tmp_path):
+    import keras
+
+    values = np.linspace(-3, 3, 12).reshape(3, 4)
+    layer = keras.layers.Dense(4, name="half", dtype="bfloat16")
+    model = keras.Sequential([keras.Input((3,), dtype="bfloat16"), layer])
+    layer.kernel.assign(values)
+    model.save_weights(tmp_path / "a.weights.h5")
+    kernel = read_kernels(tmp_path / "a.weights.h5")["half/0"]
+    assert kernel.dtype == np.float32
+    expected = keras.ops.convert_to_numpy(keras.ops.cast(layer.kernel, "float32"))
+    np.testing.assert_array_equal(kernel, expected)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        np.ones((3, 4), "int8"),
+        np.ones(4, "float32"),
+        np.float32(1),
+        np.ones((3, 4), "complex64"),
+        np.ones((3, 4), "V2"),
+        np.ones((3, 4), [("a", "f4"), ("b", "f4")]),
+        np.array([[b"a", b"b"]]),
+        np.ones((0, 4), "float32"),
+        h5py.Empty("float32"),
+    ],
+    ids=lambda other: str(other.dtype),
+)
+def test_what_is_no_float_array_is_no_kernel(weights, other):
+    with h5py.File(weights, "r+") as file:
+        file["layers/dense/vars/1"] = other
+    assert read_kernels(weights).keys() == {"c1/0"}
+
+
+@pytest.mark.parametrize(
+    "dtype", [h5py.string_dtype(), h5py.ref_dtype, h5py.vlen_dtype("f4")]
+)
+def test_arrays_of_objects_are_no_kernels(weights, dtype):
+    with h5py.File(weights, "r+") as file:
+        file.create_dataset("layers/dense/vars/1", (3, 4), dtype)
+    assert read_kernels(weights).keys() == {"c1/0"}
+
+
+def test_state_of_optimizers_and_metrics_is_no_kernel(weights):
+    with h5py.File(weights, "r+") as file:
+        for owner in ("optimizer", "d_optimizer", "metrics/mean_io_u"):
+            file[f"{owner}/vars/2"] = KERNEL
+    assert read_kernels(weights).keys() == {"c1/0"}
+
+
+def test_a_layer_whose_class_is_called_metrics_is_a_layer(weights):
+    with h5py.File(weights, "r+") as file:
+        file["layers/metrics/vars/0"] = KERNEL
+    assert read_kernels(weights).keys() == {"c1/0", "metrics/0"}
+
+
+@pytest.mark.parametrize(
+    "storage",
+    [
+        {"compression": "gzip"},
+        {"compression": "gzip", "shuffle": True, "fletcher32": True},
+        {"chunks": (2, 3)},
+        {"chunks": (2, 3), "maxshape": (None, None), "compression": "gzip"},
+        {"chunks": (40, 30), "maxshape": (None, None), "shuffle": True},
+    ],
+    ids=str,
+)
+def test_a_repacked_array_is_read_as_h5py_reads_it(tmp_path, storage):
+    path = write_weights(tmp_path / "a.h5", **storage)
+    np.testing.assert_array_equal(read_kernels(path)["c1/0"], KERNEL)
+
+
+def test_a_kernel_cannot_be_read_after_the_file_is_closed(weights):
+    with open_model_file(weights) as model_file:
+        (kernel,) = model_file.kernels
+    with pytest.raises(ValueError, match="only while its file is open"):
+        kernel.read()
+
+
+def test_what_the_caller_raises_is_not_blamed_on_the_file(weights):
+    with pytest.raises(ZeroDivisionError), open_model_file(weights):
+        raise ZeroDivisionError

@@ -1,0 +1,91 @@
+"""What is no model file is told by what it looks like."""
+
+import io
+import pickle
+import tarfile
+import zipfile
+
+import h5py
+import numpy as np
+import pytest
+
+from keras_wm.errors import UnsupportedFileError
+from keras_wm.files import open_model_file
+
+SAFETENSORS = (2).to_bytes(8, "little") + b'{"a":{"dtype":"F32"}}'
+SHARDS = b'{"metadata": {"total_size": 1}, "weight_map": {}}'
+
+
+def told(path, match):
+    with (
+        pytest.raises(UnsupportedFileError, match=match) as caught,
+        open_model_file(path),
+    ):
+        pass
+    return str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "looks"),
+    [
+        (b"", "empty"),
+        (b"PK\x05\x06" + bytes(18), "an empty zip archive"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(9), "a PNG image"),
+        (pickle.dumps({"a": 1}), "a pickle"),
+        (pickle.dumps({"a": 1}, protocol=2), "a pickle"),
+        (SAFETENSORS, "a safetensors file"),
+        (SHARDS, "the index of a sharded model"),
+        (b'{"a": 1}', "JSON text"),
+        (b"\n<!DOCTYPE html><html>", "a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer"),
+        (b"\x1f\x8b\x08\x00", "a gzip archive"),
+        (b"GGUF\x03", "a GGUF model"),
+        (b"\x93NUMPY\x01", "a NumPy array"),
+        (b"hello", "of no kind that is known here"),
+        (bytes(512) + b"\x89HDF\r\n\x1a\n", "of no kind that is known here"),
+    ],
+    ids=lambda value: repr(value)[:30],
+)
+def test_a_file_is_told_by_its_first_bytes(tmp_path, content, looks):
+    (tmp_path / "a.keras").write_bytes(content)
+    assert told(tmp_path / "a.keras", f"not a Keras model file: it is {looks}")
+
+
+def test_a_tar_archive_is_told(tmp_path):
+    with tarfile.open(tmp_path / "a.keras", "w") as archive:
+        archive.addfile(tarfile.TarInfo("a"), io.BytesIO())
+    assert told(tmp_path / "a.keras", "a tar archive")
+
+
+@pytest.mark.parametrize(
+    ("member", "looks"),
+    [
+        ("config.json", "a zip archive without model.weights.h5"),
+        ("archive/data.pkl", "a PyTorch archive"),
+        ("weights.npy", "an archive of NumPy arrays"),
+        ("model.weights.npz", "in NumPy's format"),
+    ],
+)
+def test_a_zip_archive_is_told_by_its_members(tmp_path, member, looks):
+    with zipfile.ZipFile(tmp_path / "a.keras", "w") as archive:
+        archive.writestr(member, b"")
+    assert told(tmp_path / "a.keras", looks)
+
+
+def test_an_hdf5_file_of_something_else_is_told(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["temperature"] = np.ones((3, 4))
+    assert told(tmp_path / "a.h5", "an HDF5 file without Keras weights")
+
+
+@pytest.mark.parametrize(
+    ("member", "looks"),
+    [
+        ("saved_model.pb", "a TensorFlow SavedModel"),
+        ("config.json", "an unzipped Keras model or a KerasHub preset"),
+        ("a.txt", "a folder"),
+    ],
+)
+def test_a_folder_is_told_by_its_members(tmp_path, member, looks):
+    (tmp_path / member).write_bytes(b"")
+    assert told(tmp_path, f"it is {looks}")

@@ -1,0 +1,54 @@
+"""Small model files written by hand, to be spoilt by a test."""
+
+import io
+import json
+import zipfile
+
+import h5py
+import numpy as np
+
+from keras_wm.files import open_model_file
+
+KERNEL = np.arange(12, dtype="float32").reshape(3, 4)
+DENSE = "layers/dense"
+
+
+def write_weights(path, kernel=KERNEL, name="c1", **storage):
+    """A weights file of Keras 3 with one kernel; returns its path."""
+    with h5py.File(path, "w") as file:
+        variables = file.create_group(f"{DENSE}/vars")
+        if name is not None:
+            variables.attrs["name"] = name
+        variables.create_dataset("0", data=kernel, **storage)
+    return path
+
+
+def weights_bytes(**options):
+    """The bytes of a weights file."""
+    buffer = io.BytesIO()
+    write_weights(buffer, **options)
+    return buffer.getvalue()
+
+
+def write_archive(path, weights=None, config=b"{}", method=zipfile.ZIP_STORED):
+    """An archive as Keras writes it; returns its path."""
+    weights = weights_bytes() if weights is None else weights
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("metadata.json", b"{}")
+        if config is not None:
+            archive.writestr("config.json", config)
+        archive.writestr("model.weights.h5", weights)
+    return path
+
+
+def config_of(*layers):
+    """A model's `config.json`, as bytes, with layers given as class and name."""
+    nodes = [{"class_name": kind, "config": {"name": name}} for kind, name in layers]
+    config = {"class_name": "Functional", "config": {"name": "m", "layers": nodes}}
+    return json.dumps(config).encode()
+
+
+def read_kernels(path, **options):
+    """All kernels of a file, read, by name."""
+    with open_model_file(path, **options) as model_file:
+        return {kernel.name: kernel.read() for kernel in model_file.kernels}
