@@ -42,13 +42,13 @@ class Kernel:
 
 
 def select(kernels: Sequence[Kernel], layer: str, source: str) -> list[Kernel]:
-    """The kernels of one layer.
+    """The kernels of one layer, and of the layers inside it.
 
     Args:
         kernels: Kernels to choose from.
         layer: A layer's name, with as many of the models around it, or the
             variable behind it, as make it unique: `"c1"`, `"encoder/c1"`,
-            `"c1/kernel"`.
+            `"c1/kernel"`. That of a wrapper or a model stands for all in it.
         source: What the kernels come from, for the error message.
 
     Returns:
@@ -58,12 +58,7 @@ def select(kernels: Sequence[Kernel], layer: str, source: str) -> list[Kernel]:
     Raises:
         LayerNotFoundError: If no layer has that name.
     """
-    ending = f"/{layer}"
-    chosen = [
-        kernel
-        for kernel in kernels
-        if f"/{kernel.layer}".endswith(ending) or f"/{kernel.name}".endswith(ending)
-    ]
+    chosen = [kernel for kernel in kernels if f"/{layer}/" in f"/{kernel.name}/"]
     if not chosen:
         raise LayerNotFoundError(
             f"{source} has no layer {layer!r} with a kernel. "
