@@ -97,8 +97,8 @@ def figure(
 
 
 def _score_histogram(axes: Axes, scores: Mapping[str, ArrayLike]) -> None:
-    arrays = {name: np.asarray(z) for name, z in scores.items()}
-    reach = max([4.0, *(float(np.abs(z).max()) for z in arrays.values() if z.size)])
+    arrays = {name: np.asarray(z) for name, z in scores.items() if np.size(z)}
+    reach = max([4.0, *(float(np.abs(z).max()) for z in arrays.values())])
     edges = np.linspace(-reach - 0.5, reach + 0.5, 50).tolist()
     for (name, z), style in zip(arrays.items(), _styles(), strict=False):
         axes.hist(

@@ -37,8 +37,7 @@ TRAINING = """
 
     runs = {
         "margin": {},
-        "crossentropy": {"loss": "crossentropy"},
-        "attach": {"route": "attach"},
+        "attach and crossentropy": {"loss": "crossentropy", "route": "attach"},
     }
 """
 
@@ -106,7 +105,7 @@ def test_there_were_several_devices(answers):
     assert answers["replicas"] == {"tensorflow": 2, "jax": 4}[BACKEND]
 
 
-@pytest.mark.parametrize("run", ["margin", "crossentropy", "attach"])
+@pytest.mark.parametrize("run", ["margin", "attach and crossentropy"])
 @pytest.mark.parametrize("figure", ["loss", "ber", "z_mean", "embedding_loss"])
 def test_several_devices_give_the_history_of_one(answers, run, figure):
     one, two = answers["one"][run][figure], answers["two"][run][figure]

@@ -84,6 +84,7 @@ def test_a_model_without_room_is_not_found_and_says_why(marked):
     assert not found.marked
     assert (found.tried, found.skipped, found.layer) == (0, 3, None)
     assert "3 kernels can hold" in repr(found)
+    assert found.plot().axes
     json.dumps(found.to_dict())
 
 

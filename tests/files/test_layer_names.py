@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keras_wm.errors import UnsafeFileError
-from keras_wm.files import Limits, open_model_file
+from keras_wm.files import Kernel, Limits, open_model_file, select
 from keras_wm.files.config_names import names_from_config
 from tests.files.written import (
     KERNEL,
@@ -181,3 +181,23 @@ def test_a_legacy_path_tells_layer_and_variable(tmp_path, path, name):
         file[f"model_weights/{path}"] = KERNEL
         file["optimizer_weights/m"] = KERNEL
     assert list(read_kernels(tmp_path / "a.h5")) == [name]
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ("td", ["td/inner/kernel"]),
+        ("inner", ["td/inner/kernel", "encoder/inner/kernel"]),
+        ("encoder/inner", ["encoder/inner/kernel"]),
+        ("encoder", ["encoder/inner/kernel", "encoder/rnn/recurrent_kernel"]),
+        ("rnn/recurrent_kernel", ["encoder/rnn/recurrent_kernel"]),
+    ],
+)
+def test_a_name_stands_for_the_layer_and_for_the_layers_inside_it(asked, expected):
+    names = [("td/inner", "kernel"), ("encoder/inner", "kernel")]
+    names += [("encoder/rnn", "recurrent_kernel"), ("inner_2", "kernel")]
+    kernels = [
+        Kernel(layer, variable, "", (3, 3), "float32", lambda: np.zeros((3, 3)))
+        for layer, variable in names
+    ]
+    assert [one.name for one in select(kernels, asked, "a model")] == expected
