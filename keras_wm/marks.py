@@ -9,9 +9,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_wm.regularizer import WatermarkRegularizer
-
-_LORA_PREFIX = "lora_"
+from keras_wm.regularizer import LORA_PREFIX, WatermarkRegularizer
 
 
 @dataclass(frozen=True)
@@ -156,7 +154,7 @@ def _penalties(layer: Any) -> Iterator[tuple[Any, WatermarkRegularizer]]:
         (variable, variable.regularizer)
         for variable in own_variables(layer)
         if isinstance(variable.regularizer, WatermarkRegularizer)
-        and not variable.name.startswith(_LORA_PREFIX)
+        and not variable.name.startswith(LORA_PREFIX)
     ]
     yield from found
     # A layer may hold a regularizer for the layers inside it, or for when it is built.

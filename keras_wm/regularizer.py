@@ -18,7 +18,7 @@ from keras_wm.reading import Loss, Reading
 # The papers' lambda for the cross-entropy; for the margin what was measured to embed
 # within a fifth of a training and to leave the weights' distribution alone.
 DEFAULT_STRENGTH = {"margin": 1e-4, "crossentropy": 1e-2}
-_LORA_PREFIX = "lora_"
+LORA_PREFIX = "lora_"
 
 
 @keras.saving.register_keras_serializable(package="keras_wm")
@@ -229,7 +229,7 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
         """
         shape, name = tuple(x.shape), getattr(x, "name", None)
         if isinstance(name, str) and isinstance(x, keras.Variable):
-            if not name.startswith(_LORA_PREFIX):
+            if not name.startswith(LORA_PREFIX):
                 self._kernel_shapes.add(shape)
                 return False
             if shape not in self._lora_shapes:
