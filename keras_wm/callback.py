@@ -6,6 +6,7 @@ import math
 import os
 import sys
 import warnings
+from itertools import count
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -147,15 +148,17 @@ class BitErrorRate(keras.callbacks.Callback):
 def _measured(model: Any) -> Measured:
     """The detection and the embedding loss of each mark whose key is at hand."""
     measured: Measured = {}
-    for mark in find_marks(model):
+    marks = find_marks(model)
+    names = {mark.name for mark in marks}
+    for mark in marks:
         kernel = mark.kernel
         if mark.regularizer.key is None or kernel is None:
             continue
-        name = mark.name
-        if name in measured:
-            name = f"{name}_{len(measured)}"
+        # Layers of one name in several nested models are numbered.
+        numbered = (f"{mark.name}_{number}" for number in count(2))
+        free = (name for name in numbered if name not in names | measured.keys())
         losses = mark.regularizer.bit_losses(kernel)
-        measured[name] = (
+        measured[next(free) if mark.name in measured else mark.name] = (
             detect(ops.convert_to_numpy(kernel), mark.regularizer.key),
             float(ops.convert_to_numpy(ops.mean(losses))),
         )
@@ -201,6 +204,8 @@ def _put_first(callback: BitErrorRate) -> None:
         caller = frame.f_locals.get("self")
         if isinstance(caller, keras.callbacks.CallbackList):
             others = [other for other in caller.callbacks if other is not callback]
-            caller.callbacks = [callback, *others]
+            # One that another callback drives is not in the list, and stays out.
+            if len(others) < len(caller.callbacks):
+                caller.callbacks = [callback, *others]
             return
         frame = frame.f_back

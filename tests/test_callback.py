@@ -178,6 +178,28 @@ def test_the_other_callbacks_are_all_called_once_in_their_order(model):
     assert calls == [(moment, name) for moment in moments for name in "ab"]
 
 
+def test_a_callback_that_another_one_drives_is_called_once_an_epoch(model):
+    calls = []
+
+    class Counted(BitErrorRate):
+        def on_epoch_end(self, epoch, logs=None):
+            calls.append(epoch)
+            super().on_epoch_end(epoch, logs)
+
+    class Driver(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            self.driven = Counted()
+            self.driven.set_model(self.model)
+            self.driven.on_train_begin(logs)
+
+        def on_epoch_end(self, epoch, logs=None):
+            self.driven.on_epoch_end(epoch, logs)
+
+    history = fit(model, 2, [Driver()])
+    assert calls == [0, 1]
+    assert len(history["ber"]) == 2
+
+
 # What the figures are.
 
 
@@ -287,7 +309,8 @@ def test_one_regularizer_on_two_layers_is_two_marks(key):
         assert history[f"ber/{name}"] == [pytest.approx(expected)]
 
 
-def test_layers_of_one_name_in_nested_models_are_all_reported(key):
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_layers_of_one_name_in_nested_models_are_all_reported(key, place):
     # "d_2" is a name of its own and what a second "d" might be called.
     inputs = keras.Input((FEATURES,))
 
@@ -298,7 +321,7 @@ def test_layers_of_one_name_in_nested_models_are_all_reported(key):
         keras.Sequential([keras.Input((FEATURES,)), dense("d")], name=name)(inputs)
         for name in "ab"
     ]
-    parts.append(dense("d_2")(inputs))
+    parts.insert(place, dense("d_2")(inputs))
     model = compile_model(
         keras.Model(inputs, keras.layers.Dense(4)(keras.layers.Add()(parts)))
     )
