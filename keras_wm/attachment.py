@@ -37,7 +37,9 @@ def attach(
     state; its training step is rebuilt at the next `fit`.
 
     Args:
-        model: A built Keras model: Functional, Sequential or subclassed.
+        model: A built Keras model: Functional, Sequential or subclassed. Pass the
+            one that you call `fit` on, not a model inside it: only that one's
+            training step is compiled anew.
         layer: The layer to mark, or its name, however deep in the model.
         key: The `WatermarkKey` to embed.
         loss: See `WatermarkRegularizer`.
@@ -121,13 +123,19 @@ def _check_model(model: Any) -> None:
 def _find_kernel(model: Any, layer: Any, variable: str | None) -> tuple[Any, Any]:
     target = _find_layer(model, layer)
     # Wrappers and recurrent layers keep their kernel in the layer inside them.
-    for holder in sublayers(target):
-        matrices = [v for v in own_variables(holder) if len(v.shape) >= 2]
-        named = [v for v in matrices if v.name == (variable or "kernel")]
-        if variable is None and len(matrices) == 1:
-            named = matrices
-        if named:
-            return holder, named[0]
+    inside = [
+        (holder, kernel)
+        for holder in sublayers(target)
+        for kernel in _kernels_of(holder, variable)
+    ]
+    found = [pair for pair in inside if pair[0] is target] or inside
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise ValueError(
+            f"Layer {target.name!r} has {len(found)} kernels inside. Name one of the "
+            f"layers that hold them: {', '.join(repr(h.name) for h, _ in found)}."
+        )
     if not target.weights:
         raise ValueError(
             f"Layer {target.name!r} has no weights. Build the model first (call it, "
@@ -138,6 +146,14 @@ def _find_kernel(model: Any, layer: Any, variable: str | None) -> tuple[Any, Any
         f"Layer {target.name!r} has no variable {variable or 'kernel'!r} of rank 2 or "
         f"more. It has: {names or 'none'}. Name one with variable=."
     )
+
+
+def _kernels_of(layer: Any, variable: str | None) -> list[Any]:
+    """The layer's own variables that are meant, of rank 2 or more."""
+    matrices = [one for one in own_variables(layer) if len(one.shape) >= 2]
+    if variable is None and len(matrices) == 1:
+        return matrices
+    return [one for one in matrices if one.name == (variable or "kernel")]
 
 
 def _find_layer(model: Any, layer: Any) -> Any:

@@ -111,9 +111,8 @@ def replace_penalties(
 ) -> list[Callable[[], None]]:
     """Puts something else wherever a model holds a mark's regularizer.
 
-    Keras holds it in three places, and reads each of them: on the variable (the
-    loss), on the layer (its config), and among the arguments that a layer without
-    `get_config` was made with (its config, too).
+    Keras holds it in two places: on the variable (the loss), and on the layer (its
+    config).
 
     Args:
         model: A Keras model or layer.
@@ -125,8 +124,8 @@ def replace_penalties(
     undo: list[Callable[[], None]] = []
 
     def put(owner: Any, name: str, value: WatermarkRegularizer) -> None:
-        undo.append(lambda: _assign(owner, name, value))
-        _assign(owner, name, replacement(value))
+        undo.append(lambda: setattr(owner, name, value))
+        setattr(owner, name, replacement(value))
 
     for layer in sublayers(model):
         for variable in own_variables(layer):
@@ -134,18 +133,7 @@ def replace_penalties(
                 put(variable, "regularizer", variable.regularizer)
         for name, regularizer in list(held_regularizers(layer)):
             put(layer, name, regularizer)
-        arguments = getattr(getattr(layer, "_auto_config", None), "config", {})
-        for name, value in list(arguments.items()):
-            if isinstance(value, WatermarkRegularizer):
-                put(arguments, name, value)
     return undo
-
-
-def _assign(owner: Any, name: str, value: Any) -> None:
-    if isinstance(owner, dict):
-        owner[name] = value
-    else:
-        setattr(owner, name, value)
 
 
 def _penalties(layer: Any) -> Iterator[tuple[Any, WatermarkRegularizer]]:

@@ -227,15 +227,23 @@ def train_on_sequences(model, callbacks=(), epochs=1):
     ).history
 
 
-@pytest.mark.parametrize("name", SEQUENCE_LAYERS)
-def test_attach_finds_the_kernel_inside_a_layer(name):
+@pytest.mark.parametrize(
+    ("name", "layer"), [("LSTM", "it"), ("TimeDistributed", "it"), ("MHA", "query")]
+)
+def test_attach_finds_the_kernel_inside_a_layer(name, layer):
     model, key = sequence_model(SEQUENCE_LAYERS[name]), fixed_key(8)
-    attach(model, "it", key, strength=0.1)
+    attach(model, layer, key, strength=0.1)
     assert penalty(model) > 0
     losses = train_on_sequences(model, [BitErrorRate()], 2)["embedding_loss"]
     assert losses[1] < losses[0]
     detach(model)
     assert penalty(model) == 0
+
+
+def test_attach_does_not_choose_among_several_kernels_inside_a_layer():
+    model = sequence_model(attention)
+    with pytest.raises(ValueError, match=r"4 kernels inside.*'query', 'key', 'value'"):
+        attach(model, "it", fixed_key(8))
 
 
 @pytest.mark.parametrize("name", SEQUENCE_LAYERS)
