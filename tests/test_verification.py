@@ -185,4 +185,5 @@ def test_the_verifiers_side_imports_no_training_framework(marked, tmp_path):
         "for name in ('keras', 'tensorflow', 'jax', 'torch', 'matplotlib'):\n"
         "    assert name not in sys.modules, name\n"
     )
-    subprocess.run([sys.executable, "-c", program], check=True)
+    finished = subprocess.run([sys.executable, "-c", program], check=False)
+    assert finished.returncode == 0
