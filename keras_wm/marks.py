@@ -9,7 +9,11 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_wm.regularizer import LORA_PREFIX, WatermarkRegularizer
+from keras_wm.regularizer import (
+    LORA_PREFIX,
+    WatermarkRegularizer,
+    compute_dtype,
+)
 
 
 @dataclass(frozen=True)
@@ -46,8 +50,7 @@ class Mark:
         # With LoRA, a layer's `kernel` is the frozen one with the factors' product.
         merged = getattr(self.layer, "lora_enabled", False)
         kernel = self.layer.kernel if merged else self.variable
-        wide = keras.backend.standardize_dtype(kernel.dtype) == "float64"
-        return ops.cast(kernel, "float64" if wide else "float32")
+        return ops.cast(kernel, compute_dtype(kernel))
 
 
 def find_marks(model: Any) -> list[Mark]:
@@ -145,15 +148,16 @@ def _penalties(layer: Any) -> Iterator[tuple[Any, WatermarkRegularizer]]:
         and not variable.name.startswith(LORA_PREFIX)
     ]
     yield from found
-    # A layer may hold a regularizer for the layers inside it, or for when it is built.
+    held = list(held_regularizers(layer))
+    if not held or not layer.built:
+        return
+    # A layer may hold a regularizer for the layers inside it.
     carried = {
         id(variable.regularizer)
         for sublayer in sublayers(layer)
         for variable in own_variables(sublayer)
     }
-    if not layer.built:
-        return
-    for name, regularizer in held_regularizers(layer):
+    for name, regularizer in held:
         if id(regularizer) not in carried:
             yield _orphan(layer, name), regularizer
 

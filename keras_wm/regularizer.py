@@ -102,7 +102,7 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
         penalty = ops.cast(host_penalty, dtype)
         if self._key is None or self._is_lora_factor(x):
             return penalty
-        kernel = ops.cast(x, _compute_dtype(x))
+        kernel = ops.cast(x, compute_dtype(x))
         mark = self.strength * ops.sum(self.bit_losses(kernel))
         return penalty + ops.cast(mark, dtype)
 
@@ -244,7 +244,7 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
         return shape in self._lora_shapes - self._kernel_shapes
 
 
-def _compute_dtype(x: Any) -> str:
+def compute_dtype(x: Any) -> str:
     """Float32 at least: in half precision the sum over bits would be lost."""
     return (
         "float64"
