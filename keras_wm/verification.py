@@ -45,6 +45,8 @@ class Verification:
         certified: Whether the key is derived from a secret, so that finding the
             mark is evidence by itself.
         alpha: Marked means a corrected p-value below this.
+        reading: How the kernel comes from what the file stores, where it is not
+            stored as it is.
     """
 
     source: str
@@ -56,6 +58,7 @@ class Verification:
     skipped: int
     certified: bool
     alpha: float
+    reading: str = ""
 
     @property
     def bits(self) -> int:
@@ -112,6 +115,8 @@ class Verification:
             notes.append(f"None of the {self.skipped} kernels can hold the message.")
         elif self.detection.flaw:
             notes.append(f"The kernel is no evidence: {self.detection.flaw}.")
+        if self.reading:
+            notes.append(f"The kernel as it was read: {self.reading}.")
         return notes
 
     def to_dict(self) -> dict[str, Any]:
@@ -226,20 +231,21 @@ def verify(
         fitting = [kernel for kernel in kernels if _fits(kernel, key)]
         if layer is not None and not fitting:
             key.check_shape(kernels[0].shape)
-        found = [(kernel.name, detect(kernel.read(), key)) for kernel in fitting]
-    name, detection = min(
+        found = [(kernel, detect(kernel.read(), key)) for kernel in fitting]
+    best, detection = min(
         found, key=lambda candidate: candidate[1].log10_p, default=(None, None)
     )
     return Verification(
         source=source,
         owner=key.owner,
         commitment=key.commitment,
-        layer=name,
+        layer=best.name if best else None,
         detection=detection,
         tried=len(found),
         skipped=len(kernels) - len(found),
         certified=key.certified,
         alpha=alpha,
+        reading=best.note if best else "",
     )
 
 

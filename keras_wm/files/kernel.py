@@ -26,6 +26,9 @@ class Kernel:
         shape: The array's shape, filters last.
         dtype: The stored type's name, such as `"float32"` or `"bfloat16"`.
         read: Reads the array, as a NumPy array of floats.
+        note: What a reader of a report has to know of how the kernel comes from
+            what is stored: unpacked, merged, with its axes in another order. An
+            empty string where it is stored as it is.
     """
 
     layer: str
@@ -34,6 +37,7 @@ class Kernel:
     shape: tuple[int, ...]
     dtype: str
     read: Callable[[], NDArray[np.floating]]
+    note: str = ""
 
     @property
     def name(self) -> str:
