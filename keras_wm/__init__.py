@@ -23,10 +23,14 @@ from keras_wm._version import __version__
 _HOMES = {
     "BitErrorRate": "callback",
     "Detection": "detection",
+    "FileResult": "scanning",
     "KernelReport": "inspection",
     "KeyFileError": "errors",
     "LayerNotFoundError": "errors",
+    "Limits": "files",
     "ModelFileError": "errors",
+    "Sandbox": "files",
+    "ScanReport": "scanning",
     "UnsafeFileError": "errors",
     "UnsupportedFileError": "errors",
     "Verification": "verification",
@@ -39,6 +43,7 @@ _HOMES = {
     "inspect": "inspection",
     "keys": "key_scope",
     "publish": "publishing",
+    "scan": "scanning",
     "verify": "verification",
 }
 
@@ -56,11 +61,13 @@ if TYPE_CHECKING:
         UnsupportedFileError,
         WrongPassphraseError,
     )
+    from keras_wm.files import Limits, Sandbox
     from keras_wm.inspection import KernelReport, inspect
     from keras_wm.key import WatermarkKey
     from keras_wm.key_scope import keys
     from keras_wm.publishing import publish
     from keras_wm.regularizer import WatermarkRegularizer
+    from keras_wm.scanning import FileResult, ScanReport, scan
     from keras_wm.verification import Verification, verify
 
 

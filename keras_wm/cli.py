@@ -1,4 +1,4 @@
-"""The command line: `keras-wm keygen | verify | inspect | publish | demo`.
+"""The command line: `keras-wm keygen | verify | scan | inspect | publish | demo`.
 
 Exit status: 0 the mark was found (or the job done), 1 it was not found, 2 something
 could not be read, was refused or failed, 64 wrong usage.
@@ -7,6 +7,7 @@ could not be read, was refused or failed, 64 wrong usage.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import sys
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from keras_wm.files.limits import Limits
     from keras_wm.key import WatermarkKey
 
 PASSPHRASE_VARIABLE = "KERAS_WM_PASSPHRASE"  # noqa: S105 (a name, not a passphrase)
@@ -42,6 +44,17 @@ app = typer.Typer(
 
 KeyOption = Annotated[
     Path, typer.Option("--key", help="The key file.", show_default=False)
+]
+SandboxOption = Annotated[
+    bool,
+    typer.Option(help="Read the file in a process of its own, which it may crash."),
+]
+LimitOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="What a file may ask for, such as array_bytes=8e9; may be repeated.",
+        metavar="NAME=VALUE",
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
@@ -74,12 +87,15 @@ def verify(
     layer: Annotated[
         str | None, typer.Option(help="The layer to look in; all of them otherwise.")
     ] = None,
+    sandbox: SandboxOption = True,
+    limit: LimitOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Look for a key's mark in a model file, without loading the model."""
-    from keras_wm.verification import verify as verify_model
+    with _reader(limit, sandbox) as reader:
+        from keras_wm.verification import verify as verify_model
 
-    verification = verify_model(file, _load_key(key), layer)
+        verification = verify_model(file, _load_key(key), layer, **reader)
     if as_json:
         _print_json(verification.to_dict())
     else:
@@ -90,27 +106,85 @@ def verify(
 @app.command()
 def inspect(
     file: Annotated[str, typer.Argument(help="A .keras, .h5 or .weights.h5 file.")],
+    sandbox: SandboxOption = True,
+    limit: LimitOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """List the kernels of a model file, and how many bits each can hold."""
-    from keras_wm.inspection import inspect as inspect_model
+    with _reader(limit, sandbox) as reader:
+        from keras_wm.inspection import inspect as inspect_model
 
-    reports = inspect_model(file)
+        reports = inspect_model(file, **reader)
     if as_json:
         _print_json({"source": file, "kernels": [one.to_dict() for one in reports]})
         return
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("layer", "variable", "shape", "dtype", box=None)
+    table = Table("layer", "variable", "shape", "dtype", "note", box=None)
     table.add_column("bits it holds", justify="right")
     table.add_column("unseen", justify="right")
     for one in reports:
         shape = "x".join(map(str, one.shape))
         table.add_row(
-            one.layer, one.variable, shape, one.dtype, f"{one.holds}", f"{one.unseen}"
+            one.layer,
+            one.variable,
+            shape,
+            one.dtype,
+            one.note,
+            f"{one.holds}",
+            f"{one.unseen}",
         )
     Console().print(table)
+
+
+@app.command()
+def scan(
+    sources: Annotated[
+        list[str] | None,
+        typer.Argument(help="Files, folders, patterns and URLs.", show_default=False),
+    ] = None,
+    keys: Annotated[
+        list[Path] | None,
+        typer.Option("--key", help="A key file; may be repeated.", show_default=False),
+    ] = None,
+    list_file: Annotated[
+        Path | None,
+        typer.Option("--list", help="A file with one source a line; - is the input."),
+    ] = None,
+    layer: Annotated[
+        str | None, typer.Option(help="The layer to look in; all of them otherwise.")
+    ] = None,
+    record: Annotated[
+        Path | None,
+        typer.Option(help="A file for all results, by which a scan goes on."),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes; one a core otherwise.")
+    ] = None,
+    dask: Annotated[
+        str | None, typer.Option(help="A Dask scheduler's address, to scan there.")
+    ] = None,
+    limit: LimitOption = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON lines as results come.")
+    ] = False,
+) -> None:
+    """Look for the marks of many keys in many model files.
+
+    Exit status: 0 a mark was found, 1 none was found, 2 none was found and a file could
+    not be read.
+    """
+    from keras_wm.scanning.command import ScanOptions, run_scan
+
+    if not keys:
+        raise typer.BadParameter("Name a key file with --key.")
+    status = run_scan(
+        [*(sources or []), *_lines(list_file)],
+        [_load_key(key) for key in keys],
+        ScanOptions(layer, record, workers, dask, _limits(limit), as_json),
+    )
+    raise typer.Exit(status)
 
 
 @app.command()
@@ -172,11 +246,12 @@ def demo(
 
 def main() -> None:
     """Runs the command line, errors on one line."""
+    # Click's own status for wrong usage, 2, would say that a file could not be read.
+    # Typer has a copy of click from some version on, and no name for this class.
+    usage_error: Any = typer.BadParameter.__base__
+    usage_error.exit_code = Exit.USAGE
     try:
         app()
-    except SystemExit as exit_:
-        # Commands raise what fails in them, so that a 2 here is the parser's.
-        sys.exit(Exit.USAGE if exit_.code == Exit.FAILED else exit_.code)
     except (ImportError, OSError, TypeError, ValueError) as error:
         typer.echo(f"keras-wm: {' '.join(str(error).split())}", err=True)
         sys.exit(Exit.FAILED)
@@ -207,6 +282,49 @@ def _ask_passphrase(confirm: bool) -> str:
     except typer.Abort:
         # Its own status, 1, would say that the mark was not found.
         raise ValueError("No passphrase was given.") from None
+
+
+def _limits(given: list[str] | None) -> Limits:
+    """The limits, some of them changed: `["array_bytes=8e9"]`."""
+    from keras_wm.files.limits import Limits
+
+    names = [field.name for field in dataclasses.fields(Limits)]
+    changes = {}
+    for one in given or []:
+        name, _, value = one.partition("=")
+        try:
+            changes[name] = int(float(value))
+        except (OverflowError, ValueError):
+            name = ""
+        if name not in names or changes[name] < 0:
+            raise ValueError(
+                f"Expected --limit NAME=VALUE, VALUE a number and NAME one of "
+                f"{', '.join(names)}. Received: {one!r}"
+            )
+    return Limits(**changes)
+
+
+@contextlib.contextmanager
+def _reader(limit: list[str] | None, sandbox: bool) -> Iterator[dict[str, Any]]:
+    """How to read a file: arguments of `verify` and `inspect`."""
+    limits = _limits(limit)
+    if not sandbox:
+        yield {"limits": limits}
+        return
+    from keras_wm.files.sandbox import Sandbox
+
+    with Sandbox(limits) as child:
+        # It imports what it needs while this process does the same.
+        child.start()
+        yield {"limits": limits, "sandbox": child}
+
+
+def _lines(path: Path | None) -> list[str]:
+    """The lines of a file, or of the input, without empty ones."""
+    if path is None:
+        return []
+    text = sys.stdin.read() if str(path) == "-" else path.read_text("utf-8")
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def _print_json(value: dict[str, Any]) -> None:

@@ -23,6 +23,8 @@ from keras_wm.projection import Floats
 if TYPE_CHECKING:
     from keras_wm.key import WatermarkKey
 
+_PART_BYTES = 8 * 2**20
+
 
 @dataclass(frozen=True, eq=False)
 class Detection:
@@ -122,39 +124,37 @@ def detect(kernel: NDArray[Any], key: WatermarkKey) -> Detection:
     flaw = _flaw(kernel)
     if flaw:
         return Detection(np.zeros(key.bits), key.message, key.normal, flaw)
-    # Scores do not depend on the scale; at scale 1 no square overflows.
-    flat = kernel.reshape(size, count).astype(np.float64)
-    flat /= np.abs(flat).max()
-    z = scores(
-        flat,
-        key.matrix(size) / np.reshape(key.spread(size), (-1, 1)),
-        key.filter_weights(count),
-        key.message,
-    )
-    return Detection(z, key.message, key.normal)
+    directions = _directions(kernel.reshape(size, count), key.filter_weights(count))
+    y = np.empty(key.bits)
+    for first, rows in key.row_blocks(size):
+        for row in range(min(key.groups, len(rows))):
+            bits = slice(first + row, first + len(rows), key.groups)
+            direction = directions[(first + row) % key.groups]
+            y[bits] = rows[row :: key.groups] @ direction
+    return Detection(y / key.spread(size) * key.signs, key.message, key.normal)
 
 
-def scores(
-    flat: Floats, matrix: Floats, weights: Floats, message: NDArray[np.uint8]
-) -> Floats:
-    """z_j = s_j x_j . u_j / |u_j|, with u_j = W a_j.
+def _directions(flat: NDArray[Any], weights: Floats) -> Floats:
+    """u / |u| with u = W a; zeros where u vanishes.
 
     Args:
         flat: W, shape `(M, L)`.
-        matrix: X, shape `(T, M)`.
-        weights: a, shape `(G, L)`; bit j is read through row `j % G`.
-        message: b, shape `(T,)`.
+        weights: a, shape `(G, L)`.
 
     Returns:
-        z, shape `(T,)`; 0 where `u_j` vanishes.
+        Array of shape `(G, M)`.
     """
-    filters = weights @ flat.T
-    norms = np.linalg.norm(filters, axis=1, keepdims=True)
-    filters = np.divide(filters, norms, out=np.zeros_like(filters), where=norms > 0)
-    z = np.empty(len(matrix))
-    for group, direction in enumerate(filters):
-        z[group :: len(filters)] = matrix[group :: len(filters)] @ direction
-    return z * (2.0 * message - 1.0)
+    # Scores do not depend on the scale; at scale 1 no square overflows.
+    scale = max(float(flat.max()), -float(flat.min()))
+    u = np.empty((len(weights), len(flat)))
+    # In parts, for a kernel of gigabytes shall not be there a second time.
+    step = max(1, _PART_BYTES // (8 * flat.shape[1]))
+    for start in range(0, len(flat), step):
+        part = flat[start : start + step].astype(np.float64) / scale
+        u[:, start : start + step] = weights @ part.T
+    norms = np.linalg.norm(u, axis=1, keepdims=True)
+    np.divide(u, norms, out=u, where=norms > 0)
+    return u
 
 
 def log10_binomial_tail(matches: int, trials: int) -> float:

@@ -12,8 +12,9 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from keras_wm.derived import read_only
 from keras_wm.errors import KeyFileError
-from keras_wm.key import WatermarkKey, _read_only
+from keras_wm.key import WatermarkKey
 from keras_wm.key_file import Payload
 from keras_wm.projection import Floats, mean_filter
 
@@ -33,7 +34,7 @@ class ExplicitKey(WatermarkKey):
     certified: ClassVar[bool] = False
 
     def __init__(self, matrix: ArrayLike, message: ArrayLike) -> None:
-        self._matrix = _read_only(_checked_matrix(matrix))
+        self._matrix: Floats = read_only(_checked_matrix(matrix))
         self._given = _checked_message(message, len(self._matrix))
         self.owner = "whoever chose its arrays"
         self.bits = len(self._matrix)
@@ -67,14 +68,14 @@ class ExplicitKey(WatermarkKey):
     def _derive_message(self) -> NDArray[np.uint8]:
         return self._given
 
-    def _derive_matrix(self, m: int) -> Floats:
+    def _derive_rows(self, m: int, first: int, last: int) -> Floats:
         if m != self._matrix.shape[1]:
             raise ValueError(
                 "An explicit key fits kernels of one size. Expected M="
                 f"{self._matrix.shape[1]} weights a filter. Received: M={m}, with "
                 f"T={self.bits} bits."
             )
-        return self._matrix
+        return self._matrix[first:last]
 
     def _derive_weights(self, count: int) -> Floats:
         return mean_filter(count)
@@ -84,7 +85,8 @@ class ExplicitKey(WatermarkKey):
         self.matrix(size)
         return size, count
 
-    def _payload(self) -> Payload:
+    def payload(self) -> Payload:
+        """What makes up the key, as it stands in a key file, its secret sealed."""
         return {
             "shape": list(self._matrix.shape),
             "matrix": base64.b64encode(self._matrix.astype("<f8").tobytes()).decode(),

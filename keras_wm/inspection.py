@@ -7,6 +7,7 @@ from math import prod
 from typing import Any
 
 from keras_wm.capacity import readable_weights, unseen_bits
+from keras_wm.files import DEFAULT_LIMITS, Limits, Sandbox
 from keras_wm.key import KEYED_GROUPS
 from keras_wm.verification import open_kernels
 
@@ -23,6 +24,8 @@ class KernelReport:
         holds: How many bits it can hold with every bit clear: M min(G, L).
         unseen: How many it can hold, at a margin of 4 standard deviations, without
             a change of its statistics that can be seen.
+        note: How the kernel comes from what the file stores, where it is not stored
+            as it is.
     """
 
     layer: str
@@ -31,18 +34,23 @@ class KernelReport:
     dtype: str
     holds: int
     unseen: int
+    note: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, as plain Python values that JSON can hold."""
         return {**asdict(self), "shape": list(self.shape)}
 
 
-def inspect(model: Any) -> list[KernelReport]:
+def inspect(
+    model: Any, limits: Limits = DEFAULT_LIMITS, sandbox: bool | Sandbox = False
+) -> list[KernelReport]:
     """Lists the kernels of a model that could carry a mark.
 
     Args:
         model: A path to a `.keras`, `.h5` or `.weights.h5` file, or a Keras
             model. A file is not loaded as a model, and no array of it is read.
+        limits: What a file may ask of this machine. Defaults to `Limits()`.
+        sandbox: Whether a file is read in a process of its own. Defaults to `False`.
 
     Returns:
         A list of `KernelReport`, in the order of the file.
@@ -50,7 +58,7 @@ def inspect(model: Any) -> list[KernelReport]:
     Raises:
         ModelFileError: If the file cannot be read or is refused.
     """
-    with open_kernels(model) as (_, kernels):
+    with open_kernels(model, limits, sandbox) as (_, kernels):
         return [
             KernelReport(
                 kernel.layer,
@@ -59,6 +67,7 @@ def inspect(model: Any) -> list[KernelReport]:
                 kernel.dtype,
                 readable_weights(*_size(kernel.shape), KEYED_GROUPS),
                 unseen_bits("keyed", *_size(kernel.shape)),
+                kernel.note,
             )
             for kernel in kernels
         ]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Callable, Sequence
-from functools import lru_cache
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, NoReturn, Self, get_args
 
 import numpy as np
@@ -13,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from keras_wm.capacity import check_bits
 from keras_wm.derivation import Secret
+from keras_wm.derived import LARGEST, read_only, remembered
 from keras_wm.errors import KeyFileError
 from keras_wm.key_file import Payload, read_key, write_key
 from keras_wm.projection import (
@@ -21,12 +21,11 @@ from keras_wm.projection import (
     Projection,
     filter_weights,
     message_bits,
-    projection_matrix,
+    projection_rows,
     row_spread,
 )
 
 KEYED_GROUPS = 16
-_CACHED_SHAPES = 32
 
 
 class WatermarkKey:
@@ -127,15 +126,20 @@ class WatermarkKey:
         """
         payload = read_key(path, passphrase)
         try:
-            if "secret" in payload:
-                return WatermarkKey(**payload)
-            from keras_wm.explicit_key import ExplicitKey
-
-            return ExplicitKey.from_payload(payload)
+            return WatermarkKey.from_payload(payload)
         except (KeyError, TypeError, ValueError) as error:
             raise KeyFileError(
                 f"{os.fspath(path)!r} is not a valid key: {error}"
             ) from error
+
+    @classmethod
+    def from_payload(cls, payload: Payload) -> WatermarkKey:
+        """The key that a payload describes, as it stands in a key file."""
+        if "secret" in payload:
+            return WatermarkKey(**payload)
+        from keras_wm.explicit_key import ExplicitKey
+
+        return ExplicitKey.from_payload(payload)
 
     @classmethod
     def from_arrays(cls, matrix: ArrayLike, message: ArrayLike) -> WatermarkKey:
@@ -189,7 +193,7 @@ class WatermarkKey:
             FileExistsError: If the file exists and `overwrite` is `False`.
             ImportError: If a passphrase is given and `cryptography` is missing.
         """
-        write_key(path, self._payload(), passphrase, overwrite)
+        write_key(path, self.payload(), passphrase, overwrite)
 
     @property
     def commitment(self) -> str:
@@ -210,20 +214,43 @@ class WatermarkKey:
         """Whether the scores in an unmarked kernel are exactly N(0, 1)."""
         return self.projection == "random"
 
+    @property
+    def signs(self) -> Floats:
+        """s = 2 b - 1, shape `(T,)`."""
+        return self.message * np.float64(2) - 1
+
     def matrix(self, m: int) -> Floats:
         """X, the projection for kernels of `m` weights a filter, shape `(T, m)`.
 
         Raises:
             ValueError: If there are too many bits for any such kernel.
         """
-        return self._cached_matrix(m)
+        return remembered(
+            (self.commitment, "matrix", m), lambda: self._derive_rows(m, 0, self.bits)
+        )
+
+    def row_blocks(self, m: int) -> Iterator[tuple[int, Floats]]:
+        """X, in blocks of rows where it is too large to be kept.
+
+        Yields:
+            The number of the first row, which is a multiple of G, and the rows.
+        """
+        if 8 * m * self.bits <= LARGEST:
+            yield 0, self.matrix(m)
+            return
+        step = self.groups * max(1, LARGEST // (8 * m * self.groups))
+        for first in range(0, self.bits, step):
+            last = min(first + step, self.bits)
+            yield first, self._derive_rows(m, first, last)
 
     def filter_weights(self, count: int) -> Floats:
         """a, the weights of `count` filters, shape `(G, count)`.
 
         Bit j is read through row `j % G`.
         """
-        return self._cached_weights(count)
+        return remembered(
+            (self.commitment, "filters", count), lambda: self._derive_weights(count)
+        )
 
     def spread(self, m: int) -> float | Floats:
         """What a row of X makes of a unit vector that knows nothing of it."""
@@ -255,9 +282,7 @@ class WatermarkKey:
 
     def _prepare(self) -> None:
         self._commitment = self._commit()
-        self._message = _read_only(self._derive_message())
-        self._cached_matrix = _cached(self._derive_matrix)
-        self._cached_weights = _cached(self._derive_weights)
+        self._message = read_only(self._derive_message())
 
     def _commit(self) -> str:
         return self._secret.commit(
@@ -267,15 +292,23 @@ class WatermarkKey:
     def _derive_message(self) -> NDArray[np.uint8]:
         return message_bits(self._secret, self.owner, self.bits)
 
-    def _derive_matrix(self, m: int) -> Floats:
+    def _derive_rows(self, m: int, first: int, last: int) -> Floats:
         # L is not known here; with as many filters as groups the limit is widest.
         check_bits(self.bits, self.projection, m, self.groups, self.groups)
-        return projection_matrix(self._secret, self.projection, self.bits, m)  # type: ignore[arg-type]
+        return projection_rows(
+            self._secret,
+            self.projection,  # type: ignore[arg-type]
+            self.bits,
+            m,
+            first,
+            last,
+        )
 
     def _derive_weights(self, count: int) -> Floats:
         return filter_weights(self._secret, self.filters, self.groups, count)  # type: ignore[arg-type]
 
-    def _payload(self) -> Payload:
+    def payload(self) -> Payload:
+        """What makes up the key, as it stands in a key file, its secret sealed."""
         return {
             "owner": self.owner,
             "bits": self.bits,
@@ -311,16 +344,6 @@ class WatermarkKey:
             "A key is not pickled, for a pickle would carry its secret. "
             "Save it with key.save(path)."
         )
-
-
-def _cached(derive: Callable[[int], Floats]) -> Callable[[int], Floats]:
-    """Derives what is asked for once, and hands it out read-only."""
-    return lru_cache(_CACHED_SHAPES)(lambda size: _read_only(derive(size)))
-
-
-def _read_only(array: NDArray[Any]) -> NDArray[Any]:
-    array.flags.writeable = False
-    return array
 
 
 def _check_choices(

@@ -81,6 +81,17 @@ def read_key(path: str | os.PathLike[str], passphrase: str | None) -> Payload:
     return _object(name, content.get("key"))
 
 
+def payload_to_json(payload: Payload) -> str:
+    """A payload as text, its secret revealed."""
+    return _canonical(payload).decode()
+
+
+def payload_from_json(text: str) -> Payload:
+    """The payload that `payload_to_json` gave, its secret sealed."""
+    payload: Payload = json.loads(text, object_hook=_hide_secret)
+    return payload
+
+
 def _parse(name: str) -> Payload:
     try:
         if Path(name).stat().st_size > _LARGEST:

@@ -31,33 +31,34 @@ def message_bits(secret: Secret, owner: str, bits: int) -> NDArray[np.uint8]:
     return _bits(secret.expand(-(-bits // 8), "message", owner, bits), bits)
 
 
-def projection_matrix(
-    secret: Secret, projection: Projection, bits: int, size: int
+def projection_rows(
+    secret: Secret, projection: Projection, bits: int, size: int, first: int, last: int
 ) -> Floats:
-    """The projection X for kernels of `size` weights a filter.
+    """Rows of the projection X for kernels of `size` weights a filter.
 
     Args:
         secret: What X is derived from.
         projection: `"random"`: i.i.d. standard normal. `"direct"`: one 1 a
             row, columns distinct. `"diff"`: one 1 and one -1 a row, columns
             distinct.
-        bits: T, the number of rows.
+        bits: T, the number of rows of X.
         size: M, the number of columns.
+        first: The first row that is wanted.
+        last: The row behind the last that is wanted.
 
     Returns:
-        Array of shape `(bits, size)`.
+        Array of shape `(last - first, size)`.
     """
     if projection == "random":
-        rows = [_normals(secret, size, row) for row in range(bits)]
-        return np.stack(rows)
-    matrix = np.zeros((bits, size))
+        return np.stack([_normals(secret, size, row) for row in range(first, last)])
+    matrix = np.zeros((last - first, size))
     columns = _shuffled(secret, projection, size)
-    rows_ = np.arange(bits)
+    rows = np.arange(last - first)
     if projection == "direct":
-        matrix[rows_, columns[:bits]] = 1.0
+        matrix[rows, columns[first:last]] = 1.0
     else:
-        matrix[rows_, columns[0 : 2 * bits : 2]] = 1.0
-        matrix[rows_, columns[1 : 2 * bits : 2]] = -1.0
+        matrix[rows, columns[0 : 2 * bits : 2][first:last]] = 1.0
+        matrix[rows, columns[1 : 2 * bits : 2][first:last]] = -1.0
     return matrix
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from math import log10
 from typing import TYPE_CHECKING, Any
@@ -13,9 +13,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_wm.detection import Detection, corrected, detect, format_p
-from keras_wm.files import Kernel, open_model_file, select
+from keras_wm.detection import Detection, corrected, format_p
+from keras_wm.files import (
+    DEFAULT_LIMITS,
+    Kernel,
+    Limits,
+    Sandbox,
+    open_model_file,
+    select,
+)
 from keras_wm.key import WatermarkKey
+from keras_wm.search import search
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -187,6 +195,8 @@ def verify(
     key: WatermarkKey,
     layer: str | None = None,
     alpha: float = MARKED,
+    limits: Limits = DEFAULT_LIMITS,
+    sandbox: bool | Sandbox = False,
 ) -> Verification:
     """Looks for a key's mark in a model file or a model in memory.
 
@@ -200,6 +210,10 @@ def verify(
         layer: The layer to look in. `None`, the default, tries every kernel that
             can hold the message and corrects the p-value for their number.
         alpha: Marked means a corrected p-value below this. Defaults to 1e-9.
+        limits: What a file may ask of this machine. Defaults to `Limits()`.
+        sandbox: Whether a file is read in a process of its own, which it may crash,
+            hang or bloat at the cost of an error here. A `Sandbox` is used for as
+            many files as you like. Defaults to `False`.
 
     Returns:
         A `Verification`.
@@ -218,42 +232,58 @@ def verify(
         print(result)
     ```
     """
+    check_key(key)
+    check_alpha(alpha)
+    with open_kernels(model, limits, sandbox) as (source, kernels):
+        if layer is not None:
+            kernels = select(kernels, layer, source)
+        (found,) = search(kernels, [key], limits)
+        if layer is not None and not found.tried:
+            key.check_shape(kernels[0].shape)
+    return Verification(
+        source=source,
+        owner=key.owner,
+        commitment=key.commitment,
+        layer=found.kernel.name if found.kernel else None,
+        detection=found.detection,
+        tried=found.tried,
+        skipped=found.skipped,
+        certified=key.certified,
+        alpha=alpha,
+        reading=found.kernel.note if found.kernel else "",
+    )
+
+
+def check_key(key: object) -> None:
+    """Refuses what is no key."""
     if not isinstance(key, WatermarkKey):
         raise TypeError(
             "Expected a WatermarkKey; read a key file with WatermarkKey.load(path). "
             f"Received: key of type {type(key).__name__}"
         )
+
+
+def check_alpha(alpha: float) -> None:
+    """Refuses what is no probability."""
     if not 0 < alpha < 1:
         raise ValueError(f"Expected 0 < alpha < 1. Received: alpha={alpha!r}")
-    with open_kernels(model) as (source, kernels):
-        if layer is not None:
-            kernels = select(kernels, layer, source)
-        fitting = [kernel for kernel in kernels if _fits(kernel, key)]
-        if layer is not None and not fitting:
-            key.check_shape(kernels[0].shape)
-        found = [(kernel, detect(kernel.read(), key)) for kernel in fitting]
-    best, detection = min(
-        found, key=lambda candidate: candidate[1].log10_p, default=(None, None)
-    )
-    return Verification(
-        source=source,
-        owner=key.owner,
-        commitment=key.commitment,
-        layer=best.name if best else None,
-        detection=detection,
-        tried=len(found),
-        skipped=len(kernels) - len(found),
-        certified=key.certified,
-        alpha=alpha,
-        reading=best.note if best else "",
-    )
 
 
 @contextmanager
-def open_kernels(model: Any) -> Iterator[tuple[str, list[Kernel]]]:
+def open_kernels(
+    model: Any, limits: Limits = DEFAULT_LIMITS, sandbox: bool | Sandbox = False
+) -> Iterator[tuple[str, list[Kernel]]]:
     """The kernels of a model file or a model in memory, and what to call it."""
     if isinstance(model, (str, os.PathLike)):
-        with open_model_file(model) as model_file:
+        with ExitStack() as stack:
+            if sandbox is True:
+                sandbox = stack.enter_context(Sandbox(limits))
+            opened = (
+                sandbox.open_model_file(model)
+                if isinstance(sandbox, Sandbox)
+                else open_model_file(model, limits)
+            )
+            model_file = stack.enter_context(opened)
             yield model_file.path, model_file.kernels
     elif hasattr(model, "weights") and hasattr(model, "name"):
         yield f"model {model.name!r} in memory", _kernels_in_memory(model)
@@ -279,11 +309,3 @@ def _kernels_in_memory(model: Any) -> list[Kernel]:
 
 def _reader(variable: Any) -> Any:
     return lambda: np.asarray(variable.numpy()).astype(np.float64)
-
-
-def _fits(kernel: Kernel, key: WatermarkKey) -> bool:
-    try:
-        key.check_shape(kernel.shape)
-    except ValueError:
-        return False
-    return True

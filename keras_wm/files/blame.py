@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from keras_wm.errors import ModelFileError
+from keras_wm.errors import ModelFileError, UnsafeFileError
 from keras_wm.files.kernel import printable
 
 
@@ -24,6 +24,11 @@ def blamed_on(path: str) -> Iterator[None]:
         yield
     except ModelFileError as error:
         raise type(error)(f"{shown}: {error}") from error.__cause__
+    except MemoryError as error:
+        raise UnsafeFileError(
+            f"{shown}: asks for more memory than there is, or than Limits.memory_bytes "
+            "allows in a sandbox."
+        ) from error
     # On damaged input, h5py and zipfile raise most of what there is to raise, and a
     # remote file system raises exceptions of its own.
     except Exception as error:

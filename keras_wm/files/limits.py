@@ -27,6 +27,12 @@ class Limits:
         inflated_bytes: Size of a compressed archive member when it is inflated,
             to a temporary file.
         config_bytes: Size of `config.json`.
+        search_entries: Entries of the projection, bits times weights of a filter,
+            that a search of all kernels for one key may take.
+        memory_bytes: In a sandbox, memory beside that of the array that is read.
+        cpu_seconds: In a sandbox, processor time for listing what is in a file, and
+            for reading an array, beside the time that its size explains.
+        wall_seconds: In a sandbox, the time until an answer, with all waiting.
     """
 
     array_bytes: int = 2 * 1024**3
@@ -41,6 +47,10 @@ class Limits:
     archive_inflation: int = 200
     inflated_bytes: int = 8 * 1024**3
     config_bytes: int = 64 * 1024**2
+    search_entries: int = 2**31
+    memory_bytes: int = 384 * 1024**2
+    cpu_seconds: int = 4
+    wall_seconds: int = 300
 
 
 DEFAULT_LIMITS = Limits()

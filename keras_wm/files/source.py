@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from keras_wm.errors import ModelFileError, UnsafeFileError, UnsupportedFileError
+from keras_wm.files.blocks import Blocks
 from keras_wm.files.kernel import printable
 from keras_wm.files.limits import Limits
 
 _HEAD_BYTES = 512
 # What is looked at in a file to list its arrays is small and far apart.
 _BUFFER_BYTES = 1024
-_REMOTE_BLOCK_BYTES = 128 * 1024
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,13 @@ def _folder(path: Path) -> str:
     return f"not a Keras model file: it is {looks}. Name a file in it."
 
 
-def _open_url(url: str) -> BinaryIO:
+def file_system(url: str) -> tuple[Any, str]:
+    """The fsspec file system of a URL, and the path in it.
+
+    Raises:
+        ModelFileError: If fsspec, or what it needs for that kind of URL, is not
+            installed, or it does not know that kind.
+    """
     try:
         from fsspec.core import url_to_fs
     except ImportError:
@@ -94,11 +100,22 @@ def _open_url(url: str) -> BinaryIO:
             'reading URLs needs fsspec: pip install "keras-wm[remote]".'
         ) from None
     try:
-        return cast(BinaryIO, _open_remote(*url_to_fs(url)))
+        system, path = url_to_fs(url)
+    except Exception as error:  # Each file system raises its own.
+        raise ModelFileError(f"cannot be opened: {printable(str(error))}") from error
+    return system, path
+
+
+def _open_url(url: str) -> BinaryIO:
+    system, path = file_system(url)
+    try:
+        return cast(BinaryIO, _open_remote(system, path))
     except ModelFileError:
         raise
     except FileNotFoundError:
-        raise ModelFileError("there is no such file.") from None
+        raise ModelFileError(
+            "there is no such file, or its server cannot be reached."
+        ) from None
     except Exception as error:  # Each file system raises its own.
         raise ModelFileError(f"cannot be opened: {printable(str(error))}") from error
 
@@ -111,5 +128,4 @@ def _open_remote(system: Any, path: str) -> Any:
         )
     if kind != "file":
         raise UnsafeFileError("not a regular file. Copy its contents to a file first.")
-    # The default of 5 MiB a jump would read most of a small model many times.
-    return system.open(path, "rb", block_size=_REMOTE_BLOCK_BYTES)
+    return Blocks(system.open(path, "rb", cache_type="none"))

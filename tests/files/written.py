@@ -41,6 +41,15 @@ def write_archive(path, weights=None, config=b"{}", method=zipfile.ZIP_STORED):
     return path
 
 
+def write_endless(path):
+    """A weights file in which HDF5 searches for ever for the layer's name."""
+    data = bytearray(weights_bytes())
+    # Of the first object in the heap where the name is kept, the size is wrong.
+    data[data.index(b"GCOL") + 24] = 0
+    path.write_bytes(data)
+    return path
+
+
 def config_of(*layers):
     """A model's `config.json`, as bytes, with layers given as class and name."""
     nodes = [{"class_name": kind, "config": {"name": name}} for kind, name in layers]

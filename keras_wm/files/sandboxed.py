@@ -1,0 +1,114 @@
+"""The child's side of a `Sandbox`: opens files, within limits, and hands out arrays."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from keras_wm.child_process import Answer, Answerer, Message
+from keras_wm.errors import ModelFileError
+from keras_wm.files.kernel import Kernel
+from keras_wm.files.limits import Limits
+from keras_wm.files.model_file import open_model_file
+
+_NOTHING = memoryview(b"")
+# Widening a half to a double, beside the original and what is sent.
+_COPIES = 4
+_SLOWEST_BYTES_A_SECOND = 20e6
+
+
+def answerer(settings: Message) -> Answerer:
+    """Starts to answer the questions of a `Sandbox`."""
+    return _Reader(Limits(**settings)).answer
+
+
+class _Reader:
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._kernels: list[Kernel] = []
+        self._open = ExitStack()
+        self._bounds = _Bounds(limits)
+
+    def answer(self, question: Message) -> Answer:
+        try:
+            if "open" in question:
+                return self._list(question["open"])
+            return self._read(self._kernels[question["read"]])
+        except ModelFileError as error:
+            return {"error": type(error).__name__, "message": str(error)}, _NOTHING
+
+    def _list(self, path: str) -> Answer:
+        self._open.close()
+        with self._bounds.enforced():
+            model_file = self._open.enter_context(open_model_file(path, self._limits))
+        self._kernels = model_file.kernels
+        described = [
+            {
+                "layer": kernel.layer,
+                "variable": kernel.variable,
+                "path": kernel.path,
+                "shape": kernel.shape,
+                "dtype": kernel.dtype,
+                "note": kernel.note,
+            }
+            for kernel in self._kernels
+        ]
+        return {"format": model_file.format, "kernels": described}, _NOTHING
+
+    def _read(self, kernel: Kernel) -> Answer:
+        # What is larger than allowed is refused by the reading itself.
+        size = min(8 * math.prod(kernel.shape), 2 * self._limits.array_bytes)
+        with self._bounds.enforced(size):
+            values = np.ascontiguousarray(kernel.read())
+        if values.dtype not in (np.float32, np.float64):
+            values = values.astype(np.float64)
+        return {"dtype": values.dtype.name}, values.data.cast("B")
+
+
+class _Bounds:
+    """What the kernel of the operating system enforces, where it can."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        if sys.platform != "win32":
+            import resource
+
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            # What is imported by now does not count. Elsewhere than on Linux the
+            # address space cannot be told, nor limited.
+            statm = Path("/proc/self/statm")
+            pages = int(statm.read_text().split()[0]) if statm.exists() else 0
+            self._imported = pages * os.sysconf("SC_PAGE_SIZE")
+
+    @contextmanager
+    def enforced(self, array_bytes: int = 0) -> Iterator[None]:
+        """Bounds memory and processor time, with room for an array of that size."""
+        if sys.platform == "win32":
+            yield
+            return
+        import resource
+
+        limits = self._limits
+        if self._imported:
+            memory = limits.memory_bytes + _COPIES * array_bytes
+            _lower(resource.RLIMIT_AS, self._imported + memory)
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        seconds = limits.cpu_seconds + array_bytes / _SLOWEST_BYTES_A_SECOND
+        _lower(resource.RLIMIT_CPU, math.ceil(used.ru_utime + used.ru_stime + seconds))
+        try:
+            yield
+        finally:
+            _lower(resource.RLIMIT_AS, resource.RLIM_INFINITY)
+
+
+def _lower(which: int, soft: int) -> None:
+    import resource
+
+    _, hard = resource.getrlimit(which)
+    resource.setrlimit(which, (soft, hard))

@@ -1,0 +1,148 @@
+"""scan(): many model files, many keys."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from typing import Any
+
+from keras_wm.files import DEFAULT_LIMITS, Limits
+from keras_wm.key import WatermarkKey
+from keras_wm.scanning.places import Place, Source, find_places
+from keras_wm.scanning.record import Record, write_line
+from keras_wm.scanning.report import FileResult, ScanReport
+from keras_wm.verification import MARKED, check_alpha, check_key
+
+
+def scan(
+    sources: Source | Iterable[Source],
+    keys: WatermarkKey | Iterable[WatermarkKey],
+    *,
+    layer: str | None = None,
+    alpha: float = MARKED,
+    limits: Limits = DEFAULT_LIMITS,
+    workers: int | None = None,
+    client: Any = None,
+    record: str | os.PathLike[str] | None = None,
+    on_result: Callable[[FileResult, int, int], None] | None = None,
+) -> ScanReport:
+    """Looks for the marks of many keys in many model files.
+
+    Each file is read in a sandbox: one that crashes, hangs or bloats its reader, that
+    is damaged or of a kind that is not read, is listed and stops nothing. Every
+    p-value is corrected for all tests of the scan.
+
+    Args:
+        sources: Paths, URLs or patterns such as `"models/**/*.keras"`; folders
+            stand for all files in them.
+        keys: The keys to look for.
+        layer: The layer to look in. `None`, the default, tries every kernel that
+            can hold a message.
+        alpha: Marked means a corrected p-value below this. Defaults to 1e-9.
+        limits: What a file may ask of the machine that reads it.
+        workers: How many processes to use, by default one a core.
+        client: A `dask.distributed.Client`, to scan on its cluster instead. The keys
+            are sent to its workers, which have to reach the files. Needs the extra
+            `dask`.
+        record: A file of JSON lines for the result of each file. If it exists, the
+            scan goes on where that record stops; files that changed are read again.
+        on_result: Called with the result of each file, how many files are done, and
+            how many there are.
+
+    Returns:
+        A `ScanReport`.
+
+    Raises:
+        ValueError: If `record` is that of another scan, or a setting is wrong.
+        TypeError: If `keys` holds something else than keys.
+
+    Example:
+
+    ```python
+    report = keras_wm.scan("downloads/", [key_2024, key_2025])
+    for match in report.found:
+        print(match.file, match.key.owner, match.verdict)
+    ```
+    """
+    keys = _checked_keys(keys)
+    check_alpha(alpha)
+    if workers is not None and workers < 1:
+        raise ValueError(f"Expected at least one worker. Received: workers={workers!r}")
+    report = ScanReport(len(keys), alpha)
+    with ExitStack() as stack:
+        file, known = None, {}
+        if record is not None:
+            kept = Record(record, header(keys, layer, limits))
+            file, known = stack.enter_context(kept.writing()), kept.results
+        places = find_places(sources)
+        results = _results(places, known, keys, layer, limits, workers, client)
+        for count, (result, is_new) in enumerate(results, 1):
+            report.add(result)
+            if file is not None and is_new:
+                write_line(file, result.to_dict())
+            if on_result is not None:
+                on_result(result, count, len(places))
+    return report
+
+
+def header(
+    keys: Sequence[WatermarkKey], layer: str | None, limits: Limits
+) -> dict[str, Any]:
+    """What a scan is, for its record."""
+    return {
+        "keys": [{"owner": key.owner, "commitment": key.commitment} for key in keys],
+        "layer": layer,
+        "limits": asdict(limits),
+    }
+
+
+def _results(
+    places: Sequence[Place],
+    known: dict[str, FileResult],
+    keys: Sequence[WatermarkKey],
+    layer: str | None,
+    limits: Limits,
+    workers: int | None,
+    client: Any,
+) -> Iterator[tuple[FileResult, bool]]:
+    """All results, each with whether it is new."""
+    new = []
+    for place in places:
+        result = known.get(place.path)
+        if result is not None and result.stamp == place.stamp():
+            yield result, False
+        else:
+            new.append(place)
+    if client is not None:
+        from keras_wm.scanning.cluster import examine_on_cluster
+
+        fresh = examine_on_cluster(new, keys, limits, layer, client)
+    else:
+        from keras_wm.scanning.processes import examine_locally
+
+        count = min(workers or _cores(), len(new))
+        fresh = examine_locally(new, keys, limits, layer, count)
+    for result in fresh:
+        yield result, True
+
+
+def _cores() -> int:
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def _checked_keys(
+    keys: WatermarkKey | Iterable[WatermarkKey],
+) -> list[WatermarkKey]:
+    if isinstance(keys, WatermarkKey):
+        keys = [keys]
+    # The same key twice would be corrected for twice.
+    distinct = {}
+    for key in keys:
+        check_key(key)
+        distinct[key.commitment] = key
+    if not distinct:
+        raise ValueError("Expected at least one key to look for. Received: none.")
+    return list(distinct.values())

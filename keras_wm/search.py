@@ -1,0 +1,100 @@
+"""Looking for keys in kernels, each of which is read once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+from keras_wm.detection import Detection, detect
+from keras_wm.errors import UnsafeFileError
+from keras_wm.files import DEFAULT_LIMITS, Kernel, Limits
+from keras_wm.key import WatermarkKey
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was found of one key in some kernels.
+
+    Attributes:
+        kernel: The kernel that carries the key's message best, or `None` where no
+            kernel can hold it.
+        detection: The scores in that kernel, or `None`.
+        tried: How many kernels were tried. The p-value of the best of them has to be
+            multiplied by it.
+        skipped: How many kernels cannot hold the message.
+    """
+
+    kernel: Kernel | None
+    detection: Detection | None
+    tried: int
+    skipped: int
+
+
+def search(
+    kernels: Sequence[Kernel],
+    keys: Sequence[WatermarkKey],
+    limits: Limits = DEFAULT_LIMITS,
+) -> list[Finding]:
+    """Looks for each key in each kernel that can hold its message.
+
+    Args:
+        kernels: Where to look.
+        keys: What to look for.
+        limits: What the search may take.
+
+    Returns:
+        A `Finding` for each key.
+
+    Raises:
+        ModelFileError: If a kernel cannot be read.
+        UnsafeFileError: If the search would take too long.
+    """
+    _check_work(kernels, keys, limits)
+    best: list[tuple[Kernel, Detection] | None] = [None] * len(keys)
+    tried = [0] * len(keys)
+    for kernel in kernels:
+        fitting = [index for index, key in enumerate(keys) if _fits(kernel, key)]
+        if not fitting:
+            continue
+        values = kernel.read()
+        for index in fitting:
+            tried[index] += 1
+            detection, so_far = detect(values, keys[index]), best[index]
+            if so_far is None or detection.log10_p < so_far[1].log10_p:
+                best[index] = kernel, detection
+    return [
+        Finding(
+            kernel=found[0] if found else None,
+            detection=found[1] if found else None,
+            tried=count,
+            skipped=len(kernels) - count,
+        )
+        for found, count in zip(best, tried, strict=True)
+    ]
+
+
+def _check_work(
+    kernels: Sequence[Kernel], keys: Sequence[WatermarkKey], limits: Limits
+) -> None:
+    """Refuses a file whose kernels would keep a search busy for hours.
+
+    A deflated array may stand for a thousand times as many weights.
+    """
+    for key in keys:
+        sizes = (prod(one.shape[:-1]) for one in kernels if _fits(one, key))
+        work = key.bits * sum(sizes)
+        if work > limits.search_entries:
+            raise UnsafeFileError(
+                f"searching all kernels for {key.bits} bits takes {work:,} entries of "
+                f"the projection, more than Limits.search_entries="
+                f"{limits.search_entries:,}. Name a layer, or raise the limit."
+            )
+
+
+def _fits(kernel: Kernel, key: WatermarkKey) -> bool:
+    try:
+        key.check_shape(kernel.shape)
+    except ValueError:
+        return False
+    return True
