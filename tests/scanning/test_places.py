@@ -1,0 +1,109 @@
+"""What files, folders, patterns and URLs stand for."""
+
+import os
+
+import fsspec
+import pytest
+
+from keras_wm.scanning.places import find_places
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """A folder with files three deep."""
+    for name in ("b.keras", "a.h5", "in/c.keras", "in/deep/d.h5", ".hidden/e.h5"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    return tmp_path
+
+
+def names(sources, folder):
+    return [place.path.removeprefix(f"{folder}/") for place in find_places(sources)]
+
+
+def test_a_folder_stands_for_all_files_in_it_in_order(tree):
+    expected = ["a.h5", "b.keras", ".hidden/e.h5", "in/c.keras", "in/deep/d.h5"]
+    assert names(tree, tree) == names(str(tree), tree) == expected
+
+
+def test_a_pattern_stands_for_what_it_matches(tree):
+    assert names(f"{tree}/*.keras", tree) == ["b.keras"]
+    assert names(f"{tree}/**/*.h5", tree) == ["a.h5", "in/deep/d.h5"]
+    assert names(f"{tree}/i[n]", tree) == ["in/c.keras", "in/deep/d.h5"]
+
+
+def test_a_pattern_that_matches_nothing_is_a_problem(tree):
+    (place,) = find_places(f"{tree}/*.nothing")
+    assert place.named
+    assert place.problem == "nothing matches this pattern."
+
+
+def test_a_file_whose_name_looks_like_a_pattern_is_that_file(tree):
+    odd = tree / "model[1].h5"
+    odd.write_bytes(b"x")
+    (place,) = find_places(odd)
+    assert (place.path, place.problem) == (str(odd), "")
+
+
+def test_a_place_that_is_named_twice_is_one(tree):
+    assert len(find_places([tree / "a.h5", tree, f"{tree}/*.h5"])) == 5
+
+
+def test_only_what_the_user_names_is_named(tree):
+    named = {place.path for place in find_places([tree, tree / "x.h5"]) if place.named}
+    assert named == {str(tree / "x.h5")}
+
+
+def test_links_to_files_are_followed_and_to_folders_are_not(tree):
+    (tree / "in" / "link.keras").symlink_to(tree / "b.keras")
+    (tree / "in" / "deep" / "up").symlink_to(tree)
+    (tree / "in" / "gone").symlink_to(tree / "nothing")
+    assert names(tree / "in", tree) == [
+        "in/c.keras",
+        "in/link.keras",
+        "in/deep/d.h5",
+    ]
+
+
+def test_pipes_and_devices_in_a_folder_are_passed_over(tree):
+    os.mkfifo(tree / "in" / "pipe")
+    assert names(tree / "in", tree) == ["in/c.keras", "in/deep/d.h5"]
+
+
+def test_a_folder_that_cannot_be_listed_is_a_problem(tree, monkeypatch):
+    scandir = os.scandir
+
+    def deny(folder):
+        if str(folder).endswith("deep"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", deny)
+    (problem,) = (place for place in find_places(tree) if place.problem)
+    assert problem.path == str(tree / "in" / "deep")
+    assert "cannot be listed" in problem.problem
+
+
+def test_a_remote_folder_and_pattern_stand_for_the_files_in_them():
+    memory = fsspec.filesystem("memory")
+    memory.store.clear()
+    for name in ("a.keras", "deep/b.keras", "deep/c.txt"):
+        memory.pipe(f"/models/{name}", b"x")
+    urls = [place.path for place in find_places("memory://models")]
+    assert urls == [
+        f"memory:///models/{name}" for name in ("a.keras", "deep/b.keras", "deep/c.txt")
+    ]
+    urls = [place.path for place in find_places("memory://models/**/*.keras")]
+    assert urls == ["memory:///models/a.keras", "memory:///models/deep/b.keras"]
+
+
+def test_a_question_mark_in_a_web_address_is_no_pattern():
+    url = "https://127.0.0.1:9/a.keras?download=true"
+    (place,) = find_places(url)
+    assert (place.path, place.named) == (url, True)
+
+
+def test_a_url_of_an_unknown_kind_is_a_problem():
+    (place,) = find_places("nonsense://a")
+    assert "Protocol not known" in place.problem
