@@ -10,11 +10,12 @@ import contextlib
 import importlib
 import json
 import os
+import select
 import signal
 import struct
 import subprocess
 import sys
-import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, Self, cast
@@ -59,6 +60,8 @@ class ChildProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
+            # Nothing may wait in a buffer of ours, where a poll cannot see it.
+            bufsize=0,
             env={name: value for name, value in changed.items() if value is not None},
             # An interrupt is for us alone; the child ends when its pipe does.
             start_new_session=True,
@@ -84,7 +87,8 @@ class ChildProcess:
 
         Args:
             question: Plain JSON values.
-            seconds: How long to wait. `None` waits for ever.
+            seconds: How long to wait, where the system can tell that a pipe is silent
+                (not on Windows). `None` waits for ever.
             most: How many bytes may come with the answer.
 
         Returns:
@@ -93,23 +97,19 @@ class ChildProcess:
         Raises:
             ChildDiedError: If the child ends or is ended instead of answering.
         """
-        late = threading.Event()
-        timer = threading.Timer(seconds or 0, self._end_because, [late])
-        timer.daemon = True
-        if seconds is not None:
-            timer.start()
+        deadline = None if seconds is None else time.monotonic() + seconds
         try:
             if self._settings is not None:
                 _send(self._to_child, self._settings)
                 self._settings = None
             _send(self._to_child, question)
-            return _receive(self._from_child, most)
+            return _receive(self._from_child, most, deadline)
+        except TimeoutError as error:
+            self.stop()
+            raise ChildDiedError(f"no answer in {seconds:g} s") from error
         except (OSError, EOFError, ValueError) as error:
             self.stop()
-            how = f"no answer in {seconds:g} s" if late.is_set() else self._how_ended()
-            raise ChildDiedError(how) from error
-        finally:
-            timer.cancel()
+            raise ChildDiedError(self._how_ended()) from error
 
     def stop(self) -> None:
         """Ends the process, whatever it does."""
@@ -118,10 +118,6 @@ class ChildProcess:
             with contextlib.suppress(OSError):
                 pipe.close()
         self._process.wait()
-
-    def _end_because(self, reason: threading.Event) -> None:
-        reason.set()
-        self._process.kill()
 
     def _how_ended(self) -> str:
         status = self._process.returncode
@@ -136,8 +132,8 @@ class ChildProcess:
 
 def serve(module: str) -> None:
     """What a child does: answers questions until its pipe is closed."""
-    questions = os.fdopen(os.dup(0), "rb")
-    answers = os.fdopen(os.dup(1), "wb")
+    questions = os.fdopen(os.dup(0), "rb", buffering=0)
+    answers = os.fdopen(os.dup(1), "wb", buffering=0)
     # Whatever a library prints must not get between the answers.
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
@@ -151,26 +147,42 @@ def serve(module: str) -> None:
 
 def _send(pipe: BinaryIO, message: Message, data: memoryview = _NOTHING) -> None:
     text = json.dumps(message).encode()
-    pipe.write(_LENGTHS.pack(len(text), data.nbytes))
-    pipe.write(text)
-    pipe.write(data)
-    pipe.flush()
+    _write(pipe, _LENGTHS.pack(len(text), data.nbytes) + text)
+    _write(pipe, data)
 
 
-def _receive(pipe: BinaryIO, most: int = 0) -> Answer:
-    text_bytes, data_bytes = _LENGTHS.unpack(_exactly(pipe, _LENGTHS.size))
+def _write(pipe: BinaryIO, data: bytes | memoryview) -> None:
+    left = memoryview(data)
+    while left:
+        left = left[pipe.write(left) :]
+
+
+def _receive(pipe: BinaryIO, most: int = 0, deadline: float | None = None) -> Answer:
+    lengths = _exactly(pipe, _LENGTHS.size, deadline)
+    text_bytes, data_bytes = _LENGTHS.unpack(lengths)
     if text_bytes > _MOST_JSON_BYTES or data_bytes > most:
         raise ValueError("the other end of the pipe sends more than it may.")
-    message = json.loads(bytes(_exactly(pipe, text_bytes)))
-    return message, _exactly(pipe, data_bytes)
+    message = json.loads(bytes(_exactly(pipe, text_bytes, deadline)))
+    return message, _exactly(pipe, data_bytes, deadline)
 
 
-def _exactly(pipe: BinaryIO, size: int) -> memoryview:
+def _exactly(pipe: BinaryIO, size: int, deadline: float | None) -> memoryview:
     data = memoryview(bytearray(size))
     filled = 0
     while filled < size:
+        if deadline is not None:
+            _wait_for(pipe, deadline)
         count = pipe.readinto(data[filled:])  # type: ignore[attr-defined]
         if not count:
             raise EOFError("the other end of the pipe is gone.")
         filled += count
     return data
+
+
+def _wait_for(pipe: BinaryIO, deadline: float) -> None:
+    if sys.platform == "win32":
+        return
+    poll = select.poll()
+    poll.register(pipe, select.POLLIN)
+    if not poll.poll(max(0.0, 1000 * (deadline - time.monotonic()))):
+        raise TimeoutError

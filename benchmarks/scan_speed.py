@@ -1,0 +1,142 @@
+"""How many small files a scan reads in a second, and whether its memory grows.
+
+    python benchmarks/scan_speed.py [--files 10000] [--keys 3] [--workers 2] [--dask]
+
+Saves small Keras models of different shapes in each format, the widest marked, links
+them under as many names as asked for, and scans them. The rate counts from the
+hundredth result on, when all processes have started; the memory is that of the
+scan and all its processes after a tenth of the files, and at the end. `--dask` repeats
+the scan on a Dask LocalCluster and compares the two reports.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+from rich.console import Console
+
+import keras_wm
+
+BITS = 64
+SUFFIXES = (".keras", ".h5", ".weights.h5")
+STARTED = 100
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--files", type=int, default=10_000)
+    parser.add_argument("--keys", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--dask", action="store_true")
+    options = parser.parse_args()
+    keys = [
+        keras_wm.WatermarkKey.generate(f"owner {index}", BITS)
+        for index in range(options.keys)
+    ]
+    console = Console(width=110, highlight=False)
+    with tempfile.TemporaryDirectory() as folder:
+        originals = save_models(Path(folder), keys[0])
+        names = Path(folder, "many")
+        names.mkdir()
+        for index in range(options.files):
+            original = originals[index % len(originals)]
+            (names / f"{index:06}{''.join(original.suffixes)}").hardlink_to(original)
+        sizes = [path.stat().st_size for path in originals]
+        meter = Meter(options.files)
+        report = keras_wm.scan(
+            names, keys, workers=options.workers, on_result=meter.on_result
+        )
+        rate = (options.files - STARTED) / (time.perf_counter() - meter.begin)
+        console.print(
+            f"{options.files:,} files of {min(sizes) // 1000} to "
+            f"{max(sizes) // 1000} kB, {options.keys} keys, {options.workers} workers: "
+            f"{rate:.0f} files a second, {rate / options.workers:.0f} a second and "
+            "worker"
+        )
+        console.print(
+            f"memory of all processes: {meter.early:.0f} MB after a tenth of the "
+            f"files, {meter.late:.0f} MB at the end"
+        )
+        console.print(f"{len(report.found):,} marks found. {report.correction}")
+        if options.dask:
+            same = scan_on_cluster(names, keys, options.workers) == report.to_dict()
+            console.print(f"the same report on a Dask cluster: {same}")
+
+
+class Meter:
+    """Notes when a scan is under way and what memory it takes by then."""
+
+    def __init__(self, files: int) -> None:
+        self._files = files
+        self.begin = 0.0
+        self.early = self.late = 0.0
+
+    def on_result(self, _: Any, done: int, __: int) -> None:
+        """What the scan calls."""
+        if done == STARTED:
+            self.begin = time.perf_counter()
+        if done == max(STARTED, self._files // 10):
+            self.early = memory()
+        if done == self._files:
+            self.late = memory()
+
+
+def memory() -> float:
+    """The resident memory of this process and its children, in MB."""
+    this = psutil.Process()
+    every = [this, *this.children(recursive=True)]
+    return sum(process.memory_info().rss for process in every) / 1e6
+
+
+def scan_on_cluster(folder: Path, keys: Any, workers: int) -> dict[str, Any]:
+    """The report of a scan by a local Dask cluster."""
+    from distributed import Client, LocalCluster
+
+    with (
+        LocalCluster(n_workers=workers, threads_per_worker=1) as cluster,
+        Client(cluster) as client,
+    ):
+        return keras_wm.scan(folder, keys, client=client).to_dict()
+
+
+def save_models(folder: Path, key: Any) -> list[Path]:
+    """Small convolutional networks, each in each format; the widest is marked."""
+    import keras
+    import numpy as np
+
+    keras.utils.set_random_seed(1)
+    paths = []
+    for index, width in enumerate((8, 12, 16, 24)):
+        layers = keras.layers
+        model = keras.Sequential(
+            [
+                keras.Input((16, 16, 1)),
+                layers.Conv2D(width, 3, activation="relu"),
+                layers.Conv2D(2 * width, 3, activation="relu", name="middle"),
+                layers.Conv2D(4 * width, 3, activation="relu"),
+                layers.GlobalAveragePooling2D(),
+                layers.Dense(10),
+            ]
+        )
+        if width == 24:
+            keras_wm.attach(model, "middle", key, strength=1e-2)
+        model.compile("adam", keras.losses.SparseCategoricalCrossentropy(True))
+        rng = np.random.default_rng(index)
+        x, y = rng.normal(size=(64, 16, 16, 1)), rng.integers(0, 10, 64)
+        model.fit(x, y, batch_size=16, epochs=30 if width == 24 else 1, verbose=0)
+        for suffix in SUFFIXES:
+            path = folder / f"{width}{suffix}"
+            paths.append(keras_wm.publish(model, path))
+    return paths
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    main()
