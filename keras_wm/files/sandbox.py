@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_wm import errors
-from keras_wm.child_process import ChildDiedError, ChildProcess, Message
+from keras_wm.child_process import Answer, ChildDiedError, ChildProcess, Message
 from keras_wm.errors import ModelFileError, UnsafeFileError
 from keras_wm.files.kernel import Kernel, printable
 from keras_wm.files.limits import DEFAULT_LIMITS, Limits
@@ -69,9 +69,13 @@ class Sandbox:
                 time than `Limits` allows.
         """
         path = os.fspath(path)
-        listed, _ = self._ask({"open": path}, path)
+        child = self.start()
+        listed, _ = self._ask(child, {"open": path}, path)
         self._opened += 1
-        kernels = [self._kernel(path, *item) for item in enumerate(listed["kernels"])]
+        kernels = [
+            self._kernel(child, path, index, described)
+            for index, described in enumerate(listed["kernels"])
+        ]
         try:
             yield ModelFile(path, str(listed["format"]), kernels)
         finally:
@@ -92,7 +96,9 @@ class Sandbox:
             self._child.stop()
             self._child = None
 
-    def _kernel(self, path: str, index: int, described: Message) -> Kernel:
+    def _kernel(
+        self, child: ChildProcess, path: str, index: int, described: Message
+    ) -> Kernel:
         shape = tuple(int(axis) for axis in described.pop("shape"))
         opened = self._opened
 
@@ -102,24 +108,24 @@ class Sandbox:
                     f"{printable(path, 1000)}: a kernel can be read only while its "
                     "file is open."
                 )
-            return self._read(path, index, shape)
+            return self._read(child, path, index, shape)
 
         texts = {name: str(value) for name, value in described.items()}
         return Kernel(shape=shape, read=read, **texts)
 
     def _read(
-        self, path: str, index: int, shape: tuple[int, ...]
+        self, child: ChildProcess, path: str, index: int, shape: tuple[int, ...]
     ) -> NDArray[np.floating]:
         most = _WIDEST * min(math.prod(shape), self._limits.array_bytes)
-        answer, data = self._ask({"read": index}, path, most)
+        answer, data = self._ask(child, {"read": index}, path, most)
         dtype = np.dtype("f8" if answer["dtype"] == "float64" else "f4")
         return np.frombuffer(data, dtype).reshape(shape)
 
     def _ask(
-        self, question: Message, path: str, most: int = 0
-    ) -> tuple[Message, memoryview]:
+        self, child: ChildProcess, question: Message, path: str, most: int = 0
+    ) -> Answer:
         try:
-            answer, data = self.start().ask(question, self._limits.wall_seconds, most)
+            answer, data = child.ask(question, self._limits.wall_seconds, most)
         except ChildDiedError as error:
             reason = _reason(str(error), self._limits)
             raise UnsafeFileError(f"{printable(path, 1000)}: {reason}") from None
