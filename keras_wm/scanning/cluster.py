@@ -10,8 +10,8 @@ from typing import Any
 from keras_wm.files import Limits
 from keras_wm.key import WatermarkKey
 from keras_wm.key_transit import PackedKeys
+from keras_wm.scanning.candidates import Candidate
 from keras_wm.scanning.examination import Examiner
-from keras_wm.scanning.places import Place
 from keras_wm.scanning.report import FileResult
 
 # Enough that the scheduler's work, about a millisecond a task, does not count.
@@ -21,7 +21,7 @@ _here = threading.local()
 
 
 def examine_on_cluster(
-    places: Iterable[Place],
+    candidates: Iterable[Candidate],
     keys: Sequence[WatermarkKey],
     limits: Limits,
     layer: str | None,
@@ -30,7 +30,7 @@ def examine_on_cluster(
     """Searches files on a Dask cluster, to whose workers the keys are sent.
 
     Args:
-        places: The files, by paths or URLs that the workers can reach.
+        candidates: The files, by paths or URLs that the workers can reach.
         keys: What to look for.
         limits: What each file may ask of the machine that reads it.
         layer: The layer to look in, or `None` for all kernels.
@@ -42,10 +42,10 @@ def examine_on_cluster(
     from distributed import as_completed
 
     task = (PackedKeys(keys), limits, layer)
-    remaining = iter(places)
+    remaining = iter(candidates)
     batches = iter(lambda: list(itertools.islice(remaining, _FILES_A_TASK)), [])
 
-    def submit(batch: list[Place]) -> Any:
+    def submit(batch: list[Candidate]) -> Any:
         return client.submit(_examine, batch, *task, pure=False)
 
     threads = sum(client.nthreads().values()) or 1
@@ -58,7 +58,7 @@ def examine_on_cluster(
 
 
 def _examine(
-    batch: list[Place], keys: PackedKeys, limits: Limits, layer: str | None
+    batch: list[Candidate], keys: PackedKeys, limits: Limits, layer: str | None
 ) -> list[FileResult]:
     """What a task does on a worker; its thread keeps its examiner for the next."""
     scan = ([key.commitment for key in keys.keys], limits, layer)
@@ -67,4 +67,4 @@ def _examine(
             _here.examiner.stop()
         _here.examiner = Examiner(keys.keys, limits, layer)
         _here.scan = scan
-    return [_here.examiner.examine(place) for place in batch]
+    return [_here.examiner.examine(candidate) for candidate in batch]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from keras_wm.errors import ModelFileError
 from keras_wm.files import Limits, Sandbox, select
 from keras_wm.key import WatermarkKey
-from keras_wm.scanning.places import Place
+from keras_wm.scanning.candidates import Candidate
 from keras_wm.scanning.report import FileResult, KeyResult
 from keras_wm.search import Finding, search
 
@@ -29,33 +29,33 @@ class Examiner:
         self._layer = layer
         self._sandbox = Sandbox(limits)
 
-    def examine(self, place: Place) -> FileResult:
+    def examine(self, candidate: Candidate) -> FileResult:
         """Searches one file; what is wrong with it is part of the result."""
-        stamp = place.stamp()
+        stamp = candidate.stamp()
         try:
-            if place.problem:
-                raise ModelFileError(f"{place.path}: {place.problem}")
-            with self._sandbox.open_model_file(place.path) as model_file:
+            if candidate.problem:
+                raise ModelFileError(f"{candidate.path}: {candidate.problem}")
+            with self._sandbox.open_model_file(candidate.path) as model_file:
                 kernels = model_file.kernels
                 if self._layer is not None:
-                    kernels = select(kernels, self._layer, place.path)
+                    kernels = select(kernels, self._layer, candidate.path)
                 findings = search(kernels, self._keys, self._limits)
         except ModelFileError as error:
             return FileResult(
-                place.path,
+                candidate.path,
                 stamp,
                 error=type(error).__name__,
-                message=str(error).removeprefix(f"{place.path}: "),
-                named=place.named,
+                message=str(error).removeprefix(f"{candidate.path}: "),
+                named=candidate.named,
             )
         return FileResult(
-            place.path,
+            candidate.path,
             stamp,
             model_file.format,
             kernels=len(kernels),
             tests=sum(finding.tried for finding in findings),
             keys=tuple(map(_key_result, self._keys, findings)),
-            named=place.named,
+            named=candidate.named,
         )
 
     def stop(self) -> None:

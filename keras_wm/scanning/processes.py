@@ -11,8 +11,8 @@ from keras_wm.child_process import Answerer, ChildDiedError, ChildProcess, Messa
 from keras_wm.files import Limits
 from keras_wm.key import WatermarkKey
 from keras_wm.key_transit import pack, unpack
+from keras_wm.scanning.candidates import Candidate
 from keras_wm.scanning.examination import Examiner
-from keras_wm.scanning.places import Place
 from keras_wm.scanning.report import FileResult
 
 _MODULE = "keras_wm.scanning.processes"
@@ -26,7 +26,7 @@ _DONE = object()
 
 
 def examine_locally(
-    places: Iterable[Place],
+    candidates: Iterable[Candidate],
     keys: Sequence[WatermarkKey],
     limits: Limits,
     layer: str | None,
@@ -35,7 +35,7 @@ def examine_locally(
     """Searches files in processes of this machine.
 
     Args:
-        places: The files.
+        candidates: The files.
         keys: What to look for.
         limits: What each file may ask of this machine.
         layer: The layer to look in, or `None` for all kernels.
@@ -46,7 +46,7 @@ def examine_locally(
         The results, as they come.
     """
     settings = {"keys": pack(keys), "limits": asdict(limits), "layer": layer}
-    pool = _Pool(iter(places), settings, workers)
+    pool = _Pool(iter(candidates), settings, workers)
     try:
         yield from pool.results()
     finally:
@@ -54,12 +54,12 @@ def examine_locally(
 
 
 class _Pool:
-    """Threads that each hand places to a process of their own."""
+    """Threads that each hand candidates to a process of their own."""
 
     def __init__(
-        self, places: Iterator[Place], settings: Message, workers: int
+        self, candidates: Iterator[Candidate], settings: Message, workers: int
     ) -> None:
-        self._places = places
+        self._candidates = candidates
         self._settings = settings
         self._lock = threading.Lock()
         self._results: queue.Queue[object] = queue.Queue()
@@ -97,30 +97,30 @@ class _Pool:
 
     def _work(self, index: int) -> None:
         try:
-            while (place := self._next()) is not None:
-                self._results.put(self._examine(index, place))
+            while (candidate := self._next()) is not None:
+                self._results.put(self._examine(index, candidate))
             self._results.put(_DONE)
         # Whatever it is, the scan that waits for it has to hear of it.
         except BaseException as error:
             self._results.put(error)
 
-    def _next(self) -> Place | None:
+    def _next(self) -> Candidate | None:
         with self._lock:
-            return None if self._stopped else next(self._places, None)
+            return None if self._stopped else next(self._candidates, None)
 
-    def _examine(self, index: int, place: Place) -> FileResult:
+    def _examine(self, index: int, candidate: Candidate) -> FileResult:
         child = self._children.get(index)
         if child is None or not child.alive:
             child = ChildProcess(_MODULE, self._settings, _ENVIRONMENT)
             self._children[index] = child
         try:
-            answer, _ = child.ask(asdict(place))
+            answer, _ = child.ask(asdict(candidate))
         except ChildDiedError as error:
             return FileResult(
-                place.path,
+                candidate.path,
                 error="ModelFileError",
                 message=f"searching it ended its process ({error}): out of memory?",
-                named=place.named,
+                named=candidate.named,
             )
         return FileResult.from_dict(answer)
 
@@ -132,6 +132,6 @@ def answerer(settings: Message) -> Answerer:
     )
 
     def answer(question: Message) -> tuple[Message, memoryview]:
-        return examiner.examine(Place(**question)).to_dict(), memoryview(b"")
+        return examiner.examine(Candidate(**question)).to_dict(), memoryview(b"")
 
     return answer

@@ -10,7 +10,7 @@ from typing import Any
 
 from keras_wm.files import DEFAULT_LIMITS, Limits
 from keras_wm.key import WatermarkKey
-from keras_wm.scanning.places import Place, Source, find_places
+from keras_wm.scanning.candidates import Candidate, Source, find_candidates
 from keras_wm.scanning.record import Record, write_line
 from keras_wm.scanning.report import FileResult, ScanReport
 from keras_wm.verification import MARKED, check_alpha, check_key
@@ -76,14 +76,14 @@ def scan(
         if record is not None:
             kept = Record(record, header(keys, layer, limits))
             file, known = stack.enter_context(kept.writing()), kept.results
-        places = find_places(sources)
-        results = _results(places, known, keys, layer, limits, workers, client)
+        candidates = find_candidates(sources)
+        results = _results(candidates, known, keys, layer, limits, workers, client)
         for count, (result, is_new) in enumerate(results, 1):
             report.add(result)
             if file is not None and is_new:
                 write_line(file, result.to_dict())
             if on_result is not None:
-                on_result(result, count, len(places))
+                on_result(result, count, len(candidates))
     return report
 
 
@@ -99,7 +99,7 @@ def header(
 
 
 def _results(
-    places: Sequence[Place],
+    candidates: Sequence[Candidate],
     known: dict[str, FileResult],
     keys: Sequence[WatermarkKey],
     layer: str | None,
@@ -109,12 +109,12 @@ def _results(
 ) -> Iterator[tuple[FileResult, bool]]:
     """All results, each with whether it is new."""
     new = []
-    for place in places:
-        result = known.get(place.path)
-        if result is not None and result.stamp == place.stamp():
+    for candidate in candidates:
+        result = known.get(candidate.path)
+        if result is not None and result.stamp == candidate.stamp():
             yield result, False
         else:
-            new.append(place)
+            new.append(candidate)
     if client is not None:
         from keras_wm.scanning.cluster import examine_on_cluster
 

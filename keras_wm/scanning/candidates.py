@@ -1,4 +1,4 @@
-"""From files, folders, patterns and URLs to the places of model files."""
+"""From files, folders, patterns and URLs to the files that may be models."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Entries = tuple[list[str], list[str]]
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Candidate:
     """Where a model file may be.
 
     Attributes:
@@ -42,8 +42,8 @@ class Place:
         return f"{found.st_size}-{found.st_mtime_ns}"
 
 
-def find_places(sources: Source | Iterable[Source]) -> list[Place]:
-    """The places that sources stand for, each once, those of a folder in order.
+def find_candidates(sources: Source | Iterable[Source]) -> list[Candidate]:
+    """The files that sources stand for, each once, those of a folder in order.
 
     Args:
         sources: Paths and URLs of files and folders, and patterns with `*`, `?`, `[]`
@@ -51,19 +51,19 @@ def find_places(sources: Source | Iterable[Source]) -> list[Place]:
             within a folder.
 
     Returns:
-        A list of `Place`.
+        A list of `Candidate`.
     """
     if isinstance(sources, (str, os.PathLike)):
         sources = [sources]
-    found: dict[str, Place] = {}
+    found: dict[str, Candidate] = {}
     for source in sources:
         path = os.fspath(source)
-        for place in _remote(path) if "://" in path else _local(path):
-            found.setdefault(place.path, place)
+        for candidate in _remote(path) if "://" in path else _local(path):
+            found.setdefault(candidate.path, candidate)
     return list(found.values())
 
 
-def _local(source: str) -> Iterator[Place]:
+def _local(source: str) -> Iterator[Candidate]:
     if glob.has_magic(source) and not os.path.lexists(source):
         # Path.glob takes no pattern that starts with a slash.
         matches = sorted(glob.glob(source, recursive=True))  # noqa: PTH207
@@ -71,23 +71,23 @@ def _local(source: str) -> Iterator[Place]:
     elif _is_local_folder(source):
         yield from _within(source, _local_entries)
     else:
-        yield Place(source, named=True)
+        yield Candidate(source, named=True)
 
 
-def _remote(source: str) -> Iterator[Place]:
+def _remote(source: str) -> Iterator[Candidate]:
     try:
         system, path = file_system(source)
         # A server of files says nothing about what else it has, and a question mark
         # in its URLs is no pattern.
         if source.startswith(("http://", "https://")):
-            yield Place(source, named=True)
+            yield Candidate(source, named=True)
             return
         yield from _in_file_system(source, system, path)
     except ModelFileError as error:
-        yield Place(source, named=True, problem=str(error))
+        yield Candidate(source, named=True, problem=str(error))
 
 
-def _in_file_system(source: str, system: Any, path: str) -> Iterator[Place]:
+def _in_file_system(source: str, system: Any, path: str) -> Iterator[Candidate]:
     def url(inner: str) -> str:
         return str(system.unstrip_protocol(inner))
 
@@ -106,7 +106,7 @@ def _in_file_system(source: str, system: Any, path: str) -> Iterator[Place]:
     elif system.isdir(path):
         yield from _within(source, entries)
     else:
-        yield Place(source, named=True)
+        yield Candidate(source, named=True)
 
 
 def _matching(
@@ -114,17 +114,17 @@ def _matching(
     matches: list[str],
     is_folder: Callable[[str], bool],
     entries: Callable[[str], Entries],
-) -> Iterator[Place]:
+) -> Iterator[Candidate]:
     if not matches:
-        yield Place(source, named=True, problem="nothing matches this pattern.")
+        yield Candidate(source, named=True, problem="nothing matches this pattern.")
     for match in matches:
         if is_folder(match):
             yield from _within(match, entries)
         else:
-            yield Place(match, named=False)
+            yield Candidate(match, named=False)
 
 
-def _within(top: str, entries: Callable[[str], Entries]) -> Iterator[Place]:
+def _within(top: str, entries: Callable[[str], Entries]) -> Iterator[Candidate]:
     folders = [top]
     while folders:
         folder = folders.pop()
@@ -133,14 +133,14 @@ def _within(top: str, entries: Callable[[str], Entries]) -> Iterator[Place]:
         except Exception as error:  # Each file system raises its own.
             reason = printable(str(error))
             problem = f"the folder cannot be listed: {reason}"
-            yield Place(folder, named=True, problem=problem)
+            yield Candidate(folder, named=True, problem=problem)
             continue
         models = files_of_models(folder, files)
         for model in models:
-            yield Place(model, named=False)
+            yield Candidate(model, named=False)
         parts = {part for claimed in models.values() for part in claimed}
         for path in sorted(set(files) - parts - set(models)):
-            yield Place(path, named=False)
+            yield Candidate(path, named=False)
         folders += sorted(inner, reverse=True)
 
 

@@ -5,7 +5,7 @@ import os
 import fsspec
 import pytest
 
-from keras_wm.scanning.places import find_places
+from keras_wm.scanning.candidates import find_candidates
 
 
 @pytest.fixture
@@ -19,7 +19,10 @@ def tree(tmp_path):
 
 
 def names(sources, folder):
-    return [place.path.removeprefix(f"{folder}/") for place in find_places(sources)]
+    return [
+        candidate.path.removeprefix(f"{folder}/")
+        for candidate in find_candidates(sources)
+    ]
 
 
 def test_a_folder_stands_for_all_files_in_it_in_order(tree):
@@ -34,24 +37,28 @@ def test_a_pattern_stands_for_what_it_matches(tree):
 
 
 def test_a_pattern_that_matches_nothing_is_a_problem(tree):
-    (place,) = find_places(f"{tree}/*.nothing")
-    assert place.named
-    assert place.problem == "nothing matches this pattern."
+    (candidate,) = find_candidates(f"{tree}/*.nothing")
+    assert candidate.named
+    assert candidate.problem == "nothing matches this pattern."
 
 
 def test_a_file_whose_name_looks_like_a_pattern_is_that_file(tree):
     odd = tree / "model[1].h5"
     odd.write_bytes(b"x")
-    (place,) = find_places(odd)
-    assert (place.path, place.problem) == (str(odd), "")
+    (candidate,) = find_candidates(odd)
+    assert (candidate.path, candidate.problem) == (str(odd), "")
 
 
 def test_a_place_that_is_named_twice_is_one(tree):
-    assert len(find_places([tree / "a.h5", tree, f"{tree}/*.h5"])) == 5
+    assert len(find_candidates([tree / "a.h5", tree, f"{tree}/*.h5"])) == 5
 
 
 def test_only_what_the_user_names_is_named(tree):
-    named = {place.path for place in find_places([tree, tree / "x.h5"]) if place.named}
+    named = {
+        candidate.path
+        for candidate in find_candidates([tree, tree / "x.h5"])
+        if candidate.named
+    }
     assert named == {str(tree / "x.h5")}
 
 
@@ -80,7 +87,7 @@ def test_a_folder_that_cannot_be_listed_is_a_problem(tree, monkeypatch):
         return scandir(folder)
 
     monkeypatch.setattr(os, "scandir", deny)
-    (problem,) = (place for place in find_places(tree) if place.problem)
+    (problem,) = (candidate for candidate in find_candidates(tree) if candidate.problem)
     assert problem.path == str(tree / "in" / "deep")
     assert "cannot be listed" in problem.problem
 
@@ -90,20 +97,22 @@ def test_a_remote_folder_and_pattern_stand_for_the_files_in_them():
     memory.store.clear()
     for name in ("a.keras", "deep/b.keras", "deep/c.txt"):
         memory.pipe(f"/models/{name}", b"x")
-    urls = [place.path for place in find_places("memory://models")]
+    urls = [candidate.path for candidate in find_candidates("memory://models")]
     assert urls == [
         f"memory:///models/{name}" for name in ("a.keras", "deep/b.keras", "deep/c.txt")
     ]
-    urls = [place.path for place in find_places("memory://models/**/*.keras")]
+    urls = [
+        candidate.path for candidate in find_candidates("memory://models/**/*.keras")
+    ]
     assert urls == ["memory:///models/a.keras", "memory:///models/deep/b.keras"]
 
 
 def test_a_question_mark_in_a_web_address_is_no_pattern():
     url = "https://127.0.0.1:9/a.keras?download=true"
-    (place,) = find_places(url)
-    assert (place.path, place.named) == (url, True)
+    (candidate,) = find_candidates(url)
+    assert (candidate.path, candidate.named) == (url, True)
 
 
 def test_a_url_of_an_unknown_kind_is_a_problem():
-    (place,) = find_places("nonsense://a")
-    assert "Protocol not known" in place.problem
+    (candidate,) = find_candidates("nonsense://a")
+    assert "Protocol not known" in candidate.problem
