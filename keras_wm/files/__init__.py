@@ -2,10 +2,10 @@
 
 from keras_wm.files.kernel import Kernel, select
 from keras_wm.files.limits import DEFAULT_LIMITS, Limits
+from keras_wm.files.model_bundle import is_model_folder, weights_files
 from keras_wm.files.model_file import ModelFile, open_model_file
 from keras_wm.files.sandbox import Sandbox
-from keras_wm.files.source import file_system
-from keras_wm.files.together import files_of_models
+from keras_wm.files.shard_index import shards_of
 
 __all__ = [
     "DEFAULT_LIMITS",
@@ -13,8 +13,9 @@ __all__ = [
     "Limits",
     "ModelFile",
     "Sandbox",
-    "file_system",
-    "files_of_models",
+    "is_model_folder",
     "open_model_file",
     "select",
+    "shards_of",
+    "weights_files",
 ]

@@ -12,7 +12,7 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
 from keras_wm.errors import ModelFileError, UnsafeFileError, UnsupportedFileError
 from keras_wm.files.kernel import printable
 from keras_wm.files.limits import Limits
-from keras_wm.files.source import Source
+from keras_wm.files.source import Source, as_source, vet_size
 from keras_wm.files.window import Window
 
 MAGIC = b"PK\x03\x04"
@@ -35,6 +35,7 @@ class Archive:
     """
 
     def __init__(self, source: Source, stack: ExitStack) -> None:
+        self.limits = source.limits
         self._source = source
         self._stack = stack
         budget = source.limits.archive_directory_bytes
@@ -76,37 +77,38 @@ class Archive:
                 raise _hostile(entry, "reaches beyond the archive's members")
             self._members[entry.filename] = entry, start
 
-    def open(self, name: str, most: int) -> tuple[BinaryIO, int]:
-        """Opens a member of an archive that was vetted.
+    def open(self, name: str, most: int | None = None) -> Source:
+        """Opens a member of an archive that was vetted; see `Bundle.open`.
 
         Args:
             name: The member's name.
             most: The size it may have.
 
         Returns:
-            The member as a seekable file, and its size.
+            The member, in place where it is stored and in a temporary file where
+            it is deflated.
 
         Raises:
-            KeyError: If the archive has no such member.
+            ModelFileError: If the archive has no such member.
             UnsafeFileError: If the member is larger than `most`, or inflates to
                 more than it should.
             UnsupportedFileError: If it is compressed with an unusual method.
         """
+        if name not in self._members:
+            raise ModelFileError(f"there is no member '{printable(name)}'.")
         entry, start = self._members[name]
-        if entry.file_size > most:
-            raise UnsafeFileError(
-                f"member '{printable(name)}' has {entry.file_size:,} bytes, more than "
-                f"the {most:,} allowed. Raise the limit if you trust the file."
-            )
+        if most is not None:
+            vet_size(name, entry.file_size, most)
         window = Window(self._source.file, start, entry.compress_size)
         if entry.compress_type == ZIP_STORED:
-            return cast(BinaryIO, window), entry.file_size
+            return as_source(cast(BinaryIO, window), self.limits, self)
         if entry.compress_type == ZIP_DEFLATED:
-            _vet_inflation(entry, self._source.limits)
+            vet_size(name, entry.file_size, self.limits.inflated_bytes)
+            _vet_inflation(entry, self.limits)
             file = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115
             self._stack.enter_context(file)
             _inflate(entry, window, file)
-            return file, entry.file_size
+            return as_source(file, self.limits, self)
         raise UnsupportedFileError(
             f"member '{printable(name)}' is compressed with method "
             f"{entry.compress_type}. Zip the model again, stored or deflated."

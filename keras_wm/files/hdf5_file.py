@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import h5py
 
 from keras_wm.files.contents import Contents
 from keras_wm.files.keras3 import kernels_of_keras3
 from keras_wm.files.legacy import WHOLE_MODEL, is_legacy, kernels_of_legacy
+from keras_wm.files.shard import Shard
 from keras_wm.files.source import Source
 from keras_wm.files.walk import has_child
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
 
 
-def recognise(source: Source, stack: ExitStack) -> Contents | None:
-    """The kernels of a `.weights.h5` or `.h5` file, if it is one."""
+def no_config() -> None:
+    """The config of a model that comes with none."""
+
+
+def recognise(
+    source: Source, stack: ExitStack, config: Callable[[], Any] = no_config
+) -> Contents | None:
+    """The kernels of a `.weights.h5` or `.h5` file, if it is one.
+
+    Args:
+        source: The open file.
+        stack: Closes what is opened.
+        config: Reads the model's config, where one belongs to the file.
+
+    Returns:
+        What is in the file, or `None` where it is no such file.
+    """
     # HDF5 would also look for its magic further back.
     if not source.head.startswith(MAGIC):
         return None
@@ -26,14 +43,11 @@ def recognise(source: Source, stack: ExitStack) -> Contents | None:
         what = "" if has_child(file, WHOLE_MODEL) else " weights"
         kernels = kernels_of_legacy(file, source.size, source.limits)
         return Contents(f"legacy HDF5{what} (.h5)", kernels)
-    weights = kernels_of_keras3(file, source.size, source.limits, config=_no_config)
+    shard = Shard(file, source.size, source.limits)
+    weights = kernels_of_keras3([shard], source.limits, config)
     return None if weights is None else Contents("Keras weights (.weights.h5)", weights)
 
 
 def open_hdf5(file: BinaryIO, stack: ExitStack) -> h5py.File:
     """Opens an HDF5 file that is open as a file, until the stack is left."""
     return stack.enter_context(h5py.File(file, "r"))
-
-
-def _no_config() -> None:
-    return None

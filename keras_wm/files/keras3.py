@@ -7,50 +7,51 @@ attribute of `vars` (from Keras 3.6 on) or in the model's config only.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import h5py
 
 from keras_wm.files.config_names import names_from_config
-from keras_wm.files.float_array import FloatArray, FloatArrays
+from keras_wm.files.float_array import FloatArray
 from keras_wm.files.kernel import Kernel
 from keras_wm.files.limits import Limits
+from keras_wm.files.shard import Shard, walk_shards
 from keras_wm.files.text_attribute import text_attribute
-from keras_wm.files.walk import walk
 
 _VARIABLES = "vars"
 _LISTS = ("layers", "_layer_checkpoint_dependencies")
 
 
 def kernels_of_keras3(
-    file: h5py.File, size: int, limits: Limits, config: Callable[[], Any]
+    shards: Sequence[Shard], limits: Limits, config: Callable[[], Any]
 ) -> list[Kernel] | None:
-    """The kernels of a weights file.
+    """The kernels of a weights file, or of one that is split into shards.
 
     Args:
-        file: The open HDF5 file.
-        size: Its size in bytes.
-        limits: What the file may ask of this machine.
+        shards: The open HDF5 file, or files.
+        limits: What the files may ask of this machine together.
         config: Reads the model's config, which is asked for only if the file does
             not name its layers; `None` where there is none.
 
     Returns:
-        The kernels, or `None` where the file is not such a weights file.
+        The kernels, or `None` where the files are no such weights.
     """
     names: dict[str, str | None] = {}
-    arrays = FloatArrays(size, limits)
     variables: list[tuple[str, str, FloatArray]] = []
-    for path, found in walk(file, limits):
+    for shard, path, found in walk_shards(shards, limits):
         holder, _, last = path.rpartition("/")
         if isinstance(found, h5py.Group):
             if last == _VARIABLES:
-                names[holder] = text_attribute(found, "name", limits)
+                # A shard may have the group, with or without the name, and not the
+                # variables.
+                name = text_attribute(found, "name", limits)
+                names[holder] = names.get(holder) or name
             continue
         owner, is_variable, variable = f"/{path}".partition(f"/{_VARIABLES}/")
         owner = owner.removeprefix("/")
         if is_variable and not _is_state(owner):
-            array = arrays.find(found, path)
+            array = shard.find(found, path)
             if array is not None:
                 variables.append((owner, variable, array))
     if not names:

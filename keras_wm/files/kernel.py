@@ -52,7 +52,8 @@ def select(kernels: Sequence[Kernel], layer: str, source: str) -> list[Kernel]:
         kernels: Kernels to choose from.
         layer: A layer's name, with as many of the models around it, or the
             variable behind it, as make it unique: `"c1"`, `"encoder/c1"`,
-            `"c1/kernel"`. That of a wrapper or a model stands for all in it.
+            `"c1/kernel"`. That of a wrapper or a model stands for all in it. Dots
+            may stand for slashes, and the other way round: `"encoder.c1"`.
         source: What the kernels come from, for the error message.
 
     Returns:
@@ -63,6 +64,11 @@ def select(kernels: Sequence[Kernel], layer: str, source: str) -> list[Kernel]:
         LayerNotFoundError: If no layer has that name.
     """
     chosen = [kernel for kernel in kernels if f"/{layer}/" in f"/{kernel.name}/"]
+    if not chosen:
+        wanted = f"/{_slashed(layer)}/"
+        chosen = [
+            kernel for kernel in kernels if wanted in f"/{_slashed(kernel.name)}/"
+        ]
     if not chosen:
         raise LayerNotFoundError(
             f"{source} has no layer {layer!r} with a kernel. "
@@ -79,6 +85,11 @@ def printable(text: str, most: int = 200) -> str:
         else character.encode("unicode_escape").decode()
         for character in text[:most]
     )
+
+
+def _slashed(name: str) -> str:
+    """A name as Keras would write it where PyTorch has dots between its parts."""
+    return name.replace(".", "/")
 
 
 def _some(names: Sequence[str], most: int = 12) -> str:

@@ -16,7 +16,7 @@ class Limits:
         array_bytes: Size of one array when it is read.
         inflation: Size of a compressed array, in bytes stored. Deflate cannot
             exceed 1032.
-        objects: Groups and arrays in an HDF5 file.
+        objects: Groups and arrays in a model's files.
         children: Members of one HDF5 group.
         depth: Groups within groups.
         chunks: Chunks of one array.
@@ -26,7 +26,10 @@ class Limits:
         archive_inflation: Size of a compressed archive member, in bytes stored.
         inflated_bytes: Size of a compressed archive member when it is inflated,
             to a temporary file.
-        config_bytes: Size of `config.json`.
+        config_bytes: Size of `config.json`, or of an index of shards.
+        json_values: Values in such a file, or in the header of a safetensors file.
+        header_bytes: Size of the header of a safetensors file.
+        shards: Files that the weights of one model are spread over.
         search_entries: Entries of the projection, bits times weights of a filter,
             that a search of all kernels for one key may take.
         memory_bytes: In a sandbox, memory beside that of the array that is read.
@@ -47,6 +50,9 @@ class Limits:
     archive_inflation: int = 200
     inflated_bytes: int = 8 * 1024**3
     config_bytes: int = 64 * 1024**2
+    json_values: int = 2 * 1024**2
+    header_bytes: int = 32 * 1024**2
+    shards: int = 512
     search_entries: int = 2**31
     memory_bytes: int = 384 * 1024**2
     cpu_seconds: int = 4

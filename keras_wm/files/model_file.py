@@ -10,17 +10,31 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_wm.files import hdf5_file, keras_archive
+from keras_wm.files import (
+    hdf5_file,
+    keras_archive,
+    model_bundle,
+    npz_file,
+    safetensors_file,
+    sharded,
+)
 from keras_wm.files.blame import blamed_on
 from keras_wm.files.contents import Contents
+from keras_wm.files.folder import Folder, open_path
 from keras_wm.files.kernel import Kernel
 from keras_wm.files.limits import DEFAULT_LIMITS, Limits
-from keras_wm.files.source import Source, open_source
-from keras_wm.files.unrecognised import unrecognised
+from keras_wm.files.source import Source
+from keras_wm.files.unrecognised import unrecognised, unrecognised_folder
 
 # A format is a module with a function that gives the contents of a file, or `None`
 # if the file is of another format.
-_FORMATS = (keras_archive.recognise, hdf5_file.recognise)
+_FORMATS = (
+    keras_archive.recognise,
+    npz_file.recognise,
+    hdf5_file.recognise,
+    safetensors_file.recognise,
+    sharded.recognise,
+)
 
 
 @dataclass(frozen=True)
@@ -49,8 +63,11 @@ def open_model_file(
     `Kernel.read()` is called.
 
     Args:
-        path: Path of a `.keras`, `.weights.h5` or `.h5` file, whatever its
-            extension; or a URL that fsspec understands.
+        path: Path of a `.keras`, `.weights.h5`, `.h5` or `.safetensors` file, of
+            the index of a model that is split into several (`.weights.json`,
+            `.safetensors.index.json`), whatever their extension; or of the folder
+            of an unzipped `.keras` file or of a preset. Or a URL of one of those
+            that fsspec understands.
         limits: What the file may ask of this machine.
 
     Yields:
@@ -73,17 +90,22 @@ def open_model_file(
     path = os.fspath(path)
     with ExitStack() as stack:
         with blamed_on(path):
-            contents = _recognise(open_source(path, limits, stack), stack)
+            contents = _recognise(open_path(path, limits, stack), stack)
         kernels = [_blaming(kernel, path) for kernel in contents.kernels]
         yield ModelFile(path, contents.format, kernels)
 
 
-def _recognise(source: Source, stack: ExitStack) -> Contents:
+def _recognise(found: Source | Folder, stack: ExitStack) -> Contents:
+    if isinstance(found, Folder):
+        contents = model_bundle.recognise(found, stack)
+        if contents is None:
+            raise unrecognised_folder(found.names)
+        return contents
     for recognise in _FORMATS:
-        contents = recognise(source, stack)
+        contents = recognise(found, stack)
         if contents is not None:
             return contents
-    raise unrecognised(source)
+    raise unrecognised(found)
 
 
 def _blaming(kernel: Kernel, path: str) -> Kernel:

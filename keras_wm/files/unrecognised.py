@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from keras_wm.errors import UnsupportedFileError
 from keras_wm.files.source import Source
 
 _MAGIC = (
     (0, b"\x89HDF\r\n\x1a\n", "an HDF5 file without Keras weights"),
     (0, b"PK\x05\x06", "an empty zip archive"),
-    (0, b"PK\x03\x04", "a zip archive without model.weights.h5"),
+    (0, b"PK\x03\x04", "a zip archive without a Keras model's weights"),
     (0, b"\x89PNG\r\n\x1a\n", "a PNG image"),
     (0, b"\xff\xd8\xff", "a JPEG image"),
     (0, b"GIF8", "a GIF image"),
@@ -24,8 +26,38 @@ _MAGIC = (
     (0, b"\x80\x04", "a pickle; pickles are never read"),
     (0, b"\x80\x05", "a pickle; pickles are never read"),
     (0, b"version https://git-lfs", "a Git LFS pointer; fetch the file it stands for"),
-    (8, b'{"', "a safetensors file, which is not read yet"),
 )
+# What is in a folder, by the first of these names or endings that a name in it has.
+_IN_FOLDER = (
+    (
+        "saved_model.pb",
+        "a TensorFlow SavedModel, which only TensorFlow reads. If you made it, load it "
+        "there and save the model's weights as .weights.h5; if you did not, mind that "
+        "loading it can run its code",
+    ),
+    (".index", "a folder with a TensorFlow checkpoint, which only TensorFlow reads"),
+    ("_METADATA", "an Orbax checkpoint, which only Orbax reads"),
+    ("pytorch_model.bin", "a folder with PyTorch weights; pickles are never read"),
+    ("flax_model.msgpack", "a folder with Flax weights in MessagePack"),
+    ("adapter_model.safetensors", "a folder with an adapter; name a file in it"),
+)
+_MODEL_FILES = (".keras", ".h5", ".hdf5", ".safetensors", ".weights.json")
+
+
+def unrecognised_folder(names: Collection[str]) -> UnsupportedFileError:
+    """The error for a folder that is not one model."""
+    return UnsupportedFileError(f"not a Keras model: it is {_folder_looks(names)}.")
+
+
+def _folder_looks(names: Collection[str]) -> str:
+    if not names:
+        return "an empty folder"
+    for ending, description in _IN_FOLDER:
+        if any(name.endswith(ending) for name in names):
+            return description
+    if any(name.endswith(_MODEL_FILES) for name in names):
+        return "a folder with model files in it. Name one of them, or scan the folder"
+    return "a folder without model files"
 
 
 def unrecognised(source: Source) -> UnsupportedFileError:
@@ -43,7 +75,5 @@ def _looks(source: Source) -> str:
     if start.startswith((b"<!doctype", b"<html")):
         return "a web page; download the file itself"
     if start.startswith(b"{"):
-        if b'"weight_map"' in source.head or b'"total_size"' in source.head:
-            return "the index of a sharded model, which is not read yet"
         return "JSON text"
     return "of no kind that is known here"

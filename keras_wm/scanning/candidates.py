@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from keras_wm.errors import ModelFileError
-from keras_wm.files import file_system, files_of_models
+from keras_wm.files import is_model_folder, shards_of, weights_files
 from keras_wm.files.kernel import printable
+from keras_wm.files.places import remote_place
 
 Source = str | os.PathLike[str]
 # The paths of the files and of the folders in a folder.
@@ -27,19 +28,21 @@ class Candidate:
         named: Whether the user named it, not a folder or a pattern that it is in.
             Only then is it a failure that it turns out to be no model.
         problem: Why nothing can be read there, or an empty string.
+        parts: The files that are read with it, if it is a folder or an index.
     """
 
     path: str
     named: bool
     problem: str = ""
+    parts: tuple[str, ...] = ()
 
     def stamp(self) -> str:
         """What changes when a local file does; empty where that cannot be told."""
         try:
-            found = Path(self.path).stat()
+            found = [Path(path).stat() for path in (self.path, *self.parts)]
         except (OSError, ValueError):
             return ""
-        return f"{found.st_size}-{found.st_mtime_ns}"
+        return " ".join(f"{one.st_size}-{one.st_mtime_ns}" for one in found)
 
 
 def find_candidates(sources: Source | Iterable[Source]) -> list[Candidate]:
@@ -76,13 +79,13 @@ def _local(source: str) -> Iterator[Candidate]:
 
 def _remote(source: str) -> Iterator[Candidate]:
     try:
-        system, path = file_system(source)
+        place = remote_place(source)
         # A server of files says nothing about what else it has, and a question mark
         # in its URLs is no pattern.
         if source.startswith(("http://", "https://")):
             yield Candidate(source, named=True)
             return
-        yield from _in_file_system(source, system, path)
+        yield from _in_file_system(source, place.system, place.path)
     except ModelFileError as error:
         yield Candidate(source, named=True, problem=str(error))
 
@@ -135,17 +138,45 @@ def _within(top: str, entries: Callable[[str], Entries]) -> Iterator[Candidate]:
             problem = f"the folder cannot be listed: {reason}"
             yield Candidate(folder, named=True, problem=problem)
             continue
-        models = files_of_models(folder, files)
-        for model in models:
-            yield Candidate(model, named=False)
-        parts = {part for claimed in models.values() for part in claimed}
-        for path in sorted(set(files) - parts - set(models)):
-            yield Candidate(path, named=False)
+        yield from _models_in(folder, files)
         folders += sorted(inner, reverse=True)
 
 
 def _is_local_folder(path: str) -> bool:
     return Path(path).is_dir()
+
+
+def _models_in(folder: str, files: list[str]) -> Iterator[Candidate]:
+    """The files of a folder, those that make up one model together as one."""
+    by_name = {_name(path): path for path in sorted(files)}
+    claimed: set[str] = set()
+    if is_model_folder(by_name):
+        parts = [by_name[name] for name in weights_files(by_name)]
+        parts += [path for index in parts for path in _shards(index, by_name)]
+        claimed.update(parts)
+        yield Candidate(folder, named=False, parts=tuple(parts))
+    for path in by_name.values():
+        if path not in claimed and (shards := _shards(path, by_name)):
+            claimed.update(shards, [path])
+            yield Candidate(path, named=False, parts=tuple(shards))
+    for path in by_name.values():
+        if path not in claimed:
+            yield Candidate(path, named=False)
+
+
+def _shards(path: str, by_name: dict[str, str]) -> list[str]:
+    """The files beside an index that it lists; none where it is no index."""
+    if not path.endswith((".weights.json", ".index.json")):
+        return []
+    try:
+        names = shards_of(path)
+    except ModelFileError:  # Which the scan will find, too.
+        return []
+    return [by_name[name] for name in sorted(names) if name in by_name]
+
+
+def _name(path: str) -> str:
+    return path.replace(os.sep, "/").rpartition("/")[2]
 
 
 def _local_entries(folder: str) -> Entries:

@@ -132,6 +132,7 @@ def answerer(settings: Message) -> Answerer:
     )
 
     def answer(question: Message) -> tuple[Message, memoryview]:
-        return examiner.examine(Candidate(**question)).to_dict(), memoryview(b"")
+        candidate = Candidate(**{**question, "parts": tuple(question["parts"])})
+        return examiner.examine(candidate).to_dict(), memoryview(b"")
 
     return answer

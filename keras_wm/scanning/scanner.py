@@ -15,6 +15,8 @@ from keras_wm.scanning.record import Record, write_line
 from keras_wm.scanning.report import FileResult, ScanReport
 from keras_wm.verification import MARKED, check_alpha, check_key
 
+Examine = Callable[[Sequence[Candidate]], Iterator[FileResult]]
+
 
 def scan(
     sources: Source | Iterable[Source],
@@ -77,13 +79,14 @@ def scan(
             kept = Record(record, header(keys, layer, limits))
             file, known = stack.enter_context(kept.writing()), kept.results
         candidates = find_candidates(sources)
-        results = _results(candidates, known, keys, layer, limits, workers, client)
+        examine = _examiner(keys, layer, limits, workers, client)
+        results = _results(candidates, known, examine)
         for count, (result, is_new) in enumerate(results, 1):
             report.add(result)
             if file is not None and is_new:
                 write_line(file, result.to_dict())
             if on_result is not None:
-                on_result(result, count, len(candidates))
+                on_result(result, count, max(count, len(candidates)))
     return report
 
 
@@ -98,16 +101,47 @@ def header(
     }
 
 
-def _results(
-    candidates: Sequence[Candidate],
-    known: dict[str, FileResult],
+def _examiner(
     keys: Sequence[WatermarkKey],
     layer: str | None,
     limits: Limits,
     workers: int | None,
     client: Any,
+) -> Examine:
+    """What examines files: processes of this machine, or a cluster."""
+    if client is not None:
+        from keras_wm.scanning.cluster import examine_on_cluster
+
+        return lambda files: examine_on_cluster(files, keys, limits, layer, client)
+    from keras_wm.scanning.processes import examine_locally
+
+    most = workers or _cores()
+    return lambda files: examine_locally(
+        files, keys, limits, layer, min(most, len(files))
+    )
+
+
+def _results(
+    candidates: Sequence[Candidate], known: dict[str, FileResult], examine: Examine
 ) -> Iterator[tuple[FileResult, bool]]:
     """All results, each with whether it is new."""
+    paths = {candidate.path for candidate in candidates}
+    while candidates:
+        parts = {candidate.path: candidate.parts for candidate in candidates}
+        left: list[Candidate] = []
+        for result, is_new in _known_or_examined(candidates, known, examine):
+            yield result, is_new
+            if result.error:
+                # An index that cannot be read must not hide what it lists.
+                unread = [path for path in parts[result.file] if path not in paths]
+                left += [Candidate(path, named=False) for path in unread]
+                paths.update(unread)
+        candidates = left
+
+
+def _known_or_examined(
+    candidates: Sequence[Candidate], known: dict[str, FileResult], examine: Examine
+) -> Iterator[tuple[FileResult, bool]]:
     new = []
     for candidate in candidates:
         result = known.get(candidate.path)
@@ -115,16 +149,7 @@ def _results(
             yield result, False
         else:
             new.append(candidate)
-    if client is not None:
-        from keras_wm.scanning.cluster import examine_on_cluster
-
-        fresh = examine_on_cluster(new, keys, limits, layer, client)
-    else:
-        from keras_wm.scanning.processes import examine_locally
-
-        count = min(workers or _cores(), len(new))
-        fresh = examine_locally(new, keys, limits, layer, count)
-    for result in fresh:
+    for result in examine(new):
         yield result, True
 
 

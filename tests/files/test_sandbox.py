@@ -103,7 +103,7 @@ def test_a_file_that_asks_for_much_memory_costs_one_error(tmp_path):
     # As text 30 MB, as Python objects about 25 times as much.
     config = b"[" + b"[]," * 10_000_000 + b"[]]"
     path = write_archive(tmp_path / "a.keras", weights_bytes(name=None), config)
-    limits = Limits(config_bytes=10**8, memory_bytes=150_000_000)
+    limits = Limits(config_bytes=10**8, json_values=10**9, memory_bytes=150_000_000)
     with Sandbox(limits) as sandbox:
         assert refused(sandbox, path, r"more memory.*Limits\.memory_bytes")
 

@@ -85,7 +85,8 @@ def test_a_url_that_is_not_there_is_an_error(memory):
 
 def test_a_url_of_a_folder_is_not_supported(memory):
     memory.pipe("/models/a.weights.h5", weights_bytes())
-    assert fails("memory://models", "it is a folder", UnsupportedFileError)
+    match = "it is a folder with model files in it"
+    assert fails("memory://models", match, UnsupportedFileError)
 
 
 def test_a_url_of_a_pipe_is_refused_and_not_waited_for(tmp_path):

@@ -12,9 +12,6 @@ import pytest
 from keras_wm.errors import UnsupportedFileError
 from keras_wm.files import open_model_file
 
-SAFETENSORS = (2).to_bytes(8, "little") + b'{"a":{"dtype":"F32"}}'
-SHARDS = b'{"metadata": {"total_size": 1}, "weight_map": {}}'
-
 
 def told(path, match):
     with (
@@ -33,8 +30,6 @@ def told(path, match):
         (b"\x89PNG\r\n\x1a\n" + bytes(9), "a PNG image"),
         (pickle.dumps({"a": 1}), "a pickle"),
         (pickle.dumps({"a": 1}, protocol=2), "a pickle"),
-        (SAFETENSORS, "a safetensors file"),
-        (SHARDS, "the index of a sharded model"),
         (b'{"a": 1}', "JSON text"),
         (b"\n<!DOCTYPE html><html>", "a web page"),
         (b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer"),
@@ -60,10 +55,9 @@ def test_a_tar_archive_is_told(tmp_path):
 @pytest.mark.parametrize(
     ("member", "looks"),
     [
-        ("config.json", "a zip archive without model.weights.h5"),
+        ("config.json", "a zip archive without a Keras model's weights"),
         ("archive/data.pkl", "a PyTorch archive"),
         ("weights.npy", "an archive of NumPy arrays"),
-        ("model.weights.npz", "in NumPy's format"),
     ],
 )
 def test_a_zip_archive_is_told_by_its_members(tmp_path, member, looks):
@@ -81,11 +75,19 @@ def test_an_hdf5_file_of_something_else_is_told(tmp_path):
 @pytest.mark.parametrize(
     ("member", "looks"),
     [
-        ("saved_model.pb", "a TensorFlow SavedModel"),
-        ("config.json", "an unzipped Keras model or a KerasHub preset"),
-        ("a.txt", "a folder"),
+        ("saved_model.pb", "a TensorFlow SavedModel, .* save .* as .weights.h5"),
+        ("variables.index", "a folder with a TensorFlow checkpoint"),
+        ("_METADATA", "an Orbax checkpoint"),
+        ("pytorch_model.bin", "a folder with PyTorch weights"),
+        ("flax_model.msgpack", "a folder with Flax weights"),
+        ("a.keras", "a folder with model files in it. Name one .* or scan the folder"),
+        ("config.json", "a folder without model files"),
     ],
 )
 def test_a_folder_is_told_by_its_members(tmp_path, member, looks):
     (tmp_path / member).write_bytes(b"")
-    assert told(tmp_path, f"it is {looks}")
+    assert told(tmp_path, f"not a Keras model: it is {looks}")
+
+
+def test_an_empty_folder_is_told(tmp_path):
+    assert told(tmp_path, "it is an empty folder")

@@ -1,0 +1,51 @@
+"""JSON that may be hostile, read as plain data."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from keras_wm.errors import ModelFileError, UnsafeFileError
+from keras_wm.files.limits import Limits
+
+_SEPARATORS = (b",", b"[", b"{")
+
+
+def parse_json(text: bytes, limits: Limits) -> Any:
+    """Parses JSON.
+
+    Args:
+        text: The text, as UTF-8.
+        limits: What the text may ask of this machine.
+
+    Returns:
+        The parsed value.
+
+    Raises:
+        ModelFileError: If the text is no JSON, or is nested beyond reason.
+        UnsafeFileError: If it has too many values, or the same key twice in one
+            object.
+    """
+    # A value of three bytes, such as `{},`, takes twenty times as many in Python.
+    values = sum(map(text.count, _SEPARATORS))
+    if values > limits.json_values:
+        raise UnsafeFileError(
+            f"JSON of about {values:,} values, more than "
+            f"Limits.json_values={limits.json_values:,}."
+        )
+    try:
+        return json.loads(text.decode(), object_pairs_hook=_object)
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, ModelFileError):
+            raise
+        raise ModelFileError("it should be JSON, and is not.") from error
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        raise UnsafeFileError(
+            "its JSON has the same key twice, so that one reader may see another "
+            "file than the next: do not use it."
+        )
+    return members

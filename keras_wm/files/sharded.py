@@ -1,0 +1,88 @@
+"""A model that is spread over several files, read as one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any
+
+from keras_wm.errors import ModelFileError, UnsafeFileError
+from keras_wm.files.blame import blamed_on
+from keras_wm.files.contents import Contents
+from keras_wm.files.hdf5_file import MAGIC, no_config, open_hdf5
+from keras_wm.files.keras3 import kernels_of_keras3
+from keras_wm.files.kernel import Kernel, printable
+from keras_wm.files.limits import Limits
+from keras_wm.files.safetensors_file import kernels_of_safetensors
+from keras_wm.files.safetensors_header import has_header, read_header
+from keras_wm.files.shard import Shard
+from keras_wm.files.shard_index import names_in_index
+from keras_wm.files.source import Source
+from keras_wm.files.unrecognised import unrecognised
+
+
+def recognise(
+    source: Source, stack: ExitStack, config: Callable[[], Any] = no_config
+) -> Contents | None:
+    """The kernels of the files that an index names, if the file is an index.
+
+    See `hdf5_file.recognise` for the arguments.
+    """
+    names = names_in_index(source)
+    if names is None or source.beside is None:
+        return None
+    shards = {}
+    for name in names:
+        with blamed_on(name):
+            shards[name] = source.beside.open(name)
+            if not _is_hdf5(shards[name]) and not has_header(shards[name]):
+                raise unrecognised(shards[name])
+    if all(map(_is_hdf5, shards.values())):
+        kernels = _of_hdf5(shards, source.limits, stack, config)
+        return Contents("sharded Keras weights (.weights.json)", kernels)
+    if all(map(has_header, shards.values())):
+        return Contents("sharded safetensors", _of_safetensors(shards, source.limits))
+    raise ModelFileError("some of its shards are HDF5 files, and some safetensors.")
+
+
+def _is_hdf5(source: Source) -> bool:
+    return source.head.startswith(MAGIC)
+
+
+def _of_hdf5(
+    sources: dict[str, Source],
+    limits: Limits,
+    stack: ExitStack,
+    config: Callable[[], Any],
+) -> list[Kernel]:
+    shards = []
+    for name, source in sources.items():
+        with blamed_on(name):
+            file = open_hdf5(source.file, stack)
+        shards.append(Shard(file, source.size, limits, name))
+    return kernels_of_keras3(shards, limits, config) or []
+
+
+def _of_safetensors(sources: dict[str, Source], limits: Limits) -> list[Kernel]:
+    kernels: list[Kernel] = []
+    seen: set[str] = set()
+    for name, source in sources.items():
+        with blamed_on(name):
+            entries = read_header(source)
+            again = seen.intersection(entry.name for entry in entries)
+            if again:
+                raise UnsafeFileError(
+                    f"array '{printable(min(again))}' is in another shard, too."
+                )
+            seen.update(entry.name for entry in entries)
+            if len(seen) > limits.objects:
+                raise UnsafeFileError(
+                    f"the shards have more arrays together than "
+                    f"Limits.objects={limits.objects:,}."
+                )
+        kernels += [
+            replace(kernel, path=f"{name}/{kernel.path}")
+            for kernel in kernels_of_safetensors(source, entries)
+        ]
+    return kernels
