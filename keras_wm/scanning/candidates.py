@@ -25,8 +25,9 @@ class Candidate:
 
     Attributes:
         path: The path or URL of a file, or of a folder that is one model.
-        named: Whether the user named it, not a folder or a pattern that it is in.
-            Only then is it a failure that it turns out to be no model.
+        named: Whether the user named it, not a folder or a pattern that it is in, or
+            it is made of several files as only models are. Only then is it a failure
+            that it turns out to be no model.
         problem: Why nothing can be read there, or an empty string.
         parts: The files that are read with it, if it is a folder or an index.
     """
@@ -154,11 +155,11 @@ def _models_in(folder: str, files: list[str]) -> Iterator[Candidate]:
         parts = [by_name[name] for name in weights_files(by_name)]
         parts += [path for index in parts for path in _shards(index, by_name)]
         claimed.update(parts)
-        yield Candidate(folder, named=False, parts=tuple(parts))
+        yield Candidate(folder, named=True, parts=tuple(parts))
     for path in by_name.values():
         if path not in claimed and (shards := _shards(path, by_name)):
             claimed.update(shards, [path])
-            yield Candidate(path, named=False, parts=tuple(shards))
+            yield Candidate(path, named=True, parts=tuple(shards))
     for path in by_name.values():
         if path not in claimed:
             yield Candidate(path, named=False)

@@ -57,7 +57,8 @@ class FileResult:
             `"ModelFileError"`, `"UnsafeFileError"`, `"UnsupportedFileError"`,
             `"LayerNotFoundError"`.
         message: The error's message.
-        named: Whether the user named the file, not a folder that it is in.
+        named: Whether it is a failure that the file is no model: the user named it,
+            not a folder that it is in.
     """
 
     file: str

@@ -1,11 +1,14 @@
 """What files, folders, patterns and URLs stand for."""
 
+import json
 import os
 
 import fsspec
 import pytest
 
+from keras_wm import scan
 from keras_wm.scanning.candidates import find_candidates
+from tests.files.written import write_weights
 
 
 @pytest.fixture
@@ -116,3 +119,41 @@ def test_a_question_mark_in_a_web_address_is_no_pattern():
 def test_a_url_of_an_unknown_kind_is_a_problem():
     (candidate,) = find_candidates("nonsense://a")
     assert "Protocol not known" in candidate.problem
+
+
+@pytest.fixture
+def sharded(tmp_path):
+    """Two shards and their index, beside a file of another model."""
+    shards = ["m_00000.weights.h5", "m_00001.weights.h5"]
+    for name in (*shards, "other.weights.h5"):
+        write_weights(tmp_path / name)
+    index = {"metadata": {}, "weight_map": {"/layers/dense/vars": shards}}
+    (tmp_path / "m.weights.json").write_text(json.dumps(index))
+    return tmp_path
+
+
+def test_an_index_and_its_shards_are_one_candidate(sharded):
+    assert names(sharded, sharded) == ["m.weights.json", "other.weights.h5"]
+
+
+def test_a_folder_that_is_a_model_is_one_candidate_and_its_other_files(tmp_path):
+    folder = tmp_path / "preset"
+    folder.mkdir()
+    for name in ("model.weights.h5", "hidden.h5", "extra_00000.weights.h5"):
+        write_weights(folder / name)
+    for name in ("config.json", "metadata.json"):
+        (folder / name).write_text("{}")
+    found = names(tmp_path, tmp_path)
+    assert found[0] == "preset"
+    assert {"preset/hidden.h5", "preset/extra_00000.weights.h5"} <= set(found)
+    assert "preset/model.weights.h5" not in found
+
+
+def test_an_index_that_cannot_be_read_does_not_hide_what_it_lists(sharded, key, rng):
+    path = sharded / "m_00000.weights.h5"
+    write_weights(path, rng.normal(size=(40, 8)))
+    (sharded / "m_00001.weights.h5").write_bytes(b"damaged")
+    report = scan(sharded, key)
+    assert [one.file for one in report.unread] == [str(sharded / "m.weights.json")]
+    assert report.tests == 1
+    assert report.formats["Keras weights (.weights.h5)"] == 2
