@@ -82,7 +82,7 @@ def keygen(
 
 @app.command()
 def verify(
-    file: Annotated[str, typer.Argument(help="A .keras, .h5 or .weights.h5 file.")],
+    file: Annotated[str, typer.Argument(help="A model file, folder or URL.")],
     key: KeyOption,
     layer: Annotated[
         str | None, typer.Option(help="The layer to look in; all of them otherwise.")
@@ -105,7 +105,7 @@ def verify(
 
 @app.command()
 def inspect(
-    file: Annotated[str, typer.Argument(help="A .keras, .h5 or .weights.h5 file.")],
+    file: Annotated[str, typer.Argument(help="A model file, folder or URL.")],
     sandbox: SandboxOption = True,
     limit: LimitOption = None,
     as_json: JsonOption = False,

@@ -47,8 +47,9 @@ def inspect(
     """Lists the kernels of a model that could carry a mark.
 
     Args:
-        model: A path to a `.keras`, `.h5` or `.weights.h5` file, or a Keras
-            model. A file is not loaded as a model, and no array of it is read.
+        model: A path or URL of a model file or folder, of any kind that
+            `keras_wm.files.open_model_file` reads, or a Keras model. A file is not
+            loaded as a model, and no array of it is read.
         limits: What a file may ask of this machine. Defaults to `Limits()`.
         sandbox: Whether a file is read in a process of its own. Defaults to `False`.
 

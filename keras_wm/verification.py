@@ -19,7 +19,6 @@ from keras_wm.files import (
     Kernel,
     Limits,
     Sandbox,
-    open_model_file,
     select,
 )
 from keras_wm.key import WatermarkKey
@@ -204,8 +203,8 @@ def verify(
     nothing in it is executed or deserialized. Keras is not imported.
 
     Args:
-        model: A path to a `.keras`, `.h5` or `.weights.h5` file, or a Keras
-            model.
+        model: A path or URL of a model file or folder, of any kind that
+            `keras_wm.files.open_model_file` reads, or a Keras model.
         key: The `WatermarkKey` to look for.
         layer: The layer to look in. `None`, the default, tries every kernel that
             can hold the message and corrects the p-value for their number.
@@ -278,11 +277,12 @@ def open_kernels(
         with ExitStack() as stack:
             if sandbox is True:
                 sandbox = stack.enter_context(Sandbox(limits))
-            opened = (
-                sandbox.open_model_file(model)
-                if isinstance(sandbox, Sandbox)
-                else open_model_file(model, limits)
-            )
+            if sandbox:
+                opened = sandbox.open_model_file(model)
+            else:
+                from keras_wm.files import open_model_file
+
+                opened = open_model_file(model, limits)
             model_file = stack.enter_context(opened)
             yield model_file.path, model_file.kernels
     elif hasattr(model, "weights") and hasattr(model, "name"):

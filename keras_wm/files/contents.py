@@ -13,3 +13,19 @@ class Contents:
 
     format: str
     kernels: list[Kernel]
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """An open model file.
+
+    Attributes:
+        path: The path or URL it was opened by.
+        format: What kind of file it is, by its content.
+        kernels: Every array of floats with two axes or more that the model
+            computes with, in the file's order.
+    """
+
+    path: str
+    format: str
+    kernels: list[Kernel]

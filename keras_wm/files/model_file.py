@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from keras_wm.files import (
     sharded,
 )
 from keras_wm.files.blame import blamed_on
-from keras_wm.files.contents import Contents
+from keras_wm.files.contents import Contents, ModelFile
 from keras_wm.files.folder import Folder, open_path
 from keras_wm.files.kernel import Kernel
 from keras_wm.files.limits import DEFAULT_LIMITS, Limits
@@ -35,22 +35,6 @@ _FORMATS = (
     safetensors_file.recognise,
     sharded.recognise,
 )
-
-
-@dataclass(frozen=True)
-class ModelFile:
-    """An open model file.
-
-    Attributes:
-        path: The path or URL it was opened by.
-        format: What kind of file it is, by its content.
-        kernels: Every array of floats with two axes or more that the model
-            computes with, in the file's order.
-    """
-
-    path: str
-    format: str
-    kernels: list[Kernel]
 
 
 @contextmanager

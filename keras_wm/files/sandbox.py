@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from keras_wm import errors
 from keras_wm.child_process import Answer, ChildDiedError, ChildProcess, Message
 from keras_wm.errors import ModelFileError, UnsafeFileError
+from keras_wm.files.contents import ModelFile
 from keras_wm.files.kernel import Kernel, printable
 from keras_wm.files.limits import DEFAULT_LIMITS, Limits
-from keras_wm.files.model_file import ModelFile
 
 _ENVIRONMENT: dict[str, str | None] = {
     "KERAS_WM_PASSPHRASE": None,
