@@ -75,16 +75,18 @@ class Meter:
 
     def __init__(self, files: int) -> None:
         self._files = files
+        self._done = 0
         self.begin = 0.0
         self.early = self.late = 0.0
 
-    def on_result(self, _: Any, done: int, __: int) -> None:
+    def on_result(self, _: Any) -> None:
         """What the scan calls."""
-        if done == STARTED:
+        self._done += 1
+        if self._done == STARTED:
             self.begin = time.perf_counter()
-        if done == max(STARTED, self._files // 10):
+        if self._done == max(STARTED, self._files // 10):
             self.early = memory()
-        if done == self._files:
+        if self._done == self._files:
             self.late = memory()
 
 

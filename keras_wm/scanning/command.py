@@ -12,13 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 from rich.text import Text
 
@@ -57,14 +50,7 @@ def run_scan(
         raise ValueError("Expected files, folders, patterns or URLs. Received: none.")
     if options.as_json:
         _print_line(header(keys, options.layer, options.limits))
-    with _cluster(options.dask) as client, _progress() as progress:
-        task = progress.add_task("", total=None)
-
-        def on_result(result: FileResult, done: int, count: int) -> None:
-            progress.update(task, completed=done, total=count)
-            if options.as_json:
-                _print_line(result.to_dict())
-
+    with _cluster(options.dask) as client:
         report = scan(
             sources,
             keys,
@@ -73,7 +59,8 @@ def run_scan(
             workers=options.workers,
             client=client,
             record=options.record,
-            on_result=on_result,
+            on_result=_print_result if options.as_json else None,
+            progress=True,
         )
     if options.as_json:
         _print_line({"summary": report.to_dict()})
@@ -146,22 +133,13 @@ def _by_count(report: ScanReport) -> list[tuple[str, int]]:
     return sorted(report.formats.items(), key=lambda item: (-item[1], item[0]))
 
 
+def _print_result(result: FileResult) -> None:
+    _print_line(result.to_dict())
+
+
 def _print_line(values: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(values) + "\n")
     sys.stdout.flush()
-
-
-def _progress() -> Progress:
-    console = Console(stderr=True)
-    return Progress(
-        TextColumn("scanning"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing import Any
 from keras_wm.files import DEFAULT_LIMITS, Limits
 from keras_wm.key import WatermarkKey
 from keras_wm.scanning.candidates import Candidate, Source, find_candidates
+from keras_wm.scanning.progress import progress_bar
 from keras_wm.scanning.record import Record, write_line
 from keras_wm.scanning.report import FileResult, ScanReport
 from keras_wm.verification import MARKED, check_alpha, check_key
@@ -28,7 +29,8 @@ def scan(
     workers: int | None = None,
     client: Any = None,
     record: str | os.PathLike[str] | None = None,
-    on_result: Callable[[FileResult, int, int], None] | None = None,
+    on_result: Callable[[FileResult], None] | None = None,
+    progress: bool = False,
 ) -> ScanReport:
     """Looks for the marks of many keys in many model files.
 
@@ -50,8 +52,8 @@ def scan(
             `dask`.
         record: A file of JSON lines for the result of each file. If it exists, the
             scan goes on where that record stops; files that changed are read again.
-        on_result: Called with the result of each file, how many files are done, and
-            how many there are.
+        on_result: Called with the result of each file as it comes.
+        progress: Whether to show a bar on a terminal or in a notebook.
 
     Returns:
         A `ScanReport`.
@@ -81,12 +83,14 @@ def scan(
         candidates = find_candidates(sources)
         examine = _examiner(keys, layer, limits, workers, client)
         results = _results(candidates, known, examine)
+        show = stack.enter_context(progress_bar(progress))
         for count, (result, is_new) in enumerate(results, 1):
             report.add(result)
             if file is not None and is_new:
                 write_line(file, result.to_dict())
             if on_result is not None:
-                on_result(result, count, max(count, len(candidates)))
+                on_result(result)
+            show(count, max(count, len(candidates)))
     return report
 
 

@@ -149,13 +149,20 @@ def test_a_search_that_would_take_hours_is_refused(downloads):
 
 def test_results_are_handed_out_as_they_come(downloads):
     seen = []
-    keras_wm.scan(
-        downloads.marked,
-        downloads.key,
-        on_result=lambda result, done, count: seen.append((result.file, done, count)),
-    )
-    assert sorted(file for file, _, _ in seen) == sorted(downloads.marked)
-    assert [(done, count) for _, done, count in seen] == [(1, 2), (2, 2)]
+    keras_wm.scan(downloads.marked, downloads.key, on_result=seen.append)
+    assert sorted(result.file for result in seen) == sorted(downloads.marked)
+    assert all(result.keys[0].ber == 0 for result in seen)
+
+
+def test_a_bar_is_shown_on_a_terminal_and_nowhere_else(downloads, capsys, monkeypatch):
+    keras_wm.scan(downloads.marked, downloads.key, progress=True)
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    keras_wm.scan(downloads.marked, downloads.key, progress=True)
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "scanning" in shown.err
+    assert "2/2" in shown.err
 
 
 def test_an_interrupt_ends_the_scan_and_its_processes(downloads):
