@@ -245,8 +245,8 @@ def test_a_header_of_too_many_values_is_refused(tmp_path):
 def test_too_many_arrays_are_refused(tmp_path):
     empty = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
     path = write(tmp_path / "a", {"a": empty, "b": empty, "c": empty}, data=b"")
-    match = "3 arrays, more than Limits.objects=2"
-    assert refused(path, match, limits=Limits(objects=2))
+    match = "3 arrays, more than Limits.arrays=2"
+    assert refused(path, match, limits=Limits(arrays=2))
 
 
 def test_a_name_that_is_there_twice_is_refused(tmp_path):

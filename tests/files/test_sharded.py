@@ -247,4 +247,4 @@ def test_an_array_in_two_shards_that_are_safetensors_is_refused(hub):
 
 def test_too_many_arrays_in_all_shards_together_are_refused(hub):
     match = "model-1.safetensors: the shards have more arrays together"
-    assert refused(hub, match, limits=Limits(objects=1))
+    assert refused(hub, match, limits=Limits(arrays=1))
