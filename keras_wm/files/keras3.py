@@ -16,11 +16,11 @@ from keras_wm.files.config_names import names_from_config
 from keras_wm.files.float_array import FloatArray
 from keras_wm.files.kernel import Kernel
 from keras_wm.files.limits import Limits
+from keras_wm.files.object_paths import is_state, layer_name
 from keras_wm.files.shard import Shard, walk_shards
 from keras_wm.files.text_attribute import text_attribute
 
 _VARIABLES = "vars"
-_LISTS = ("layers", "_layer_checkpoint_dependencies")
 
 
 def kernels_of_keras3(
@@ -50,7 +50,7 @@ def kernels_of_keras3(
             continue
         owner, is_variable, variable = f"/{path}".partition(f"/{_VARIABLES}/")
         owner = owner.removeprefix("/")
-        if is_variable and not _is_state(owner):
+        if is_variable and not is_state(owner):
             array = shard.find(found, path)
             if array is not None:
                 variables.append((owner, variable, array))
@@ -60,31 +60,6 @@ def kernels_of_keras3(
         from_config = names_from_config(config(), names)
         names = {owner: name or from_config.get(owner) for owner, name in names.items()}
     return [
-        array.kernel(_layer_name(owner, names), variable)
+        array.kernel(layer_name(owner, names), variable)
         for owner, variable, array in variables
     ]
-
-
-def _is_state(owner: str) -> bool:
-    """Whether an object is an optimizer or a metric, of the model or within it."""
-    parts = owner.split("/")
-    attributes = (
-        part
-        for holder, part in zip(["", *parts], parts, strict=False)
-        if holder not in _LISTS
-    )
-    return any(
-        part in ("optimizer", "metrics") or part.endswith("_optimizer")
-        for part in attributes
-    )
-
-
-def _layer_name(owner: str, names: dict[str, str | None]) -> str:
-    """The names of the objects on the way to a variable.
-
-    Groups without `vars` are lists, such as `layers`, which users do not see.
-    """
-    parts = owner.split("/")
-    paths = ["/".join(parts[: depth + 1]) for depth in range(len(parts))]
-    named = [path for path in paths if path in names]
-    return "/".join(names[path] or path.rpartition("/")[2] for path in named)

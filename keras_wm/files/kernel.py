@@ -79,6 +79,8 @@ def select(kernels: Sequence[Kernel], layer: str, source: str) -> list[Kernel]:
 
 def printable(text: str, most: int = 200) -> str:
     """Text from a file, without what could steer a terminal."""
+    if text.isprintable():
+        return text[:most]
     return "".join(
         character
         if character.isprintable()

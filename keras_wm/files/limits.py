@@ -16,7 +16,7 @@ class Limits:
         array_bytes: Size of one array when it is read.
         inflation: Size of a compressed array, in bytes stored. Deflate cannot
             exceed 1032.
-        objects: Groups and arrays in a model's files.
+        objects: Groups and arrays in a model's HDF5 files.
         children: Members of one HDF5 group.
         depth: Groups within groups.
         chunks: Chunks of one array.
@@ -29,6 +29,8 @@ class Limits:
         config_bytes: Size of `config.json`, or of an index of shards.
         json_values: Values in such a file, or in the header of a safetensors file.
         header_bytes: Size of the header of a safetensors file.
+        arrays: Arrays in a model's safetensors files.
+        pickle_steps: Instructions in the pickles of weights in NumPy's format.
         shards: Files that the weights of one model are spread over.
         search_entries: Entries of the projection, bits times weights of a filter,
             that a search of all kernels for one key may take.
@@ -50,8 +52,10 @@ class Limits:
     archive_inflation: int = 200
     inflated_bytes: int = 8 * 1024**3
     config_bytes: int = 64 * 1024**2
-    json_values: int = 2 * 1024**2
+    json_values: int = 1024**2
     header_bytes: int = 32 * 1024**2
+    pickle_steps: int = 500_000
+    arrays: int = 50_000
     shards: int = 512
     search_entries: int = 2**31
     memory_bytes: int = 384 * 1024**2

@@ -29,8 +29,8 @@ from keras_wm.files.unrecognised import unrecognised, unrecognised_folder
 # A format is a module with a function that gives the contents of a file, or `None`
 # if the file is of another format.
 _FORMATS = (
-    keras_archive.recognise,
     npz_file.recognise,
+    keras_archive.recognise,
     hdf5_file.recognise,
     safetensors_file.recognise,
     sharded.recognise,

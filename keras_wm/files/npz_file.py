@@ -1,4 +1,8 @@
-"""An archive of NumPy arrays, which Keras writes with `weights_format="npz"`."""
+"""Weights in NumPy's format, which Keras writes with `weights_format="npz"`.
+
+Keras itself does not load that again, because each layer is an array of one
+pickled object. Here the pickles are read without doing what they say.
+"""
 
 from __future__ import annotations
 
@@ -6,26 +10,40 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
-from keras_wm.errors import UnsupportedFileError
 from keras_wm.files.archive import MAGIC, Archive
+from keras_wm.files.config_names import names_from_config
 from keras_wm.files.contents import Contents
 from keras_wm.files.hdf5_file import no_config
+from keras_wm.files.object_paths import is_state, layer_name
+from keras_wm.files.pickled_layer import arrays_of_layer
 from keras_wm.files.source import Source
 
-_ROOT = "__root__.npy"
+_ENDING = ".npy"
+_ROOT = f"__root__{_ENDING}"
 
 
 def recognise(
     source: Source, stack: ExitStack, config: Callable[[], Any] = no_config
 ) -> Contents | None:
-    """Refuses a file that is such an archive, and says what to do instead."""
+    """The kernels of a `.weights.npz` file, if it is one; see `hdf5_file.recognise`."""
     if not source.head.startswith(MAGIC):
         return None
-    names = Archive(source, stack).names
-    if _ROOT in names:
-        raise UnsupportedFileError(
-            "Keras weights in NumPy's format, which are pickles. Pickles are never "
-            "read, and Keras itself does not load them. Save the model again with "
-            "weights_format='h5'."
-        )
-    return None
+    members = Archive(source, stack)
+    if _ROOT not in members.names:
+        return None
+    members.vet()
+    steps = iter(range(source.limits.pickle_steps))
+    owners = {
+        "" if member == _ROOT else member.removesuffix(_ENDING): member
+        for member in members.names
+    }
+    names = dict.fromkeys(owners) | names_from_config(config(), owners)
+    kernels = [
+        array.kernel(layer_name(owner, names), variable)
+        for owner, member in owners.items()
+        if not is_state(owner)
+        for variable, array in arrays_of_layer(
+            members.open(member), member, steps
+        ).items()
+    ]
+    return Contents("Keras weights (.weights.npz)", kernels)

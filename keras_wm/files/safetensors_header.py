@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 from keras_wm.errors import ModelFileError, UnsafeFileError, UnsupportedFileError
 from keras_wm.files.json_text import parse_json
 from keras_wm.files.kernel import printable
+from keras_wm.files.plain_array import PlainArray
 from keras_wm.files.source import Source
 
 LENGTH_BYTES = 8
@@ -41,25 +41,6 @@ _BITS = {
 }
 
 
-@dataclass(frozen=True)
-class Entry:
-    """An array of the file.
-
-    Attributes:
-        name: Its name.
-        dtype: Its type, as the format calls it.
-        shape: Its shape.
-        start: Where its bytes start in the file.
-        size: How many bytes it has.
-    """
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    start: int
-    size: int
-
-
 def has_header(source: Source) -> bool:
     """Whether a file starts like a safetensors file."""
     # No header is so long that it needs the upper half of its length.
@@ -67,15 +48,14 @@ def has_header(source: Source) -> bool:
     return starts_object and source.head[4:LENGTH_BYTES] == bytes(4)
 
 
-def read_header(source: Source) -> list[Entry]:
+def read_header(source: Source) -> list[PlainArray]:
     """The arrays of a safetensors file, in the order of their bytes.
 
     Args:
         source: The open file.
 
     Returns:
-        The entries of the header. Together they cover the rest of the file, each
-        byte once.
+        The arrays. Together they cover the rest of the file, each byte once.
 
     Raises:
         ModelFileError: If the header is damaged.
@@ -97,18 +77,19 @@ def read_header(source: Source) -> list[Entry]:
         )
     header = parse_json(source.file.read(length), limits)
     _vet_metadata(header.pop(_METADATA, {}))
-    if len(header) > limits.objects:
+    if len(header) > limits.arrays:
         raise UnsafeFileError(
-            f"it has {len(header):,} arrays, more than "
-            f"Limits.objects={limits.objects:,}."
+            f"it has {len(header):,} arrays, more than Limits.arrays={limits.arrays:,}."
         )
-    entries = [_entry(name, fields, data_start) for name, fields in header.items()]
-    entries.sort(key=lambda entry: (entry.start, entry.size))
-    _vet_cover(entries, data_start, source.size)
-    return entries
+    arrays = [
+        _array(source, name, fields, data_start) for name, fields in header.items()
+    ]
+    arrays.sort(key=lambda array: (array.start, array.size))
+    _vet_cover(arrays, data_start, source.size)
+    return arrays
 
 
-def _entry(name: str, fields: Any, data_start: int) -> Entry:
+def _array(source: Source, name: str, fields: Any, data_start: int) -> PlainArray:
     if not isinstance(fields, dict) or fields.keys() != _KEYS:
         raise _broken(name, "has other fields than dtype, shape and data_offsets")
     dtype, shape, offsets = fields["dtype"], fields["shape"], fields["data_offsets"]
@@ -124,7 +105,8 @@ def _entry(name: str, fields: Any, data_start: int) -> Entry:
     size = offsets[1] - offsets[0]
     if _bits(shape, _BITS[dtype]) != 8 * size:
         raise _broken(name, f"has {size:,} bytes, which do not fit its shape and type")
-    return Entry(name, dtype, tuple(shape), data_start + offsets[0], size)
+    start = data_start + offsets[0]
+    return PlainArray(source, name, dtype, tuple(shape), start, size)
 
 
 def _bits(shape: Iterable[int], bits: int) -> int:
@@ -155,13 +137,13 @@ def _vet_metadata(metadata: Any) -> None:
         )
 
 
-def _vet_cover(entries: Iterable[Entry], start: int, end: int) -> None:
+def _vet_cover(arrays: Iterable[PlainArray], start: int, end: int) -> None:
     """Refuses holes between arrays, arrays in one another, and bytes of none."""
-    for entry in entries:
-        if entry.start != start:
-            what = "overlaps with another" if entry.start < start else "follows a hole"
-            raise _broken(entry.name, what)
-        start += entry.size
+    for array in arrays:
+        if array.start != start:
+            what = "overlaps with another" if array.start < start else "follows a hole"
+            raise _broken(array.path, what)
+        start += array.size
     if start > end:
         raise ModelFileError(
             f"its arrays should end at byte {start:,}; the file ends at {end:,}. "

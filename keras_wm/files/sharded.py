@@ -69,20 +69,20 @@ def _of_safetensors(sources: dict[str, Source], limits: Limits) -> list[Kernel]:
     seen: set[str] = set()
     for name, source in sources.items():
         with blamed_on(name):
-            entries = read_header(source)
-            again = seen.intersection(entry.name for entry in entries)
+            arrays = read_header(source)
+            again = seen.intersection(array.path for array in arrays)
             if again:
                 raise UnsafeFileError(
                     f"array '{printable(min(again))}' is in another shard, too."
                 )
-            seen.update(entry.name for entry in entries)
-            if len(seen) > limits.objects:
+            seen.update(array.path for array in arrays)
+            if len(seen) > limits.arrays:
                 raise UnsafeFileError(
                     f"the shards have more arrays together than "
-                    f"Limits.objects={limits.objects:,}."
+                    f"Limits.arrays={limits.arrays:,}."
                 )
         kernels += [
             replace(kernel, path=f"{name}/{kernel.path}")
-            for kernel in kernels_of_safetensors(source, entries)
+            for kernel in kernels_of_safetensors(arrays)
         ]
     return kernels
