@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import BinaryIO
 
-import h5py
-
+from keras_wm.files.bounded_hdf5 import BoundedFile
 from keras_wm.files.contents import Contents
 from keras_wm.files.keras3 import kernels_of_keras3
 from keras_wm.files.legacy import WHOLE_MODEL, is_legacy, kernels_of_legacy
@@ -21,18 +19,13 @@ def recognise(source: Source, stack: ExitStack) -> Contents | None:
     # HDF5 would also look for its magic further back.
     if not source.head.startswith(MAGIC):
         return None
-    file = open_hdf5(source.file, stack)
+    file = stack.enter_context(BoundedFile(source))
     if is_legacy(file, source.limits):
         what = "" if has_child(file, WHOLE_MODEL) else " weights"
         kernels = kernels_of_legacy(file, source.size, source.limits)
         return Contents(f"legacy HDF5{what} (.h5)", kernels)
     weights = kernels_of_keras3(file, source.size, source.limits, config=_no_config)
     return None if weights is None else Contents("Keras weights (.weights.h5)", weights)
-
-
-def open_hdf5(file: BinaryIO, stack: ExitStack) -> h5py.File:
-    """Opens an HDF5 file that is open as a file, until the stack is left."""
-    return stack.enter_context(h5py.File(file, "r"))
 
 
 def _no_config() -> None:

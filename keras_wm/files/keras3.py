@@ -12,6 +12,7 @@ from typing import Any
 
 import h5py
 
+from keras_wm.files.bounded_hdf5 import BoundedFile
 from keras_wm.files.config_names import names_from_config
 from keras_wm.files.float_array import FloatArray, FloatArrays
 from keras_wm.files.kernel import Kernel
@@ -24,7 +25,7 @@ _LISTS = ("layers", "_layer_checkpoint_dependencies")
 
 
 def kernels_of_keras3(
-    file: h5py.File, size: int, limits: Limits, config: Callable[[], Any]
+    file: BoundedFile, size: int, limits: Limits, config: Callable[[], Any]
 ) -> list[Kernel] | None:
     """The kernels of a weights file.
 
@@ -41,7 +42,7 @@ def kernels_of_keras3(
     names: dict[str, str | None] = {}
     arrays = FloatArrays(size, limits)
     variables: list[tuple[str, str, FloatArray]] = []
-    for path, found in walk(file, limits):
+    for path, found in walk(file, limits, passed_over=_is_state):
         holder, _, last = path.rpartition("/")
         if isinstance(found, h5py.Group):
             if last == _VARIABLES:
@@ -49,7 +50,7 @@ def kernels_of_keras3(
             continue
         owner, is_variable, variable = f"/{path}".partition(f"/{_VARIABLES}/")
         owner = owner.removeprefix("/")
-        if is_variable and not _is_state(owner):
+        if is_variable:
             array = arrays.find(found, path)
             if array is not None:
                 variables.append((owner, variable, array))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 from keras_wm.errors import UnsupportedFileError
 from keras_wm.files import archive
+from keras_wm.files.bounded_hdf5 import BoundedFile
 from keras_wm.files.contents import Contents
-from keras_wm.files.hdf5_file import open_hdf5
 from keras_wm.files.keras3 import kernels_of_keras3
 from keras_wm.files.source import Source
 
@@ -31,7 +32,8 @@ def recognise(source: Source, stack: ExitStack) -> Contents | None:
     def config() -> Any:
         return _config(members, source.limits.config_bytes)
 
-    file = open_hdf5(weights, stack)
+    source = replace(source, file=weights, size=size)
+    file = stack.enter_context(BoundedFile(source))
     kernels = kernels_of_keras3(file, size, source.limits, config)
     return Contents("Keras archive (.keras)", kernels or [])
 
