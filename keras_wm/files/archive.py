@@ -39,8 +39,9 @@ class Archive:
         self._source = source
         self._stack = stack
         budget = source.limits.archive_directory_bytes
-        window = cast(BinaryIO, Window(source.file, 0, source.size, budget))
-        with ZipFile(window) as directory:
+        beyond = "its table of contents is too large."
+        window = Window(source.file, 0, source.size, budget, beyond)
+        with ZipFile(cast(BinaryIO, window)) as directory:
             self._entries = directory.infolist()
             self._end = directory.start_dir
         self._members: dict[str, tuple[ZipInfo, int]] = {}

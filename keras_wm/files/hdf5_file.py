@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any, BinaryIO
+from typing import Any
 
-import h5py
-
+from keras_wm.files.bounded_hdf5 import BoundedFile
 from keras_wm.files.contents import Contents
 from keras_wm.files.keras3 import kernels_of_keras3
 from keras_wm.files.legacy import WHOLE_MODEL, is_legacy, kernels_of_legacy
@@ -38,7 +37,7 @@ def recognise(
     # HDF5 would also look for its magic further back.
     if not source.head.startswith(MAGIC):
         return None
-    file = open_hdf5(source.file, stack)
+    file = stack.enter_context(BoundedFile(source))
     if is_legacy(file, source.limits):
         what = "" if has_child(file, WHOLE_MODEL) else " weights"
         kernels = kernels_of_legacy(file, source.size, source.limits)
@@ -46,8 +45,3 @@ def recognise(
     shard = Shard(file, source.size, source.limits)
     weights = kernels_of_keras3([shard], source.limits, config)
     return None if weights is None else Contents("Keras weights (.weights.h5)", weights)
-
-
-def open_hdf5(file: BinaryIO, stack: ExitStack) -> h5py.File:
-    """Opens an HDF5 file that is open as a file, until the stack is left."""
-    return stack.enter_context(h5py.File(file, "r"))

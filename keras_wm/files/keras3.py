@@ -39,7 +39,7 @@ def kernels_of_keras3(
     """
     names: dict[str, str | None] = {}
     variables: list[tuple[str, str, FloatArray]] = []
-    for shard, path, found in walk_shards(shards, limits):
+    for shard, path, found in walk_shards(shards, limits, passed_over=is_state):
         holder, _, last = path.rpartition("/")
         if isinstance(found, h5py.Group):
             if last == _VARIABLES:
@@ -50,7 +50,7 @@ def kernels_of_keras3(
             continue
         owner, is_variable, variable = f"/{path}".partition(f"/{_VARIABLES}/")
         owner = owner.removeprefix("/")
-        if is_variable and not is_state(owner):
+        if is_variable:
             array = shard.find(found, path)
             if array is not None:
                 variables.append((owner, variable, array))

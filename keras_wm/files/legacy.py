@@ -12,6 +12,7 @@ import re
 
 import h5py
 
+from keras_wm.files.bounded_hdf5 import BoundedFile
 from keras_wm.files.float_array import FloatArrays
 from keras_wm.files.kernel import Kernel
 from keras_wm.files.limits import Limits
@@ -23,11 +24,11 @@ WHOLE_MODEL = "model_weights"
 def is_legacy(file: h5py.File, limits: Limits) -> bool:
     """Whether an HDF5 file has weights in this layout."""
     if has_child(file, WHOLE_MODEL):
-        file = open_child(file, WHOLE_MODEL, WHOLE_MODEL, limits)
+        file = open_child(file, WHOLE_MODEL, limits)
     return _lists_layers(file)
 
 
-def kernels_of_legacy(file: h5py.File, size: int, limits: Limits) -> list[Kernel]:
+def kernels_of_legacy(file: BoundedFile, size: int, limits: Limits) -> list[Kernel]:
     """The kernels of a legacy HDF5 file.
 
     Args:
@@ -41,13 +42,17 @@ def kernels_of_legacy(file: h5py.File, size: int, limits: Limits) -> list[Kernel
     top = f"{WHOLE_MODEL}/" if has_child(file, WHOLE_MODEL) else ""
     arrays = FloatArrays(size, limits)
     kernels = []
-    for path, found in walk(file, limits):
+    for path, found in walk(file, limits, passed_over=_is_state):
         if isinstance(found, h5py.Group) or not path.startswith(top):
             continue
         array = arrays.find(found, path)
         if array is not None:
             kernels.append(array.kernel(*_layer_and_variable(path.removeprefix(top))))
     return kernels
+
+
+def _is_state(path: str) -> bool:
+    return path == "optimizer_weights"
 
 
 def _lists_layers(group: h5py.Group) -> bool:

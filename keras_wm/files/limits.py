@@ -21,6 +21,7 @@ class Limits:
         depth: Groups within groups.
         chunks: Chunks of one array.
         name_chars: Length of a name.
+        listing_bytes: Bytes of an HDF5 file that are read before any array is.
         archive_members: Members of a `.keras` archive.
         archive_directory_bytes: Size of the archive's table of contents.
         archive_inflation: Size of a compressed archive member, in bytes stored.
@@ -47,6 +48,7 @@ class Limits:
     depth: int = 64
     chunks: int = 1024**2
     name_chars: int = 1024
+    listing_bytes: int = 128 * 1024**2
     archive_members: int = 10_000
     archive_directory_bytes: int = 4 * 1024**2
     archive_inflation: int = 200

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import h5py
 
 from keras_wm.errors import UnsafeFileError
 from keras_wm.files.blame import blamed_on
+from keras_wm.files.bounded_hdf5 import BoundedFile
 from keras_wm.files.float_array import FloatArray, FloatArrays
 from keras_wm.files.kernel import printable
 from keras_wm.files.limits import Limits
@@ -26,7 +27,7 @@ class Shard:
     """
 
     def __init__(
-        self, file: h5py.File, size: int, limits: Limits, name: str = ""
+        self, file: BoundedFile, size: int, limits: Limits, name: str = ""
     ) -> None:
         self.file = file
         self._arrays = FloatArrays(size, limits)
@@ -43,13 +44,14 @@ class Shard:
 
 
 def walk_shards(
-    shards: Sequence[Shard], limits: Limits
+    shards: Sequence[Shard], limits: Limits, passed_over: Callable[[str], bool]
 ) -> Iterator[tuple[Shard, str, h5py.Group | h5py.Dataset]]:
-    """Every group and dataset of all shards; see `walk`.
+    """The groups and datasets of all shards; see `walk`.
 
     Args:
         shards: The shards.
         limits: What they may ask of this machine together.
+        passed_over: Whether what is in the group of a path is not wanted.
 
     Yields:
         The shard, the path of an object in it, and the object. A group may be in
@@ -63,7 +65,7 @@ def walk_shards(
     seen: set[str] = set()
     for shard in shards:
         with shard.blamed():
-            for path, found in walk(shard.file, limits):
+            for path, found in walk(shard.file, limits, passed_over):
                 objects += 1
                 if objects > limits.objects:
                     raise UnsafeFileError(

@@ -9,8 +9,9 @@ from typing import Any
 
 from keras_wm.errors import ModelFileError, UnsafeFileError
 from keras_wm.files.blame import blamed_on
+from keras_wm.files.bounded_hdf5 import BoundedFile
 from keras_wm.files.contents import Contents
-from keras_wm.files.hdf5_file import MAGIC, no_config, open_hdf5
+from keras_wm.files.hdf5_file import MAGIC, no_config
 from keras_wm.files.keras3 import kernels_of_keras3
 from keras_wm.files.kernel import Kernel, printable
 from keras_wm.files.limits import Limits
@@ -59,7 +60,7 @@ def _of_hdf5(
     shards = []
     for name, source in sources.items():
         with blamed_on(name):
-            file = open_hdf5(source.file, stack)
+            file = stack.enter_context(BoundedFile(source))
         shards.append(Shard(file, source.size, limits, name))
     return kernels_of_keras3(shards, limits, config) or []
 

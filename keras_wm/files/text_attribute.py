@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import h5py
+import numpy as np
 
 from keras_wm.errors import UnsafeFileError
 from keras_wm.files.kernel import printable
@@ -36,10 +37,18 @@ def text_attribute(
     if stored.get_class() != h5py.h5t.STRING:
         return None
     fixed_bytes = 0 if stored.is_variable_str() else stored.get_size()
-    text = "" if fixed_bytes > limits.name_chars else holder.attrs[name]
+    text = "" if fixed_bytes > limits.name_chars else _read(attribute)
     if max(fixed_bytes, len(text)) > limits.name_chars:
         raise UnsafeFileError(
             f"the attribute {name!r} of '{printable(holder.name)}' is longer than "
             f"Limits.name_chars={limits.name_chars:,}."
         )
-    return text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text)
+    return text.decode("utf-8", "replace") if isinstance(text, bytes) else text
+
+
+def _read(attribute: h5py.h5a.AttrID) -> bytes | str:
+    # `holder.attrs[name]` takes ten times as long.
+    text = np.empty((), attribute.dtype)
+    attribute.read(text)
+    value: bytes | str = text.item()
+    return value

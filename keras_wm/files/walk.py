@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import h5py
 
 from keras_wm.errors import UnsafeFileError
+from keras_wm.files.bounded_hdf5 import BoundedFile
 from keras_wm.files.kernel import printable
 from keras_wm.files.limits import Limits
 
@@ -21,13 +22,14 @@ _FILTERS = {
 
 
 def walk(
-    file: h5py.File, limits: Limits
+    file: BoundedFile, limits: Limits, passed_over: Callable[[str], bool]
 ) -> Iterator[tuple[str, h5py.Group | h5py.Dataset]]:
-    """Every group and dataset of a file, in the file's order.
+    """The groups and datasets of a file, by name.
 
     Args:
-        file: The open file.
+        file: The open file, whose listing ends with the walk.
         limits: What the file may ask of this machine.
+        passed_over: Whether what is in the group of a path is not wanted.
 
     Yields:
         The path of an object, without a leading slash, and the object. Its
@@ -37,51 +39,77 @@ def walk(
         UnsafeFileError: If any object is linked or stored in a way that leads
             out of the file, or if there are too many.
     """
-    yield from _Walk(limits, file).within(file, "", 0)
+    yield from _Walk(limits, file, passed_over).within(file.id, "", 0)
+    file.listed()
 
 
 class _Walk:
-    def __init__(self, limits: Limits, file: h5py.File) -> None:
+    # At h5py's lower level: its `group[name]` takes several times as long.
+    def __init__(
+        self, limits: Limits, file: BoundedFile, passed_over: Callable[[str], bool]
+    ) -> None:
         self._limits = limits
-        self._seen = {_address(file)}
+        self._passed_over = passed_over
+        self._links = 0
+        self._seen = {_address(file.id)}
 
     def within(
-        self, group: h5py.Group, path: str, depth: int
+        self, group: h5py.h5g.GroupID, path: str, depth: int
     ) -> Iterator[tuple[str, h5py.Group | h5py.Dataset]]:
-        self._check_counts(group, path, depth)
-        for name in group:
-            where = f"{path}/{name}" if path else str(name)
-            child = open_child(group, name, where, self._limits)
-            # A hard link may lead back to a group above, or twice to each below.
-            if isinstance(child, h5py.Datatype) or _address(child) in self._seen:
-                continue
-            self._seen.add(_address(child))
-            if isinstance(child, h5py.Dataset):
-                _vet_storage(child, where)
-            yield where, child
-            if isinstance(child, h5py.Group):
-                yield from self.within(child, where, depth + 1)
-
-    def _check_counts(self, group: h5py.Group, path: str, depth: int) -> None:
-        limits = self._limits
-        if depth > limits.depth:
+        if depth > self._limits.depth:
             raise UnsafeFileError(
                 f"the group '{printable(path)}' is nested deeper than "
-                f"Limits.depth={limits.depth}."
+                f"Limits.depth={self._limits.depth}."
             )
-        if len(group) > limits.children:
+        for name in self._names(group, path):
+            where = _joined(path, name)
+            child = _open(group, name, where, self._limits)
+            # A hard link may lead back to a group above, or twice to each below.
+            address = _address(child)
+            if isinstance(child, h5py.h5t.TypeID) or address in self._seen:
+                continue
+            self._seen.add(address)
+            if isinstance(child, h5py.h5g.GroupID):
+                yield where, h5py.Group(child)
+                if not self._passed_over(where):
+                    yield from self.within(child, where, depth + 1)
+            else:
+                _vet_storage(child, where)
+                yield where, h5py.Dataset(child, readonly=True)
+
+    def _names(self, group: h5py.h5g.GroupID, path: str) -> list[bytes]:
+        """The names in a group, if they are not too many."""
+        limits = self._limits
+        most = min(limits.children, limits.objects - self._links)
+        names: list[bytes] = []
+
+        def add(name: bytes) -> bool:
+            names.append(name)
+            # A file may give one name of any length to all members of a group.
+            return len(names) > most or len(name) > limits.name_chars
+
+        group.links.iterate(add)
+        # Links count, not objects: many links to one object take as much time.
+        self._links += len(names)
+        if len(names) > limits.children:
             raise UnsafeFileError(
-                f"the group '{printable(path)}' has {len(group):,} members, more than "
+                f"the group '{printable(path)}' has more members than "
                 f"Limits.children={limits.children:,}."
             )
-        if len(self._seen) > limits.objects:
+        if self._links > limits.objects:
             raise UnsafeFileError(
                 f"the file has more objects than Limits.objects={limits.objects:,}."
             )
+        return names
 
 
-def _address(found: h5py.Group | h5py.Dataset) -> int:
-    return int(h5py.h5o.get_info(found.id).addr)
+def _address(found: h5py.h5g.GroupID | h5py.h5d.DatasetID | h5py.h5t.TypeID) -> int:
+    return int(h5py.h5o.get_info(found).addr)
+
+
+def _joined(path: str, name: bytes) -> str:
+    shown = name.decode("utf-8", "surrogateescape")
+    return f"{path}/{shown}" if path else shown
 
 
 def has_child(group: h5py.Group, name: str) -> bool:
@@ -90,45 +118,57 @@ def has_child(group: h5py.Group, name: str) -> bool:
     return bool(group.id.links.exists(name.encode()))
 
 
-def open_child(
-    group: h5py.Group, name: str | bytes, path: str, limits: Limits
-) -> h5py.Group | h5py.Dataset | h5py.Datatype:
+def open_child(group: h5py.Group, name: str, limits: Limits) -> h5py.Group:
+    """Opens a group in a group, if it is in the group itself.
+
+    Args:
+        group: The group.
+        name: The name of the group in it, one component of a path.
+        limits: What the file may ask of this machine.
+
+    Returns:
+        The group in the group.
+
+    Raises:
+        UnsafeFileError: If it is a link, or no group.
+    """
+    child = _open(group.id, name.encode(), name, limits)
+    if not isinstance(child, h5py.h5g.GroupID):
+        raise _hostile(name, "is no group")
+    return h5py.Group(child)
+
+
+def _open(
+    group: h5py.h5g.GroupID, name: bytes, path: str, limits: Limits
+) -> h5py.h5g.GroupID | h5py.h5d.DatasetID | h5py.h5t.TypeID:
     """Opens a member of a group, if it is in the group itself.
 
     Asking for a longer path at once would not do: HDF5 follows the links on the way
     and tells about the last one only.
-
-    Args:
-        group: The group.
-        name: The member's name, one component of a path.
-        path: The path so far, for the error message.
-        limits: What the file may ask of this machine.
-
-    Returns:
-        The member.
-
-    Raises:
-        UnsafeFileError: If it is a link, or its name is no name.
     """
-    # h5py gives a name that it cannot decode as bytes.
     if (
-        not isinstance(name, str)
-        or "/" in name
-        or name in ("", ".", "..")
-        or len(name) > limits.name_chars
+        b"/" in name
+        or name in (b"", b".", b"..")
+        or not _is_text(name)
+        or len(path) > limits.name_chars
     ):
-        raise UnsafeFileError(
-            f"the HDF5 name '{printable(path)}' is not one that Keras writes: "
-            "do not use this file."
-        )
-    link = group.id.links.get_info(name.encode("utf-8", "surrogateescape")).type
+        raise _nameless(path)
+    link = group.links.get_info(name).type
     if link != h5py.h5l.TYPE_HARD:
         raise _hostile(path, f"is {_LINKS.get(link, 'a user-defined link')}")
-    return group[name]
+    return h5py.h5o.open(group, name)
 
 
-def _vet_storage(dataset: h5py.Dataset, path: str) -> None:
-    plan = dataset.id.get_create_plist()
+def _is_text(name: bytes) -> bool:
+    try:
+        name.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _vet_storage(dataset: h5py.h5d.DatasetID, path: str) -> None:
+    plan = dataset.get_create_plist()
     # h5py reads external storage silently, from any file that this process may
     # read. Even the shape of a virtual dataset may come from another file.
     if plan.get_external_count():
@@ -142,6 +182,13 @@ def _vet_storage(dataset: h5py.Dataset, path: str) -> None:
             f"{min(filters - _FILTERS)}, which could load native code. "
             "Repack the file without it: h5repack -f GZIP=1."
         )
+
+
+def _nameless(path: str) -> UnsafeFileError:
+    return UnsafeFileError(
+        f"the HDF5 name '{printable(path)}' is not one that Keras writes: "
+        "do not use this file."
+    )
 
 
 def _hostile(path: str, does: str) -> UnsafeFileError:

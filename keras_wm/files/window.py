@@ -20,17 +20,24 @@ class Window(io.RawIOBase):
         start: Where the window starts.
         size: Number of bytes in the window.
         budget: Number of bytes that may be read through the window in all, or
-            `None` for any number.
+            `None` for any number. It may be set again.
+        beyond: The error when there is nothing left of the budget.
     """
 
     def __init__(
-        self, file: BinaryIO, start: int, size: int, budget: int | None = None
+        self,
+        file: BinaryIO,
+        start: int,
+        size: int,
+        budget: int | None = None,
+        beyond: str = "",
     ) -> None:
         super().__init__()
         self._file = file
         self._start = start
         self._size = size
-        self._budget = budget
+        self.budget = budget
+        self._beyond = beyond
         self._position = 0
 
     def readable(self) -> bool:
@@ -52,12 +59,13 @@ class Window(io.RawIOBase):
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         wanted = max(0, min(len(buffer), self._size - self._position))
-        if self._budget is not None:
-            self._budget -= wanted
-            if self._budget < 0:
-                raise UnsafeFileError("its table of contents is too large.")
+        if self.budget is not None:
+            self.budget -= wanted
+            if self.budget < 0:
+                raise UnsafeFileError(self._beyond)
         self._file.seek(self._start + self._position)
         data = self._file.read(wanted)
-        buffer[: len(data)] = data
-        self._position += len(data)
-        return len(data)
+        count = len(data)
+        buffer[:count] = data
+        self._position += count
+        return count

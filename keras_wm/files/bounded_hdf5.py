@@ -1,0 +1,47 @@
+"""An HDF5 file that may be hostile, opened so that HDF5 itself stays within bounds."""
+
+from __future__ import annotations
+
+from typing import BinaryIO, cast
+
+import h5py
+
+from keras_wm.files.source import Source
+from keras_wm.files.window import Window
+
+_CACHE_BYTES = 1024**2
+
+
+class BoundedFile(h5py.File):
+    """An HDF5 file of which a limited number of bytes is read while it is listed.
+
+    One attribute, one list of names or one header may be as large as the file, and
+    HDF5 reads it as a whole, or the same one again for every object.
+
+    Args:
+        source: The open file.
+    """
+
+    def __init__(self, source: Source) -> None:
+        budget = source.limits.listing_bytes
+        self._window = Window(
+            source.file,
+            0,
+            source.size,
+            budget,
+            f"to list it, more than Limits.listing_bytes={budget:,} bytes are read.",
+        )
+        super().__init__(cast(BinaryIO, self._window), "r")
+        self._shrink_cache()
+
+    def listed(self) -> None:
+        """Ends the listing: from now on, any number of bytes may be read."""
+        self._window.budget = None
+
+    def _shrink_cache(self) -> None:
+        # HDF5 keeps what it has read until it has 32 MB of it, which take several
+        # times as much in memory. Almost nothing is asked for twice.
+        cache = self.id.get_mdc_config()
+        cache.set_initial_size = True
+        cache.initial_size = cache.min_size = cache.max_size = _CACHE_BYTES
+        self.id.set_mdc_config(cache)
