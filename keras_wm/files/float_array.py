@@ -139,13 +139,7 @@ class FloatArrays:
 
     def _vet_size(self, dataset: h5py.Dataset, path: str, declared: int) -> None:
         stored = dataset.id.get_storage_size()
-        plan = dataset.id.get_create_plist()
-        if plan.get_layout() != h5py.h5d.CHUNKED:
-            fits = declared == stored
-        elif plan.get_nfilters():
-            fits = declared <= self._limits.inflation * stored
-        else:
-            fits = declared <= stored
+        fits = declared == stored or self._fits_in_chunks(dataset, declared, stored)
         self._unclaimed -= stored
         if not fits or self._unclaimed < 0:
             raise UnsafeFileError(
@@ -153,6 +147,15 @@ class FloatArrays:
                 "said to be stored, which is too few, or more than the file has. "
                 "Keras writes no such file: do not use this one."
             )
+
+    def _fits_in_chunks(
+        self, dataset: h5py.Dataset, declared: int, stored: int
+    ) -> bool:
+        plan = dataset.id.get_create_plist()
+        if plan.get_layout() != h5py.h5d.CHUNKED:
+            return False
+        inflation = self._limits.inflation if plan.get_nfilters() else 1
+        return declared <= inflation * stored
 
 
 def _stored_type(dataset: h5py.Dataset, limits: Limits) -> np.dtype[np.generic] | None:

@@ -43,8 +43,8 @@ class Limits:
 
     array_bytes: int = 2 * 1024**3
     inflation: int = 1100
-    objects: int = 100_000
-    children: int = 50_000
+    objects: int = 50_000
+    children: int = 25_000
     depth: int = 64
     chunks: int = 1024**2
     name_chars: int = 1024
