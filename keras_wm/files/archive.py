@@ -38,6 +38,7 @@ class Archive:
         self.limits = source.limits
         self._source = source
         self._stack = stack
+        self._room = source.limits.inflated_bytes
         budget = source.limits.archive_directory_bytes
         beyond = "its table of contents is too large."
         window = Window(source.file, 0, source.size, budget, beyond)
@@ -104,7 +105,8 @@ class Archive:
         if entry.compress_type == ZIP_STORED:
             return as_source(cast(BinaryIO, window), self.limits, self)
         if entry.compress_type == ZIP_DEFLATED:
-            vet_size(name, entry.file_size, self.limits.inflated_bytes)
+            vet_size(name, entry.file_size, self._room)
+            self._room -= entry.file_size
             _vet_inflation(entry, self.limits)
             file = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115
             self._stack.enter_context(file)

@@ -25,8 +25,8 @@ class Limits:
         archive_members: Members of a `.keras` archive.
         archive_directory_bytes: Size of the archive's table of contents.
         archive_inflation: Size of a compressed archive member, in bytes stored.
-        inflated_bytes: Size of a compressed archive member when it is inflated,
-            to a temporary file.
+        inflated_bytes: Size of all compressed archive members that are inflated,
+            to temporary files.
         config_bytes: Size of `config.json`, or of an index of shards.
         json_values: Values in such a file, or in the header of a safetensors file.
         header_bytes: Size of the header of a safetensors file.

@@ -67,7 +67,7 @@ def recognise(bundle: Bundle, stack: ExitStack) -> Contents | None:
         return None
     kernels = {name: _kernels(bundle, name, stack) for name in files}
     return Contents(
-        f"Keras folder ({', '.join(files)})",
+        f"model folder ({', '.join(files)})",
         next(iter(kernels.values())) if len(files) == 1 else _told_apart(kernels),
     )
 

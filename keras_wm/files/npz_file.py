@@ -26,11 +26,10 @@ def recognise(
     source: Source, stack: ExitStack, config: Callable[[], Any] = no_config
 ) -> Contents | None:
     """The kernels of a `.weights.npz` file, if it is one; see `hdf5_file.recognise`."""
-    if not source.head.startswith(MAGIC):
+    # Keras writes the model's own variables first, even if there are none.
+    if not source.head.startswith(MAGIC) or _ROOT.encode() not in source.head:
         return None
     members = Archive(source, stack)
-    if _ROOT not in members.names:
-        return None
     members.vet()
     steps = iter(range(source.limits.pickle_steps))
     owners = {

@@ -22,6 +22,9 @@ _MAGIC = b"\x93NUMPY\x01\x00"
 _HEADER = b"{'descr': '|O', 'fortran_order': False, 'shape': (), }"
 _LENGTH_BYTES = 2
 _BUFFER_BYTES = 4096
+# What NumPy can make at most, so that a size is no number of a million digits.
+_MOST_AXES = 64
+_LONGEST_AXIS = 2**63
 _NUMPY_ARRAYS = [
     Name(f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")
 ]
@@ -76,7 +79,9 @@ def _array(source: Source, path: str, value: Any) -> PlainArray:
             code = _code(dtype)
         case _:
             raise _unlike(path)
-    if not all(type(axis) is int and axis >= 0 for axis in shape):
+    if len(shape) > _MOST_AXES or not all(
+        type(axis) is int and 0 <= axis < _LONGEST_AXIS for axis in shape
+    ):
         raise _unlike(path)
     if code in _BYTES and math.prod(shape) * _BYTES[code] != blob.size:
         raise _unlike(path)

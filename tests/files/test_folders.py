@@ -44,6 +44,31 @@ def preset(tmp_path):
     return tmp_path
 
 
+@pytest.fixture(scope="module")
+def written_preset(tmp_path_factory):
+    """A preset with the calls by which KerasHub writes one, and its kernels."""
+    import keras
+    from keras.src.saving.saving_lib import save_weights_only
+
+    layers = keras.layers
+    encoder = [keras.Input((3,)), layers.Dense(4, name="inner")]
+    backbone = keras.Sequential(encoder, name="backbone")
+    head = layers.Dense(2, name="logits")
+    task = keras.Sequential([keras.Input((3,)), backbone, head], name="classifier")
+    folder = tmp_path_factory.mktemp("preset")
+    for model, name in ((backbone, "config.json"), (task, "task.json")):
+        config = keras.saving.serialize_keras_object(model)
+        (folder / name).write_text(json.dumps(config))
+    backbone.save_weights(folder / "model.weights.h5")
+    head_only = folder / "task.weights.h5"
+    save_weights_only(task, head_only, objects_to_skip=[backbone])
+    inner = backbone.get_layer("inner")
+    return folder, {
+        "inner/0": np.asarray(inner.kernel),
+        "logits/0": np.asarray(head.kernel),
+    }
+
+
 def refused(path, match, error=UnsafeFileError):
     with pytest.raises(error, match=match) as caught:
         read_kernels(path)
@@ -57,8 +82,8 @@ def test_an_unzipped_model_is_read(unzipped):
 
 def test_the_format_names_the_weights(unzipped, preset):
     with open_model_file(unzipped[0]) as file, open_model_file(preset) as other:
-        assert file.format == "Keras folder (model.weights.h5)"
-        assert other.format == "Keras folder (model.weights.h5, task.weights.h5)"
+        assert file.format == "model folder (model.weights.h5)"
+        assert other.format == "model folder (model.weights.h5, task.weights.h5)"
 
 
 def test_an_unzipped_model_is_read_by_url(unzipped):
@@ -80,6 +105,14 @@ def test_a_task_and_its_model_are_both_read(preset):
     found = read_kernels(preset)
     assert found.keys() == {"encoder/0", "logits/0"}
     np.testing.assert_array_equal(found["logits/0"], KERNEL + 1)
+
+
+def test_a_preset_is_read_as_kerashub_writes_it(written_preset):
+    folder, kernels = written_preset
+    found = read_kernels(folder)
+    assert found.keys() == kernels.keys()
+    for name, kernel in kernels.items():
+        np.testing.assert_array_equal(found[name], kernel)
 
 
 def test_layers_of_a_task_without_names_get_those_of_its_own_config(preset):
@@ -110,7 +143,7 @@ def test_a_folder_of_the_hugging_face_hub_is_read(tmp_path):
     (tmp_path / "config.json").write_bytes(b"{}")
     save_file({"a.weight": KERNEL}, tmp_path / "model.safetensors")
     with open_model_file(tmp_path) as file:
-        assert file.format == "Keras folder (model.safetensors)"
+        assert file.format == "model folder (model.safetensors)"
         assert [kernel.name for kernel in file.kernels] == ["a/weight", "a/weight"]
 
 

@@ -17,9 +17,9 @@ from tests.files.written import KERNEL, config_of, read_kernels
 HEADER = {"descr": "|O", "fortran_order": False, "shape": ()}
 
 
-def write_npz(file, layers, header=HEADER, protocol=4):
+def write_npz(file, layers, header=HEADER, protocol=4, method=zipfile.ZIP_STORED):
     """Weights of layers, each with its variables by name; returns the file."""
-    with zipfile.ZipFile(file, "w") as archive:
+    with zipfile.ZipFile(file, "w", method) as archive:
         for name, variables in {"__root__": {}, **layers}.items():
             pickled = variables
             if not isinstance(variables, bytes):
@@ -199,9 +199,39 @@ def test_an_array_of_another_size_than_its_bytes_is_refused(tmp_path):
     assert refused(path, "'layers/d.npy/0' is pickled, and not as Keras does it")
 
 
+@pytest.mark.parametrize(
+    "shape",
+    [
+        b"(" + b"\x8a\xff" + b"\x7f" * 255 + b"K\x04t",
+        b"(" + b"K\x02" * 1000 + b"t",
+        b"(J\xff\xff\xff\xffK\x04t",
+        b"(\x88K\x0ct",
+    ],
+    ids=["long", "many", "negative", "truth"],
+)
+def test_a_shape_that_is_none_is_refused(tmp_path, shape):
+    pickled = pickle.dumps(np.asarray({"0": KERNEL}, dtype=object), 4)
+    spoilt = pickled.replace(b"K\x03K\x04\x86", shape)
+    path = write_npz(tmp_path / "a", {"layers/d": spoilt})
+    assert refused(path, "'layers/d.npy/0' is pickled, and not as Keras does it")
+
+
 def test_one_array_for_two_variables_is_refused(tmp_path):
     path = write_npz(tmp_path / "a", {"layers/d": {"0": KERNEL, "1": KERNEL}})
     assert refused(path, "'layers/d.npy/1' is pickled, and not as Keras does it")
+
+
+def test_deflated_weights_are_read(tmp_path):
+    layers = {"layers/d": {"0": KERNEL}}
+    path = write_npz(tmp_path / "a", layers, method=zipfile.ZIP_DEFLATED)
+    np.testing.assert_array_equal(read_kernels(path)["d/0"], KERNEL)
+
+
+def test_deflated_weights_that_are_too_large_together_are_refused(tmp_path):
+    layers = {f"layers/d_{i}": {"0": KERNEL + i} for i in range(20)}
+    path = write_npz(tmp_path / "a", layers, method=zipfile.ZIP_DEFLATED)
+    limits = Limits(inflated_bytes=4000)
+    assert refused(path, "more than the [0-9]+ allowed", limits=limits)
 
 
 def test_plain_arrays_are_not_a_model(tmp_path):

@@ -15,6 +15,7 @@ from keras_wm.errors import (
     UnsupportedFileError,
 )
 from keras_wm.files import Limits, open_model_file, select
+from tests.marked_model import LAYER
 
 ARRAY = np.arange(12, dtype="float32").reshape(3, 4)
 BYTES = ARRAY.tobytes()
@@ -132,6 +133,21 @@ def test_a_convolution_as_pytorch_defines_it_is_the_same_in_keras(
     convolve = keras.ops.depthwise_conv if depthwise else keras.ops.conv
     found = keras.ops.convert_to_numpy(convolve(inputs, kernel))
     np.testing.assert_allclose(found[0].transpose(2, 0, 1), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("axes", [(0, 1, 2, 3), (3, 2, 0, 1)])
+@pytest.mark.parametrize("layer", ["net.wide", None])
+def test_a_mark_is_found_whichever_way_the_axes_are(tmp_path, marked, axes, layer):
+    from keras_wm import verify
+
+    kernel = np.asarray(marked.model.get_layer(LAYER).kernel).transpose(axes)
+    arrays = {"net.wide.weight": kernel, "net.head.weight": np.ones((4, 32))}
+    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    save_file(arrays, tmp_path / "a")
+    report = verify(tmp_path / "a", marked.key, layer=layer)
+    assert report.marked
+    assert report.layer == "net.wide/weight"
+    assert ("PyTorch" in report.reading) == (axes != (0, 1, 2, 3))
 
 
 @pytest.mark.parametrize(
