@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 from keras_wm.errors import UnsafeFileError
 
 _LONGEST_TEXT = 1024
+_MOST_TEXT = 16 * 1024**2
 _OPCODES = {opcode.code: opcode for opcode in pickletools.opcodes}
 
 
@@ -58,6 +59,7 @@ def read_pickle(file: BinaryIO, size: int, steps: Iterator[object]) -> Any:
             pickled with, or too many.
     """
     paper = _Paper()
+    text_left = _MOST_TEXT
     for _ in steps:
         code = _OPCODES.get(file.read(1).decode("latin-1"))
         if code is None or code.name not in _INSTRUCTIONS:
@@ -67,6 +69,9 @@ def read_pickle(file: BinaryIO, size: int, steps: Iterator[object]) -> Any:
                 "Pickles can run code: do not use this file."
             )
         argument = _argument(code, file, size)
+        text_left -= len(argument) if isinstance(argument, str) else 0
+        if text_left < 0:
+            raise UnsafeFileError(f"a pickle with more than {_MOST_TEXT:,} letters.")
         if code.name == "STOP":
             return paper.pop()
         _INSTRUCTIONS[code.name](paper, argument)

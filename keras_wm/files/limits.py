@@ -56,8 +56,8 @@ class Limits:
     config_bytes: int = 64 * 1024**2
     json_values: int = 1024**2
     header_bytes: int = 32 * 1024**2
-    pickle_steps: int = 500_000
     arrays: int = 50_000
+    pickle_steps: int = 500_000
     shards: int = 512
     search_entries: int = 2**31
     memory_bytes: int = 384 * 1024**2

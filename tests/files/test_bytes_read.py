@@ -6,10 +6,12 @@ from contextlib import ExitStack
 
 import numpy as np
 import pytest
+from safetensors.numpy import save
 
+from keras_wm.files import safetensors_file
 from keras_wm.files.keras_archive import recognise
 from keras_wm.files.limits import DEFAULT_LIMITS
-from keras_wm.files.source import Source
+from keras_wm.files.source import Source, as_source
 from keras_wm.files.window import Window
 from tests.files.written import weights_bytes, write_archive
 
@@ -46,6 +48,20 @@ def test_reading_a_kernel_reads_it_once(large):
         (kernel,) = recognise(large, stack).kernels
         kernel.read()
         assert LARGE.nbytes < large.file.count < LARGE.nbytes + 50_000
+
+
+def test_a_kernel_of_a_safetensors_file_is_all_that_is_read():
+    file = CountingFile(save({"a": LARGE, "b.small": np.ones((4, 5), "float32")}))
+    with ExitStack() as stack:
+        kernels = safetensors_file.recognise(
+            as_source(file, DEFAULT_LIMITS), stack
+        ).kernels
+        assert file.count < 1000
+        for kernel in kernels:
+            if kernel.layer == "b":
+                kernel.read()
+        # Stored, and with its axes in the other order.
+        assert file.count < 1000 + 2 * 80
 
 
 def test_a_window_shows_its_part_of_a_file():

@@ -201,3 +201,26 @@ def test_a_name_stands_for_the_layer_and_for_the_layers_inside_it(asked, expecte
         for layer, variable in names
     ]
     assert [one.name for one in select(kernels, asked, "a model")] == expected
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ("conv.1", ["conv.1/kernel"]),
+        ("conv", ["conv/kernel"]),
+        ("conv/1", ["conv.1/kernel"]),
+        ("c1", ["net.c1/weight"]),
+        ("net.c1", ["net.c1/weight"]),
+        ("net/c1", ["net.c1/weight"]),
+        ("net.c1.weight", ["net.c1/weight"]),
+        ("body.c2", ["body/c2/kernel"]),
+        ("net", ["net.c1/weight"]),
+    ],
+)
+def test_dots_stand_for_slashes_where_no_layer_has_the_very_name(asked, expected):
+    layers = ["conv.1/kernel", "conv/kernel", "net.c1/weight", "body/c2/kernel"]
+    kernels = [
+        Kernel(*name.rsplit("/", 1), "", (3, 3), "float32", lambda: np.zeros((3, 3)))
+        for name in layers
+    ]
+    assert [one.name for one in select(kernels, asked, "a model")] == expected

@@ -109,6 +109,11 @@ def test_a_member_that_inflates_to_too_much_is_refused(tmp_path):
     assert refused(path, match, limits=Limits(inflated_bytes=1000))
 
 
+def test_a_stored_member_may_have_any_size(archive):
+    limits = Limits(inflated_bytes=1000)
+    assert read_kernels(archive, limits=limits).keys() == {"c1/0"}
+
+
 @pytest.mark.parametrize(("factor", "what"), [(0.5, "more"), (2, "fewer")])
 def test_a_member_that_inflates_to_another_size_is_refused(tmp_path, factor, what):
     path = write_archive(tmp_path / "a.keras", method=zipfile.ZIP_DEFLATED)
