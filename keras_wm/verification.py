@@ -21,6 +21,7 @@ from keras_wm.files import (
     Sandbox,
     select,
 )
+from keras_wm.kernels_in_memory import kernels_in_memory
 from keras_wm.key import WatermarkKey
 from keras_wm.search import search
 
@@ -286,26 +287,9 @@ def open_kernels(
             model_file = stack.enter_context(opened)
             yield model_file.path, model_file.kernels
     elif hasattr(model, "weights") and hasattr(model, "name"):
-        yield f"model {model.name!r} in memory", _kernels_in_memory(model)
+        yield f"model {model.name!r} in memory", kernels_in_memory(model)
     else:
         raise TypeError(
             "Expected the path of a model file or a Keras model. "
             f"Received: {type(model).__name__}"
         )
-
-
-def _kernels_in_memory(model: Any) -> list[Kernel]:
-    kernels = []
-    for variable in model.weights:
-        shape = tuple(int(axis) for axis in variable.shape)
-        dtype = str(getattr(variable.dtype, "name", variable.dtype))
-        if len(shape) < 2 or "float" not in dtype:
-            continue
-        path = getattr(variable, "path", variable.name).removesuffix(":0")
-        layer, _, name = path.rpartition("/")
-        kernels.append(Kernel(layer, name, path, shape, dtype, _reader(variable)))
-    return kernels
-
-
-def _reader(variable: Any) -> Any:
-    return lambda: np.asarray(variable.numpy()).astype(np.float64)

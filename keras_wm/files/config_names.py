@@ -1,4 +1,4 @@
-"""The user's names of layers, from a model's config read as plain data.
+"""What a model's config, read as plain data, says of layers: names, quantization.
 
 Until Keras 3.6, the weights of a `.keras` archive are filed under class names with a
 counter: the second `Dense` of a model is `dense_1`, whatever the user calls it.
@@ -15,8 +15,8 @@ _RENAMED = {"_layer_checkpoint_dependencies": "layers", "forward_layer": "layer"
 _NAME_CHARS = 1024
 
 
-def names_from_config(config: Any, owners: Iterable[str]) -> dict[str, str]:
-    """The names of the layers that own variables.
+def nodes_in_config(config: Any, owners: Iterable[str]) -> dict[str, Any]:
+    """What the config says of each object that owns variables.
 
     Args:
         config: What `config.json` holds; nothing about it is taken for granted.
@@ -24,7 +24,8 @@ def names_from_config(config: Any, owners: Iterable[str]) -> dict[str, str]:
             `"layers/dense_1"`.
 
     Returns:
-        The names, by path, as far as the config tells.
+        The objects' own configs, by path, as far as they are found; they may be
+        anything.
     """
     owners = sorted(owners)
     ranks = _ranks(owners)
@@ -41,14 +42,11 @@ def names_from_config(config: Any, owners: Iterable[str]) -> dict[str, str]:
                 families[id(container)] = _by_class(container)
             rank = ranks[owner] if attribute.startswith("_") else None
             nodes[owner] = _element(families[id(container)], component, rank)
-    return {owner: name for owner, node in nodes.items() if (name := _name(node))}
+    return nodes
 
 
 def _member(node: Any, attribute: str) -> Any:
-    config = node.get("config") if isinstance(node, dict) else None
-    if not isinstance(config, dict):
-        return None
-    return config.get(_RENAMED.get(attribute, attribute))
+    return _settings(node).get(_RENAMED.get(attribute, attribute))
 
 
 def _element(
@@ -109,7 +107,18 @@ def _snake_case(name: str, rest_of_word: str) -> str:
     return re.sub("([a-z])([A-Z])", r"\1_\2", words).lower()
 
 
-def _name(node: Any) -> str | None:
-    config = node.get("config") if isinstance(node, dict) else None
-    name = config.get("name") if isinstance(config, dict) else None
+def name_in(node: Any) -> str | None:
+    """The name of an object, by its config."""
+    name = _settings(node).get("name")
     return name if isinstance(name, str) and 0 < len(name) <= _NAME_CHARS else None
+
+
+def quantization_in(node: Any) -> str | None:
+    """How an object is quantized, by its config: `"int8"`, `"int4"` and so on."""
+    mode = _settings(_settings(node).get("dtype")).get("mode")
+    return mode.partition("/")[0] if isinstance(mode, str) else None
+
+
+def _settings(node: Any) -> dict[str, Any]:
+    config = node.get("config") if isinstance(node, dict) else None
+    return config if isinstance(config, dict) else {}

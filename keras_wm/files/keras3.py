@@ -12,12 +12,13 @@ from typing import Any
 
 import h5py
 
-from keras_wm.files.config_names import names_from_config
-from keras_wm.files.float_array import FloatArray
+from keras_wm.files.config_names import name_in, nodes_in_config, quantization_in
 from keras_wm.files.kernel import Kernel
+from keras_wm.files.layer_arrays import kernels_of_layer, may_be_quantized
 from keras_wm.files.limits import Limits
 from keras_wm.files.object_paths import is_state, layer_name
 from keras_wm.files.shard import Shard, walk_shards
+from keras_wm.files.stored_array import StoredArray
 from keras_wm.files.text_attribute import text_attribute
 
 _VARIABLES = "vars"
@@ -32,13 +33,13 @@ def kernels_of_keras3(
         shards: The open HDF5 file, or files.
         limits: What the files may ask of this machine together.
         config: Reads the model's config, which is asked for only if the file does
-            not name its layers; `None` where there is none.
+            not name its layers or has integers in them; `None` where there is none.
 
     Returns:
         The kernels, or `None` where the files are no such weights.
     """
     names: dict[str, str | None] = {}
-    variables: list[tuple[str, str, FloatArray]] = []
+    layers: dict[str, dict[str, StoredArray]] = {}
     for shard, path, found in walk_shards(shards, limits, passed_over=is_state):
         holder, _, last = path.rpartition("/")
         if isinstance(found, h5py.Group):
@@ -49,17 +50,25 @@ def kernels_of_keras3(
                 names[holder] = names.get(holder) or name
             continue
         owner, is_variable, variable = f"/{path}".partition(f"/{_VARIABLES}/")
-        owner = owner.removeprefix("/")
         if is_variable:
             array = shard.find(found, path)
             if array is not None:
-                variables.append((owner, variable, array))
+                layers.setdefault(owner.removeprefix("/"), {})[variable] = array
     if not names:
         return None
-    if None in names.values():
-        from_config = names_from_config(config(), names)
-        names = {owner: name or from_config.get(owner) for owner, name in names.items()}
+    nodes: dict[str, Any] = {}
+    if None in names.values() or any(map(may_be_quantized, layers.values())):
+        nodes = nodes_in_config(config(), names)
+        names = {
+            owner: name or name_in(nodes.get(owner)) for owner, name in names.items()
+        }
     return [
-        array.kernel(layer_name(owner, names), variable)
-        for owner, variable, array in variables
+        kernel
+        for owner, arrays in layers.items()
+        for kernel in kernels_of_layer(
+            layer_name(owner, names),
+            arrays,
+            quantization_in(nodes.get(owner)),
+            limits=limits,
+        )
     ]

@@ -9,13 +9,19 @@ them are not read, because they may be arrays of texts of any length.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import h5py
 
+from keras_wm.errors import ModelFileError
 from keras_wm.files.bounded_hdf5 import BoundedFile
-from keras_wm.files.float_array import FloatArrays
+from keras_wm.files.json_text import parse_json
 from keras_wm.files.kernel import Kernel
+from keras_wm.files.layer_arrays import kernels_of_layer
 from keras_wm.files.limits import Limits
+from keras_wm.files.lora import has_lora, lora_alphas
+from keras_wm.files.stored_array import StoredArray, StoredArrays
+from keras_wm.files.text_attribute import text_attribute
 from keras_wm.files.walk import has_child, open_child, walk
 
 WHOLE_MODEL = "model_weights"
@@ -40,15 +46,48 @@ def kernels_of_legacy(file: BoundedFile, size: int, limits: Limits) -> list[Kern
         The kernels.
     """
     top = f"{WHOLE_MODEL}/" if has_child(file, WHOLE_MODEL) else ""
-    arrays = FloatArrays(size, limits)
-    kernels = []
+    stored = StoredArrays(size, limits)
+    layers: dict[str, dict[str, StoredArray]] = {}
     for path, found in walk(file, limits, passed_over=_is_state):
         if isinstance(found, h5py.Group) or not path.startswith(top):
             continue
-        array = arrays.find(found, path)
+        array = stored.find(found, path)
         if array is not None:
-            kernels.append(array.kernel(*_layer_and_variable(path.removeprefix(top))))
-    return kernels
+            holder, _, variable = path.removeprefix(top).rpartition("/")
+            layers.setdefault(holder, {})[variable] = array
+    alphas = _lora_alphas(file, layers, limits)
+    return [
+        kernel
+        for holder, arrays in layers.items()
+        for kernel in _kernels(holder, arrays, alphas, limits)
+    ]
+
+
+def _kernels(
+    holder: str,
+    arrays: dict[str, StoredArray],
+    alphas: dict[str, float],
+    limits: Limits,
+) -> list[Kernel]:
+    layer = _layer(holder)
+    named = {name.removesuffix(":0"): array for name, array in arrays.items()}
+    alpha = alphas.get(layer.rpartition("/")[2])
+    whole = named if len(named) == len(arrays) else arrays
+    return kernels_of_layer(layer, whole, lora_alpha=alpha, limits=limits)
+
+
+def _lora_alphas(
+    file: h5py.File, layers: dict[str, dict[str, StoredArray]], limits: Limits
+) -> dict[str, float]:
+    """The factor of LoRA's product by layer, from the model's config."""
+    if not any(has_lora(arrays) for arrays in layers.values()):
+        return {}
+    as_config = replace(limits, name_chars=limits.config_bytes)
+    text = text_attribute(file, "model_config", as_config)
+    try:
+        return lora_alphas(parse_json(text.encode(), limits)) if text else {}
+    except ModelFileError:  # The kernels can be read without.
+        return {}
 
 
 def _is_state(path: str) -> bool:
@@ -62,12 +101,12 @@ def _lists_layers(group: h5py.Group) -> bool:
     )
 
 
-def _layer_and_variable(path: str) -> tuple[str, str]:
-    *parts, variable = path.split("/")
+def _layer(holder: str) -> str:
+    parts = holder.split("/")
     # TensorFlow 1 renamed layers that were built twice: conv/conv_1/kernel:0.
-    again = re.compile(re.escape(parts[0] if parts else "") + r"(_\d+)?")
+    again = re.compile(re.escape(parts[0]) + r"(_\d+)?")
     for index in range(1, len(parts)):
         if again.fullmatch(parts[index]):
             parts = [parts[0], *parts[index + 1 :]]
             break
-    return "/".join(parts), variable.removesuffix(":0")
+    return "/".join(parts)

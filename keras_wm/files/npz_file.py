@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from keras_wm.files.archive import MAGIC, Archive
-from keras_wm.files.config_names import names_from_config
+from keras_wm.files.config_names import name_in, nodes_in_config
 from keras_wm.files.contents import Contents
 from keras_wm.files.hdf5_file import no_config
 from keras_wm.files.object_paths import is_state, layer_name
@@ -36,7 +36,8 @@ def recognise(
         "" if member == _ROOT else member.removesuffix(_ENDING): member
         for member in members.names
     }
-    names = dict.fromkeys(owners) | names_from_config(config(), owners)
+    nodes = nodes_in_config(config(), owners)
+    names = {owner: name_in(nodes.get(owner)) for owner in owners}
     kernels = [
         array.kernel(layer_name(owner, names), variable)
         for owner, member in owners.items()

@@ -10,9 +10,9 @@ import h5py
 from keras_wm.errors import UnsafeFileError
 from keras_wm.files.blame import blamed_on
 from keras_wm.files.bounded_hdf5 import BoundedFile
-from keras_wm.files.float_array import FloatArray, FloatArrays
 from keras_wm.files.kernel import printable
 from keras_wm.files.limits import Limits
+from keras_wm.files.stored_array import StoredArray, StoredArrays
 from keras_wm.files.walk import walk
 
 
@@ -30,11 +30,11 @@ class Shard:
         self, file: BoundedFile, size: int, limits: Limits, name: str = ""
     ) -> None:
         self.file = file
-        self._arrays = FloatArrays(size, limits)
+        self._arrays = StoredArrays(size, limits)
         self._name = name
 
-    def find(self, dataset: h5py.Dataset, path: str) -> FloatArray | None:
-        """A dataset as an array of floats; see `FloatArrays.find`."""
+    def find(self, dataset: h5py.Dataset, path: str) -> StoredArray | None:
+        """A dataset as an array of numbers; see `StoredArrays.find`."""
         where = f"{self._name}/{path}" if self._name else path
         return self._arrays.find(dataset, where)
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from keras_wm.errors import UnsafeFileError
 from keras_wm.files import Kernel, Limits, open_model_file, select
-from keras_wm.files.config_names import names_from_config
+from keras_wm.files.config_names import name_in, nodes_in_config
 from tests.files.written import (
     KERNEL,
     config_of,
@@ -24,6 +24,11 @@ from tests.files.written import (
 def layers_of(path):
     with open_model_file(path) as model_file:
         return [kernel.layer for kernel in model_file.kernels]
+
+
+def names_of(config, owners):
+    nodes = nodes_in_config(config, owners)
+    return {owner: name for owner, node in nodes.items() if (name := name_in(node))}
 
 
 def unnamed_archive(path, config):
@@ -83,7 +88,7 @@ def test_operations_of_a_functional_model_are_not_counted_as_layers():
         "config": {"name": "o"},
     }
     layer = {"class_name": "Add", "module": "keras.layers", "config": {"name": "sum"}}
-    names = names_from_config({"config": {"layers": [add, layer]}}, ["layers/add"])
+    names = names_of({"config": {"layers": [add, layer]}}, ["layers/add"])
     assert names == {"layers/add": "sum"}
 
 
@@ -91,12 +96,12 @@ def test_operations_of_a_functional_model_are_not_counted_as_layers():
 def test_class_names_are_found_as_keras_2_and_3_spell_them(in_file):
     config = json.loads(config_of(("ConvLSTM2D", "clouds")))
     owner = f"layers/{in_file}"
-    assert names_from_config(config, [owner])[owner] == "clouds"
+    assert names_of(config, [owner])[owner] == "clouds"
 
 
 def test_a_class_name_may_end_in_a_number():
     config = json.loads(config_of(("Block_2", "last")))
-    assert names_from_config(config, ["layers/block_2"])["layers/block_2"] == "last"
+    assert names_of(config, ["layers/block_2"])["layers/block_2"] == "last"
 
 
 def test_lists_other_than_layers_are_followed():
@@ -104,7 +109,7 @@ def test_lists_other_than_layers_are_followed():
     stack = {"class_name": "StackedRNNCells", "config": {"name": "s", "cells": cells}}
     rnn = {"class_name": "RNN", "config": {"name": "r", "cell": stack}}
     owners = ["layers/rnn", "layers/rnn/cell", "layers/rnn/cell/cells/lstm_cell_1"]
-    names = names_from_config({"config": {"layers": [rnn]}}, owners)
+    names = names_of({"config": {"layers": [rnn]}}, owners)
     assert list(names.values()) == ["r", "s", "b"]
 
 
@@ -124,7 +129,7 @@ owners = st.lists(st.sampled_from(["layers", "dense", "dense_1", "layer"]), max_
 @settings(derandomize=True, max_examples=200, deadline=None)
 @given(json_values, st.lists(owners.map("/".join), unique=True, max_size=6))
 def test_no_config_stops_the_reading(config, paths):
-    names = names_from_config(config, paths)
+    names = names_of(config, paths)
     assert names.keys() <= {*paths, ""}
     assert all(isinstance(name, str) for name in names.values())
 

@@ -139,9 +139,9 @@ def test_a_kernel_is_read_only_while_its_file_is_open(sandbox, weights):
 
 
 @LINUX
-def test_the_passphrase_of_the_key_is_not_handed_down(monkeypatch):
+def test_the_passphrase_of_the_key_is_not_handed_down(weights, monkeypatch):
     monkeypatch.setenv("KERAS_WM_PASSPHRASE", "correct horse")
-    with Sandbox() as sandbox:
+    with Sandbox() as sandbox, sandbox.open_model_file(weights):
         environment = Path(f"/proc/{sandbox.start().pid}/environ").read_bytes()
     assert b"HDF5_PLUGIN_PRELOAD=::" in environment
     assert b"correct horse" not in environment

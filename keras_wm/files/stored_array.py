@@ -1,9 +1,10 @@
-"""One array of floats in an HDF5 file: whether it is one, and reading it."""
+"""One array of numbers in an HDF5 file: whether it is one, and reading it."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import h5py
 import numpy as np
@@ -15,21 +16,24 @@ from keras_wm.files.kernel import Kernel, printable
 from keras_wm.files.limits import Limits
 from keras_wm.files.text_attribute import text_attribute
 
-_FLOATS = {
+_NUMBERS = {
     "<f2": h5py.h5t.IEEE_F16LE,
     ">f2": h5py.h5t.IEEE_F16BE,
     "<f4": h5py.h5t.IEEE_F32LE,
     ">f4": h5py.h5t.IEEE_F32BE,
     "<f8": h5py.h5t.IEEE_F64LE,
     ">f8": h5py.h5t.IEEE_F64BE,
+    # What quantized kernels are made of.
+    "|i1": h5py.h5t.STD_I8LE,
+    "|u1": h5py.h5t.STD_U8LE,
 }
 _BFLOAT16 = np.dtype("V2")
 _MOST_AXES = 8
 
 
 @dataclass(frozen=True)
-class FloatArray:
-    """An array of floats that has been vetted, and not been read.
+class StoredArray:
+    """An array of numbers that has been vetted, and not been read.
 
     Attributes:
         file: The file that it is in.
@@ -57,6 +61,11 @@ class FloatArray:
         """The name of the stored type."""
         return "bfloat16" if self.stored == _BFLOAT16 else self.stored.name
 
+    @property
+    def may_be_kernel(self) -> bool:
+        """Whether it has the type and the axes of a kernel as it is."""
+        return self.stored.kind not in "iu" and len(self.shape) > 1
+
     def kernel(self, layer: str, variable: str) -> Kernel:
         """The array as the kernel of a layer."""
         return Kernel(
@@ -68,7 +77,7 @@ class FloatArray:
             read=self.read,
         )
 
-    def read(self) -> NDArray[np.floating]:
+    def read(self) -> NDArray[Any]:
         """Reads the array, in the native byte order; halves become float32.
 
         Raises:
@@ -88,6 +97,8 @@ class FloatArray:
         if self.stored == _BFLOAT16:
             # bfloat16 is the upper half of a float32.
             return (values.view("<u2").astype(np.uint32) << 16).view(np.float32)
+        if self.stored.kind in "iu":
+            return values
         return values.astype(f"=f{max(4, self.stored.itemsize)}", copy=False)
 
     def _stored_values(self) -> NDArray[np.generic]:
@@ -100,7 +111,7 @@ class FloatArray:
             raise UnsafeFileError(f"'{printable(self.path)}' {error}") from error
 
 
-class FloatArrays:
+class StoredArrays:
     """The arrays of one file, which together cannot be larger than the file.
 
     Args:
@@ -112,8 +123,8 @@ class FloatArrays:
         self._unclaimed = file_bytes
         self._limits = limits
 
-    def find(self, dataset: h5py.Dataset, path: str) -> FloatArray | None:
-        """A dataset as an array of floats of two axes or more.
+    def find(self, dataset: h5py.Dataset, path: str) -> StoredArray | None:
+        """A dataset as an array of numbers of one axis or more.
 
         Args:
             dataset: The dataset, its storage vetted.
@@ -130,12 +141,12 @@ class FloatArrays:
         if stored is None or space.get_simple_extent_type() != h5py.h5s.SIMPLE:
             return None
         shape = space.get_simple_extent_dims()
-        if not 2 <= len(shape) <= _MOST_AXES or 0 in shape:
+        if not 1 <= len(shape) <= _MOST_AXES or 0 in shape:
             return None
         self._vet_size(dataset, path, math.prod(shape) * stored.itemsize)
         file = h5py.h5i.get_file_id(dataset.id)
         place = h5py.h5r.create(dataset.id, b".", h5py.h5r.OBJECT)
-        return FloatArray(file, place, path, shape, stored, self._limits)
+        return StoredArray(file, place, path, shape, stored, self._limits)
 
     def _vet_size(self, dataset: h5py.Dataset, path: str, declared: int) -> None:
         stored = dataset.id.get_storage_size()
@@ -162,8 +173,8 @@ def _stored_type(dataset: h5py.Dataset, limits: Limits) -> np.dtype[np.generic] 
     # h5py's own `dtype` builds types of any complexity, and takes a float that is
     # not IEEE's for the next one that is.
     stored = dataset.id.get_type()
-    if stored.get_class() == h5py.h5t.FLOAT:
-        for code, known in _FLOATS.items():
+    if stored.get_class() in (h5py.h5t.FLOAT, h5py.h5t.INTEGER):
+        for code, known in _NUMBERS.items():
             if stored.equal(known):
                 return np.dtype(code)
         return None

@@ -1,0 +1,91 @@
+"""The kernels that a layer computes with, from the arrays that are stored of it.
+
+Mostly that is each array of floats as it is. A quantized layer has its kernel as small
+integers with scales, and a layer with LoRA has two factors beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from keras_wm.files.kernel import Kernel
+from keras_wm.files.limits import DEFAULT_LIMITS, Limits
+from keras_wm.files.lora import with_lora
+from keras_wm.files.quantized import kernels_of_quantized
+from keras_wm.files.quantized_parts import (
+    Parts,
+    is_integer,
+    parts_by_name,
+    parts_by_position,
+)
+
+
+class Stored(Protocol):
+    """An array that is stored of a layer, and has not been read."""
+
+    @property
+    def path(self) -> str:
+        """Where it stands, for error messages."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape."""
+
+    @property
+    def dtype(self) -> str:
+        """The name of its type."""
+
+    @property
+    def may_be_kernel(self) -> bool:
+        """Whether it is of floats, with two axes or more."""
+
+    def read(self) -> NDArray[Any]:
+        """Reads it."""
+
+    def kernel(self, layer: str, variable: str) -> Kernel:
+        """The array as the kernel of a layer."""
+
+
+def may_be_quantized(arrays: Mapping[str, Stored]) -> bool:
+    """Whether integers that may be those of a kernel are stored of a layer."""
+    return any(map(is_integer, arrays.values()))
+
+
+def kernels_of_layer(
+    layer: str,
+    arrays: Mapping[str, Stored],
+    mode: str | None = None,
+    lora_alpha: float | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+) -> list[Kernel]:
+    """The kernels of a layer.
+
+    Args:
+        layer: The layer's name.
+        arrays: What is stored of it, in order, by the names of its variables or by
+            their numbers.
+        mode: How the layer is quantized, `"int8"` and so on, if that is known.
+        lora_alpha: What LoRA's product is multiplied by, over its rank; the rank
+            where it is not known.
+        limits: What a kernel may take.
+
+    Returns:
+        The kernels. Where the arrays could be read in several ways, there is one
+        kernel for each.
+    """
+    found: list[Parts] = []
+    if may_be_quantized(arrays):
+        numbered = all(name.isdecimal() for name in arrays)
+        found = (parts_by_position if numbered else parts_by_name)(arrays)
+    used = {id(array) for parts in found for array in parts.arrays}
+    kernels = [
+        array.kernel(layer, name)
+        for name, array in arrays.items()
+        if id(array) not in used and array.may_be_kernel
+    ]
+    for parts in found:
+        kernels += kernels_of_quantized(layer, parts, mode, limits)
+    return with_lora(kernels, arrays, lora_alpha)

@@ -1,0 +1,77 @@
+"""The kernels of a Keras model in memory, without importing Keras."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from keras_wm.files.kernel import Kernel
+from keras_wm.files.layer_arrays import kernels_of_layer
+
+
+@dataclass(frozen=True)
+class _Variable:
+    """A variable of a model, as an array that is stored of a layer."""
+
+    variable: Any
+    path: str
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def may_be_kernel(self) -> bool:
+        return len(self.shape) > 1 and "float" in self.dtype
+
+    def read(self) -> NDArray[Any]:
+        values = np.asarray(self.variable.numpy())
+        return values if values.dtype.kind in "iu" else values.astype(np.float64)
+
+    def kernel(self, layer: str, variable: str) -> Kernel:
+        return Kernel(layer, variable, self.path, self.shape, self.dtype, self.read)
+
+
+def kernels_in_memory(model: Any) -> list[Kernel]:
+    """The kernels of a model, those of quantized layers and of LoRA effective.
+
+    Args:
+        model: A Keras model.
+
+    Returns:
+        The kernels, in the order of the model's weights.
+    """
+    layers: list[tuple[str, dict[str, _Variable]]] = []
+    for weight in model.weights:
+        variable = _as_stored(weight)
+        layer, _, name = variable.path.rpartition("/")
+        # Two layers of a model may share a name.
+        if not layers or layers[-1][0] != layer or name in layers[-1][1]:
+            layers.append((layer, {}))
+        layers[-1][1][name] = variable
+    alphas = _lora_alphas(model)
+    return [
+        kernel
+        for layer, variables in layers
+        for kernel in kernels_of_layer(layer, variables, lora_alpha=alphas.get(layer))
+    ]
+
+
+def _as_stored(weight: Any) -> _Variable:
+    return _Variable(
+        weight,
+        path=getattr(weight, "path", weight.name).removesuffix(":0"),
+        shape=tuple(int(axis) for axis in weight.shape),
+        dtype=str(getattr(weight.dtype, "name", weight.dtype)),
+    )
+
+
+def _lora_alphas(model: Any) -> dict[str, float]:
+    flatten = getattr(model, "_flatten_layers", None)
+    layers = flatten() if flatten is not None else []
+    return {
+        getattr(layer, "path", layer.name): layer.lora_alpha
+        for layer in layers
+        if getattr(layer, "lora_alpha", None) is not None
+    }

@@ -1,0 +1,350 @@
+"""Quantized layers and LoRA: the kernel that the layer computes with.
+
+The reference is Keras: a layer's own answer to an identity matrix where only weights
+are quantized, and otherwise the kernel from before, to half a step.
+"""
+
+import zipfile
+
+import h5py
+import numpy as np
+import pytest
+
+import keras_wm
+from keras_wm.errors import ModelFileError, UnsafeFileError
+from keras_wm.files import Limits, open_model_file
+from tests.conftest import fixed_key
+from tests.files.written import weights_bytes
+
+SUFFIXES = (".keras", ".weights.h5", ".h5")
+
+
+def network(bias=True):
+    """A Dense layer of odd width, and attention's kinds of EinsumDense."""
+    import keras
+
+    keras.utils.set_random_seed(3)
+    layers = keras.layers
+    inputs = keras.Input((4, 10))
+    x = layers.Dense(7, name="dense", use_bias=bias)(inputs)
+    x = layers.EinsumDense(
+        "abc,cde->abde",
+        output_shape=(None, 2, 5),
+        bias_axes="de" if bias else None,
+        name="heads",
+    )(x)
+    x = layers.EinsumDense(
+        "abcd,cde->abe", output_shape=(None, 9), name="join", bias_axes="e"
+    )(x)
+    return keras.Model(inputs, x, name="net")
+
+
+def embedding(tie=True, rows=11, columns=6):
+    import keras
+
+    keras.utils.set_random_seed(4)
+    inputs = keras.Input((4,), dtype="int32")
+    layer = keras.layers.ReversibleEmbedding(
+        rows, columns, tie_weights=tie, name="words"
+    )
+    return keras.Model(inputs, layer(layer(inputs), reverse=True), name="words_model")
+
+
+def save(model, path):
+    if path.name.endswith(".weights.h5"):
+        model.save_weights(path)
+    else:
+        model.save(path)
+    return path
+
+
+def quantize(model, mode):
+    """Quantizes all layers that can be; `"int4/4"` in groups of four."""
+    import keras
+
+    kind, _, block = mode.partition("/")
+    config = None
+    if kind == "int4":
+        config = keras.quantizers.Int4QuantizationConfig(block_size=int(block))
+    for layer in model.layers:
+        if type(layer).__name__ != "InputLayer":
+            layer.quantize(kind, config=config)
+    return model
+
+
+def kernels_of(path, **options):
+    """All kernels of a file, read, by layer: a list of values and notes."""
+    found = {}
+    with open_model_file(path, **options) as model_file:
+        for kernel in model_file.kernels:
+            read = kernel.read()
+            assert read.shape == kernel.shape
+            found.setdefault(kernel.layer.split("/")[0], []).append((read, kernel.note))
+    return found
+
+
+def answers(layer, rows):
+    """What a layer gives for an identity matrix, without its bias."""
+    given = np.asarray(layer(np.eye(rows, dtype="float32")[None]))
+    zero = np.asarray(layer(np.zeros((1, rows, rows), "float32")))
+    return (given - zero)[0]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("bias", [True, False])
+def test_int8_is_the_kernel_from_before_to_half_a_step(tmp_path, suffix, bias):
+    model = network(bias)
+    before = {layer.name: np.asarray(layer.kernel) for layer in model.layers[1:]}
+    path = save(quantize(model, "int8"), tmp_path / f"model{suffix}")
+    for layer in model.layers[1:]:
+        step = 1 / np.asarray(layer.kernel_scale).min()
+        found = [
+            (kernel, note)
+            for key, readings in kernels_of(path).items()
+            if key in (layer.name, layer.path)
+            for kernel, note in readings
+            if note.startswith("int8")
+        ]
+        assert len(found) == 1
+        kernel, note = found[0]
+        assert note == "int8, scales applied"
+        assert kernel.shape == before[layer.name].shape
+        assert np.abs(kernel - before[layer.name]).max() <= step / 2 * 1.001
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("mode", ["int4/4", "int4/-1", "int4/128"])
+@pytest.mark.parametrize("bias", [True, False])
+def test_int4_is_the_kernel_that_the_layer_computes_with(tmp_path, suffix, mode, bias):
+    model = quantize(network(bias), mode)
+    path = save(model, tmp_path / f"model{suffix}")
+    expected = answers(model.get_layer("dense"), 10)
+    readings = [
+        kernel
+        for kernel, note in kernels_of(path)["dense"]
+        if kernel.shape == (10, 7) and note.startswith("int4")
+    ]
+    assert len(readings) == 1
+    np.testing.assert_allclose(readings[0], expected, atol=1e-5)
+
+
+def test_the_axes_of_heads_come_from_the_bias(tmp_path):
+    model = quantize(network(), "int4/4")
+    path = save(model, tmp_path / "model.keras")
+    (kernel,) = (kernel for kernel, note in kernels_of(path)["heads"] if note)
+    expected = answers(model.get_layer("heads"), 7)
+    assert kernel.shape == (7, 2, 5)
+    np.testing.assert_allclose(kernel, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("mode", ["int8", "int4/4", "int4/-1"])
+@pytest.mark.parametrize("columns", [6, 7])
+def test_embeddings_are_what_the_layer_gives_for_each_word(
+    tmp_path, suffix, mode, columns
+):
+    model = quantize(embedding(columns=columns), mode)
+    path = save(model, tmp_path / f"model{suffix}")
+    layer = model.get_layer("words")
+    expected = np.asarray(layer(np.arange(11)[None]))[0]
+    readings = [k for k, _ in kernels_of(path)["words"] if k.shape == (11, columns)]
+    assert any(np.allclose(kernel, expected, atol=1e-6) for kernel in readings)
+    assert len(readings) <= 2
+
+
+@pytest.mark.parametrize("mode", ["int8", "int4/4", "int4/-1"])
+def test_the_way_back_of_embeddings_is_a_kernel_too(tmp_path, mode):
+    model = embedding(tie=False)
+    layer = model.get_layer("words")
+    before = np.asarray(layer.reverse_embeddings)
+    path = save(quantize(model, mode), tmp_path / "model.keras")
+    readings = [k for k, _ in kernels_of(path)["words"] if k.shape == before.shape]
+    error = min(np.abs(kernel - before).max() for kernel in readings)
+    assert error < (0.002 if mode == "int8" else 0.02)
+
+
+def test_the_mode_in_the_config_leaves_one_reading(tmp_path):
+    model = quantize(network(), "int8")
+    whole = save(model, tmp_path / "model.keras")
+    alone = save(model, tmp_path / "model.weights.h5")
+    assert len(kernels_of(whole)["dense"]) == 1
+    # Without it, the codes may be pairs of four bits: 20 or 19 inputs.
+    shapes = [kernel.shape for kernel, _ in kernels_of(alone)["dense"]]
+    assert shapes == [(10, 7), (20, 7), (19, 7)]
+
+
+def test_int4_as_older_keras_packed_it_is_read(tmp_path):
+    rng = np.random.default_rng(0)
+    codes, scale = rng.integers(-8, 8, (10, 6)), rng.uniform(1, 2, 6).astype("float32")
+    low, high = codes[0::2], codes[1::2]
+    packed = ((low & 15) | ((high & 15) << 4)).astype("uint8").view("int8")
+    path = tmp_path / "model.weights.h5"
+    with h5py.File(path, "w") as file:
+        file["layers/dense/vars/0"], file["layers/dense/vars/1"] = packed, scale
+    readings = {kernel.shape: kernel for kernel, _ in kernels_of(path)["dense"]}
+    np.testing.assert_allclose(readings[10, 6], codes / scale, rtol=1e-6)
+
+
+def test_float8_kernels_are_read_as_they_are(tmp_path):
+    model = network()
+    before = np.asarray(model.get_layer("dense").kernel)
+    for layer in model.layers[1:]:
+        layer.quantize("float8")
+    for suffix in SUFFIXES:
+        path = save(model, tmp_path / f"model{suffix}")
+        ((kernel, note),) = kernels_of(path)["dense"]
+        np.testing.assert_array_equal(kernel, before)
+        assert note == ""
+
+
+@pytest.mark.parametrize(("bits", "scales"), [(4, False), (8, False), (4, True)])
+def test_gptq_and_awq_are_read_as_keras_computes_them(tmp_path, bits, scales):
+    from keras import ops
+    from keras.src import quantizers
+
+    rng = np.random.default_rng(1)
+    values = rng.integers(0, 2**bits, (7, 10)).astype("uint8")
+    arrays = {
+        "1": values,
+        "2": rng.uniform(0.1, 1, (7, 3)).astype("float32"),
+        "3": rng.integers(0, 2**bits, (7, 3)).astype("uint8"),
+    }
+    groups = (np.arange(10) // 4).astype("float32")
+    expected = np.asarray(
+        quantizers.quantizers.dequantize_with_sz_map(
+            ops.cast(values, "float32"), arrays["2"], arrays["3"], groups
+        )
+    ).T
+    if bits == 4:
+        packed = quantizers.pack_int4(values, axis=0, dtype="uint8")
+        arrays["1"] = np.asarray(packed[0])
+    if scales:
+        arrays["4"] = rng.uniform(0.5, 2, 10).astype("float32")
+        expected = expected / arrays["4"][:, None]
+    path = tmp_path / "model.weights.h5"
+    with h5py.File(path, "w") as file:
+        for name, array in {"0": np.ones(7, "f4"), **arrays}.items():
+            file[f"layers/dense/vars/{name}"] = array
+        file[f"layers/dense/vars/{len(arrays) + 1}"] = groups
+    ((kernel, note),) = kernels_of(path)["dense"]
+    np.testing.assert_allclose(kernel, expected, rtol=1e-5)
+    assert note == f"{'awq' if scales else 'gptq'}, scales applied"
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_lora_is_merged_wherever_its_factors_are(tmp_path, suffix):
+    import keras
+
+    keras.utils.set_random_seed(5)
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            layers.Conv2D(4, 3, name="conv"),
+            layers.Flatten(),
+            layers.Dense(5, name="dense"),
+        ]
+    )
+    rng = np.random.default_rng(6)
+    for name in ("conv", "dense"):
+        layer = model.get_layer(name)
+        layer.enable_lora(2, lora_alpha=3)
+        layer.lora_kernel_b.assign(rng.normal(size=layer.lora_kernel_b.shape))
+    path = save(model, tmp_path / f"model{suffix}")
+    found = kernels_of(path)
+    for name in ("conv", "dense"):
+        ((kernel, note),) = found[name]
+        expected = np.asarray(model.get_layer(name).kernel)
+        np.testing.assert_allclose(kernel, expected, atol=1e-6)
+        assert ("LoRA" in note) == (suffix == ".h5")
+
+
+@pytest.mark.parametrize("mode", ["int8", "int4/4", "lora", "lora on int8"])
+def test_a_model_in_memory_gives_what_its_file_gives(tmp_path, mode):
+    model = network()
+    if mode.endswith("int8") or mode.startswith("int4"):
+        quantize(model, mode.removeprefix("lora on "))
+    if mode.startswith("lora"):
+        layer = model.get_layer("dense")
+        layer.enable_lora(2, lora_alpha=5)
+        factor = np.random.default_rng(7).normal(size=layer.lora_kernel_b.shape)
+        layer.lora_kernel_b.assign(factor)
+    path = save(model, tmp_path / "model.keras")
+    key = fixed_key(16)
+    in_memory = keras_wm.verify(model, key, "dense")
+    in_file = keras_wm.verify(path, key, "dense")
+    # Keras quantizes again when it merges.
+    np.testing.assert_allclose(in_memory.z, in_file.z, atol=0.05)
+    assert mode.removesuffix("/4").split()[-1] in in_memory.reading.lower()
+
+
+@pytest.mark.parametrize("mode", ["int8", "int4/-1", "int4/128"])
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_mark_is_found_in_a_quantized_file(marked, tmp_path, mode, suffix):
+    import keras
+
+    kernel = np.asarray(marked.model.get_layer("wide").kernel).reshape(-1, 32)
+    inputs = keras.Input((len(kernel),))
+    layer = keras.layers.Dense(32, name="wide")
+    model = keras.Model(inputs, layer(inputs))
+    layer.kernel.assign(kernel)
+    path = save(quantize(model, mode), tmp_path / f"model{suffix}")
+    found = keras_wm.verify(path, marked.key)
+    assert (found.verdict, found.ber) == ("proven", 0.0)
+    assert mode.partition("/")[0] in repr(found)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        {"1": np.ones(5, "f4")},
+        {"2": np.ones((2, 2), "i1")},
+        {"0": np.ones((3, 5, 6), "i1")},
+        {"1": np.ones((3, 4), "i1")},
+    ],
+    ids=["scale of no axis", "zero of no scale", "too many axes", "no scale"],
+)
+def test_integers_that_fit_nothing_are_no_kernel(tmp_path, spoil):
+    arrays = {"0": np.ones((3, 4), "i1"), "1": np.ones(4, "f4")} | spoil
+    path = tmp_path / "model.weights.h5"
+    with h5py.File(path, "w") as file:
+        for name, array in arrays.items():
+            file[f"layers/dense/vars/{name}"] = array
+    assert kernels_of(path) == {}
+
+
+@pytest.mark.parametrize("groups", [[0, 1, 2], [0, -1, 1], [0, np.nan, 1]])
+def test_a_group_that_is_not_there_is_an_error(tmp_path, groups):
+    path = tmp_path / "model.weights.h5"
+    arrays = [np.ones((3, 2), "i1"), np.ones((2, 4), "f4"), np.ones((2, 4), "i1")]
+    with h5py.File(path, "w") as file:
+        for name, array in enumerate([*arrays, np.array(groups, "f4")]):
+            file[f"layers/dense/vars/{name}"] = array
+    with pytest.raises(ModelFileError, match=r"vars/3' names groups that .*vars/1'"):
+        kernels_of(path)
+
+
+def test_what_a_kernel_unpacks_to_is_bounded(tmp_path):
+    path = tmp_path / "model.weights.h5"
+    with h5py.File(path, "w") as file:
+        file["layers/dense/vars/0"] = np.ones((30, 4), "i1")
+        file["layers/dense/vars/1"] = np.ones(4, "f4")
+    with pytest.raises(UnsafeFileError, match=r"unpacks to 480 bytes.*array_bytes=400"):
+        kernels_of(path, limits=Limits(array_bytes=400))
+
+
+def test_a_damaged_config_costs_the_mode_only(tmp_path):
+    path = tmp_path / "model.keras"
+    weights = weights_bytes(kernel=np.ones((3, 4), "i1"))
+    scaled = tmp_path / "weights.h5"
+    scaled.write_bytes(weights)
+    with h5py.File(scaled, "r+") as file:
+        file["layers/dense/vars/1"] = np.full(4, 2, "f4")
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("config.json", b"{")
+        archive.write(scaled, "model.weights.h5")
+    assert [kernel.shape for kernel, _ in kernels_of(path)["c1"]] == [
+        (3, 4),
+        (6, 4),
+        (5, 4),
+    ]
