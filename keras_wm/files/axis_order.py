@@ -45,4 +45,5 @@ def _transposed(kernel: Kernel, axes: Sequence[int], note: str) -> Kernel:
         return kernel.read().transpose(axes)
 
     shape = tuple(kernel.shape[axis] for axis in axes)
+    note = f"{kernel.note}, {note}" if kernel.note else note
     return replace(kernel, shape=shape, read=read, note=note)

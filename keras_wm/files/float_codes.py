@@ -1,6 +1,8 @@
-"""Floats of the types that safetensors knows, from their bytes."""
+"""Numbers of the types that safetensors knows, from their bytes."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,28 +15,32 @@ FLOATS = {
     "F8_E5M2": "float8_e5m2",
     "F8_E4M3": "float8_e4m3fn",
 }
+# What quantized kernels are made of.
+INTEGERS = {"I8": "int8", "U8": "uint8"}
 
 
-def decode(data: bytes, dtype: str) -> NDArray[np.floating]:
-    """Decodes floats, exactly.
+def decode(data: bytes, code: str) -> NDArray[Any]:
+    """Decodes numbers, exactly.
 
     Args:
         data: The bytes, little-endian.
-        dtype: The type, a key of `FLOATS`.
+        code: The type, a key of `FLOATS` or `INTEGERS`.
 
     Returns:
-        The floats in one axis, as float32 or float64.
+        The numbers in one axis, floats as float32 or float64.
     """
-    if dtype == "F8_E4M3":
+    if code in INTEGERS:
+        return np.frombuffer(data, INTEGERS[code])
+    if code == "F8_E4M3":
         return _from_e4m3(np.frombuffer(data, np.uint8))
-    if dtype == "F8_E5M2":
+    if code == "F8_E5M2":
         # Upper half of a float16, as bfloat16 is that of a float32.
         halves = np.frombuffer(data, np.uint8).astype(np.uint16) << 8
         return halves.view(np.float16).astype(np.float32)
-    if dtype == "BF16":
+    if code == "BF16":
         return (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)
-    floats = np.frombuffer(data, {"F64": "<f8", "F32": "<f4", "F16": "<f2"}[dtype])
-    return floats.astype(np.float64 if dtype == "F64" else np.float32)
+    floats = np.frombuffer(data, {"F64": "<f8", "F32": "<f4", "F16": "<f2"}[code])
+    return floats.astype(np.float64 if code == "F64" else np.float32)
 
 
 def _from_e4m3(codes: NDArray[np.uint8]) -> NDArray[np.float32]:

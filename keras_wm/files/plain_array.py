@@ -1,16 +1,15 @@
-"""An array of floats whose bytes stand in a file one after the other."""
+"""An array of numbers whose bytes stand in a file one after the other."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-import numpy as np
 from numpy.typing import NDArray
 
 from keras_wm.errors import ModelFileError, UnsafeFileError
-from keras_wm.files.float_codes import FLOATS, decode
+from keras_wm.files.float_codes import FLOATS, INTEGERS, decode
 from keras_wm.files.kernel import Kernel, printable
 from keras_wm.files.source import Source
 
@@ -24,7 +23,7 @@ class PlainArray:
     Attributes:
         source: The file.
         path: Where it stands in the file, for error messages.
-        dtype: Its type, a key of `FLOATS`.
+        code: Its type, by safetensors's name.
         shape: Its shape.
         start: Where its bytes start.
         size: How many bytes it has.
@@ -33,17 +32,22 @@ class PlainArray:
 
     source: Source
     path: str
-    dtype: str
+    code: str
     shape: tuple[int, ...]
     start: int
     size: int
     order: Literal["C", "F"] = "C"
 
     @property
+    def dtype(self) -> str:
+        """The name of its type."""
+        return (FLOATS | INTEGERS).get(self.code, self.code)
+
+    @property
     def may_be_kernel(self) -> bool:
         """Whether it has the type and the axes of a kernel."""
         axes = 2 <= len(self.shape) <= _MOST_AXES and 0 not in self.shape
-        return axes and self.dtype in FLOATS
+        return axes and self.code in FLOATS
 
     def kernel(self, layer: str, variable: str) -> Kernel:
         """The array as the kernel of a layer."""
@@ -52,11 +56,11 @@ class PlainArray:
             variable=printable(variable),
             path=printable(self.path, most=1000),
             shape=self.shape,
-            dtype=FLOATS[self.dtype],
+            dtype=self.dtype,
             read=self.read,
         )
 
-    def read(self) -> NDArray[np.floating]:
+    def read(self) -> NDArray[Any]:
         """Reads the array, in single precision at least.
 
         Raises:
@@ -80,4 +84,4 @@ class PlainArray:
             ) from error
         if len(data) < self.size:
             raise ModelFileError("it became shorter while it was read.")
-        return decode(data, self.dtype).reshape(self.shape, order=self.order)
+        return decode(data, self.code).reshape(self.shape, order=self.order)

@@ -10,6 +10,8 @@ from keras_wm.files.axis_order import readings
 from keras_wm.files.contents import Contents
 from keras_wm.files.hdf5_file import no_config
 from keras_wm.files.kernel import Kernel
+from keras_wm.files.layer_arrays import kernels_of_layer
+from keras_wm.files.limits import Limits
 from keras_wm.files.plain_array import PlainArray
 from keras_wm.files.safetensors_header import has_header, read_header
 from keras_wm.files.source import Source
@@ -23,20 +25,24 @@ def recognise(
     """The kernels of a safetensors file, if it is one; see `hdf5_file.recognise`."""
     if not has_header(source):
         return None
-    return Contents("safetensors", kernels_of_safetensors(read_header(source)))
+    return Contents(
+        "safetensors", kernels_of_safetensors(read_header(source), source.limits)
+    )
 
 
-def kernels_of_safetensors(arrays: Sequence[PlainArray]) -> list[Kernel]:
+def kernels_of_safetensors(
+    arrays: Sequence[PlainArray], limits: Limits
+) -> list[Kernel]:
     """The kernels among the arrays of a file, each in every order of its axes."""
+    layers: dict[str, dict[str, PlainArray]] = {}
+    for array in arrays:
+        # `"encoder.c1.weight"` is the variable `"weight"` of the layer `"encoder.c1"`.
+        variable = array.path[max(map(array.path.rfind, _SEPARATORS)) + 1 :]
+        layer = array.path.removesuffix(variable)
+        layers.setdefault(layer, {})[variable] = array
     return [
         reading
-        for array in arrays
-        if array.may_be_kernel
-        for reading in readings(array.kernel(*_layer_and_variable(array.path)))
+        for layer, stored in layers.items()
+        for kernel in kernels_of_layer(layer[:-1], stored, limits=limits)
+        for reading in readings(kernel)
     ]
-
-
-def _layer_and_variable(name: str) -> tuple[str, str]:
-    """`"encoder.c1.weight"` is the variable `"weight"` of the layer `"encoder.c1"`."""
-    end_of_layer = max(map(name.rfind, _SEPARATORS))
-    return name[: max(end_of_layer, 0)], name[end_of_layer + 1 :]

@@ -84,6 +84,6 @@ def _of_safetensors(sources: dict[str, Source], limits: Limits) -> list[Kernel]:
                 )
         kernels += [
             replace(kernel, path=f"{name}/{kernel.path}")
-            for kernel in kernels_of_safetensors(arrays)
+            for kernel in kernels_of_safetensors(arrays, limits)
         ]
     return kernels

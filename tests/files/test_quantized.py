@@ -9,6 +9,7 @@ import zipfile
 import h5py
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 import keras_wm
 from keras_wm.errors import ModelFileError, UnsafeFileError
@@ -292,6 +293,25 @@ def test_a_mark_is_found_in_a_quantized_file(marked, tmp_path, mode, suffix):
     found = keras_wm.verify(path, marked.key)
     assert (found.verdict, found.ber) == ("proven", 0.0)
     assert mode.partition("/")[0] in repr(found)
+
+
+@pytest.mark.parametrize("mode", ["int8", "int4/4", "lora"])
+def test_a_safetensors_file_of_keras_gives_effective_kernels(tmp_path, mode):
+    model = network()
+    dense = model.get_layer("dense")
+    if mode == "lora":
+        dense.enable_lora(2)
+        dense.lora_kernel_b.assign(np.ones(dense.lora_kernel_b.shape))
+    else:
+        quantize(model, mode)
+    expected = dense.kernel if mode == "lora" else None
+    path = tmp_path / "model.safetensors"
+    save_file({w.path: np.asarray(w) for w in model.weights}, path)
+    ((kernel, note), *_) = kernels_of(path)["dense"]
+    if expected is None:
+        (expected, _), *_ = kernels_of(save(model, tmp_path / "model.keras"))["dense"]
+    np.testing.assert_allclose(kernel, np.asarray(expected), atol=1e-6)
+    assert mode.partition("/")[0] in note.lower()
 
 
 @pytest.mark.parametrize(
