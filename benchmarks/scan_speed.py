@@ -12,6 +12,7 @@ the scan on a Dask LocalCluster and compares the two reports.
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import tempfile
 import time
@@ -102,7 +103,12 @@ def scan_on_cluster(folder: Path, keys: Any, workers: int) -> dict[str, Any]:
     from distributed import Client, LocalCluster
 
     with (
-        LocalCluster(n_workers=workers, threads_per_worker=1) as cluster,
+        LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            dashboard_address=None,
+            silence_logs=logging.ERROR,
+        ) as cluster,
         Client(cluster) as client,
     ):
         return keras_wm.scan(folder, keys, client=client).to_dict()
