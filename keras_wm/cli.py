@@ -1,7 +1,7 @@
 """The command line: `keras-wm keygen | verify | scan | inspect | publish | demo`.
 
 Exit status: 0 the mark was found (or the job done), 1 it was not found, 2 something
-could not be read, was refused or failed, 64 wrong usage.
+could not be read, was refused or failed, 64 wrong usage, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ import contextlib
 import dataclasses
 import json
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from enum import IntEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -32,6 +33,7 @@ class Exit(IntEnum):
     NOT_FOUND = 1
     FAILED = 2
     USAGE = 64
+    INTERRUPTED = 130
 
 
 app = typer.Typer(
@@ -250,11 +252,17 @@ def main() -> None:
     # Typer has a copy of click from some version on, and no name for this class.
     usage_error: Any = typer.BadParameter.__base__
     usage_error.exit_code = Exit.USAGE
+    # Click's status for an interrupt, 1, would say that no mark was found.
+    signal.signal(signal.SIGINT, _interrupted)
     try:
         app()
     except (ImportError, OSError, TypeError, ValueError) as error:
         typer.echo(f"keras-wm: {' '.join(str(error).split())}", err=True)
         sys.exit(Exit.FAILED)
+
+
+def _interrupted(*_: object) -> NoReturn:
+    raise SystemExit(Exit.INTERRUPTED)
 
 
 def _load_key(path: Path) -> WatermarkKey:

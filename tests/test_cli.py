@@ -9,6 +9,7 @@ import pytest
 
 from keras_wm import WatermarkKey
 from tests.conftest import FIXED_SECRET, fixed_key
+from tests.files.written import write_endless
 
 
 def run(*arguments, **environment):
@@ -141,3 +142,17 @@ def test_help_names_every_command():
     assert result.returncode == 0
     for command in ("keygen", "verify", "inspect", "publish", "demo"):
         assert command in result.stdout
+
+
+def test_a_file_that_hangs_its_reader_is_an_error(keyfile, tmp_path):
+    endless = write_endless(tmp_path / "endless.h5")
+    for command in (["verify", endless, "--key", keyfile], ["inspect", endless]):
+        result = run(*command, "--limit", "cpu_seconds=1")
+        assert_fails(result, 2, "more than Limits.cpu_seconds=1")
+
+
+def test_the_sandbox_makes_no_difference_to_a_good_file(marked, keyfile):
+    arguments = ["verify", marked.files[".keras"], "--key", keyfile]
+    without = run(*arguments, "--no-sandbox")
+    assert without.returncode == 0
+    assert run(*arguments).stdout == without.stdout

@@ -187,3 +187,38 @@ def test_the_verifiers_side_imports_no_training_framework(marked, tmp_path):
     )
     finished = subprocess.run([sys.executable, "-c", program], check=False)
     assert finished.returncode == 0
+
+
+def test_a_sandbox_gives_the_same_report_once_or_many_times(marked):
+    here = keras_wm.verify(marked.files[".keras"], marked.key)
+    once = keras_wm.verify(marked.files[".keras"], marked.key, sandbox=True)
+    assert once.to_dict() == here.to_dict()
+    with keras_wm.Sandbox() as sandbox:
+        for suffix in SUFFIXES:
+            path = marked.files[suffix]
+            found = keras_wm.verify(path, marked.key, sandbox=sandbox)
+            assert found.to_dict() == keras_wm.verify(path, marked.key).to_dict()
+            assert keras_wm.inspect(path, sandbox=sandbox) == keras_wm.inspect(path)
+
+
+def test_limits_bound_what_a_file_may_ask_for(marked):
+    limits = keras_wm.Limits(array_bytes=1000)
+    for sandbox in (False, True):
+        with pytest.raises(
+            keras_wm.UnsafeFileError, match=r"Limits\.array_bytes=1,000"
+        ):
+            keras_wm.verify(
+                marked.files[".h5"], marked.key, limits=limits, sandbox=sandbox
+            )
+
+
+def test_the_scores_of_a_large_kernel_do_not_need_its_projection_as_a_whole(rng):
+    # 256 x 40,000 entries are beyond what is kept; the rows come in blocks.
+    key = fixed_key(256)
+    kernel = rng.normal(size=(40_000, 4))
+    found = keras_wm.detect(kernel, key)
+    weights = key.filter_weights(4)
+    for bit in (0, 17, 255):
+        u = kernel @ weights[bit % key.groups]
+        y = key.matrix(40_000)[bit] @ u / np.linalg.norm(u)
+        assert found.z[bit] == pytest.approx((2.0 * key.message[bit] - 1) * y)

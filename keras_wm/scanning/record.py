@@ -11,7 +11,8 @@ from typing import Any, TextIO
 
 from keras_wm.scanning.report import FileResult
 
-_VERSION = 1
+# What the first line starts with; its value is the version of the format.
+MARKER = "keras_wm_scan"
 
 
 class Record:
@@ -28,7 +29,7 @@ class Record:
 
     def __init__(self, path: str | os.PathLike[str], header: dict[str, Any]) -> None:
         self._path = Path(path)
-        self._header = {"keras_wm_scan": _VERSION, **header}
+        self._header = header
         self._whole = 0
         self.results: dict[str, FileResult] = {}
         if self._path.exists() and self._path.stat().st_size:
@@ -50,7 +51,7 @@ class Record:
                 result = FileResult.from_dict(values)
                 self.results[result.file] = result
                 return
-            version = values["keras_wm_scan"]
+            version = values[MARKER]
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"Line {number} of {str(self._path)!r} is none of a scan's record. "

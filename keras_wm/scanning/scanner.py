@@ -12,9 +12,11 @@ from keras_wm.files import DEFAULT_LIMITS, Limits
 from keras_wm.key import WatermarkKey
 from keras_wm.scanning.candidates import Candidate, Source, find_candidates
 from keras_wm.scanning.progress import progress_bar
-from keras_wm.scanning.record import Record, write_line
+from keras_wm.scanning.record import MARKER, Record, write_line
 from keras_wm.scanning.report import FileResult, ScanReport
 from keras_wm.verification import MARKED, check_alpha, check_key
+
+RECORD_VERSION = 1
 
 Examine = Callable[[Sequence[Candidate]], Iterator[FileResult]]
 
@@ -97,8 +99,9 @@ def scan(
 def header(
     keys: Sequence[WatermarkKey], layer: str | None, limits: Limits
 ) -> dict[str, Any]:
-    """What a scan is, for its record."""
+    """What a scan is, as the first line of its record."""
     return {
+        MARKER: RECORD_VERSION,
         "keys": [{"owner": key.owner, "commitment": key.commitment} for key in keys],
         "layer": layer,
         "limits": asdict(limits),

@@ -1,7 +1,11 @@
 """`keras-wm scan`, as a user of a shell meets it."""
 
 import json
+import signal
+import subprocess
+import sys
 
+import psutil
 import pytest
 
 from tests.test_cli import assert_fails, run
@@ -82,3 +86,18 @@ def test_mistakes_are_said_in_one_line(downloads, keyfile, tmp_path):
     assert_fails(run(*wrong, "--limit", "cpu=5"), 2, "NAME one of array_bytes")
     assert_fails(run(*wrong, "--limit", "depth=many"), 2, "'depth=many'")
     assert_fails(run(*wrong, "--record", tmp_path / "notes"), 2, "Line 1 of")
+
+
+def test_an_interrupt_is_no_answer_and_leaves_nothing_running(keyfile, downloads):
+    command = [sys.executable, "-m", "keras_wm", "scan", "--key", str(keyfile)]
+    # Its reader is busy for seconds.
+    command.append(str(downloads.folder / "endless.h5"))
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        this = psutil.Process(process.pid)
+        while not this.children():
+            assert process.poll() is None
+        below = this.children(recursive=True)
+        process.send_signal(signal.SIGINT)
+        assert process.wait() == 130
+    _, alive = psutil.wait_procs(below, timeout=60)
+    assert alive == []

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import psutil
 import pytest
 
 import keras_wm
@@ -166,8 +167,6 @@ def test_a_bar_is_shown_on_a_terminal_and_nowhere_else(downloads, capsys, monkey
 
 
 def test_an_interrupt_ends_the_scan_and_its_processes(downloads):
-    psutil = pytest.importorskip("psutil")
-
     def interrupt(*_):
         raise KeyboardInterrupt
 
