@@ -7,7 +7,6 @@ could not be read, was refused or failed, 64 wrong usage, 130 interrupted.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import os
 import signal
@@ -15,15 +14,17 @@ import sys
 from collections.abc import Iterator
 from enum import IntEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
-if TYPE_CHECKING:
-    from keras_wm.files.limits import Limits
-    from keras_wm.key import WatermarkKey
-
-PASSPHRASE_VARIABLE = "KERAS_WM_PASSPHRASE"  # noqa: S105 (a name, not a passphrase)
+from keras_wm.cli_input import (
+    load_key,
+    new_passphrase,
+    read_limits,
+    read_lines,
+    reader_of,
+)
 
 
 class Exit(IntEnum):
@@ -76,7 +77,7 @@ def keygen(
     from keras_wm.key import WatermarkKey
 
     key = WatermarkKey.generate(owner, bits, projection, filters)  # type: ignore[arg-type]
-    key.save(path, _new_passphrase() if encrypt else None)
+    key.save(path, new_passphrase() if encrypt else None)
     typer.echo(f"{path}: {key.bits} bits for {key.owner!r}, readable by you alone.")
     typer.echo(f"commitment: {key.commitment}")
     typer.echo("Publish the commitment, dated, before the model; never the key file.")
@@ -94,10 +95,10 @@ def verify(
     as_json: JsonOption = False,
 ) -> None:
     """Look for a key's mark in a model file, without loading the model."""
-    with _reader(limit, sandbox) as reader:
+    with reader_of(limit, sandbox) as reader:
         from keras_wm.verification import verify as verify_model
 
-        verification = verify_model(file, _load_key(key), layer, **reader)
+        verification = verify_model(file, load_key(key), layer, **reader)
     if as_json:
         _print_json(verification.to_dict())
     else:
@@ -113,7 +114,7 @@ def inspect(
     as_json: JsonOption = False,
 ) -> None:
     """List the kernels of a model file, and how many bits each can hold."""
-    with _reader(limit, sandbox) as reader:
+    with reader_of(limit, sandbox) as reader:
         from keras_wm.inspection import inspect as inspect_model
 
         reports = inspect_model(file, **reader)
@@ -182,9 +183,9 @@ def scan(
     if not keys:
         raise typer.BadParameter("Name a key file with --key.")
     status = run_scan(
-        [*(sources or []), *_lines(list_file)],
-        [_load_key(key) for key in keys],
-        ScanOptions(layer, record, workers, dask, _limits(limit), as_json),
+        [*(sources or []), *read_lines(list_file)],
+        [load_key(key) for key in keys],
+        ScanOptions(layer, record, workers, dask, read_limits(limit), as_json),
     )
     raise typer.Exit(status)
 
@@ -263,76 +264,6 @@ def main() -> None:
 
 def _interrupted(*_: object) -> NoReturn:
     raise SystemExit(Exit.INTERRUPTED)
-
-
-def _load_key(path: Path) -> WatermarkKey:
-    from keras_wm.errors import WrongPassphraseError
-    from keras_wm.key import WatermarkKey
-
-    passphrase = os.environ.get(PASSPHRASE_VARIABLE)
-    try:
-        return WatermarkKey.load(path, passphrase)
-    except WrongPassphraseError:
-        if passphrase is not None or not sys.stdin.isatty():
-            raise
-    return WatermarkKey.load(path, _ask_passphrase(confirm=False))
-
-
-def _new_passphrase() -> str:
-    return os.environ.get(PASSPHRASE_VARIABLE) or _ask_passphrase(confirm=True)
-
-
-def _ask_passphrase(confirm: bool) -> str:
-    try:
-        return str(
-            typer.prompt("Passphrase", hide_input=True, confirmation_prompt=confirm)
-        )
-    except typer.Abort:
-        # Its own status, 1, would say that the mark was not found.
-        raise ValueError("No passphrase was given.") from None
-
-
-def _limits(given: list[str] | None) -> Limits:
-    """The limits, some of them changed: `["array_bytes=8e9"]`."""
-    from keras_wm.files.limits import Limits
-
-    names = [field.name for field in dataclasses.fields(Limits)]
-    changes = {}
-    for one in given or []:
-        name, _, value = one.partition("=")
-        try:
-            changes[name] = int(float(value))
-        except (OverflowError, ValueError):
-            name = ""
-        if name not in names or changes[name] < 0:
-            raise ValueError(
-                f"Expected --limit NAME=VALUE, VALUE a number and NAME one of "
-                f"{', '.join(names)}. Received: {one!r}"
-            )
-    return Limits(**changes)
-
-
-@contextlib.contextmanager
-def _reader(limit: list[str] | None, sandbox: bool) -> Iterator[dict[str, Any]]:
-    """How to read a file: arguments of `verify` and `inspect`."""
-    limits = _limits(limit)
-    if not sandbox:
-        yield {"limits": limits}
-        return
-    from keras_wm.files.sandbox import Sandbox
-
-    with Sandbox(limits) as child:
-        # It imports what it needs while this process does the same.
-        child.start()
-        yield {"limits": limits, "sandbox": child}
-
-
-def _lines(path: Path | None) -> list[str]:
-    """The lines of a file, or of the input, without empty ones."""
-    if path is None:
-        return []
-    text = sys.stdin.read() if str(path) == "-" else path.read_text("utf-8")
-    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def _print_json(value: dict[str, Any]) -> None:

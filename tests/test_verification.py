@@ -222,3 +222,11 @@ def test_the_scores_of_a_large_kernel_do_not_need_its_projection_as_a_whole(rng)
         u = kernel @ weights[bit % key.groups]
         y = key.matrix(40_000)[bit] @ u / np.linalg.norm(u)
         assert found.z[bit] == pytest.approx((2.0 * key.message[bit] - 1) * y)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error"), [(-1, ValueError), ("2 GB", TypeError), (True, TypeError)]
+)
+def test_a_limit_is_a_number_that_is_not_negative(wrong, error):
+    with pytest.raises(error, match="array_bytes="):
+        keras_wm.Limits(array_bytes=wrong)

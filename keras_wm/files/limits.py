@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,17 @@ class Limits:
     memory_bytes: int = 384 * 1024**2
     cpu_seconds: int = 4
     wall_seconds: int = 300
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise TypeError(f"Expected a number. Received: {field.name}={value!r}")
+            if not value >= 0:
+                raise ValueError(
+                    f"Expected a limit that is not negative. Received: "
+                    f"{field.name}={value!r}"
+                )
 
 
 DEFAULT_LIMITS = Limits()
