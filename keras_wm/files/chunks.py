@@ -34,24 +34,35 @@ def read_chunks(
         The array.
 
     Raises:
-        UnsafeFileError: If a chunk is missing, or is not of a chunk's size.
+        UnsafeFileError: If a chunk is missing, or is not of a chunk's size, or
+            if there are too many or too large ones.
     """
     plan = dataset.id.get_create_plist()
     shape, chunk = dataset.shape, plan.get_chunk()
     filters = [plan.get_filter(index)[0] for index in range(plan.get_nfilters())]
     corners = [range(0, axis, step) for axis, step in zip(shape, chunk, strict=True)]
     count, size = math.prod(map(len, corners)), math.prod(chunk) * dtype.itemsize
-    if count > limits.chunks or size > limits.array_bytes:
+    if count > limits.chunks or size > limits.chunk_bytes:
         raise UnsafeFileError(
             f"has {count:,} chunks of {size:,} bytes, more than "
             f"Limits.chunks={limits.chunks:,} or "
-            f"Limits.array_bytes={limits.array_bytes:,}."
+            f"Limits.chunk_bytes={limits.chunk_bytes:,}."
         )
+    unpacked = math.prod(shape) * dtype.itemsize
+    if filters and unpacked > limits.unpacked_bytes:
+        raise UnsafeFileError(
+            f"has {unpacked:,} bytes when it is unpacked, more than "
+            f"Limits.unpacked_bytes={limits.unpacked_bytes:,}. "
+            "Raise the limit if you trust the file."
+        )
+    sizes = _stored_sizes(dataset, count)
     array = np.empty(shape, dtype)
     for corner in itertools.product(*corners):
-        stored, skipped = _stored_chunk(dataset, corner, size)
-        unpacked = _unpacked(stored, skipped, filters, dtype.itemsize, size)
-        block = np.frombuffer(unpacked, dtype).reshape(chunk)
+        if not 0 <= sizes.get(corner, -1) <= _room(size):
+            raise UnsafeFileError(f"has no chunk at {corner}, or too large a one.")
+        skipped, stored = dataset.id.read_direct_chunk(corner)
+        data = _unpacked(stored, skipped, filters, dtype.itemsize, size)
+        block = np.frombuffer(data, dtype).reshape(chunk)
         # The last chunk of an axis is stored whole, beyond the end of the array.
         within = array[
             tuple(slice(at, at + step) for at, step in zip(corner, chunk, strict=True))
@@ -60,14 +71,17 @@ def read_chunks(
     return array
 
 
-def _stored_chunk(
-    dataset: h5py.Dataset, corner: tuple[int, ...], size: int
-) -> tuple[bytes, int]:
-    info = dataset.id.get_chunk_info_by_coord(corner)
-    if info.byte_offset is None or info.size > _room(size):
-        raise UnsafeFileError(f"has no chunk at {corner}, or too large a one.")
-    skipped, stored = dataset.id.read_direct_chunk(corner)
-    return stored, skipped
+def _stored_sizes(dataset: h5py.Dataset, most: int) -> dict[tuple[int, ...], int]:
+    """The bytes that each chunk is stored in, by its corner."""
+    sizes: dict[tuple[int, ...], int] = {}
+
+    def add(chunk: h5py.h5d.StoreInfo) -> bool | None:
+        sizes[chunk.chunk_offset] = chunk.size
+        return True if len(sizes) > most else None
+
+    # Asking for one chunk at a time, HDF5 looks through all of them every time.
+    dataset.id.chunk_iter(add)
+    return sizes
 
 
 def _unpacked(

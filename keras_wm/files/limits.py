@@ -9,18 +9,21 @@ from dataclasses import dataclass, fields
 class Limits:
     """What a model file may not exceed; beyond it, it is refused as unsafe.
 
-    The defaults are far above what Keras writes. Raise one only for a file from
+    The defaults are far above what Keras writes, and keep a file that is made to do
+    harm below 500 MB of memory and 5 seconds. Raise one only for a file from
     somebody you trust.
 
     Attributes:
         array_bytes: Size of one array when it is read.
         inflation: Size of a compressed array, in bytes stored. Deflate cannot
             exceed 1032.
-        objects: Groups and arrays in a model's HDF5 files.
+        unpacked_bytes: Size of one compressed array when it is read.
+        objects: Groups and arrays in a model's HDF5 files, without the optimizer's.
         children: Members of one HDF5 group.
         depth: Groups within groups.
         chunks: Chunks of one array.
-        name_chars: Length of a name.
+        chunk_bytes: Size of one chunk.
+        name_chars: Length of a name, and of a path in an HDF5 file.
         listing_bytes: Bytes of an HDF5 file that are read before any array is.
         archive_members: Members of a `.keras` archive.
         archive_directory_bytes: Size of the archive's table of contents.
@@ -43,17 +46,19 @@ class Limits:
 
     array_bytes: int = 2 * 1024**3
     inflation: int = 1100
+    unpacked_bytes: int = 256 * 1024**2
     objects: int = 50_000
     children: int = 25_000
     depth: int = 64
-    chunks: int = 1024**2
+    chunks: int = 100_000
+    chunk_bytes: int = 16 * 1024**2
     name_chars: int = 1024
     listing_bytes: int = 128 * 1024**2
     archive_members: int = 10_000
     archive_directory_bytes: int = 4 * 1024**2
     archive_inflation: int = 200
-    inflated_bytes: int = 8 * 1024**3
-    config_bytes: int = 64 * 1024**2
+    inflated_bytes: int = 1024**3
+    config_bytes: int = 10 * 1024**2
     json_values: int = 1024**2
     header_bytes: int = 32 * 1024**2
     arrays: int = 50_000

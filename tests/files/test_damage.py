@@ -15,7 +15,7 @@ from tests.files.written import read_kernels
 # attribute is read of these files.
 DATA = Path(__file__).parent / "data"
 FILES = [
-    DATA / name for name in ("keras_2_13.h5", "keras_2_13.keras", "keras_3_5.keras")
+    DATA / name for name in ("keras_2_15.h5", "keras_2_15.keras", "keras_3_3.keras")
 ]
 bounded = settings(
     derandomize=True,

@@ -2,7 +2,6 @@
 
 import shutil
 import zipfile
-from pathlib import Path
 
 import h5py
 import numpy as np
@@ -11,8 +10,6 @@ import pytest
 from keras_wm.files import Kernel, open_model_file
 from tests.files.written import KERNEL, read_kernels, write_archive, write_weights
 
-DATA = Path(__file__).parent / "data"
-OLD_KERNELS = {"first_conv": 1, "second_conv": 2, "rows/each": 3, "encoder/narrow": 4}
 FORMATS = {
     "archive": "Keras archive (.keras)",
     "weights": "Keras weights (.weights.h5)",
@@ -49,30 +46,6 @@ def test_a_variable_has_the_name_that_the_file_gives(saved, what, variable):
 def test_the_content_decides_on_the_format_and_not_the_extension(saved, tmp_path):
     disguised = shutil.copy(saved.files["archive"], tmp_path / "model.h5")
     assert by_layer(disguised).keys() == saved.kernels.keys()
-
-
-@pytest.mark.parametrize("name", sorted(path.name for path in DATA.glob("*.keras")))
-def test_an_archive_of_an_old_keras_is_read_under_the_users_names(name):
-    values = {layer: set(a.flat) for layer, a in by_layer(DATA / name).items()}
-    assert values == {layer: {value} for layer, value in OLD_KERNELS.items()}
-
-
-def test_a_legacy_file_of_keras_2_is_read_under_the_users_names():
-    found = by_layer(DATA / "keras_2_13.h5")
-    # Keras 2 files the weights of a wrapped layer under the wrapper.
-    expected = {
-        layer.removesuffix("/each"): OLD_KERNELS[layer] for layer in OLD_KERNELS
-    }
-    assert {layer: set(a.flat) for layer, a in found.items()} == {
-        layer: {value} for layer, value in expected.items()
-    }
-
-
-def test_weights_of_keras_3_5_alone_are_named_by_their_path(tmp_path):
-    with zipfile.ZipFile(DATA / "keras_3_5.keras") as archive:
-        alone = archive.extract("model.weights.h5", tmp_path)
-    layers = {"conv2d", "conv2d_1", "time_distributed/layer", "sequential/dense"}
-    assert by_layer(alone).keys() == layers
 
 
 def test_a_deflated_archive_is_read(tmp_path):

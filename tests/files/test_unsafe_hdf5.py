@@ -149,7 +149,7 @@ def test_a_chunk_that_inflates_to_less_than_a_chunk_is_refused(weights):
 def test_a_chunk_far_larger_than_the_array_is_refused(weights):
     one_chunk(weights, (8, 8), (20_000, 20_000), zlib.compress(b""))
     match = "'vars/0' has 1 chunks of 1,600,000,000 bytes, more than"
-    assert refused(weights, match, limits=Limits(array_bytes=10**9))
+    assert refused(weights, match, limits=Limits(chunk_bytes=10**9))
 
 
 def test_a_chunk_stored_in_more_bytes_than_it_may_take_is_refused(weights):

@@ -1,48 +1,51 @@
 """Writes the model files of old Keras versions that the tests read.
 
-Run it where the version is installed, with the name of the file to write:
+    python write_old_files.py --into tests/files/data
 
-    pip install tensorflow-cpu==2.17.1 keras==3.5.0 tf_keras==2.17.0
-    python write_old_files.py keras_3_5.keras
-    python write_old_files.py tf_keras_2_17.keras
-
-    pip install tensorflow-cpu==2.13.1
-    python write_old_files.py keras_2_13.keras
-    python write_old_files.py keras_2_13.h5
+makes a virtual environment for every version in a temporary folder (about 2 GB at a
+time, Python 3.11, packages from the default index) and runs `old_model.py` in it.
 """
 
-import sys
+import argparse
+import os
+import subprocess
+import tempfile
+import venv
+from pathlib import Path
 
-import numpy as np
-
-path = sys.argv[1]
-if path.startswith("tf_keras"):
-    import tf_keras as keras
-else:
-    import keras
-
-layers = keras.layers
-
-
-def filled(layer, value):
-    """Sets all weights of a layer to one value, by which the tests know it."""
-    layer.set_weights([np.full(w.shape, value, "float32") for w in layer.get_weights()])
+WRITERS = {
+    "keras_2_12": ["tensorflow-cpu==2.12.1"],
+    "keras_2_15": ["tensorflow-cpu==2.15.1"],
+    "tf_keras_2_21": ["tensorflow-cpu==2.21.0", "tf_keras==2.21.0"],
+    "keras_3_0": ["tensorflow-cpu==2.16.2", "keras==3.0.5"],
+    "keras_3_3": ["tensorflow-cpu==2.16.2", "keras==3.3.3"],
+    "keras_3_15": ["tensorflow-cpu==2.21.0", "keras==3.15.1"],
+}
+MODEL = Path(__file__).with_name("old_model.py").resolve()
 
 
-encoder = keras.Sequential(
-    [keras.Input((1, 1, 3)), layers.Dense(4, use_bias=False, name="narrow")],
-    name="encoder",
-)
-image = keras.Input((4, 4, 1), name="image")
-x = layers.Conv2D(2, 3, use_bias=False, name="first_conv")(image)
-x = layers.Conv2D(3, 2, use_bias=False, name="second_conv")(x)
-x = layers.TimeDistributed(layers.Dense(3, use_bias=False, name="each"), name="rows")(x)
-model = keras.Model(image, encoder(x), name="host")
-model.compile(keras.optimizers.SGD(momentum=0.9), "mse")
-model.fit(np.zeros((1, 4, 4, 1)), np.zeros((1, 1, 1, 4)), verbose=0)
-filled(model.get_layer("first_conv"), 1)
-filled(model.get_layer("second_conv"), 2)
-filled(model.get_layer("rows"), 3)
-filled(encoder.get_layer("narrow"), 4)
+def write(name, environments, into):
+    """Writes the files of one version, whose names start with `name`."""
+    with tempfile.TemporaryDirectory(dir=environments) as environment:
+        venv.create(environment, with_pip=True)
+        python = Path(environment) / "bin" / "python"
+        install = [python, "-m", "pip", "install", "--quiet", "--no-compile"]
+        subprocess.run([*install, *WRITERS[name]], check=True)
+        package = name.rstrip("_0123456789")
+        quiet = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+        subprocess.run([python, MODEL, package, name], cwd=into, env=quiet, check=True)
 
-model.save(path)
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("names", nargs="*", default=list(WRITERS), metavar="NAME")
+    parser.add_argument("--into", type=Path, required=True, help="where the files go")
+    parser.add_argument("--environments", type=Path, help="where to make environments")
+    options = parser.parse_args()
+    for name in options.names:
+        write(name, options.environments, options.into)
+        print(name)
+
+
+if __name__ == "__main__":
+    main()
