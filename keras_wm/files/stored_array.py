@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from keras_wm.errors import ModelFileError, UnsafeFileError
 from keras_wm.files.chunks import read_chunks
+from keras_wm.files.float_codes import FLOATS, decode
 from keras_wm.files.kernel import Kernel, printable
 from keras_wm.files.limits import Limits
 from keras_wm.files.text_attribute import text_attribute
@@ -27,7 +28,14 @@ _NUMBERS = {
     "|i1": h5py.h5t.STD_I8LE,
     "|u1": h5py.h5t.STD_U8LE,
 }
-_BFLOAT16 = np.dtype("V2")
+# Types that HDF5 does not know, by their size and by what the attribute `dtype` says.
+# Of those of one byte h5py can write only float8_e4m3fn, and Keras does not name it.
+_OPAQUE = {
+    (2, "bfloat16"): "BF16",
+    (1, None): "F8_E4M3",
+    (1, "float8_e4m3fn"): "F8_E4M3",
+    (1, "float8_e5m2"): "F8_E5M2",
+}
 _MOST_AXES = 8
 
 
@@ -40,8 +48,9 @@ class StoredArray:
         place: Where the dataset that holds it is. An open dataset takes 12 KB.
         path: Where it stands in the file.
         shape: Its shape.
-        stored: The type it is stored as; `V2` for bfloat16.
+        stored: The type it is stored as.
         limits: What the file may ask of this machine.
+        code: The type by safetensors's name, if HDF5 does not know it.
     """
 
     file: h5py.h5f.FileID
@@ -50,6 +59,7 @@ class StoredArray:
     shape: tuple[int, ...]
     stored: np.dtype[np.generic]
     limits: Limits
+    code: str = ""
 
     @property
     def dataset(self) -> h5py.Dataset:
@@ -59,7 +69,7 @@ class StoredArray:
     @property
     def dtype(self) -> str:
         """The name of the stored type."""
-        return "bfloat16" if self.stored == _BFLOAT16 else self.stored.name
+        return FLOATS[self.code] if self.code else self.stored.name
 
     @property
     def may_be_kernel(self) -> bool:
@@ -94,9 +104,8 @@ class StoredArray:
                 "Raise the limit if you trust the file."
             )
         values = self._stored_values()
-        if self.stored == _BFLOAT16:
-            # bfloat16 is the upper half of a float32.
-            return (values.view("<u2").astype(np.uint32) << 16).view(np.float32)
+        if self.code:
+            return decode(values.tobytes(), self.code).reshape(self.shape)
         if self.stored.kind in "iu":
             return values
         return values.astype(f"=f{max(4, self.stored.itemsize)}", copy=False)
@@ -136,17 +145,18 @@ class StoredArrays:
         Raises:
             UnsafeFileError: If its size does not fit what is stored of it.
         """
-        stored = _stored_type(dataset, self._limits)
+        found = _stored_type(dataset, self._limits)
         space = dataset.id.get_space()
-        if stored is None or space.get_simple_extent_type() != h5py.h5s.SIMPLE:
+        if found is None or space.get_simple_extent_type() != h5py.h5s.SIMPLE:
             return None
         shape = space.get_simple_extent_dims()
         if not 1 <= len(shape) <= _MOST_AXES or 0 in shape:
             return None
+        stored, code = found
         self._vet_size(dataset, path, math.prod(shape) * stored.itemsize)
         file = h5py.h5i.get_file_id(dataset.id)
         place = h5py.h5r.create(dataset.id, b".", h5py.h5r.OBJECT)
-        return StoredArray(file, place, path, shape, stored, self._limits)
+        return StoredArray(file, place, path, shape, stored, self._limits, code)
 
     def _vet_size(self, dataset: h5py.Dataset, path: str, declared: int) -> None:
         stored = dataset.id.get_storage_size()
@@ -169,16 +179,18 @@ class StoredArrays:
         return declared <= inflation * stored
 
 
-def _stored_type(dataset: h5py.Dataset, limits: Limits) -> np.dtype[np.generic] | None:
+def _stored_type(
+    dataset: h5py.Dataset, limits: Limits
+) -> tuple[np.dtype[np.generic], str] | None:
     # h5py's own `dtype` builds types of any complexity, and takes a float that is
     # not IEEE's for the next one that is.
     stored = dataset.id.get_type()
     if stored.get_class() in (h5py.h5t.FLOAT, h5py.h5t.INTEGER):
-        for code, known in _NUMBERS.items():
+        for name, known in _NUMBERS.items():
             if stored.equal(known):
-                return np.dtype(code)
-        return None
-    opaque = stored.get_class() == h5py.h5t.OPAQUE and stored.get_size() == 2
-    if opaque and text_attribute(dataset, "dtype", limits) == "bfloat16":
-        return _BFLOAT16
+                return np.dtype(name), ""
+    elif stored.get_class() == h5py.h5t.OPAQUE and stored.get_size() <= 2:
+        size = stored.get_size()
+        code = _OPAQUE.get((size, text_attribute(dataset, "dtype", limits)))
+        return (np.dtype(f"V{size}"), code) if code else None
     return None

@@ -4,6 +4,7 @@ import shutil
 import zipfile
 
 import h5py
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -96,6 +97,28 @@ def test_bfloat16_is_widened_exactly(tmp_path):
     assert kernel.dtype == np.float32
     expected = keras.ops.convert_to_numpy(keras.ops.cast(layer.kernel, "float32"))
     np.testing.assert_array_equal(kernel, expected)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_float8_is_widened_exactly(tmp_path, named):
+    # As Keras writes it on JAX: opaque bytes, of a type that it does not name.
+    codes = np.arange(256, dtype="uint8").reshape(16, 16)
+    path = write_weights(tmp_path / "a.h5", codes.view("V1"))
+    if named:
+        with h5py.File(path, "r+") as file:
+            file["layers/dense/vars/0"].attrs["dtype"] = "float8_e4m3fn"
+    kernel = read_kernels(path)["c1/0"]
+    expected = codes.view(ml_dtypes.float8_e4m3fn).astype("float32")
+    np.testing.assert_array_equal(kernel, expected)
+
+
+def test_float8_of_the_other_kind_is_read_where_it_is_named(tmp_path):
+    codes = np.arange(256, dtype="uint8").reshape(16, 16)
+    path = write_weights(tmp_path / "a.h5", codes.view("V1"))
+    with h5py.File(path, "r+") as file:
+        file["layers/dense/vars/0"].attrs["dtype"] = "float8_e5m2"
+    expected = codes.view(ml_dtypes.float8_e5m2).astype("float32")
+    np.testing.assert_array_equal(read_kernels(path)["c1/0"], expected)
 
 
 @pytest.mark.parametrize(
