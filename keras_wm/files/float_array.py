@@ -109,6 +109,7 @@ class FloatArrays:
     """
 
     def __init__(self, file_bytes: int, limits: Limits) -> None:
+        self._file: h5py.h5f.FileID | None = None
         self._unclaimed = file_bytes
         self._limits = limits
 
@@ -133,9 +134,9 @@ class FloatArrays:
         if not 2 <= len(shape) <= _MOST_AXES or 0 in shape:
             return None
         self._vet_size(dataset, path, math.prod(shape) * stored.itemsize)
-        file = h5py.h5i.get_file_id(dataset.id)
+        self._file = self._file or h5py.h5i.get_file_id(dataset.id)
         place = h5py.h5r.create(dataset.id, b".", h5py.h5r.OBJECT)
-        return FloatArray(file, place, path, shape, stored, self._limits)
+        return FloatArray(self._file, place, path, shape, stored, self._limits)
 
     def _vet_size(self, dataset: h5py.Dataset, path: str, declared: int) -> None:
         stored = dataset.id.get_storage_size()
