@@ -13,6 +13,9 @@ from typing import Any
 
 _RENAMED = {"_layer_checkpoint_dependencies": "layers", "forward_layer": "layer"}
 _NAME_CHARS = 1024
+_CLASS_CHARS = 100
+# A config of nothing but different classes would take a long time to spell.
+_CLASSES = 1000
 
 
 def nodes_in_config(config: Any, owners: Iterable[str]) -> dict[str, Any]:
@@ -31,6 +34,7 @@ def nodes_in_config(config: Any, owners: Iterable[str]) -> dict[str, Any]:
     ranks = _ranks(owners)
     nodes = {"": config}
     families: dict[int, dict[str, list[Any]]] = {}
+    spellings: dict[str, set[str]] = {}
     for owner in filter(None, owners):
         holder, _, component = owner.rpartition("/")
         outer, _, attribute = holder.rpartition("/")
@@ -39,7 +43,7 @@ def nodes_in_config(config: Any, owners: Iterable[str]) -> dict[str, Any]:
         elif outer in nodes:
             container = _member(nodes[outer], attribute)
             if id(container) not in families:
-                families[id(container)] = _by_class(container)
+                families[id(container)] = _by_class(container, spellings)
             rank = ranks[owner] if attribute.startswith("_") else None
             nodes[owner] = _element(families[id(container)], component, rank)
     return nodes
@@ -80,26 +84,37 @@ def _ranks(owners: Iterable[str]) -> dict[str, int]:
     }
 
 
-def _by_class(configs: Any) -> dict[str, list[Any]]:
-    """The configs of a container's elements, by what their class is called."""
+def _by_class(configs: Any, spellings: dict[str, set[str]]) -> dict[str, list[Any]]:
+    """The configs of a container's elements, by what their class is called.
+
+    Args:
+        configs: The container's config.
+        spellings: What the classes seen so far are called in the file: by Keras 3,
+            and by Keras 2. New ones are added.
+    """
     families = defaultdict(list)
     for config in configs if isinstance(configs, list) else []:
-        for name in _class_in_file(config):
-            families[name].append(config)
+        name = _class_name(config)
+        if name is None:
+            continue
+        if name not in spellings and len(spellings) < _CLASSES:
+            words = ("[a-z]+", "[a-z0-9]+")
+            spellings[name] = {_snake_case(name, word) for word in words}
+        for spelling in spellings.get(name, ()):
+            families[spelling].append(config)
     return families
 
 
-def _class_in_file(config: Any) -> set[str]:
-    """What an object's class is called in the file: by Keras 3, and by Keras 2."""
+def _class_name(config: Any) -> str | None:
     if not isinstance(config, dict):
-        return set()
+        return None
     name, module = config.get("class_name"), config.get("module")
-    if not isinstance(name, str) or len(name) > _NAME_CHARS:
-        return set()
+    if not isinstance(name, str) or len(name) > _CLASS_CHARS:
+        return None
     # Operations such as `keras.ops.add` stand among the layers of a config.
     if isinstance(module, str) and ".ops." in module:
-        return set()
-    return {_snake_case(name, "[a-z]+"), _snake_case(name, "[a-z0-9]+")}
+        return None
+    return name
 
 
 def _snake_case(name: str, rest_of_word: str) -> str:

@@ -47,8 +47,8 @@ class Limits:
     array_bytes: int = 2 * 1024**3
     inflation: int = 1100
     unpacked_bytes: int = 256 * 1024**2
-    objects: int = 50_000
-    children: int = 25_000
+    objects: int = 45_000
+    children: int = 20_000
     depth: int = 64
     chunks: int = 100_000
     chunk_bytes: int = 16 * 1024**2

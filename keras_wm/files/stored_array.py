@@ -129,6 +129,7 @@ class StoredArrays:
     """
 
     def __init__(self, file_bytes: int, limits: Limits) -> None:
+        self._file: h5py.h5f.FileID | None = None
         self._unclaimed = file_bytes
         self._limits = limits
 
@@ -154,9 +155,9 @@ class StoredArrays:
             return None
         stored, code = found
         self._vet_size(dataset, path, math.prod(shape) * stored.itemsize)
-        file = h5py.h5i.get_file_id(dataset.id)
+        self._file = self._file or h5py.h5i.get_file_id(dataset.id)
         place = h5py.h5r.create(dataset.id, b".", h5py.h5r.OBJECT)
-        return StoredArray(file, place, path, shape, stored, self._limits, code)
+        return StoredArray(self._file, place, path, shape, stored, self._limits, code)
 
     def _vet_size(self, dataset: h5py.Dataset, path: str, declared: int) -> None:
         stored = dataset.id.get_storage_size()

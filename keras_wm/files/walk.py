@@ -12,7 +12,12 @@ from keras_wm.files.kernel import printable
 from keras_wm.files.limits import Limits
 
 _LAYOUTS = (h5py.h5d.COMPACT, h5py.h5d.CONTIGUOUS, h5py.h5d.CHUNKED)
-_LINKS = {h5py.h5l.TYPE_SOFT: "a soft link", h5py.h5l.TYPE_EXTERNAL: "an external link"}
+_TWICE = -1
+_LINKS = {
+    h5py.h5l.TYPE_SOFT: "a soft link",
+    h5py.h5l.TYPE_EXTERNAL: "an external link",
+    _TWICE: "the name of two members of its group",
+}
 # Other filters make HDF5 search for native plug-ins and load them at the first read.
 _FILTERS = {
     h5py.h5z.FILTER_DEFLATE,
@@ -61,9 +66,9 @@ class _Walk:
                 f"the group '{printable(path)}' is nested deeper than "
                 f"Limits.depth={self._limits.depth}."
             )
-        for name in self._names(group, path):
+        for name, link in self._links_of(group, path).items():
             where = _joined(path, name)
-            child = _open(group, name, where, self._limits)
+            child = _open(group, name, link, where, self._limits)
             # A hard link may lead back to a group above, or twice to each below.
             address = _address(child)
             if isinstance(child, h5py.h5t.TypeID) or address in self._seen:
@@ -77,21 +82,22 @@ class _Walk:
                 _vet_storage(child, where)
                 yield where, h5py.Dataset(child, readonly=True)
 
-    def _names(self, group: h5py.h5g.GroupID, path: str) -> list[bytes]:
-        """The names in a group, if they are not too many."""
+    def _links_of(self, group: h5py.h5g.GroupID, path: str) -> dict[bytes, int]:
+        """The names in a group and the types of their links, if not too many."""
         limits = self._limits
         most = min(limits.children, limits.objects - self._links)
-        names: list[bytes] = []
+        links: dict[bytes, int] = {}
 
-        def add(name: bytes) -> bool:
-            names.append(name)
+        def add(name: bytes, link: h5py.h5l.LinkInfo) -> bool:
+            again = name in links
+            links[name] = _TWICE if again else link.type
             # A file may give one name of any length to all members of a group.
-            return len(names) > most or len(name) > limits.name_chars
+            return again or len(links) > most or len(name) > limits.name_chars
 
-        group.links.iterate(add)
+        group.links.iterate(add, info=True)
         # Links count, not objects: many links to one object take as much time.
-        self._links += len(names)
-        if len(names) > limits.children:
+        self._links += len(links)
+        if len(links) > limits.children:
             raise UnsafeFileError(
                 f"the group '{printable(path)}' has more members than "
                 f"Limits.children={limits.children:,}."
@@ -100,7 +106,7 @@ class _Walk:
             raise UnsafeFileError(
                 f"the file has more objects than Limits.objects={limits.objects:,}."
             )
-        return names
+        return links
 
 
 def _address(found: h5py.h5g.GroupID | h5py.h5d.DatasetID | h5py.h5t.TypeID) -> int:
@@ -132,14 +138,15 @@ def open_child(group: h5py.Group, name: str, limits: Limits) -> h5py.Group:
     Raises:
         UnsafeFileError: If it is a link, or no group.
     """
-    child = _open(group.id, name.encode(), name, limits)
+    link = group.id.links.get_info(name.encode()).type
+    child = _open(group.id, name.encode(), link, name, limits)
     if not isinstance(child, h5py.h5g.GroupID):
         raise _hostile(name, "is no group")
     return h5py.Group(child)
 
 
 def _open(
-    group: h5py.h5g.GroupID, name: bytes, path: str, limits: Limits
+    group: h5py.h5g.GroupID, name: bytes, link: int, path: str, limits: Limits
 ) -> h5py.h5g.GroupID | h5py.h5d.DatasetID | h5py.h5t.TypeID:
     """Opens a member of a group, if it is in the group itself.
 
@@ -153,7 +160,6 @@ def _open(
         or len(path) > limits.name_chars
     ):
         raise _nameless(path)
-    link = group.links.get_info(name).type
     if link != h5py.h5l.TYPE_HARD:
         raise _hostile(path, f"is {_LINKS.get(link, 'a user-defined link')}")
     return h5py.h5o.open(group, name)

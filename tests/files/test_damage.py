@@ -9,7 +9,12 @@ from hypothesis import strategies as st
 
 from keras_wm.errors import ModelFileError
 from keras_wm.files import open_model_file
-from tests.files.written import read_kernels
+from tests.files.written import (
+    read_kernels,
+    write_archive,
+    write_legacy,
+    write_weights,
+)
 
 # HDF5 may search without end in a damaged attribute of variable length. No such
 # attribute is read of these files.
@@ -53,6 +58,16 @@ def test_a_truncated_file_is_a_model_file_error(good, tmp_path, data):
     path.write_bytes(content[: data.draw(st.integers(0, len(content) - 1))])
     with pytest.raises(ModelFileError, match="truncated: "):
         read_kernels(path)
+
+
+@pytest.mark.parametrize("write", [write_archive, write_weights, write_legacy])
+def test_a_file_that_ends_at_any_byte_is_a_model_file_error(write, tmp_path):
+    content = write(tmp_path / "good").read_bytes()
+    path = tmp_path / "truncated"
+    for size in range(len(content)):
+        path.write_bytes(content[:size])
+        with pytest.raises(ModelFileError):
+            read_kernels(path)
 
 
 def test_bytes_that_are_appended_do_not_change_the_kernels(tmp_path):

@@ -19,6 +19,7 @@ from tests.files.written import (
     write_archive,
     write_weights,
 )
+from tests.files.zip_by_hand import stored, write_members, zeros
 
 
 def layers_of(path):
@@ -52,7 +53,7 @@ def test_a_name_in_the_config_wins_over_the_path(tmp_path):
         b"",
         b"{",
         b"\xff\xfe",
-        b"[" * 200_000,
+        b"[" * 10**6,
         b"[]",
         b'{"config": {"layers": {"class_name": "Dense"}}}',
         b'{"config": {"layers": [null, 1, {"class_name": 2, "config": 3}]}}',
@@ -79,6 +80,20 @@ def test_a_config_above_the_limit_is_refused(tmp_path):
         open_model_file(path, Limits(config_bytes=10)),
     ):
         pass
+
+
+def test_a_deflated_config_above_the_limit_is_refused_before_it_is_inflated(tmp_path):
+    weights = stored("model.weights.h5", weights_bytes(name=None))
+    path = write_members(tmp_path / "a.keras", weights, zeros("config.json", 20))
+    with pytest.raises(UnsafeFileError, match=r"config\.json.*the 10,485,760 allowed"):
+        layers_of(path)
+
+
+def test_a_config_of_thousands_of_classes_names_the_first_ones():
+    layers = [(f"Block{index}", f"b{index}") for index in range(2000)]
+    config = json.loads(config_of(*layers))
+    names = names_of(config, ["layers/block7", "layers/block1999"])
+    assert names == {"": "m", "layers/block7": "b7"}
 
 
 def test_operations_of_a_functional_model_are_not_counted_as_layers():

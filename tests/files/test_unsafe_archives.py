@@ -9,6 +9,7 @@ import pytest
 from keras_wm.errors import ModelFileError, UnsafeFileError, UnsupportedFileError
 from keras_wm.files import Limits
 from tests.files.written import read_kernels, weights_bytes, write_archive
+from tests.files.zip_by_hand import stored, write_archive_of, write_quoted, zeros
 
 WEIGHTS = "model.weights.h5"
 # Where a header has a field: in front of the member, and in the table of contents.
@@ -88,6 +89,37 @@ def test_a_member_inside_another_is_refused(tmp_path):
         file.filelist.append(hidden)
         file._didModify = True
     assert refused(path, "'hidden' overlaps with another member")
+
+
+def test_members_that_share_their_bytes_are_refused(tmp_path):
+    members = [zeros(name, 1) for name in (WEIGHTS, "b", "c")]
+    path = write_quoted(tmp_path / "a.keras", *members)
+    assert refused(path, "'b' overlaps with another member")
+
+
+def test_members_that_are_one_are_refused(tmp_path):
+    member = stored(WEIGHTS, weights_bytes())
+    body = member.header() + member.stored
+    table = member.entry(0) + stored("alias", weights_bytes()).entry(0)
+    path = write_archive_of(tmp_path / "a.keras", body, table, 2)
+    assert refused(path, "'alias' is described differently")
+
+
+def test_an_archive_in_the_place_of_the_weights_is_an_error(tmp_path, archive):
+    path = write_archive(tmp_path / "outer.keras", archive.read_bytes())
+    match = "not a Keras model file: it is a zip archive"
+    assert refused(path, match, error=UnsupportedFileError)
+
+
+@pytest.mark.parametrize("what", ["a member", "the table"])
+def test_an_offset_outside_the_archive_is_an_error(tmp_path, what):
+    member = stored(WEIGHTS, weights_bytes())
+    body = member.header() + member.stored
+    table = member.entry(2**31 if what == "a member" else 0)
+    path = write_archive_of(tmp_path / "a.keras", body, table, 1)
+    if what == "the table":
+        path.write_bytes(path.read_bytes()[:-6] + struct.pack("<LH", 2**31, 0))
+    assert refused(path, "cannot be read; it may be damaged", error=ModelFileError)
 
 
 def test_a_member_that_reaches_into_the_table_of_contents_is_refused(archive):

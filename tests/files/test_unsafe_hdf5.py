@@ -51,6 +51,47 @@ def test_a_soft_link_to_itself_is_refused(weights):
     assert refused(weights, "'loop' is a soft link")
 
 
+def test_soft_links_in_a_circle_are_refused(weights):
+    with h5py.File(weights, "r+") as file:
+        file["there"] = h5py.SoftLink("/back")
+        file["back"] = h5py.SoftLink("/there")
+    assert refused(weights, "'back' is a soft link")
+
+
+def test_a_soft_link_to_a_path_outside_is_refused(weights):
+    with h5py.File(weights, "r+") as file:
+        file["up"] = h5py.SoftLink("../../etc/passwd")
+    assert refused(weights, "'up' is a soft link")
+
+
+def test_a_link_in_the_place_of_the_layers_is_refused(tmp_path, secret):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_group("vars").attrs["name"] = "c1"
+        file["layers"] = h5py.ExternalLink(secret, "/")
+    assert refused(tmp_path / "a.h5", "'layers' is an external link")
+
+
+def test_a_name_of_two_members_is_refused(weights, secret):
+    with h5py.File(weights, "r+") as file:
+        file["twin_a"] = h5py.ExternalLink(secret, "/")
+        file.create_group("twin_b")
+    weights.write_bytes(weights.read_bytes().replace(b"twin_b", b"twin_a"))
+    assert refused(weights, "'twin_a' is the name of two members of its group")
+
+
+def test_references_to_objects_and_regions_are_not_followed(weights):
+    with h5py.File(weights, "r+") as file:
+        kernel = file[f"{DENSE}/vars/0"]
+        for name, dtype, one in [
+            ("1", h5py.ref_dtype, kernel.ref),
+            ("2", h5py.regionref_dtype, kernel.regionref[1:]),
+        ]:
+            array = file.create_dataset(f"{DENSE}/vars/{name}", (2, 2), dtype)
+            array[0, 0] = one
+            file[f"{DENSE}/vars"].attrs[f"to_{name}"] = one
+    assert read_kernels(weights).keys() == {"c1/0"}
+
+
 def test_external_storage_is_refused(weights, secret):
     with h5py.File(weights, "r+") as file:
         file.create_dataset("vars/0", (3, 4), "f4", external=[(str(secret), 0, 48)])
@@ -162,6 +203,12 @@ def test_an_array_with_a_chunk_missing_is_refused(weights):
     assert refused(weights, r"'vars/0' has no chunk at \(10, 0\)")
 
 
+def test_an_array_that_unpacks_to_more_than_the_limit_is_refused(tmp_path):
+    path = write_weights(tmp_path / "a.h5", compression="gzip")
+    match = "'layers/dense/vars/0' has 48 bytes when it is unpacked, more than"
+    assert refused(path, match, limits=Limits(unpacked_bytes=47))
+
+
 def test_more_chunks_than_the_limit_are_refused(tmp_path):
     path = write_weights(tmp_path / "a.h5", chunks=(1, 1))
     assert refused(path, "12 chunks", limits=Limits(chunks=11))
@@ -210,6 +257,38 @@ def test_a_file_of_too_many_objects_is_refused(weights):
         for index in range(11):
             file.create_group(f"{index}/{index}")
     assert refused(weights, "Limits.objects=10", limits=Limits(objects=10))
+
+
+def test_links_count_as_objects(weights):
+    with h5py.File(weights, "r+") as file:
+        for index in range(11):
+            file[f"again{index}"] = file["layers"]
+    assert refused(weights, "Limits.objects=10", limits=Limits(objects=10))
+
+
+def test_what_an_optimizer_keeps_counts_as_one_object(weights):
+    with h5py.File(weights, "r+") as file:
+        for index in range(20):
+            file[f"optimizer/vars/{index}"] = KERNEL
+    assert read_kernels(weights, limits=Limits(objects=10)).keys() == {"c1/0"}
+
+
+def test_a_path_that_is_too_long_is_refused(weights):
+    with h5py.File(weights, "r+") as file:
+        file.create_group("/".join(["a" * 100] * 11))
+    assert refused(weights, "the HDF5 name 'aaa.* is not one that Keras writes")
+
+
+def test_more_bytes_than_a_list_of_arrays_takes_are_refused(weights):
+    with h5py.File(weights, "r+") as file:
+        file.create_group("big").attrs["text"] = np.bytes_(b"a" * 50_000)
+    match = "to list it, more than Limits.listing_bytes=40,000 bytes are read"
+    assert refused(weights, match, limits=Limits(listing_bytes=40_000))
+
+
+def test_a_kernel_may_be_larger_than_what_is_read_to_list_it(tmp_path):
+    path = write_weights(tmp_path / "a.h5", kernel=np.ones((100, 100), "float32"))
+    assert read_kernels(path, limits=Limits(listing_bytes=20_000))["c1/0"].sum() == 1e4
 
 
 def test_a_name_that_is_too_long_is_refused(weights):
