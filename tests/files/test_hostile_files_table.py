@@ -16,7 +16,7 @@ TESTS = sorted(set(re.findall(r"`((?:\.\./)?test_\w+\.py)::(\w+)`", TABLE)))
 DEFAULTS = sorted(set(re.findall(r"`(\w+)`, ([\d,]+)( MiB| GiB|)", TABLE)))
 
 
-@pytest.mark.parametrize(("file", "test"), TESTS, ids="::".join)
+@pytest.mark.parametrize(("file", "test"), TESTS, ids=str)
 def test_a_test_that_the_table_names_exists(file, test):
     if file == "test_bombs.py":
         assert test in REFUSALS
