@@ -60,13 +60,33 @@ def kernels_by_the_thousand(path):
     """19,000 kernels, almost as many as there may be in one group."""
     with h5py.File(write_weights(path), "r+") as file:
         group = file[f"{DENSE}/vars"].id
-        space = h5py.h5s.create_simple((2, 2))
-        plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-        plan.set_layout(h5py.h5d.COMPACT)
-        plan.set_fill_time(h5py.h5d.FILL_TIME_ALLOC)
         for index in range(1, 19_000):
-            name = b"%d" % index
-            h5py.h5d.create(group, name, h5py.h5t.IEEE_F32LE, space, plan)
+            _create_small(group, b"%d" % index, (2, 2))
+
+
+def _create_small(group, name, shape):
+    """Creates an array inside its own header, which is fast."""
+    plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    plan.set_layout(h5py.h5d.COMPACT)
+    plan.set_fill_time(h5py.h5d.FILL_TIME_ALLOC)
+    space = h5py.h5s.create_simple(shape)
+    h5py.h5d.create(group, name, h5py.h5t.IEEE_F32LE, space, plan)
+
+
+def ten_thousand_layers(path):
+    """No bomb: a model of 10,000 layers, with a kernel and a bias each."""
+    with h5py.File(path, "w") as file:
+        layers = file.create_group("layers").id
+        name = h5py.h5t.C_S1.copy()
+        name.set_size(8)
+        scalar = h5py.h5s.create(h5py.h5s.SCALAR)
+        for index in range(10_000):
+            layer = h5py.h5g.create(layers, b"dense_%d" % index)
+            variables = h5py.h5g.create(layer, b"vars")
+            attribute = h5py.h5a.create(variables, b"name", name, scalar)
+            attribute.write(np.array(b"d%d" % index, "S8"))
+            _create_small(variables, b"0", (2, 2))
+            _create_small(variables, b"1", (2,))
 
 
 def groups_in_groups(path):
@@ -204,6 +224,7 @@ BOMBS = {
         groups_in_a_tree,
         links_to_one_group,
         kernels_by_the_thousand,
+        ten_thousand_layers,
         groups_in_groups,
         long_text,
         long_fixed_text,

@@ -12,6 +12,7 @@ BOUND = 500 * 2**20
 REFUSALS = {
     "thousands_of_attributes": "1 kernels",
     "kernels_by_the_thousand": "19000 kernels",
+    "ten_thousand_layers": "10000 kernels",
     "groups_in_groups": "nested deeper than Limits.depth=64",
     "long_text": "more than Limits.listing_bytes=134,217,728 bytes are read",
     "long_fixed_text": "more than Limits.listing_bytes=134,217,728 bytes are read",

@@ -1,0 +1,249 @@
+"""Reads spoilt files until something comes out that should not.
+
+    python -m tests.files.fuzz --seconds 600 --keep offenders
+
+Files are read by child processes, which are ended and replaced where HDF5 crashes,
+takes too long or asks for too much memory. Only `ModelFileError` may come out of the
+reader; anything else is kept, and makes the exit status 1.
+"""
+
+import argparse
+import itertools
+import multiprocessing
+import os
+import resource
+import shutil
+import signal
+import tempfile
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+
+from keras_wm.errors import ModelFileError
+from keras_wm.files import open_model_file
+from tests.files.mutations import mutate
+from tests.files.written import write_archive, write_legacy, write_weights
+
+DATA = Path(__file__).parent / "data"
+FOREIGN = "UNEXPECTED"
+MEMORY = 500 * 2**20
+
+
+def corpus(folder):
+    """The good files: the name of each, and its bytes by the path within.
+
+    A file has one entry, of an empty path; a folder has one for every file in it.
+
+    Args:
+        folder: A place for files to be written.
+    """
+    for path in sorted(DATA.iterdir()):
+        if path.suffix in (".keras", ".h5"):
+            yield path.name, {"": path.read_bytes()}
+    made = {
+        "archive.keras": write_archive,
+        "deflated.keras": lambda path: write_archive(path, method=8),
+        "small.weights.h5": write_weights,
+        "chunks.weights.h5": lambda path: write_weights(
+            path, chunks=(2, 3), compression="gzip", shuffle=True, fletcher32=True
+        ),
+        "legacy.h5": write_legacy,
+    }
+    for name, write in made.items():
+        yield name, {"": write(folder / name).read_bytes()}
+
+
+def read(path):
+    """Reads all of a model file; what it came to, in a few words."""
+    try:
+        with open_model_file(path) as model_file:
+            for kernel in model_file.kernels:
+                array = kernel.read()
+                assert array.shape == kernel.shape
+                assert array.dtype.kind == "f"
+        return "read"
+    except ModelFileError as error:
+        cause = f" from {type(error.__cause__).__name__}" if error.__cause__ else ""
+        return f"refused: {type(error).__name__}{cause}"
+    except Exception as error:
+        return f"{FOREIGN}: {type(error).__name__}: {error}"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A spoilt file or folder, which its number and the seed tell."""
+
+    name: str
+    files: dict[str, bytes]
+
+    def write(self, path):
+        """Writes it, in the place of one before."""
+        if path.is_dir():
+            shutil.rmtree(path)
+        path.unlink(missing_ok=True)
+        for within, content in self.files.items():
+            (path / within).parent.mkdir(parents=True, exist_ok=True)
+            (path / within).write_bytes(content)
+
+
+def case(samples, seed, number):
+    """One case: a sample, one of its files spoilt."""
+    random = Random(f"{seed}/{number}")
+    name, files = random.choice(samples)
+    _, others = random.choice(samples)
+    within = random.choice(sorted(files))
+    other = others[random.choice(sorted(others))]
+    return Case(name, {**files, within: mutate(random, files[within], other)})
+
+
+def _answer(connection, good):
+    """What a child process does: reads each path that it is sent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    read(good)
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    most = pages * resource.getpagesize() + MEMORY
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    while True:
+        connection.send(read(connection.recv()))
+
+
+class Reader:
+    """A child process that reads one file at a time, and its successors.
+
+    Args:
+        good: A file to warm up with.
+        seconds: How long a file may take.
+    """
+
+    def __init__(self, good, seconds):
+        self._good = good
+        self._seconds = seconds
+        self._start()
+
+    def _start(self):
+        # A fork of a process with threads may hang.
+        context = multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(
+            target=_answer, args=(theirs, self._good), daemon=True
+        )
+        self._process.start()
+        theirs.close()
+
+    def read(self, path):
+        """Reads a file; what it came to, also if the child did not survive it."""
+        try:
+            self._connection.send(path)
+            if self._connection.poll(self._seconds):
+                return self._connection.recv()
+            outcome = f"ended after {self._seconds} s"
+        except (EOFError, OSError):
+            self._process.join()
+            outcome = f"crashed with exit status {self._process.exitcode}"
+        self.close()
+        self._start()
+        return outcome
+
+    def close(self):
+        """Ends the child process."""
+        self._process.kill()
+        self._process.join()
+        self._connection.close()
+
+
+@dataclass
+class Fuzzing:
+    """A run of the fuzzer.
+
+    Attributes:
+        samples: The good files.
+        folder: A place for files.
+        seed: Decides on all cases.
+        cases: How many there are, if there is an end to them.
+        seconds: How long to go on.
+        patience: How many seconds a file may take.
+        keep: Where files go that were not read or refused, if anywhere.
+        outcomes: How often each came up.
+    """
+
+    samples: list
+    folder: Path
+    seed: int = 0
+    cases: int | None = None
+    seconds: float = float("inf")
+    patience: float = 10
+    keep: Path | None = None
+    outcomes: Counter = field(default_factory=Counter)
+
+    def run(self, readers):
+        """Reads cases, with so many child processes; returns the outcomes."""
+        numbers = itertools.count() if self.cases is None else range(self.cases)
+        self._numbers = iter(numbers)
+        self._until = time.monotonic() + self.seconds
+        self._lock = threading.Lock()
+        threads = [
+            threading.Thread(target=self._work, args=(self.folder / str(index),))
+            for index in range(readers)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return self.outcomes
+
+    def _work(self, folder):
+        folder.mkdir()
+        good, path = folder / "good", folder / "case"
+        Case(*self.samples[0]).write(good)
+        reader = Reader(good, self.patience)
+        try:
+            while time.monotonic() < self._until:
+                with self._lock:
+                    number = next(self._numbers, None)
+                if number is None:
+                    break
+                one = case(self.samples, self.seed, number)
+                one.write(path)
+                self._record(one, number, reader.read(path))
+        finally:
+            reader.close()
+
+    def _record(self, one, number, outcome):
+        with self._lock:
+            self.outcomes[outcome] += 1
+        if self.keep and not outcome.startswith(("read", "refused")):
+            print(f"{number} {one.name}: {outcome}", flush=True)
+            one.write(self.keep / f"{self.seed}-{number}-{one.name}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--keep", type=Path, default=Path("offenders"))
+    parser.add_argument("--readers", type=int, default=os.cpu_count())
+    options = parser.parse_args()
+    options.keep.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        run = Fuzzing(
+            list(corpus(folder)),
+            folder,
+            options.seed,
+            seconds=options.seconds,
+            keep=options.keep,
+        )
+        outcomes = run.run(options.readers)
+    total = sum(outcomes.values())
+    print(f"{total:,} files, {total / options.seconds:.0f} a second")
+    for outcome, count in outcomes.most_common():
+        print(f"{count:8,} {outcome}")
+    return any(outcome.startswith(FOREIGN) for outcome in outcomes)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,61 @@
+"""A short run of the fuzzer."""
+
+import sys
+from random import Random
+
+import pytest
+
+from tests.files.fuzz import FOREIGN, Fuzzing, Reader, case, corpus
+from tests.files.mutations import BLIND, mutate_json, mutate_members
+from tests.files.written import write_archive
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self")
+
+
+@pytest.fixture
+def samples(tmp_path):
+    return list(corpus(tmp_path))
+
+
+def test_mutated_files_are_read_or_refused(samples, tmp_path):
+    outcomes = Fuzzing(samples, tmp_path, seed=3, cases=400).run(readers=1)
+    assert sum(outcomes.values()) == 400
+    assert outcomes["read"] > 10
+    assert {outcome.partition(":")[0] for outcome in outcomes} == {"read", "refused"}
+    assert not any(FOREIGN in outcome for outcome in outcomes)
+
+
+def test_the_seed_and_the_number_tell_the_case(samples):
+    assert case(samples, 1, 5) == case(samples, 1, 5) != case(samples, 1, 6)
+
+
+@pytest.mark.parametrize("change", BLIND, ids=lambda change: change.__name__)
+def test_every_mutation_takes_any_bytes(change):
+    for data in (b"", b"a", bytes(100)):
+        for seed in range(20):
+            change(Random(seed), data, b"other")
+
+
+def test_members_and_json_are_changed(archive):
+    data = archive.read_bytes()
+    changed = {mutate_members(Random(seed), data, b"x") for seed in range(40)}
+    assert len(changed) > 10
+    config = b'{"a": [1, 2, {"b": "c"}]}'
+    assert len({mutate_json(Random(seed), config) for seed in range(40)}) > 10
+
+
+def test_an_exception_of_another_kind_is_told(tmp_path):
+    reader = Reader(write_archive(tmp_path / "good"), seconds=30)
+    try:
+        assert reader.read(5).startswith(f"{FOREIGN}: TypeError")
+    finally:
+        reader.close()
+
+
+def test_a_child_that_takes_too_long_is_replaced(tmp_path):
+    good = write_archive(tmp_path / "good")
+    reader = Reader(good, seconds=0)
+    try:
+        assert {reader.read(good) for _ in range(2)} == {"ended after 0 s"}
+    finally:
+        reader.close()
