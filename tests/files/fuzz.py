@@ -9,6 +9,7 @@ reader; anything else is kept, and makes the exit status 1.
 
 import argparse
 import itertools
+import json
 import multiprocessing
 import os
 import resource
@@ -22,10 +23,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
+import numpy as np
+from safetensors.numpy import save_file
+
 from keras_wm.errors import ModelFileError
 from keras_wm.files import open_model_file
 from tests.files.mutations import mutate
-from tests.files.written import write_archive, write_legacy, write_weights
+from tests.files.written import (
+    KERNEL,
+    config_of,
+    write_archive,
+    write_legacy,
+    write_npz,
+    write_quantized,
+    write_weights,
+)
 
 DATA = Path(__file__).parent / "data"
 FOREIGN = "UNEXPECTED"
@@ -51,9 +63,40 @@ def corpus(folder):
             path, chunks=(2, 3), compression="gzip", shuffle=True, fletcher32=True
         ),
         "legacy.h5": write_legacy,
+        "quantized.weights.h5": write_quantized,
+        "arrays.safetensors": write_safetensors,
+        "weights.npz": lambda path: write_npz(path, {"layers/dense": {"0": KERNEL}}),
     }
     for name, write in made.items():
         yield name, {"": write(folder / name).read_bytes()}
+    yield from folders((folder / "small.weights.h5").read_bytes(), folder)
+
+
+def folders(weights, folder):
+    """The good folders: an unzipped model, a sharded preset, one of safetensors."""
+    shards = ["model_00000.weights.h5", "model_00001.weights.h5"]
+    index = {"metadata": {"total_size": 96}, "weight_map": {"/layers/dense": shards}}
+    other = weights.replace(b"dense", b"danse")
+    with_config = {"config.json": config_of(("Dense", "c1")), "metadata.json": b"{}"}
+    yield "unzipped", {**with_config, "model.weights.h5": weights}
+    yield (
+        "preset",
+        {
+            **with_config,
+            "model.weights.json": json.dumps(index).encode(),
+            **dict(zip(shards, (weights, other), strict=True)),
+        },
+    )
+    arrays = (folder / "arrays.safetensors").read_bytes()
+    yield "hub", {**with_config, "model.safetensors": arrays}
+
+
+def write_safetensors(path):
+    """Arrays of several types, among them a quantized kernel; returns the path."""
+    codes, scale = np.ones((3, 4), "int8"), np.ones(4, "float32")
+    arrays = {"a.weight": KERNEL, "b/kernel": codes, "b/kernel_scale": scale}
+    save_file({**arrays, "c.bias": scale.astype("float16")}, path)
+    return path
 
 
 def read(path):

@@ -5,7 +5,7 @@ from random import Random
 
 import pytest
 
-from tests.files.fuzz import FOREIGN, Fuzzing, Reader, case, corpus
+from tests.files.fuzz import FOREIGN, Case, Fuzzing, Reader, case, corpus, read
 from tests.files.mutations import BLIND, mutate_json, mutate_members
 from tests.files.written import write_archive
 
@@ -23,6 +23,12 @@ def test_mutated_files_are_read_or_refused(samples, tmp_path):
     assert outcomes["read"] > 10
     assert {outcome.partition(":")[0] for outcome in outcomes} == {"read", "refused"}
     assert not any(FOREIGN in outcome for outcome in outcomes)
+
+
+def test_every_sample_is_a_good_model(samples, tmp_path):
+    for name, files in samples:
+        Case(name, files).write(tmp_path / "case")
+        assert read(tmp_path / "case") == "read", name
 
 
 def test_the_seed_and_the_number_tell_the_case(samples):

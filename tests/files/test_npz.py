@@ -12,23 +12,7 @@ import pytest
 from keras_wm.errors import ModelFileError, UnsafeFileError, UnsupportedFileError
 from keras_wm.files import Limits, open_model_file
 from keras_wm.files.inert_pickle import Call, Name, read_pickle
-from tests.files.written import KERNEL, config_of, read_kernels
-
-HEADER = {"descr": "|O", "fortran_order": False, "shape": ()}
-
-
-def write_npz(file, layers, header=HEADER, protocol=4, method=zipfile.ZIP_STORED):
-    """Weights of layers, each with its variables by name; returns the file."""
-    with zipfile.ZipFile(file, "w", method) as archive:
-        for name, variables in {"__root__": {}, **layers}.items():
-            pickled = variables
-            if not isinstance(variables, bytes):
-                array = np.asarray(variables, dtype=object)
-                pickled = pickle.dumps(array, protocol)
-            member = io.BytesIO()
-            np.lib.format.write_array_header_1_0(member, header)
-            archive.writestr(f"{name}.npy", member.getvalue() + pickled)
-    return file
+from tests.files.written import KERNEL, OBJECT, config_of, read_kernels, write_npz
 
 
 def refused(path, match, error=UnsafeFileError, **options):
@@ -186,7 +170,7 @@ def test_a_pickle_without_end_is_refused(tmp_path):
 
 
 def test_an_array_of_other_objects_is_refused(tmp_path):
-    header = HEADER | {"shape": (1,)}
+    header = OBJECT | {"shape": (1,)}
     path = write_npz(tmp_path / "a", {"layers/d": {"0": KERNEL}}, header)
     assert refused(path, "not as Keras does it")
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import pickle
 import zipfile
 
 import h5py
@@ -11,6 +12,8 @@ from keras_wm.files import open_model_file
 
 KERNEL = np.arange(12, dtype="float32").reshape(3, 4)
 DENSE = "layers/dense"
+# The header of an array that is one Python object.
+OBJECT = {"descr": "|O", "fortran_order": False, "shape": ()}
 
 
 def write_weights(path, kernel=KERNEL, name="c1", **storage):
@@ -55,6 +58,42 @@ def write_endless(path):
     # Of the first object in the heap where the name is kept, the size is wrong.
     data[data.index(b"GCOL") + 24] = 0
     path.write_bytes(data)
+    return path
+
+
+def write_npz(file, layers, header=OBJECT, protocol=4, method=zipfile.ZIP_STORED):
+    """Weights of layers, each with its variables by name; returns the file."""
+    with zipfile.ZipFile(file, "w", method) as archive:
+        for name, variables in {"__root__": {}, **layers}.items():
+            pickled = variables
+            if not isinstance(variables, bytes):
+                array = np.asarray(variables, dtype=object)
+                pickled = pickle.dumps(array, protocol)
+            member = io.BytesIO()
+            np.lib.format.write_array_header_1_0(member, header)
+            archive.writestr(f"{name}.npy", member.getvalue() + pickled)
+    return file
+
+
+def write_quantized(path):
+    """Weights of a layer in int8, one in groups of int4, and one of GPTQ."""
+    codes, scale = np.ones((4, 3), "int8"), np.ones(3, "float32")
+    grouped = np.ones((2, 3), "float32")
+    groups = np.array([0, 0, 1, 1], "float32")
+    layers = {
+        "dense": [codes, scale, scale],
+        "dense_1": [np.ones((4, 2), "int8"), grouped, grouped.astype("i1"), groups],
+        "dense_2": [
+            np.ones((2, 4), "uint8"),
+            grouped.T,
+            grouped.T.astype("u1"),
+            groups,
+        ],
+    }
+    with h5py.File(path, "w") as file:
+        for layer, arrays in layers.items():
+            for number, array in enumerate(arrays):
+                file[f"layers/{layer}/vars/{number}"] = array
     return path
 
 
