@@ -29,9 +29,6 @@ class _Variable:
         values = np.asarray(self.variable.numpy())
         return values if values.dtype.kind in "iu" else values.astype(np.float64)
 
-    def kernel(self, layer: str, variable: str) -> Kernel:
-        return Kernel(layer, variable, self.path, self.shape, self.dtype, self.read)
-
 
 def kernels_in_memory(model: Any) -> list[Kernel]:
     """The kernels of a model, those of quantized layers and of LoRA effective.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import os
 from typing import BinaryIO
 
 from cachetools import LRUCache
 
 from keras_wm.errors import ModelFileError
+from keras_wm.files.seekable import Seekable
 
 # What is looked at to list a file's arrays stands far apart, so that larger blocks
 # would mostly carry what nobody looks at.
@@ -17,7 +17,7 @@ _SMALL_FILE_BYTES = 256 * 1024
 _CACHED_BYTES = 16 * 1024**2
 
 
-class Blocks(io.RawIOBase):
+class Blocks(Seekable):
     """A file whose reading costs a request, read in blocks that are remembered.
 
     An array is read in one request of its own; a small file as a whole.
@@ -27,30 +27,11 @@ class Blocks(io.RawIOBase):
     """
 
     def __init__(self, file: BinaryIO) -> None:
-        super().__init__()
+        super().__init__(file.seek(0, os.SEEK_END))
         self._file = file
-        self._size = file.seek(0, os.SEEK_END)
         small = self._size <= _SMALL_FILE_BYTES
         self._block_bytes = max(self._size, 1) if small else _BLOCK_BYTES
         self._blocks: LRUCache[int, bytes] = LRUCache(_CACHED_BYTES, getsizeof=len)
-        self._position = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        origins = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}
-        position = origins[whence] + offset
-        if position < 0:
-            raise OSError(f"Cannot seek to {position}.")
-        self._position = position
-        return position
-
-    def tell(self) -> int:
-        return self._position
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         start = self._position

@@ -7,9 +7,6 @@ integers with scales, and a layer with LoRA has two factors beside it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
-
-from numpy.typing import NDArray
 
 from keras_wm.files.kernel import Kernel
 from keras_wm.files.limits import DEFAULT_LIMITS, Limits
@@ -21,32 +18,7 @@ from keras_wm.files.quantized_parts import (
     parts_by_name,
     parts_by_position,
 )
-
-
-class Stored(Protocol):
-    """An array that is stored of a layer, and has not been read."""
-
-    @property
-    def path(self) -> str:
-        """Where it stands, for error messages."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Its shape."""
-
-    @property
-    def dtype(self) -> str:
-        """The name of its type."""
-
-    @property
-    def may_be_kernel(self) -> bool:
-        """Whether it is of floats, with two axes or more."""
-
-    def read(self) -> NDArray[Any]:
-        """Reads it."""
-
-    def kernel(self, layer: str, variable: str) -> Kernel:
-        """The array as the kernel of a layer."""
+from keras_wm.files.stored import Stored, as_kernel
 
 
 def may_be_quantized(arrays: Mapping[str, Stored]) -> bool:
@@ -82,7 +54,7 @@ def kernels_of_layer(
         found = (parts_by_position if numbered else parts_by_name)(arrays)
     used = {id(array) for parts in found for array in parts.arrays}
     kernels = [
-        array.kernel(layer, name)
+        as_kernel(array, layer, name)
         for name, array in arrays.items()
         if id(array) not in used and array.may_be_kernel
     ]

@@ -9,15 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from keras_wm.files.kernel import Kernel
-
-if TYPE_CHECKING:
-    from keras_wm.files.layer_arrays import Stored
+from keras_wm.files.stored import Stored
 
 _PREFIX = "lora_"
 

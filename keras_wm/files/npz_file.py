@@ -17,6 +17,7 @@ from keras_wm.files.hdf5_file import no_config
 from keras_wm.files.object_paths import is_state, layer_name
 from keras_wm.files.pickled_layer import arrays_of_layer
 from keras_wm.files.source import Source
+from keras_wm.files.stored import as_kernel
 
 _ENDING = ".npy"
 _ROOT = f"__root__{_ENDING}"
@@ -39,7 +40,7 @@ def recognise(
     nodes = nodes_in_config(config(), owners)
     names = {owner: name_in(nodes.get(owner)) for owner in owners}
     kernels = [
-        array.kernel(layer_name(owner, names), variable)
+        as_kernel(array, layer_name(owner, names), variable)
         for owner, member in owners.items()
         if not is_state(owner)
         for variable, array in arrays_of_layer(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from keras_wm.errors import ModelFileError, UnsafeFileError
 from keras_wm.files.float_codes import FLOATS, INTEGERS, decode
-from keras_wm.files.kernel import Kernel, printable
+from keras_wm.files.kernel import printable
 from keras_wm.files.source import Source
 
 _MOST_AXES = 8
@@ -48,17 +48,6 @@ class PlainArray:
         """Whether it has the type and the axes of a kernel."""
         axes = 2 <= len(self.shape) <= _MOST_AXES and 0 not in self.shape
         return axes and self.code in FLOATS
-
-    def kernel(self, layer: str, variable: str) -> Kernel:
-        """The array as the kernel of a layer."""
-        return Kernel(
-            layer=printable(layer, most=1000),
-            variable=printable(variable),
-            path=printable(self.path, most=1000),
-            shape=self.shape,
-            dtype=self.dtype,
-            read=self.read,
-        )
 
     def read(self) -> NDArray[Any]:
         """Reads the array, in single precision at least.

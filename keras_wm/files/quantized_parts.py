@@ -18,10 +18,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from keras_wm.files.layer_arrays import Stored
+from keras_wm.files.stored import Stored
 
 _BASES = ("kernel", "embeddings", "reverse_embeddings")
 _INTEGERS = ("int8", "uint8")

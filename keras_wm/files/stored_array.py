@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from keras_wm.errors import ModelFileError, UnsafeFileError
 from keras_wm.files.chunks import read_chunks
 from keras_wm.files.float_codes import FLOATS, decode
-from keras_wm.files.kernel import Kernel, printable
+from keras_wm.files.kernel import printable
 from keras_wm.files.limits import Limits
 from keras_wm.files.text_attribute import text_attribute
 
@@ -75,17 +75,6 @@ class StoredArray:
     def may_be_kernel(self) -> bool:
         """Whether it has the type and the axes of a kernel as it is."""
         return self.stored.kind not in "iu" and len(self.shape) > 1
-
-    def kernel(self, layer: str, variable: str) -> Kernel:
-        """The array as the kernel of a layer."""
-        return Kernel(
-            layer=printable(layer, most=1000),
-            variable=printable(variable),
-            path=printable(self.path, most=1000),
-            shape=self.shape,
-            dtype=self.dtype,
-            read=self.read,
-        )
 
     def read(self) -> NDArray[Any]:
         """Reads the array, in the native byte order; halves become float32.

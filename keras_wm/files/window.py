@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
-import os
 from typing import BinaryIO
 
 from keras_wm.errors import UnsafeFileError
+from keras_wm.files.seekable import Seekable
 
 
-class Window(io.RawIOBase):
+class Window(Seekable):
     """The bytes `[start, start + size)` of a seekable file, as a seekable file.
 
     `zipfile` can seek in a stored member too, but reads everything before the
@@ -32,30 +31,11 @@ class Window(io.RawIOBase):
         budget: int | None = None,
         beyond: str = "",
     ) -> None:
-        super().__init__()
+        super().__init__(size)
         self._file = file
         self._start = start
-        self._size = size
         self.budget = budget
         self._beyond = beyond
-        self._position = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        origins = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}
-        position = origins[whence] + offset
-        if position < 0:
-            raise OSError(f"Cannot seek to {position}.")
-        self._position = position
-        return position
-
-    def tell(self) -> int:
-        return self._position
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         wanted = max(0, min(len(buffer), self._size - self._position))
