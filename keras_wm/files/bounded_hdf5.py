@@ -6,10 +6,13 @@ from typing import BinaryIO, cast
 
 import h5py
 
+from keras_wm.errors import UnsafeFileError
+from keras_wm.files.global_heap import MAGIC, vet_global_heap
 from keras_wm.files.source import Source
 from keras_wm.files.window import Window
 
 _CACHE_BYTES = 1024**2
+_SIZES = (8, 8)
 
 
 class BoundedFile(h5py.File):
@@ -23,15 +26,13 @@ class BoundedFile(h5py.File):
     """
 
     def __init__(self, source: Source) -> None:
-        budget = source.limits.listing_bytes
-        self._window = Window(
-            source.file,
-            0,
-            source.size,
-            budget,
-            f"to list it, more than Limits.listing_bytes={budget:,} bytes are read.",
-        )
+        self._window = _Listing(source)
         super().__init__(cast(BinaryIO, self._window), "r")
+        if self.id.get_create_plist().get_sizes() != _SIZES:
+            raise UnsafeFileError(
+                "its addresses or lengths do not have 8 bytes. "
+                "Keras writes no such file: do not use this one."
+            )
         self._shrink_cache()
 
     def listed(self) -> None:
@@ -45,3 +46,23 @@ class BoundedFile(h5py.File):
         cache.set_initial_size = True
         cache.initial_size = cache.min_size = cache.max_size = _CACHE_BYTES
         self.id.set_mdc_config(cache)
+
+
+class _Listing(Window):
+    """The file as HDF5 reads it, which looks at what is read until it is listed."""
+
+    def __init__(self, source: Source) -> None:
+        budget = source.limits.listing_bytes
+        beyond = (
+            f"to list it, more than Limits.listing_bytes={budget:,} bytes are read."
+        )
+        super().__init__(source.file, 0, source.size, budget, beyond)
+        self._source = source
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        start = self.tell()
+        count = super().readinto(buffer)
+        # The bytes of an array may look like anything, but none is read before.
+        if self.budget is not None and bytes(buffer[: len(MAGIC)]) == MAGIC:
+            vet_global_heap(self._source.file, start)
+        return count

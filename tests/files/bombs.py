@@ -1,7 +1,7 @@
 """Model files that ask for more time or memory than any model needs.
 
-`python -m tests.files.bombs` reads each in a process of its own, and tells what it
-took.
+`python -m tests.files.bombs` lists each and reads ten kernels of it, in a process of
+its own, and tells what that took.
 """
 
 import subprocess
@@ -252,7 +252,9 @@ from keras_wm.files import open_model_file
 
 try:
     with open_model_file(sys.argv[1]) as model_file:
-        outcome = sum(1 for kernel in model_file.kernels if kernel.read().size)
+        for kernel in model_file.kernels[:10]:
+            kernel.read()
+        outcome = f"{len(model_file.kernels)} kernels"
 except ModelFileError as error:
     outcome = f"{type(error).__name__}: {error}".replace(sys.argv[1], "")[:90]
 used = resource.getrusage(resource.RUSAGE_SELF)

@@ -19,6 +19,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -228,14 +229,9 @@ class Fuzzing:
         self._numbers = iter(numbers)
         self._until = time.monotonic() + self.seconds
         self._lock = threading.Lock()
-        threads = [
-            threading.Thread(target=self._work, args=(self.folder / str(index),))
-            for index in range(readers)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        with ThreadPoolExecutor(readers) as threads:
+            folders = [self.folder / str(index) for index in range(readers)]
+            list(threads.map(self._work, folders))
         return self.outcomes
 
     def _work(self, folder):

@@ -140,15 +140,19 @@ def mutate_json(random, data):
         key = random.choice(list(keys))
         what = random.randrange(4)
         if what == 0 and isinstance(holder, dict):
-            holder[random.choice(["", "name", "config", "layers", "a/b"])] = holder[key]
+            name = random.choice(["", "name", "config", "layers", "a/b"])
+            holder[name] = _copy(holder[key])
         elif what == 1:
             del holder[key]
         elif what == 2:
-            # A copy, because a value cannot be inside itself.
-            holder[key] = json.loads(json.dumps(random.choice(holders)))
+            holder[key] = _copy(random.choice(holders))
         else:
-            holder[key] = random.choice(VALUES)
+            holder[key] = _copy(random.choice(VALUES))
     return json.dumps(value).encode()
+
+
+def _copy(value):
+    return json.loads(json.dumps(value))
 
 
 def _holders(value):

@@ -305,6 +305,43 @@ def test_a_name_that_is_no_name_is_refused(weights, name):
     assert refused(weights, "is not one that Keras writes")
 
 
+def spoil_heap(path, at, value):
+    """Overwrites a length in the collection that has the name of the layer."""
+    data = bytearray(path.read_bytes())
+    start = data.index(b"GCOL") + at
+    data[start : start + 8] = value.to_bytes(8, "little")
+    path.write_bytes(data)
+
+
+# The name is 16 bytes behind the start, in 24 bytes; free space comes next.
+@pytest.mark.parametrize(
+    ("at", "value"), [(48, 0), (48, 2**63), (24, 2**64 - 16), (24, 2**64 - 1)]
+)
+def test_texts_that_hdf5_would_search_without_end_are_refused(weights, at, value):
+    spoil_heap(weights, at, value)
+    assert refused(weights, "texts of variable length are stored in a way that HDF5")
+
+
+def test_texts_in_a_large_collection_are_read(tmp_path):
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        variables = file.create_group(f"{DENSE}/vars")
+        variables.attrs["long"] = "a" * 300_000
+        for index in range(1000):
+            variables.attrs[f"short{index}"] = f"{index}"
+        variables.attrs["name"] = "c1"
+        variables["0"] = KERNEL
+    assert read_kernels(path).keys() == {"c1/0"}
+
+
+def test_addresses_of_another_size_are_refused(tmp_path):
+    plan = h5py.h5p.create(h5py.h5p.FILE_CREATE)
+    plan.set_sizes(4, 4)
+    path = tmp_path / "a.h5"
+    h5py.File(h5py.h5f.create(str(path).encode(), fcpl=plan)).close()
+    assert refused(path, "its addresses or lengths do not have 8 bytes")
+
+
 def test_errors_cannot_steer_a_terminal(weights):
     with h5py.File(weights, "r+") as file:
         file["\x1b[2J"] = h5py.SoftLink("/")
