@@ -147,7 +147,8 @@ def test_help_names_every_command():
 def test_a_file_that_hangs_its_reader_is_an_error(keyfile, tmp_path):
     endless = write_endless(tmp_path / "endless.h5")
     for command in (["verify", endless, "--key", keyfile], ["inspect", endless]):
-        result = run(*command, "--limit", "cpu_seconds=1")
+        limits = ("--limit", "cpu_seconds=1", "--limit", "pickle_steps=1e9")
+        result = run(*command, *limits)
         assert_fails(result, 2, "more than Limits.cpu_seconds=1")
 
 

@@ -15,7 +15,7 @@ from keras_wm import Limits
 from keras_wm.key_transit import PackedKeys
 from tests.test_cli import assert_fails, run
 
-QUICK = Limits(cpu_seconds=1)
+QUICK = Limits(cpu_seconds=1, pickle_steps=10**9)
 
 
 @contextmanager

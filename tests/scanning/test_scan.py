@@ -12,7 +12,7 @@ from tests.conftest import fixed_key
 from tests.files.servers import s3_store, serving
 from tests.files.written import write_weights
 
-QUICK = Limits(cpu_seconds=1)
+QUICK = Limits(cpu_seconds=1, pickle_steps=10**9)
 
 
 @pytest.fixture(scope="session")
