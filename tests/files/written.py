@@ -28,7 +28,7 @@ def write_weights(path, kernel=KERNEL, name="c1", **storage):
 
 def write_legacy(path):
     """A legacy file of a whole model with one kernel; returns its path."""
-    with h5py.File(path, "w") as file:
+    with h5py.File(path, "w", libver="latest") as file:
         file.create_group("model_weights").attrs["layer_names"] = [b"c1"]
         file["model_weights/c1/c1/kernel:0"] = KERNEL
     return path
