@@ -24,13 +24,13 @@ def load_key(path: Path) -> WatermarkKey:
     from keras_wm.errors import WrongPassphraseError
     from keras_wm.key import WatermarkKey
 
-    passphrase = os.environ.get(PASSPHRASE_VARIABLE)
     try:
-        return WatermarkKey.load(path, passphrase)
+        return WatermarkKey.load(path)
     except WrongPassphraseError:
-        if passphrase is not None or not sys.stdin.isatty():
+        passphrase = os.environ.get(PASSPHRASE_VARIABLE)
+        if passphrase is None and not sys.stdin.isatty():
             raise
-    return WatermarkKey.load(path, _ask_passphrase(confirm=False))
+    return WatermarkKey.load(path, passphrase or _ask_passphrase(confirm=False))
 
 
 def new_passphrase() -> str:

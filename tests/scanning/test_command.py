@@ -71,6 +71,15 @@ def test_sources_come_from_a_list_and_keys_may_be_many(downloads, keyfile, tmp_p
     assert (summary["files"], summary["keys"], summary["tests"]) == (2, 2, 12)
 
 
+def test_a_passphrase_is_for_those_keys_that_have_one(downloads, keyfile, tmp_path):
+    sealed = tmp_path / "sealed.key"
+    downloads.stranger.save(sealed, "correct horse")
+    arguments = ["scan", *downloads.marked, "--key", keyfile, "--key", sealed]
+    result = run(*arguments, KERAS_WM_PASSPHRASE="correct horse")
+    assert result.returncode == 0
+    assert result.stdout.count("PROVEN") == 2
+
+
 def test_a_record_lets_a_scan_go_on(downloads, keyfile, tmp_path):
     arguments = ["scan", *downloads.marked, "--key", keyfile]
     arguments += ["--record", tmp_path / "scan.jsonl", "--json"]
