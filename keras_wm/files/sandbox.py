@@ -1,8 +1,9 @@
 """Reading model files in a process of its own, which can be lost.
 
 HDF5's C code can be made to crash, to loop for ever or to ask for all memory. Here
-that costs one error. And the process that opens the file holds no key: even a file
-that took it over could not learn the secret that it is searched for.
+that costs one error. And the process that opens the file holds no key, so that no
+secret is in the memory that a file may corrupt. It is no jail: code that took it over
+would have the user's rights.
 """
 
 from __future__ import annotations
