@@ -97,18 +97,24 @@ class _Bounds:
         limits = self._limits
         if self._imported:
             memory = limits.memory_bytes + _COPIES * array_bytes
-            _lower(resource.RLIMIT_AS, self._imported + memory)
+            _set_soft(resource.RLIMIT_AS, self._imported + memory)
         used = resource.getrusage(resource.RUSAGE_SELF)
         seconds = limits.cpu_seconds + array_bytes / _SLOWEST_BYTES_A_SECOND
-        _lower(resource.RLIMIT_CPU, math.ceil(used.ru_utime + used.ru_stime + seconds))
+        _set_soft(
+            resource.RLIMIT_CPU, math.ceil(used.ru_utime + used.ru_stime + seconds)
+        )
         try:
             yield
         finally:
-            _lower(resource.RLIMIT_AS, resource.RLIM_INFINITY)
+            if self._imported:
+                _set_soft(resource.RLIMIT_AS, resource.RLIM_INFINITY)
 
 
-def _lower(which: int, soft: int) -> None:
+def _set_soft(which: int, soft: int) -> None:
     import resource
 
     _, hard = resource.getrlimit(which)
+    # The user may have set a lower one.
+    if hard != resource.RLIM_INFINITY:
+        soft = hard if soft == resource.RLIM_INFINITY else min(soft, hard)
     resource.setrlimit(which, (soft, hard))
