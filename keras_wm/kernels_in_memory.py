@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from keras_wm.files.kernel import Kernel
 from keras_wm.files.layer_arrays import kernels_of_layer
+from keras_wm.files.layer_facts import LayerFacts
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,9 @@ def kernels_in_memory(model: Any) -> list[Kernel]:
     return [
         kernel
         for layer, variables in layers
-        for kernel in kernels_of_layer(layer, variables, lora_alpha=alphas.get(layer))
+        for kernel in kernels_of_layer(
+            layer, variables, LayerFacts(lora_alpha=alphas.get(layer))
+        )
     ]
 
 

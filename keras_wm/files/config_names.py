@@ -1,4 +1,4 @@
-"""What a model's config, read as plain data, says of layers: names, quantization.
+"""What a model's config, read as plain data, says of layers: their names and nodes.
 
 Until Keras 3.6, the weights of a `.keras` archive are filed under class names with a
 counter: the second `Dense` of a model is `dense_1`, whatever the user calls it.
@@ -126,12 +126,6 @@ def name_in(node: Any) -> str | None:
     """The name of an object, by its config."""
     name = _settings(node).get("name")
     return name if isinstance(name, str) and 0 < len(name) <= _NAME_CHARS else None
-
-
-def quantization_in(node: Any) -> str | None:
-    """How an object is quantized, by its config: `"int8"`, `"int4"` and so on."""
-    mode = _settings(_settings(node).get("dtype")).get("mode")
-    return mode.partition("/")[0] if isinstance(mode, str) else None
 
 
 def _settings(node: Any) -> dict[str, Any]:

@@ -7,14 +7,15 @@ attribute of `vars` (from Keras 3.6 on) or in the model's config only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import h5py
 
-from keras_wm.files.config_names import name_in, nodes_in_config, quantization_in
+from keras_wm.files.config_names import name_in, nodes_in_config
 from keras_wm.files.kernel import Kernel
 from keras_wm.files.layer_arrays import kernels_of_layer, may_be_quantized
+from keras_wm.files.layer_facts import NO_FACTS, LayerFacts
 from keras_wm.files.limits import Limits
 from keras_wm.files.object_paths import is_state, layer_name
 from keras_wm.files.shard import Shard, walk_shards
@@ -56,19 +57,33 @@ def kernels_of_keras3(
                 layers.setdefault(owner.removeprefix("/"), {})[variable] = array
     if not names:
         return None
-    nodes: dict[str, Any] = {}
+    facts: dict[str, LayerFacts] = {}
     if None in names.values() or any(map(may_be_quantized, layers.values())):
         nodes = nodes_in_config(config(), names)
         names = {
             owner: name or name_in(nodes.get(owner)) for owner, name in names.items()
         }
+        facts = _facts(layers, nodes)
     return [
         kernel
         for owner, arrays in layers.items()
         for kernel in kernels_of_layer(
             layer_name(owner, names),
             arrays,
-            quantization_in(nodes.get(owner)),
-            limits=limits,
+            facts.get(owner, NO_FACTS),
+            limits,
         )
     ]
+
+
+def _facts(layers: Iterable[str], nodes: dict[str, Any]) -> dict[str, LayerFacts]:
+    """What the config says of each layer, and of those that are not in it.
+
+    Those within an attention layer are not, but one call quantizes a whole model.
+    """
+    modes = {LayerFacts.from_config(node).mode for node in nodes.values()} - {""}
+    common = LayerFacts(modes.pop() if len(modes) == 1 else "")
+    return {
+        owner: LayerFacts.from_config(nodes[owner]) if nodes.get(owner) else common
+        for owner in layers
+    }

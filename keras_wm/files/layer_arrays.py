@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from keras_wm.files.kernel import Kernel
+from keras_wm.files.layer_facts import NO_FACTS, LayerFacts
 from keras_wm.files.limits import DEFAULT_LIMITS, Limits
 from keras_wm.files.lora import with_lora
 from keras_wm.files.quantized import kernels_of_quantized
@@ -29,8 +30,7 @@ def may_be_quantized(arrays: Mapping[str, Stored]) -> bool:
 def kernels_of_layer(
     layer: str,
     arrays: Mapping[str, Stored],
-    mode: str | None = None,
-    lora_alpha: float | None = None,
+    facts: LayerFacts = NO_FACTS,
     limits: Limits = DEFAULT_LIMITS,
 ) -> list[Kernel]:
     """The kernels of a layer.
@@ -39,9 +39,7 @@ def kernels_of_layer(
         layer: The layer's name.
         arrays: What is stored of it, in order, by the names of its variables or by
             their numbers.
-        mode: How the layer is quantized, `"int8"` and so on, if that is known.
-        lora_alpha: What LoRA's product is multiplied by, over its rank; the rank
-            where it is not known.
+        facts: What the layer's config tells.
         limits: What a kernel may take.
 
     Returns:
@@ -59,5 +57,5 @@ def kernels_of_layer(
         if id(array) not in used and array.may_be_kernel
     ]
     for parts in found:
-        kernels += kernels_of_quantized(layer, parts, mode, limits)
-    return with_lora(kernels, arrays, lora_alpha)
+        kernels += kernels_of_quantized(layer, parts, facts, limits)
+    return with_lora(kernels, arrays, facts.lora_alpha)

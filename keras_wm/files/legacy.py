@@ -18,6 +18,7 @@ from keras_wm.files.bounded_hdf5 import BoundedFile
 from keras_wm.files.json_text import parse_json
 from keras_wm.files.kernel import Kernel
 from keras_wm.files.layer_arrays import kernels_of_layer
+from keras_wm.files.layer_facts import LayerFacts
 from keras_wm.files.limits import Limits
 from keras_wm.files.lora import has_lora, lora_alphas
 from keras_wm.files.stored_array import StoredArray, StoredArrays
@@ -73,7 +74,7 @@ def _kernels(
     named = {name.removesuffix(":0"): array for name, array in arrays.items()}
     alpha = alphas.get(layer.rpartition("/")[2])
     whole = named if len(named) == len(arrays) else arrays
-    return kernels_of_layer(layer, whole, lora_alpha=alpha, limits=limits)
+    return kernels_of_layer(layer, whole, LayerFacts(lora_alpha=alpha), limits)
 
 
 def _lora_alphas(

@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 
 from keras_wm.errors import ModelFileError, UnsafeFileError
 from keras_wm.files.kernel import Kernel, printable
+from keras_wm.files.layer_facts import LayerFacts
 from keras_wm.files.limits import Limits
 from keras_wm.files.quantized_parts import Parts
 
 Floats = NDArray[np.float32]
+Shapes = tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -34,22 +36,22 @@ class _Reading:
 
 
 def kernels_of_quantized(
-    layer: str, parts: Parts, mode: str | None, limits: Limits
+    layer: str, parts: Parts, facts: LayerFacts, limits: Limits
 ) -> list[Kernel]:
     """The kernels that parts of a quantized layer may be.
 
     Args:
         layer: The layer's name.
         parts: The arrays that make up the kernel.
-        mode: How the layer is quantized, if that is known.
+        facts: What the layer's config tells.
         limits: What a kernel may take.
 
     Returns:
         The kernels; none where the arrays fit nothing that Keras writes.
     """
-    readings = list(_readings(parts))
-    if any(reading.mode == mode for reading in readings):
-        readings = [reading for reading in readings if reading.mode == mode]
+    readings = list(_readings(parts, tuple(facts.shapes.values())))
+    if any(reading.mode == facts.mode for reading in readings):
+        readings = [reading for reading in readings if reading.mode == facts.mode]
     return [
         Kernel(
             layer=printable(layer, most=1000),
@@ -81,16 +83,16 @@ def _bounded(
     return read
 
 
-def _readings(parts: Parts) -> Iterator[_Reading]:
+def _readings(parts: Parts, shapes: Shapes) -> Iterator[_Reading]:
     codes, scale = parts.codes.shape, parts.scale.shape
     if parts.codes.dtype == "uint8":
-        yield from _by_output(parts)
+        yield from _by_output(parts, shapes)
     elif parts.zero is not None and parts.groups is not None:
-        yield from _by_group(parts)
+        yield from _by_group(parts, shapes)
     elif parts.zero is None:
         yield from _int8(parts)
         if len(codes) == 2 and len(scale) == 1:
-            yield from _int4(parts)
+            yield from _int4(parts, shapes)
 
 
 def _int8(parts: Parts) -> Iterator[_Reading]:
@@ -113,7 +115,7 @@ def _int8(parts: Parts) -> Iterator[_Reading]:
         yield _Reading("int8", shape, read, "" if last else f" along axes {axes}")
 
 
-def _int4(parts: Parts) -> Iterator[_Reading]:
+def _int4(parts: Parts, shapes: Shapes) -> Iterator[_Reading]:
     """W = codes / scale, two codes a byte, along the last axis or the first."""
     (rows, columns), (count,) = parts.codes.shape, parts.scale.shape
     outputs = [(count, True)] if columns == -(-count // 2) else []
@@ -127,7 +129,9 @@ def _int4(parts: Parts) -> Iterator[_Reading]:
             scale = scale.reshape((1, -1) if by_column else (-1, 1))
             return np.divide(_unpacked(parts.codes.read(), 1, width), scale)
 
-        shape = _output_shape(parts, rows, width) if by_column else (rows, width)
+        shape = (
+            _output_shape(parts, shapes, rows, width) if by_column else (rows, width)
+        )
         yield _Reading("int4", shape, read)
     if columns == count:
         # As Keras packed up to 3.13, and still packs the way back of embeddings.
@@ -141,7 +145,7 @@ def _int4(parts: Parts) -> Iterator[_Reading]:
             yield _Reading("int4", (height, count), read_down, how)
 
 
-def _by_group(parts: Parts) -> Iterator[_Reading]:
+def _by_group(parts: Parts, shapes: Shapes) -> Iterator[_Reading]:
     """W = (codes - zero) * scale, both of the group that an input is in."""
     if parts.zero is None or parts.groups is None:
         return
@@ -150,7 +154,7 @@ def _by_group(parts: Parts) -> Iterator[_Reading]:
     if parts.zero.shape != parts.scale.shape:
         return
     if rows == inputs and columns == -(-last // 2):
-        shape = _output_shape(parts, rows, last)
+        shape = _output_shape(parts, shapes, rows, last)
         yield _Reading("int4", shape, lambda: _grouped(parts, 1, last, 0))
     elif rows == first and columns == -(-inputs // 2):
         shape = (rows, inputs)
@@ -160,16 +164,16 @@ def _by_group(parts: Parts) -> Iterator[_Reading]:
         yield _Reading("int4", shape, lambda: _grouped(parts, 0, inputs, 0))
 
 
-def _by_output(parts: Parts) -> Iterator[_Reading]:
+def _by_output(parts: Parts, shapes: Shapes) -> Iterator[_Reading]:
     """GPTQ and AWQ: as by group, but stored with the outputs first, and unsigned."""
-    if parts.zero is None or parts.groups is None:
+    if parts.groups is None:
         return
     (rows, inputs), (count,) = _matrix(parts.codes.shape), _flat(parts.groups.shape)
     outputs, _ = _matrix(parts.scale.shape)
     packed = rows == -(-outputs // 2) != outputs
     if inputs != count or not (packed or rows == outputs):
         return
-    if parts.zero.shape != parts.scale.shape:
+    if parts.zero is not None and parts.zero.shape != parts.scale.shape:
         return
 
     def read() -> Floats:
@@ -179,13 +183,14 @@ def _by_output(parts: Parts) -> Iterator[_Reading]:
         return values
 
     mode = "gptq" if parts.input_scales is None else "awq"
-    yield _Reading(mode, _output_shape(parts, inputs, outputs), read)
+    # A constant for each filter and group may be missing then.
+    how = "" if parts.zero is not None else ", half the range for the lost zeros"
+    yield _Reading(mode, _output_shape(parts, shapes, inputs, outputs), read, how)
 
 
 def _grouped(parts: Parts, packed_axis: int | None, length: int, axis: int) -> Floats:
     """(codes - zero) * scale, with scale and zero taken by group along an axis."""
-    assert parts.zero is not None  # noqa: S101 (its callers have looked)
-    assert parts.groups is not None  # noqa: S101
+    assert parts.groups is not None  # noqa: S101 (its callers have looked)
     values = parts.codes.read()
     if packed_axis is None:
         floats = values.astype(np.float32)
@@ -198,11 +203,16 @@ def _grouped(parts: Parts, packed_axis: int | None, length: int, axis: int) -> F
             f"'{printable(parts.groups.path)}' names groups that "
             f"'{printable(parts.scale.path)}', of {count}, does not have."
         )
-    scale, zero = (
-        part.read().astype(np.float32).take(groups.astype(np.intp), axis)
-        for part in (parts.scale, parts.zero)
-    )
-    return (floats - zero) * scale
+    group = groups.astype(np.intp)
+    scale = parts.scale.read().astype(np.float32).take(group, axis)
+    if parts.zero is None:
+        return (floats - _half_range(floats)) * scale
+    return (floats - parts.zero.read().astype(np.float32).take(group, axis)) * scale
+
+
+def _half_range(codes: Floats) -> float:
+    """Half of as many values as the largest code tells that there are."""
+    return 2.0 ** (int(codes.max()).bit_length() - 1)
 
 
 def _unpacked(codes: NDArray[Any], axis: int, length: int) -> Floats:
@@ -217,10 +227,19 @@ def _unpacked(codes: NDArray[Any], axis: int, length: int) -> Floats:
     return values[:length] if axis == 0 else values[:, :length]
 
 
-def _output_shape(parts: Parts, inputs: int, outputs: int) -> tuple[int, ...]:
-    """EinsumDense flattens its outputs' axes, but not those of its bias."""
+def _output_shape(
+    parts: Parts, shapes: Shapes, inputs: int, outputs: int
+) -> tuple[int, ...]:
+    """The kernel's shape before EinsumDense made two axes of many.
+
+    Its config tells, and so does its bias, if that has all axes of the outputs.
+    """
     bias = parts.bias.shape if parts.bias is not None else ()
-    return (inputs, *(bias if math.prod(bias) == outputs else (outputs,)))
+    for shape in (*shapes, (inputs, *bias)):
+        sizes = [math.prod(shape[:split]) for split in range(1, len(shape))]
+        if math.prod(shape) == inputs * outputs and inputs in sizes:
+            return shape
+    return (inputs, outputs)
 
 
 def _matrix(shape: tuple[int, ...]) -> tuple[int, int]:

@@ -104,6 +104,12 @@ def _parts(
         # The zero of the way back of embeddings is of floats, and its groups are those
         # of the way there.
         return Parts(name, codes, rest[0], rest[1], found[0].groups)
+    if zero_at is None and codes.dtype == "uint8":
+        # Keras up to 3.15 loses the zeros of GPTQ and AWQ when it saves.
+        if not 2 <= len(rest) <= 3:
+            return None
+        inputs = rest[1] if len(rest) == 3 else None
+        return Parts(name, codes, rest[0], None, rest[-1], inputs, bias)
     if zero_at is None:
         if not 1 <= len(rest) <= 2:
             return None

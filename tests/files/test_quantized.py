@@ -232,6 +232,36 @@ def test_gptq_and_awq_are_read_as_keras_computes_them(tmp_path, bits, scales):
     assert note == f"{'awq' if scales else 'gptq'}, scales applied"
 
 
+@pytest.mark.parametrize("scales", [False, True])
+def test_half_the_range_stands_for_zeros_that_keras_did_not_save(tmp_path, scales):
+    rng = np.random.default_rng(2)
+    values = rng.integers(0, 16, (8, 10)).astype("uint8")
+    values[0, 0] = 15
+    scale, groups = rng.uniform(0.1, 1, (8, 3)).astype("f4"), np.arange(10) // 4
+    expected = ((values - 8.0) * scale[:, groups]).T
+    packed = values[0::2] | values[1::2] << 4
+    arrays = [np.ones(8, "f4"), packed, scale]
+    if scales:
+        arrays.append(rng.uniform(0.5, 2, 10).astype("f4"))
+        expected = expected / arrays[-1][:, None]
+    path = tmp_path / "model.weights.h5"
+    with h5py.File(path, "w") as file:
+        for name, array in enumerate([*arrays, groups.astype("f4")]):
+            file[f"layers/dense/vars/{name}"] = array
+    ((kernel, note),) = kernels_of(path)["dense"]
+    np.testing.assert_allclose(kernel, expected, rtol=1e-5)
+    assert "half the range for the lost zeros" in note
+
+
+def test_the_axes_of_heads_without_a_bias_come_from_the_config(tmp_path):
+    model = quantize(network(bias=False), "int4/4")
+    path = save(model, tmp_path / "model.keras")
+    ((kernel, _),) = kernels_of(path)["heads"]
+    assert kernel.shape == (7, 2, 5)
+    expected = answers(model.get_layer("heads"), 7)
+    np.testing.assert_allclose(kernel, expected, atol=1e-5)
+
+
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_lora_is_merged_wherever_its_factors_are(tmp_path, suffix):
     import keras
