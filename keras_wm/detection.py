@@ -23,7 +23,7 @@ from keras_wm.projection import Floats
 if TYPE_CHECKING:
     from keras_wm.key import WatermarkKey
 
-_PART_BYTES = 8 * 2**20
+_PART_BYTES = 2 * 2**20
 
 
 @dataclass(frozen=True, eq=False)
