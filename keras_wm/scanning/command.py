@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -94,17 +95,21 @@ def print_report(report: ScanReport, console: Console) -> None:
 
 
 def _found(report: ScanReport) -> Table:
-    table = Table("file", "owner", "verdict", "p, corrected", "bit errors", "kernel")
+    names = ("file", "owner", "verdict", "p", "errors", "kernel")
+    table = Table(*names, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    keys = {(match.key.owner, match.key.commitment) for match in report.found}
+    owners = Counter(owner for owner, _ in keys)
     for match in report.found:
         key = match.key
+        which = f" {key.commitment[:8]}" if owners[key.owner] > 1 else ""
         note = f" ({key.note})" if key.note else ""
         _add_row(
             table,
             match.file,
-            f"{key.owner} {key.commitment[:8]}",
+            f"{key.owner}{which}",
             match.verdict.upper(),
             format_p(match.log10_p),
-            f"{key.bits - key.matches} of {key.bits}",
+            f"{key.bits - key.matches}/{key.bits}",
             f"{key.layer}{note}",
         )
     return table
@@ -113,7 +118,7 @@ def _found(report: ScanReport) -> Table:
 def _unread(report: ScanReport) -> Table:
     kinds = Counter(one.error for one in report.unread)
     counts = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common())
-    table = Table("file", "why", title=f"could not be read: {counts}")
+    table = Table("file", "why", title=f"could not be read: {counts}", box=SIMPLE_HEAD)
     table.title_justify = "left"
     shown = sorted(report.unread, key=lambda one: one.file)[:_SHOWN_UNREAD]
     for one in shown:

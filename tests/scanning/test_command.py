@@ -28,7 +28,7 @@ def test_a_scan_ends_with_a_table_and_0_when_a_mark_is_found(downloads, keyfile)
     assert len(rows) == 2
     for row, file in zip(rows, downloads.marked, strict=True):
         assert file in row
-        assert "0 of 64" in row
+        assert "0/64" in row
     assert "endless.h5" in result.stdout
     assert "could not be read: 2 UnsafeFileError, 1 ModelFileError" in result.stdout
     assert "other files, no models: 2" in result.stdout
