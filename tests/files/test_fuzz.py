@@ -39,7 +39,7 @@ def test_the_seed_and_the_number_tell_the_case(samples):
 def test_every_mutation_takes_any_bytes(change):
     for data in (b"", b"a", bytes(100)):
         for seed in range(20):
-            change(Random(seed), data, b"other")
+            assert isinstance(change(Random(seed), data, b"other"), bytes)
 
 
 def test_members_and_json_are_changed(archive):
