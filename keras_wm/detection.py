@@ -11,14 +11,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from math import log, log10, sqrt
+from math import lgamma, log, log10, sqrt
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import gammaln, log_ndtr, logsumexp
 
-from keras_wm.projection import Floats
+from keras_wm.normal import Floats, log_tail
 
 if TYPE_CHECKING:
     from keras_wm.key import WatermarkKey
@@ -85,7 +84,7 @@ class Detection:
         """log10 of P[N(0, 1) >= sum(z) / sqrt(T)]; None where the z are not normal."""
         if not self.normal:
             return None
-        return float(log_ndtr(-self.z.sum() / sqrt(self.bits)) / log(10))
+        return log_tail(float(self.z.sum()) / sqrt(self.bits)) / log(10)
 
     @property
     def log10_p(self) -> float:
@@ -161,9 +160,12 @@ def log10_binomial_tail(matches: int, trials: int) -> float:
     """log10 of P[Bin(trials, 1/2) >= matches], exact far below 1e-308."""
     if matches == 0:
         return 0.0
-    k = np.arange(matches, trials + 1)
-    log_counts = gammaln(trials + 1) - gammaln(k + 1) - gammaln(trials - k + 1)
-    return min(0.0, float((logsumexp(log_counts) - trials * log(2)) / log(10)))
+    log_counts = np.array(
+        [-lgamma(k + 1) - lgamma(trials - k + 1) for k in range(matches, trials + 1)]
+    )
+    largest = log_counts.max()
+    log_sum = largest + log(np.exp(log_counts - largest).sum()) + lgamma(trials + 1)
+    return min(0.0, float((log_sum - trials * log(2)) / log(10)))
 
 
 def corrected(log10_p: float, tries: int) -> float:

@@ -21,7 +21,6 @@ from keras_wm.files import (
     Sandbox,
     select,
 )
-from keras_wm.kernels_in_memory import kernels_in_memory
 from keras_wm.key import WatermarkKey
 from keras_wm.search import search
 
@@ -287,6 +286,8 @@ def open_kernels(
             model_file = stack.enter_context(opened)
             yield model_file.path, model_file.kernels
     elif hasattr(model, "weights") and hasattr(model, "name"):
+        from keras_wm.kernels_in_memory import kernels_in_memory
+
         yield f"model {model.name!r} in memory", kernels_in_memory(model)
     else:
         raise TypeError(

@@ -1,7 +1,7 @@
 """What a model file is, and how to read one kernel of it without trusting it.
 
-The readers are imported when they are asked for: who has a `Sandbox` read a file needs
-none of them.
+Everything is imported when it is asked for: who has a `Sandbox` read a file needs none
+of the readers, and to start one needs not even NumPy.
 """
 
 from __future__ import annotations
@@ -9,14 +9,15 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from keras_wm.files.contents import ModelFile
-from keras_wm.files.kernel import Kernel, select
-from keras_wm.files.limits import DEFAULT_LIMITS, Limits
-from keras_wm.files.sandbox import Sandbox
-
-_READERS = {
+_HOMES = {
+    "DEFAULT_LIMITS": "limits",
+    "Kernel": "kernel",
+    "Limits": "limits",
+    "ModelFile": "contents",
+    "Sandbox": "sandbox",
     "is_model_folder": "model_bundle",
     "open_model_file": "model_file",
+    "select": "kernel",
     "shards_of": "shard_index",
     "weights_files": "model_bundle",
 }
@@ -35,12 +36,16 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from keras_wm.files.contents import ModelFile
+    from keras_wm.files.kernel import Kernel, select
+    from keras_wm.files.limits import DEFAULT_LIMITS, Limits
     from keras_wm.files.model_bundle import is_model_folder, weights_files
     from keras_wm.files.model_file import open_model_file
+    from keras_wm.files.sandbox import Sandbox
     from keras_wm.files.shard_index import shards_of
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _READERS:
+    if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_READERS[name]}"), name)
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -13,10 +13,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Any, Self
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, Self
 
 from keras_wm import errors
 from keras_wm.child_process import Answer, ChildDiedError, ChildProcess, Message
@@ -24,6 +21,10 @@ from keras_wm.errors import ModelFileError, UnsafeFileError
 from keras_wm.files.contents import ModelFile
 from keras_wm.files.kernel import Kernel, printable
 from keras_wm.files.limits import DEFAULT_LIMITS, Limits
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 _ENVIRONMENT: dict[str, str | None] = {
     "KERAS_WM_PASSPHRASE": None,
@@ -117,6 +118,8 @@ class Sandbox:
     def _read(
         self, child: ChildProcess, path: str, index: int, shape: tuple[int, ...]
     ) -> NDArray[np.floating]:
+        import numpy as np  # Late: it takes the time in which the child starts.
+
         most = _WIDEST * min(math.prod(shape), self._limits.array_bytes)
         answer, data = self._ask(child, {"read": index}, path, most)
         dtype = np.dtype("f8" if answer["dtype"] == "float64" else "f4")
