@@ -16,7 +16,8 @@ from keras_wm.derived import read_only
 from keras_wm.errors import KeyFileError
 from keras_wm.key import WatermarkKey
 from keras_wm.key_file import Payload
-from keras_wm.projection import Floats, mean_filter
+from keras_wm.normal import Floats
+from keras_wm.projection import mean_filter
 
 
 class ExplicitKey(WatermarkKey):

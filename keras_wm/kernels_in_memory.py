@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from keras_wm.files.kernel import Kernel
 from keras_wm.files.layer_arrays import kernels_of_layer
-from keras_wm.files.layer_facts import LayerFacts
+from keras_wm.files.layer_facts import NO_FACTS, LayerFacts
 
 
 @dataclass(frozen=True)
@@ -48,13 +48,11 @@ def kernels_in_memory(model: Any) -> list[Kernel]:
         if not layers or layers[-1][0] != layer or name in layers[-1][1]:
             layers.append((layer, {}))
         layers[-1][1][name] = variable
-    alphas = _lora_alphas(model)
+    facts = _facts(model)
     return [
         kernel
         for layer, variables in layers
-        for kernel in kernels_of_layer(
-            layer, variables, LayerFacts(lora_alpha=alphas.get(layer))
-        )
+        for kernel in kernels_of_layer(layer, variables, facts.get(layer, NO_FACTS))
     ]
 
 
@@ -67,11 +65,15 @@ def _as_stored(weight: Any) -> _Variable:
     )
 
 
-def _lora_alphas(model: Any) -> dict[str, float]:
+def _facts(model: Any) -> dict[str, LayerFacts]:
+    """What layers say of themselves that have more than one array for a kernel."""
     flatten = getattr(model, "_flatten_layers", None)
     layers = flatten() if flatten is not None else []
     return {
-        getattr(layer, "path", layer.name): layer.lora_alpha
+        getattr(layer, "path", layer.name): LayerFacts.from_config(
+            {"config": layer.get_config(), "build_config": layer.get_build_config()}
+        )
         for layer in layers
         if getattr(layer, "lora_alpha", None) is not None
+        or getattr(layer, "quantization_mode", None) is not None
     }

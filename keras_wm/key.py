@@ -15,9 +15,9 @@ from keras_wm.derivation import Secret
 from keras_wm.derived import LARGEST, read_only, remembered
 from keras_wm.errors import KeyFileError
 from keras_wm.key_file import Payload, read_key, write_key
+from keras_wm.normal import Floats
 from keras_wm.projection import (
     Filters,
-    Floats,
     Projection,
     filter_weights,
     message_bits,

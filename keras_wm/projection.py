@@ -118,8 +118,8 @@ def _normals(secret: Secret, size: int, rows: range) -> Floats:
     """
     stream = b"".join(secret.expand(8 * size, "random", size, row) for row in rows)
     words = np.frombuffer(stream, ">u8").astype(np.uint64).reshape(len(rows), size)
-    tail = ((words >> 11 & (2**52 - 1)) + 0.5) / 2.0**53
-    normals = quantile(tail)
+    uniform = (words >> 11 & (2**52 - 1)).astype(np.float64)
+    normals = quantile((uniform + 0.5) / 2.0**53)
     np.negative(normals, out=normals, where=words < 2**63)
     return normals
 

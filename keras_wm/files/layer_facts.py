@@ -47,17 +47,37 @@ class LayerFacts:
         config = node.get("config") if isinstance(node, dict) else None
         if not isinstance(config, dict):
             return cls()
-        build = node.get("build_config")
-        inputs = build.get("input_shape") if isinstance(build, dict) else None
+        axes = (1,) if "units" in config else _kept_axes(config.get("equation"))
         return cls(
             mode=quantization_mode(config.get("dtype")),
             lora_alpha=_number(config.get("lora_alpha")),
-            shapes=_shapes(config, inputs if isinstance(inputs, list) else []),
-            scale_axes=scale_axes(config.get("equation")),
+            shapes=_shapes(config, _input_shape(node)),
+            scale_axes=axes,
         )
 
 
 NO_FACTS = LayerFacts()
+
+
+def facts_by_name(config: Any) -> dict[str, LayerFacts]:
+    """The facts of every layer in a model's config, by the layers' names.
+
+    Layers of different models may have one name; they are left out.
+    """
+    found: dict[str, LayerFacts] = {}
+    waiting = [config]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, dict):
+            settings = node.get("config")
+            name = settings.get("name") if isinstance(settings, dict) else None
+            if isinstance(name, str):
+                facts = LayerFacts.from_config(node)
+                found[name] = facts if found.get(name, facts) == facts else NO_FACTS
+            waiting += node.values()
+        elif isinstance(node, list):
+            waiting += node
+    return found
 
 
 def quantization_mode(policy: Any) -> str:
@@ -69,7 +89,7 @@ def quantization_mode(policy: Any) -> str:
     return match[1] if match else ""
 
 
-def scale_axes(equation: Any) -> tuple[int, ...] | None:
+def _kept_axes(equation: Any) -> tuple[int, ...] | None:
     """The axes of an einsum's kernel that its output keeps, in the output's order."""
     match = _EQUATION.fullmatch(equation) if isinstance(equation, str) else None
     if match is None:
@@ -78,6 +98,27 @@ def scale_axes(equation: Any) -> tuple[int, ...] | None:
     return tuple(
         kernel.index(label) for label in dict.fromkeys(output) if label in kernel
     )
+
+
+def _input_shape(node: dict[str, Any]) -> list[Any]:
+    """The shape of a layer's input; without a build config, of the tensor it is given.
+
+    A legacy file has the config of a functional model, which tells the tensors.
+    """
+    build = node.get("build_config")
+    if isinstance(build, dict):
+        shape = build.get("input_shape")
+    else:
+        shape = _first_tensor(node.get("inbound_nodes")).get("shape")
+    return shape if isinstance(shape, list) else []
+
+
+def _first_tensor(calls: Any) -> dict[str, Any]:
+    call = calls[0] if isinstance(calls, list) and calls else None
+    args = call.get("args") if isinstance(call, dict) else None
+    tensor = args[0] if isinstance(args, list) and args else None
+    config = tensor.get("config") if isinstance(tensor, dict) else None
+    return config if isinstance(config, dict) else {}
 
 
 def _shapes(config: dict[str, Any], inputs: list[Any]) -> dict[str, tuple[int, ...]]:

@@ -17,10 +17,10 @@ from keras_wm.errors import ModelFileError
 from keras_wm.files.bounded_hdf5 import BoundedFile
 from keras_wm.files.json_text import parse_json
 from keras_wm.files.kernel import Kernel
-from keras_wm.files.layer_arrays import kernels_of_layer
-from keras_wm.files.layer_facts import LayerFacts
+from keras_wm.files.layer_arrays import kernels_of_layer, may_be_quantized
+from keras_wm.files.layer_facts import NO_FACTS, LayerFacts, facts_by_name
 from keras_wm.files.limits import Limits
-from keras_wm.files.lora import has_lora, lora_alphas
+from keras_wm.files.lora import has_lora
 from keras_wm.files.stored_array import StoredArray, StoredArrays
 from keras_wm.files.text_attribute import text_attribute
 from keras_wm.files.walk import has_child, open_child, walk
@@ -56,37 +56,38 @@ def kernels_of_legacy(file: BoundedFile, size: int, limits: Limits) -> list[Kern
         if array is not None:
             holder, _, variable = path.removeprefix(top).rpartition("/")
             layers.setdefault(holder, {})[variable] = array
-    alphas = _lora_alphas(file, layers, limits)
+    facts = _facts(file, layers, limits)
     return [
         kernel
         for holder, arrays in layers.items()
-        for kernel in _kernels(holder, arrays, alphas, limits)
+        for kernel in _kernels(holder, arrays, facts, limits)
     ]
 
 
 def _kernels(
     holder: str,
     arrays: dict[str, StoredArray],
-    alphas: dict[str, float],
+    facts: dict[str, LayerFacts],
     limits: Limits,
 ) -> list[Kernel]:
     layer = _layer(holder)
     named = {name.removesuffix(":0"): array for name, array in arrays.items()}
-    alpha = alphas.get(layer.rpartition("/")[2])
     whole = named if len(named) == len(arrays) else arrays
-    return kernels_of_layer(layer, whole, LayerFacts(lora_alpha=alpha), limits)
+    known = facts.get(layer.rpartition("/")[2], NO_FACTS)
+    return kernels_of_layer(layer, whole, known, limits)
 
 
-def _lora_alphas(
+def _facts(
     file: h5py.File, layers: dict[str, dict[str, StoredArray]], limits: Limits
-) -> dict[str, float]:
-    """The factor of LoRA's product by layer, from the model's config."""
-    if not any(has_lora(arrays) for arrays in layers.values()):
+) -> dict[str, LayerFacts]:
+    """What the model's config tells of its layers, where arrays alone do not do."""
+    every = layers.values()
+    if not any(has_lora(arrays) or may_be_quantized(arrays) for arrays in every):
         return {}
     as_config = replace(limits, name_chars=limits.config_bytes)
     text = text_attribute(file, "model_config", as_config)
     try:
-        return lora_alphas(parse_json(text.encode(), limits)) if text else {}
+        return facts_by_name(parse_json(text.encode(), limits)) if text else {}
     except ModelFileError:  # The kernels can be read without.
         return {}
 

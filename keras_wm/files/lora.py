@@ -52,26 +52,6 @@ def has_lora(arrays: Mapping[str, Stored]) -> bool:
     return any(name.startswith(_PREFIX) for name in arrays)
 
 
-def lora_alphas(config: Any) -> dict[str, float]:
-    """What a model's config, as plain data, says LoRA's product is multiplied by.
-
-    Returns:
-        `lora_alpha` by the name of the layer, where it is given.
-    """
-    found: dict[str, float] = {}
-    waiting = [config]
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, dict):
-            name, alpha = node.get("name"), node.get("lora_alpha")
-            if isinstance(name, str) and isinstance(alpha, (int, float)):
-                found[name] = float(alpha)
-            waiting += node.values()
-        elif isinstance(node, list):
-            waiting += node
-    return found
-
-
 def _base(factor: str) -> str:
     """`"lora_kernel_a"` belongs to `"kernel"`."""
     return factor.removeprefix(_PREFIX)[:-2]

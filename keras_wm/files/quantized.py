@@ -49,9 +49,12 @@ def kernels_of_quantized(
     Returns:
         The kernels; none where the arrays fit nothing that Keras writes.
     """
-    readings = list(_readings(parts, tuple(facts.shapes.values())))
+    readings = list(_readings(parts, facts))
     if any(reading.mode == facts.mode for reading in readings):
         readings = [reading for reading in readings if reading.mode == facts.mode]
+    if any(reading.shape in facts.shapes.values() for reading in readings):
+        known = facts.shapes.values()
+        readings = [reading for reading in readings if reading.shape in known]
     return [
         Kernel(
             layer=printable(layer, most=1000),
@@ -83,36 +86,82 @@ def _bounded(
     return read
 
 
-def _readings(parts: Parts, shapes: Shapes) -> Iterator[_Reading]:
+def _readings(parts: Parts, facts: LayerFacts) -> Iterator[_Reading]:
     codes, scale = parts.codes.shape, parts.scale.shape
+    shapes = tuple(facts.shapes.values())
     if parts.codes.dtype == "uint8":
         yield from _by_output(parts, shapes)
     elif parts.zero is not None and parts.groups is not None:
         yield from _by_group(parts, shapes)
     elif parts.zero is None:
-        yield from _int8(parts)
+        yield from _int8(parts, facts)
         if len(codes) == 2 and len(scale) == 1:
             yield from _int4(parts, shapes)
+        elif len(codes) > 2:
+            yield from _int4_of_many_axes(parts, facts)
 
 
-def _int8(parts: Parts) -> Iterator[_Reading]:
-    """W = codes / scale, the scales along those axes whose sizes they have."""
+def _int8(parts: Parts, facts: LayerFacts) -> Iterator[_Reading]:
+    """W = codes / scale."""
+    shape = parts.codes.shape
+    for axes in _scale_axes(parts, facts):
+
+        def read(axes: tuple[int, ...] = axes) -> Floats:
+            return parts.codes.read().astype(np.float32) / _spread(parts, axes)
+
+        last = axes == tuple(range(len(shape) - len(axes), len(shape)))
+        yield _Reading("int8", shape, read, "" if last else f" along axes {axes}")
+
+
+def _int4_of_many_axes(parts: Parts, facts: LayerFacts) -> Iterator[_Reading]:
+    """W = codes / scale, two codes a byte, as Keras packed EinsumDense up to 3.13."""
+    shape = parts.codes.shape
+    for axes in _scale_axes(parts, facts):
+        packed = next((axis for axis in range(len(shape)) if axis not in axes), None)
+        if packed is None:
+            continue
+        for length in (2 * shape[packed], 2 * shape[packed] - 1):
+
+            def read(
+                axes: tuple[int, ...] = axes, packed: int = packed, length: int = length
+            ) -> Floats:
+                codes = _unpacked(parts.codes.read(), packed, length)
+                return codes / _spread(parts, axes)
+
+            unpacked = (*shape[:packed], length, *shape[packed + 1 :])
+            how = f", {length} entries of axis {packed} packed in pairs"
+            yield _Reading("int4", unpacked, read, how)
+
+
+def _scale_axes(parts: Parts, facts: LayerFacts) -> list[tuple[int, ...]]:
+    """The axes of the codes along which the scales may differ, in the scales' order.
+
+    Scales have the axes of the layer's output: axes of size 1 stand among them, and
+    the others may come in another order, which only an equation tells.
+    """
     shape = parts.codes.shape
     sizes = tuple(size for size in parts.scale.shape if size > 1)
-    fitting = [
+    known = facts.scale_axes
+    if known is not None and max(known, default=-1) < len(shape):
+        axes = tuple(axis for axis in known if shape[axis] > 1)
+        if tuple(shape[axis] for axis in axes) == sizes:
+            return [axes]
+    return [
         axes
         for axes in itertools.combinations(range(len(shape)), len(sizes))
         if tuple(shape[axis] for axis in axes) == sizes
     ]
-    for axes in fitting:
-        spread = tuple(size if axis in axes else 1 for axis, size in enumerate(shape))
-        last = axes == tuple(range(len(shape) - len(axes), len(shape)))
 
-        def read(spread: tuple[int, ...] = spread) -> Floats:
-            scale = parts.scale.read().reshape(spread).astype(np.float32)
-            return parts.codes.read().astype(np.float32) / scale
 
-        yield _Reading("int8", shape, read, "" if last else f" along axes {axes}")
+def _spread(parts: Parts, axes: tuple[int, ...]) -> Floats:
+    """The scales as an array that divides the codes, along those axes of theirs."""
+    sizes = [size for size in parts.scale.shape if size > 1]
+    values = parts.scale.read().astype(np.float32).reshape(sizes)
+    rank = len(parts.codes.shape)
+    return np.expand_dims(
+        values.transpose(np.argsort(axes)),
+        [axis for axis in range(rank) if axis not in axes],
+    )
 
 
 def _int4(parts: Parts, shapes: Shapes) -> Iterator[_Reading]:
@@ -223,8 +272,7 @@ def _unpacked(codes: NDArray[Any], axis: int, length: int) -> Floats:
         values -= 16 * (values > 7)
     shape = list(codes.shape)
     shape[axis] *= 2
-    values = values.reshape(shape)
-    return values[:length] if axis == 0 else values[:, :length]
+    return values.reshape(shape)[(slice(None),) * axis + (slice(length),)]
 
 
 def _output_shape(
@@ -232,14 +280,21 @@ def _output_shape(
 ) -> tuple[int, ...]:
     """The kernel's shape before EinsumDense made two axes of many.
 
-    Its config tells, and so does its bias, if that has all axes of the outputs.
+    Its config tells. So does its bias: it has the outputs' axes, but for the first or
+    with 1 for the last, which take what it leaves of the outputs.
     """
-    bias = parts.bias.shape if parts.bias is not None else ()
-    for shape in (*shapes, (inputs, *bias)):
-        sizes = [math.prod(shape[:split]) for split in range(1, len(shape))]
-        if math.prod(shape) == inputs * outputs and inputs in sizes:
+    for shape in shapes:
+        if math.prod(shape) == inputs * outputs:
             return shape
-    return (inputs, outputs)
+    bias = parts.bias.shape if parts.bias is not None else ()
+    left, beyond = divmod(outputs, math.prod(bias) or 1)
+    if beyond or not bias or left == outputs:
+        return (inputs, outputs)
+    if left == 1:
+        return (inputs, *bias)
+    if bias[-1] == 1:
+        return (inputs, math.prod(bias), left)
+    return (inputs, left, *bias)
 
 
 def _matrix(shape: tuple[int, ...]) -> tuple[int, int]:

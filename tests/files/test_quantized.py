@@ -129,6 +129,52 @@ def test_int4_is_the_kernel_that_the_layer_computes_with(tmp_path, suffix, mode,
     np.testing.assert_allclose(readings[0], expected, atol=1e-5)
 
 
+def einsum(equation, inputs, outputs, mode, **options):
+    """A model of one EinsumDense, quantized, whose last kernel axes are not inputs."""
+    import keras
+
+    keras.utils.set_random_seed(8)
+    tensor = keras.Input(inputs)
+    layer = keras.layers.EinsumDense(
+        equation, output_shape=outputs, name="heads", **options
+    )
+    return quantize(keras.Model(tensor, layer(tensor), name="net"), mode)
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+@pytest.mark.parametrize("mode", ["int8", "int4/-1", "int4/4"])
+def test_a_kernel_with_its_filters_in_front_is_read(tmp_path, suffix, mode):
+    model = einsum("abde,ged->abg", (6, 2, 5), (None, 4), mode)
+    path = save(model, tmp_path / f"model{suffix}")
+    readings = [k for k, note in kernels_of(path)["heads"] if note]
+    identity = np.eye(10, dtype="float32").reshape(1, 10, 2, 5)
+    expected = np.asarray(model.get_layer("heads")(identity))[0]
+    expected = expected.reshape(2, 5, 4).transpose(2, 1, 0)
+    tolerance = 0.01 if mode == "int8" else 1e-5
+    assert len(readings) == 1
+    np.testing.assert_allclose(readings[0], expected, atol=tolerance)
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".weights.h5"])
+@pytest.mark.parametrize("axes", ["e", "d", "de"])
+def test_a_bias_of_fewer_axes_tells_those_of_the_outputs(tmp_path, suffix, axes):
+    model = einsum("abc,cde->abde", (4, 7), (None, 2, 5), "int4/4", bias_axes=axes)
+    path = save(model, tmp_path / f"model{suffix}")
+    (kernel,) = (kernel for kernel, note in kernels_of(path)["heads"] if note)
+    expected = answers(model.get_layer("heads"), 7)
+    np.testing.assert_allclose(kernel, expected, atol=1e-5)
+
+
+def test_scales_in_another_order_than_the_kernels_axes_are_turned(tmp_path):
+    model = einsum("abc,edc->abde", (4, 7), (None, 2, 5), "int8")
+    path = save(model, tmp_path / "model.keras")
+    ((kernel, _),) = kernels_of(path)["heads"]
+    layer = model.get_layer("heads")
+    codes = np.asarray(layer._kernel, "float32")
+    scale = np.asarray(layer.kernel_scale).reshape(2, 5)
+    np.testing.assert_allclose(kernel, codes / scale.T[..., None], rtol=1e-6)
+
+
 def test_the_axes_of_heads_come_from_the_bias(tmp_path):
     model = quantize(network(), "int4/4")
     path = save(model, tmp_path / "model.keras")
@@ -184,6 +230,26 @@ def test_int4_as_older_keras_packed_it_is_read(tmp_path):
         file["layers/dense/vars/0"], file["layers/dense/vars/1"] = packed, scale
     readings = {kernel.shape: kernel for kernel, _ in kernels_of(path)["dense"]}
     np.testing.assert_allclose(readings[10, 6], codes / scale, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis", "scales"),
+    [((7, 2, 5), 0, (1, 2, 5)), ((4, 5, 2), 1, (4, 1, 1)), ((2, 3, 8), 0, (1, 1, 8))],
+)
+def test_int4_of_many_axes_as_older_keras_packed_it_is_read(
+    tmp_path, shape, axis, scales
+):
+    from keras.src import quantizers
+
+    rng = np.random.default_rng(9)
+    codes = rng.integers(-8, 8, shape).astype("int8")
+    scale = rng.uniform(1, 2, scales).astype("float32")
+    packed = np.asarray(quantizers.pack_int4(codes, axis=axis)[0])
+    path = tmp_path / "model.weights.h5"
+    with h5py.File(path, "w") as file:
+        file["layers/dense/vars/0"], file["layers/dense/vars/1"] = packed, scale
+    readings = {kernel.shape: kernel for kernel, _ in kernels_of(path)["dense"]}
+    np.testing.assert_allclose(readings[shape], codes / scale, rtol=1e-6)
 
 
 def test_float8_kernels_are_read_as_they_are(tmp_path):
