@@ -20,10 +20,16 @@ PASSPHRASE_VARIABLE = "KERAS_WM_PASSPHRASE"  # noqa: S105 (a name, not a passphr
 
 
 def load_key(path: Path) -> WatermarkKey:
-    """Reads a key file; asks for its passphrase if it has one."""
+    """Reads a key file; asks for its passphrase if it has one.
+
+    Either file of a pair `*_w.npy` and `*_b.npy`, which the papers' reference code
+    writes, stands for both.
+    """
     from keras_wm.errors import WrongPassphraseError
     from keras_wm.key import WatermarkKey
 
+    if path.suffix == ".npy":
+        return WatermarkKey.from_reference(*_reference_pair(path))
     try:
         return WatermarkKey.load(path)
     except WrongPassphraseError:
@@ -31,6 +37,16 @@ def load_key(path: Path) -> WatermarkKey:
         if passphrase is None and not sys.stdin.isatty():
             raise
     return WatermarkKey.load(path, passphrase or _ask_passphrase(confirm=False))
+
+
+def _reference_pair(path: Path) -> tuple[Path, Path]:
+    name = path.name.removesuffix("_w.npy").removesuffix("_b.npy")
+    if name == path.name:
+        raise ValueError(
+            "Expected a key file, or a pair of the papers' reference code: NAME_w.npy "
+            f"with NAME_b.npy beside it. Received: {str(path)!r}"
+        )
+    return path.with_name(f"{name}_w.npy"), path.with_name(f"{name}_b.npy")
 
 
 def new_passphrase() -> str:

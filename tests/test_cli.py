@@ -5,6 +5,8 @@ import os
 import subprocess
 import sys
 
+import h5py
+import numpy as np
 import pytest
 
 from keras_wm import WatermarkKey
@@ -111,6 +113,50 @@ def test_a_passphrase_comes_from_the_environment(marked, tmp_path):
     wrong = run("verify", file, "--key", path, KERAS_WM_PASSPHRASE="wrong")
     assert_fails(wrong, 2, "passphrase does not open")
     assert_fails(run("verify", file, "--key", path), 2, "is encrypted")
+
+
+@pytest.mark.parametrize("given", ["w", "b"])
+def test_a_key_pair_of_the_reference_code_verifies_a_file_of_keras_1(tmp_path, given):
+    # As that code leaves them: X of shape (M, T), a message of ones, and the bits read
+    # from the mean over the filters of a convolution "W".
+    rng = np.random.default_rng(1)
+    kernel = rng.normal(size=(3, 3, 16, 64)).astype(np.float32)
+    write_keras_1(
+        tmp_path / "weights.h5",
+        convolution2d_1={"W": rng.normal(size=(3, 3, 3, 16)), "b": np.zeros(16)},
+        batchnormalization_1={name: np.ones(16) for name in ("gamma", "running_std")},
+        convolution2d_2={"W": kernel, "b": np.zeros(64)},
+        dense_1={"W": rng.normal(size=(64, 10)), "b": np.zeros(10)},
+    )
+    mean_filter = kernel.mean(axis=-1).reshape(-1)
+    x = rng.normal(size=(mean_filter.size, 100))
+    np.save(tmp_path / "a_w.npy", x * np.sign(mean_filter @ x))
+    np.save(tmp_path / "a_b.npy", np.ones((1, 100), int))
+    key = tmp_path / f"a_{given}.npy"
+    result = run("verify", tmp_path / "weights.h5", "--key", key, "--json")
+    found = json.loads(result.stdout)
+    assert (result.returncode, found["ber"], found["bits"]) == (0, 0.0, 100)
+    assert found["layer"].startswith("convolution2d_2")
+    assert any("proves nothing by itself" in note for note in found["notes"])
+
+
+def write_keras_1(path, **layers):
+    with h5py.File(path, "w") as file:
+        file.attrs["layer_names"] = [name.encode() for name in layers]
+        for name, arrays in layers.items():
+            group = file.create_group(name)
+            names = [f"{name}_{variable}" for variable in arrays]
+            group.attrs["weight_names"] = [one.encode() for one in names]
+            for one, array in zip(names, arrays.values(), strict=True):
+                group[one] = np.asarray(array, np.float32)
+
+
+def test_half_of_a_pair_and_other_arrays_are_no_key(marked, tmp_path):
+    np.save(tmp_path / "a_w.npy", np.ones((3, 2)))
+    np.save(tmp_path / "x.npy", np.ones((3, 2)))
+    for name, complaint in (("a_w.npy", "a_b.npy"), ("x.npy", "NAME_w.npy")):
+        result = run("verify", marked.files[".keras"], "--key", tmp_path / name)
+        assert_fails(result, 2, complaint)
 
 
 def test_inspect_lists_kernels_with_their_room(marked):
