@@ -23,6 +23,7 @@ from keras_wm._version import __version__
 _HOMES = {
     "BitErrorRate": "callback",
     "Detection": "detection",
+    "Distiller": "distiller",
     "FileResult": "scanning",
     "KernelReport": "inspection",
     "KeyFileError": "errors",
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from keras_wm.attachment import attach, detach
     from keras_wm.callback import BitErrorRate
     from keras_wm.detection import Detection, detect
+    from keras_wm.distiller import Distiller
     from keras_wm.errors import (
         KeyFileError,
         LayerNotFoundError,

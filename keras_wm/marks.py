@@ -15,6 +15,8 @@ from keras_wm.regularizer import (
     compute_dtype,
 )
 
+_KerasDistiller = keras.distillation.Distiller
+
 
 @dataclass(frozen=True)
 class Mark:
@@ -62,13 +64,21 @@ def find_marks(model: Any) -> list[Mark]:
     Returns:
         A list of `Mark`, each kernel once. A mark that does not act any more,
         because its layer was frozen, reloaded, cloned, quantized or given LoRA
-        factors, is listed with its flaw.
+        factors, is listed with its flaw. Of a distiller, those of the student.
     """
+    unheeded = ""
+    if isinstance(model, _KerasDistiller):
+        if type(model).compute_loss is _KerasDistiller.compute_loss:
+            unheeded = (
+                "keras.distillation.Distiller leaves out the penalties of its "
+                "student; use keras_wm.Distiller"
+            )
+        model = model.student
     trained = {id(variable) for variable in model.trainable_weights}
     marks: dict[int, Mark] = {}
     for layer in sublayers(model):
         for variable, regularizer in _penalties(layer):
-            flaw = _flaw(layer, variable, regularizer, trained)
+            flaw = unheeded or _flaw(layer, variable, regularizer, trained)
             key = id(layer) if variable is None else id(variable)
             marks.setdefault(key, Mark(layer, variable, regularizer, flaw))
     return list(marks.values())
