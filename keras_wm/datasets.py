@@ -35,6 +35,33 @@ class Pictures:
         """The number of classes."""
         return int(self.y_train.max()) + 1
 
+    def turned(self) -> Pictures:
+        """Another task on the same pictures: by how many quarters each is turned.
+
+        As in Gidaris et al. (2018). The turns are drawn once, with a fixed seed.
+
+        Raises:
+            ValueError: If the pictures are not square.
+        """
+        if self.x_train.shape[1] != self.x_train.shape[2]:
+            raise ValueError(
+                "Only square pictures can be turned. Received pictures of shape "
+                f"{self.x_train.shape[1:]}"
+            )
+        rng = np.random.default_rng(0)
+        turns = [rng.integers(0, 4, len(x)) for x in (self.x_train, self.x_test)]
+        return Pictures(
+            f"{self.name}, turned",
+            _turned(self.x_train, turns[0]),
+            turns[0],
+            _turned(self.x_test, turns[1]),
+            turns[1],
+        )
+
+
+def _turned(x: NDArray[np.float32], turns: NDArray[np.int64]) -> NDArray[np.float32]:
+    return np.stack([np.rot90(one, turn) for one, turn in zip(x, turns, strict=True)])
+
 
 def load_pictures(name: str) -> Pictures:
     """Loads a data set by its name, or from a file.

@@ -277,7 +277,7 @@ class WatermarkKey:
             )
         *filter_shape, count = (int(axis) for axis in shape)
         size = int(np.prod(filter_shape))
-        check_bits(self.bits, self.projection, size, count, self.groups)
+        self._check_bits(size, count)
         return size, count
 
     def _prepare(self) -> None:
@@ -294,7 +294,7 @@ class WatermarkKey:
 
     def _derive_rows(self, m: int, first: int, last: int) -> Floats:
         # L is not known here; with as many filters as groups the limit is widest.
-        check_bits(self.bits, self.projection, m, self.groups, self.groups)
+        self._check_bits(m, self.groups)
         return projection_rows(
             self._secret,
             self.projection,  # type: ignore[arg-type]
@@ -303,6 +303,9 @@ class WatermarkKey:
             first,
             last,
         )
+
+    def _check_bits(self, size: int, count: int) -> None:
+        check_bits(self.bits, self.projection, size, count, self.groups)
 
     def _derive_weights(self, count: int) -> Floats:
         return filter_weights(self._secret, self.filters, self.groups, count)  # type: ignore[arg-type]

@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 MARKED = "#0072B2"
 UNMARKED = "#E69F00"
 REFERENCE = "#555555"
+_SERIES = (MARKED, UNMARKED, "#009E73", "#CC79A7", "#D55E00", "#000000")
+_DASHES = ("-", "--", "-.", ":")
+_MARKERS = ("o", "s", "^", "D", "v", "x")
+
+Curves = Mapping[str, Sequence[tuple[float, float]]]
 
 _STYLE: Any = {
     "axes.grid": True,
@@ -85,6 +90,120 @@ def plot_training(
     return drawing
 
 
+def plot_outputs(outputs: Mapping[str, ArrayLike]) -> Figure:
+    r"""What networks read of each bit: \(\sigma(s_j y_j)\), 1 where it is sure.
+
+    As in Uchida et al. (2017, figure 4), where every bit is 1.
+
+    Args:
+        outputs: \(s_j y_j\) of the bits, shape `(T,)`, by the network's name.
+
+    Returns:
+        A matplotlib `Figure`.
+    """
+    with figure(len(outputs), (2.4 * len(outputs), 2.6)) as (drawing, every):
+        for axes, (name, values) in zip(every, outputs.items(), strict=True):
+            right = 1 / (1 + np.exp(-np.asarray(values, np.float64)))
+            axes.hist(right, np.linspace(0, 1, 21).tolist(), color=MARKED)
+            axes.axvline(0.5, color=REFERENCE, lw=1)
+            axes.set(title=name, xlim=(0, 1), xlabel=r"$\sigma(s\,x \cdot w)$")
+        every[0].set_ylabel("bits")
+    return drawing
+
+
+def plot_curves(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
+    """Test error and training loss over the epochs.
+
+    Args:
+        histories: By the network's name, its `"test_error"` before training and
+            after each epoch, and its `"loss"` in each epoch.
+
+    Returns:
+        A matplotlib `Figure`.
+    """
+    with figure(2, (10.4, 3.8)) as (drawing, (left, right)):
+        for (name, history), style in zip(histories.items(), _series(), strict=False):
+            errors = 100 * np.asarray(history["test_error"])
+            left.plot(np.arange(1, len(errors)), errors[1:], label=name, **style)
+            loss = history["loss"]
+            right.plot(np.arange(1, len(loss) + 1), loss, label=name, **style)
+        left.set(xlabel="epochs", ylabel="test error, %", yscale="log")
+        right.set(xlabel="epochs", ylabel="training loss, penalties included")
+        right.set_yscale("log")
+        for axes in (left, right):
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        left.legend()
+    return drawing
+
+
+def plot_weights(histograms: Mapping[str, Mapping[str, Any]]) -> Figure:
+    """How the weights of a kernel are distributed, in several networks.
+
+    Args:
+        histograms: By the network's name, `"counts"` in bins of equal width from
+            `"low"` to `"high"`.
+
+    Returns:
+        A matplotlib `Figure`.
+    """
+    with figure(1, (6.4, 3.8)) as (drawing, (axes,)):
+        for (name, one), style in zip(histograms.items(), _series(), strict=False):
+            edges = np.linspace(one["low"], one["high"], len(one["counts"]) + 1)
+            density = np.asarray(one["counts"]) / sum(one["counts"]) / np.diff(edges)
+            style = style | {"marker": ""}
+            axes.plot((edges[1:] + edges[:-1]) / 2, density, label=name, **style)
+        axes.set(xlabel="weight", ylabel="density", yscale="log")
+        axes.legend()
+    return drawing
+
+
+def plot_lines(
+    curves: Curves, xlabel: str, ylabel: str, log_x: bool = False, log_y: bool = False
+) -> Figure:
+    """One figure over another, in several networks.
+
+    Args:
+        curves: Points (x, y) by the network's name.
+        xlabel: What x is.
+        ylabel: What y is.
+        log_x: Whether x is drawn on a logarithmic scale.
+        log_y: Whether y is.
+
+    Returns:
+        A matplotlib `Figure`.
+    """
+    with figure(1, (6.4, 3.8)) as (drawing, (axes,)):
+        _draw_lines(axes, curves)
+        axes.set(xlabel=xlabel, ylabel=ylabel)
+        if log_x:
+            axes.set_xscale("log", base=2)
+        if log_y:
+            axes.set_yscale("log")
+        axes.legend()
+    return drawing
+
+
+def plot_attack(ber: Curves, error: Curves, strength: str) -> Figure:
+    """What an attack does to the mark, beside what it does to the network.
+
+    Args:
+        ber: Points (strength, bit error rate) by the mark's name.
+        error: Points (strength, test error) by the mark's name.
+        strength: What the strength is.
+
+    Returns:
+        A matplotlib `Figure`.
+    """
+    with figure(2, (10.4, 3.8)) as (drawing, (left, right)):
+        _draw_lines(left, ber)
+        left.axhline(0.5, color=REFERENCE, lw=1, ls=":")
+        left.set(xlabel=strength, ylabel="bit error rate", ylim=(-0.02, 0.55))
+        _draw_lines(right, error)
+        right.set(xlabel=strength, ylabel="test error", ylim=(-0.02, 1.02))
+        left.legend()
+    return drawing
+
+
 @contextmanager
 def figure(
     columns: int, size: tuple[float, float]
@@ -112,6 +231,19 @@ def _score_histogram(axes: Axes, scores: Mapping[str, ArrayLike]) -> None:
     axes.legend()
 
 
+def _draw_lines(axes: Axes, curves: Curves) -> None:
+    for (name, points), style in zip(curves.items(), _series(), strict=False):
+        x, y = np.transpose(points) if points else ([], [])
+        axes.plot(x, y, label=name, **style)
+
+
 def _styles() -> Iterator[dict[str, Any]]:
     yield {"color": MARKED, "ls": "-"}
     yield {"color": UNMARKED, "ls": "--"}
+
+
+def _series() -> Iterator[dict[str, Any]]:
+    """Colours for as many networks as a figure shows; then again with other dashes."""
+    for dashes in _DASHES:
+        for color, marker in zip(_SERIES, _MARKERS, strict=True):
+            yield {"color": color, "marker": marker, "markersize": 4, "ls": dashes}

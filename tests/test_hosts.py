@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from keras_wm.datasets import load_pictures
+from keras_wm.datasets import Pictures, load_pictures
 
 
 def test_wrn_10_4_is_the_papers_network():
@@ -76,6 +76,8 @@ def test_the_papers_rate_falls_at_30_60_and_80_percent():
     schedule = paper_optimizer(1000)._learning_rate
     rates = [float(schedule(step)) for step in (1, 299, 301, 601, 801)]
     assert rates == pytest.approx([0.1, 0.1, 0.02, 0.004, 0.0008])
+    slower = paper_optimizer(1000, rate=0.01)._learning_rate
+    assert float(slower(1)) == pytest.approx(0.01)
 
 
 def test_digits_are_1257_and_540_pictures_of_10_classes():
@@ -94,6 +96,30 @@ def test_a_file_of_arrays_is_read_as_keras_gives_them(tmp_path, rng):
     np.testing.assert_allclose(pictures.x_train, x / 255, rtol=1e-6)
     assert pictures.y_train.tolist() == y.ravel().tolist()
     assert pictures.name == "mine"
+
+
+def test_turned_pictures_are_labelled_by_their_quarters(rng):
+    x = rng.normal(size=(50, 4, 4, 2)).astype(np.float32)
+    pictures = Pictures("mine", x[:30], np.zeros(30, int), x[30:], np.zeros(20, int))
+    turned = pictures.turned()
+    assert turned.classes == 4
+    for before, after, quarters in (
+        (pictures.x_train, turned.x_train, turned.y_train),
+        (pictures.x_test, turned.x_test, turned.y_test),
+    ):
+        assert set(quarters) == {0, 1, 2, 3}
+        for one, other, quarter in zip(before, after, quarters, strict=True):
+            # A quarter turn to the left: what was the last column is the first row.
+            for _ in range(quarter):
+                one = np.transpose(one, (1, 0, 2))[::-1]
+            np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(turned.y_train, pictures.turned().y_train)
+
+
+def test_only_square_pictures_can_be_turned():
+    x, y = np.zeros((2, 4, 6, 1), np.float32), np.zeros(2, int)
+    with pytest.raises(ValueError, match=r"square.*\(4, 6, 1\)"):
+        Pictures("mine", x, y, x, y).turned()
 
 
 def test_another_file_says_what_was_expected(tmp_path):

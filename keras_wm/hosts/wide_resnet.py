@@ -85,14 +85,17 @@ def wide_resnet_decay(weight_decay: float) -> keras.regularizers.Regularizer | N
     return keras.regularizers.L2(weight_decay / 2) if weight_decay else None
 
 
-def paper_optimizer(steps: int) -> keras.optimizers.Optimizer:
-    """The papers' optimizer: rate 0.1, times 0.2 at 30, 60 and 80 % of the steps.
+def paper_optimizer(
+    steps: int, rate: float = INITIAL_RATE
+) -> keras.optimizers.Optimizer:
+    """The papers' optimizer: the rate is cut to a fifth at 30, 60 and 80 %.
 
     Args:
         steps: The steps of the whole training.
+        rate: The learning rate at first. Defaults to 0.1.
     """
     boundaries = [int(share * steps) for share in CUT_AT]
-    rates = [INITIAL_RATE * RATE_CUT**cut for cut in range(len(CUT_AT) + 1)]
+    rates = [rate * RATE_CUT**cut for cut in range(len(CUT_AT) + 1)]
     return keras.optimizers.SGD(
         keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, rates),
         momentum=MOMENTUM,

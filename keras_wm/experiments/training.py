@@ -1,0 +1,225 @@
+"""How the networks of the experiments come to be."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from keras_wm.attacks.pruning import prune
+from keras_wm.datasets import Pictures
+from keras_wm.distiller import Distiller
+from keras_wm.experiments.augmentation import Distorted
+from keras_wm.experiments.marking import (
+    HEAD,
+    UNMARKED,
+    Mark,
+    asking_for_much,
+    group_layer,
+)
+from keras_wm.experiments.measurement import mark_figures, measured_test_error
+from keras_wm.experiments.settings import Settings
+from keras_wm.hosts.wide_resnet import INITIAL_RATE, paper_optimizer, wide_resnet
+
+PICTURES, TURNS = "pictures", "turns"
+WEIGHT_DECAY = 5e-4
+
+History = dict[str, list[float]]
+
+
+@dataclass(frozen=True)
+class Training:
+    """One network: everything that its weights depend on, beside the settings.
+
+    Attributes:
+        seed: Of initial weights and of order.
+        epochs: How long it is trained.
+        mark: What is embedded meanwhile, if anything.
+        task: `"pictures"`: their classes. `"turns"`: by how many quarters they
+            are turned (Gidaris et al. 2018), another task on the same pictures.
+        start: The network that it is fine-tuned from; otherwise from scratch. With
+            another task it gets a new head.
+        teacher: The network whose answers it learns, in place of labels.
+        rate: The learning rate at first.
+        pruned: The share of the start's weights that are pruned before, in each
+            convolution and by ascending magnitude, and stay so.
+    """
+
+    seed: int
+    epochs: int
+    mark: Mark | None = None
+    task: str = PICTURES
+    start: Training | None = None
+    teacher: Training | None = None
+    rate: float = INITIAL_RATE
+    pruned: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its description, as plain values."""
+        return asdict(self)
+
+    @property
+    def first(self) -> Training:
+        """The network from scratch that it needs, or that it is."""
+        parent = self.start or self.teacher
+        return parent.first if parent else self
+
+    @property
+    def from_scratch(self) -> bool:
+        """Whether it needs no other network."""
+        return self.first is self
+
+
+def from_scratch(
+    settings: Settings, scheme: str, seed: int, **options: Any
+) -> Training:
+    """A network that is trained with a scheme's mark, or without, from scratch."""
+    mark = embedded(settings, scheme, seed, **options)
+    return Training(seed, settings.training_epochs, mark)
+
+
+def embedded(settings: Settings, scheme: str, seed: int, **options: Any) -> Mark | None:
+    """The mark of a scheme in a network of that seed; `None` for `"unmarked"`."""
+    return None if scheme == UNMARKED else mark_of(settings, scheme, seed, **options)
+
+
+def mark_of(settings: Settings, scheme: str, seed: int, **options: Any) -> Mark:
+    """The mark that is looked for; in an unmarked network, one of kind `"random"`.
+
+    Args:
+        settings: Of the study: where marks go, and how long they are.
+        scheme: A name in `SCHEMES`, or `"unmarked"`.
+        seed: The network's, whose owner has a key of her own.
+        **options: What differs from the settings.
+    """
+    scheme = "random" if scheme == UNMARKED else scheme
+    layers = (group_layer(settings.group),)
+    defaults: dict[str, Any]
+    defaults = {
+        "layers": layers,
+        "bits": settings.bits,
+        "strength": settings.strength(scheme),
+        "owner": seed,
+    }
+    return Mark(scheme, **(defaults | options))
+
+
+def train(
+    training: Training,
+    settings: Settings,
+    pictures: Pictures,
+    parent: Callable[[Training], Any],
+) -> tuple[Any, History]:
+    """Trains a network.
+
+    Args:
+        training: Which.
+        settings: Of the study.
+        pictures: Of the training's task.
+        parent: Gives a network that this one needs.
+
+    Returns:
+        The `keras.Model`, and its figures before training and after each epoch.
+    """
+    keras.utils.set_random_seed(training.seed)
+    model = wide_resnet(
+        pictures.x_train.shape[1:],
+        pictures.classes,
+        settings.n,
+        settings.k,
+        WEIGHT_DECAY,
+    )
+    if training.start is not None:
+        take_over(parent(training.start), model, training)
+    with asking_for_much():
+        if training.mark is not None:
+            training.mark.attach(model)
+        trained = model
+        if training.teacher is not None:
+            trained = Distiller(parent(training.teacher), model)
+        return model, _fit(trained, model, training, settings, pictures)
+
+
+def _fit(
+    trained: Any,
+    model: Any,
+    training: Training,
+    settings: Settings,
+    pictures: Pictures,
+) -> History:
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    steps = math.ceil(len(pictures.x_train) / settings.batch_size) * training.epochs
+    trained.compile(
+        paper_optimizer(steps, training.rate),
+        loss if trained is model else None,
+        # XLA takes longer to compile these networks than to train them.
+        jit_compile=keras.backend.backend() == "jax",
+    )
+    watch = _Watch(model, training.mark, pictures)
+    x, y = pictures.x_train, pictures.y_train
+    fitting = {"epochs": training.epochs, "callbacks": [watch], "verbose": 0}
+    if settings.distortion is None:
+        trained.fit(x, y, batch_size=settings.batch_size, **fitting)
+    else:
+        trained.fit(
+            Distorted(x, y, settings.batch_size, training.seed, settings.distortion),
+            **fitting,
+        )
+    return watch.history
+
+
+def take_over(source: Any, model: Any, training: Training) -> None:
+    """Copies a network's weights, but for a head of another task; prunes them."""
+    head = training.start is not None and training.start.task != training.task
+    for layer in source.layers:
+        if layer.weights and not (head and layer.name == HEAD):
+            model.get_layer(layer.name).set_weights(layer.get_weights())
+    if training.pruned:
+        for layer in convolutions(model):
+            kernel = np.asarray(layer.kernel)
+            kept = prune(kernel, training.pruned) != 0
+            layer.kernel.assign(kernel * kept)
+            layer.kernel.constraint = _Mask(kept)
+
+
+def convolutions(model: Any) -> list[Any]:
+    """The layers whose weights pruning takes."""
+    return [one for one in model.layers if isinstance(one, keras.layers.Conv2D)]
+
+
+class _Mask(keras.constraints.Constraint):
+    """Keeps pruned weights at zero."""
+
+    def __init__(self, kept: NDArray[np.bool_]) -> None:
+        self._kept = kept.astype(np.float32)
+
+    def __call__(self, value: Any) -> Any:
+        return value * self._kept
+
+
+class _Watch(keras.callbacks.Callback):
+    """Measures a network before training and after each epoch."""
+
+    def __init__(self, network: Any, mark: Mark | None, pictures: Pictures) -> None:
+        super().__init__()
+        self._network, self._mark, self._pictures = network, mark, pictures
+        self.history: History = {"test_error": [], "loss": [], "ber": []}
+
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
+        self._measure()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self._measure()
+        self.history["loss"].append((logs or {})["loss"])
+
+    def _measure(self) -> None:
+        self.history["test_error"].append(
+            measured_test_error(self._network, self._pictures)
+        )
+        if self._mark is not None:
+            self.history["ber"].append(mark_figures(self._network, self._mark)["ber"])
