@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import matplotlib as mpl
 import numpy as np
@@ -21,11 +21,13 @@ if TYPE_CHECKING:
 MARKED = "#0072B2"
 UNMARKED = "#E69F00"
 REFERENCE = "#555555"
+_MARKS = ("default", "unmarked", "random", "direct", "diff", "before training")
 _SERIES = (MARKED, UNMARKED, "#009E73", "#CC79A7", "#D55E00", "#000000")
 _DASHES = ("-", "--", "-.", ":")
 _MARKERS = ("o", "s", "^", "D", "v", "x")
 
 Curves = Mapping[str, Sequence[tuple[float, float]]]
+Line = TypeVar("Line")
 
 _STYLE: Any = {
     "axes.grid": True,
@@ -107,6 +109,7 @@ def plot_outputs(outputs: Mapping[str, ArrayLike]) -> Figure:
             axes.hist(right, np.linspace(0, 1, 21).tolist(), color=MARKED)
             axes.axvline(0.5, color=REFERENCE, lw=1)
             axes.set(title=name, xlim=(0, 1), xlabel=r"$\sigma(s\,x \cdot w)$")
+            axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
         every[0].set_ylabel("bits")
     return drawing
 
@@ -122,7 +125,7 @@ def plot_curves(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> Figur
         A matplotlib `Figure`.
     """
     with figure(2, (10.4, 3.8)) as (drawing, (left, right)):
-        for (name, history), style in zip(histories.items(), _series(), strict=False):
+        for name, history, style in _styled(histories):
             errors = 100 * np.asarray(history["test_error"])
             left.plot(np.arange(1, len(errors)), errors[1:], label=name, **style)
             loss = history["loss"]
@@ -132,6 +135,7 @@ def plot_curves(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> Figur
         right.set_yscale("log")
         for axes in (left, right):
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.yaxis.set_major_formatter("{x:g}")
         left.legend()
     return drawing
 
@@ -147,9 +151,12 @@ def plot_weights(histograms: Mapping[str, Mapping[str, Any]]) -> Figure:
         A matplotlib `Figure`.
     """
     with figure(1, (6.4, 3.8)) as (drawing, (axes,)):
-        for (name, one), style in zip(histograms.items(), _series(), strict=False):
+        for name, one, style in _styled(histograms):
             edges = np.linspace(one["low"], one["high"], len(one["counts"]) + 1)
-            density = np.asarray(one["counts"]) / sum(one["counts"]) / np.diff(edges)
+            counts = np.asarray(one["counts"], np.float64)
+            # Where there is no weight, a logarithm has nothing to draw.
+            counts[counts == 0] = np.nan
+            density = counts / np.nansum(counts) / np.diff(edges)
             style = style | {"marker": ""}
             axes.plot((edges[1:] + edges[:-1]) / 2, density, label=name, **style)
         axes.set(xlabel="weight", ylabel="density", yscale="log")
@@ -177,6 +184,7 @@ def plot_lines(
         axes.set(xlabel=xlabel, ylabel=ylabel)
         if log_x:
             axes.set_xscale("log", base=2)
+            axes.xaxis.set_major_formatter("{x:g}")
         if log_y:
             axes.set_yscale("log")
         axes.legend()
@@ -232,7 +240,7 @@ def _score_histogram(axes: Axes, scores: Mapping[str, ArrayLike]) -> None:
 
 
 def _draw_lines(axes: Axes, curves: Curves) -> None:
-    for (name, points), style in zip(curves.items(), _series(), strict=False):
+    for name, points, style in _styled(curves):
         x, y = np.transpose(points) if points else ([], [])
         axes.plot(x, y, label=name, **style)
 
@@ -242,8 +250,13 @@ def _styles() -> Iterator[dict[str, Any]]:
     yield {"color": UNMARKED, "ls": "--"}
 
 
-def _series() -> Iterator[dict[str, Any]]:
-    """Colours for as many networks as a figure shows; then again with other dashes."""
-    for dashes in _DASHES:
-        for color, marker in zip(_SERIES, _MARKERS, strict=True):
-            yield {"color": color, "marker": marker, "markersize": 4, "ls": dashes}
+def _styled(lines: Mapping[str, Line]) -> Iterator[tuple[str, Line, dict[str, Any]]]:
+    """Lines with their styles; a mark has the same style in every figure."""
+    styles = [
+        {"color": color, "marker": marker, "markersize": 4, "ls": dashes}
+        for dashes in _DASHES
+        for color, marker in zip(_SERIES, _MARKERS, strict=True)
+    ]
+    for number, (name, line) in enumerate(lines.items()):
+        known = _MARKS.index(name) if name in _MARKS else number
+        yield name, line, styles[known % len(styles)]
