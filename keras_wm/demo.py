@@ -18,6 +18,7 @@ from keras_wm.callback import BitErrorRate
 from keras_wm.datasets import Pictures, load_pictures
 from keras_wm.detection import detect, format_p
 from keras_wm.hosts.wide_resnet import (
+    WEIGHT_DECAY,
     paper_optimizer,
     wide_resnet,
     wide_resnet_decay,
@@ -29,7 +30,6 @@ from keras_wm.regularizer import WatermarkRegularizer
 from keras_wm.verification import Verification, verify
 
 BATCH = 64
-WEIGHT_DECAY = 5e-4
 OWNER = "keras_wm demo"
 
 

@@ -24,10 +24,14 @@ from keras_wm.experiments.marking import (
 )
 from keras_wm.experiments.measurement import mark_figures, measured_test_error
 from keras_wm.experiments.settings import Settings
-from keras_wm.hosts.wide_resnet import INITIAL_RATE, paper_optimizer, wide_resnet
+from keras_wm.hosts.wide_resnet import (
+    INITIAL_RATE,
+    WEIGHT_DECAY,
+    paper_optimizer,
+    wide_resnet,
+)
 
 PICTURES, TURNS = "pictures", "turns"
-WEIGHT_DECAY = 5e-4
 
 History = dict[str, list[float]]
 

@@ -7,7 +7,8 @@ from typing import Any
 import keras
 from keras import layers
 
-# The papers' training: SGD with Nesterov momentum, the rate cut at these shares.
+# The papers' training: SGD with Nesterov momentum, the rate cut at these shares of it.
+WEIGHT_DECAY = 5e-4
 MOMENTUM = 0.9
 INITIAL_RATE = 0.1
 RATE_CUT = 0.2
@@ -19,7 +20,7 @@ def wide_resnet(
     classes: int,
     n: int = 1,
     k: int = 4,
-    weight_decay: float = 5e-4,
+    weight_decay: float = WEIGHT_DECAY,
     regularizers: dict[str, Any] | None = None,
 ) -> keras.Model:
     """A wide residual network WRN-d-k of depth d = 6n + 4.
