@@ -73,7 +73,8 @@ def _capacity_tables(rows: Sequence[Row]) -> list[ResultTable]:
                 "A filter of the second convolution of WRN-10-4 has M = 576, 1,152 and "
                 "2,304 weights in conv 2, 3 and 4. Beyond T = 2 M no mean filter can "
                 "satisfy all bits of a random projection (Cover 1965); G groups of "
-                "keyed filters have G times as many weights to do so."
+                "keyed filters have G times as many weights to do so.",
+                "Near the limit the last bits take many steps: 156,400 in the papers.",
             ],
         )
     ]
