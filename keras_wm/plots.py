@@ -164,9 +164,7 @@ def plot_weights(histograms: Mapping[str, Mapping[str, Any]]) -> Figure:
     return drawing
 
 
-def plot_lines(
-    curves: Curves, xlabel: str, ylabel: str, log_x: bool = False, log_y: bool = False
-) -> Figure:
+def plot_lines(curves: Curves, xlabel: str, ylabel: str, log_x: bool = False) -> Figure:
     """One figure over another, in several networks.
 
     Args:
@@ -174,7 +172,6 @@ def plot_lines(
         xlabel: What x is.
         ylabel: What y is.
         log_x: Whether x is drawn on a logarithmic scale.
-        log_y: Whether y is.
 
     Returns:
         A matplotlib `Figure`.
@@ -185,8 +182,6 @@ def plot_lines(
         if log_x:
             axes.set_xscale("log", base=2)
             axes.xaxis.set_major_formatter("{x:g}")
-        if log_y:
-            axes.set_yscale("log")
         axes.legend()
     return drawing
 

@@ -11,6 +11,7 @@ from typing import Any
 import keras
 
 from keras_wm._version import __version__
+from keras_wm.json_lines import whole_lines
 
 Figures = dict[str, Any]
 Row = dict[str, Any]
@@ -34,20 +35,16 @@ class Records:
             self._read()
 
     def _read(self) -> None:
-        with self.path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                # A run that was killed may have left a part of a line.
-                if not line.endswith(b"\n"):
-                    break
-                try:
-                    record = json.loads(line)
-                    self._found[_identity(record)] = record
-                except (KeyError, TypeError, ValueError) as error:
-                    raise ValueError(
-                        f"Line {number} of {str(self.path)!r} is no record of an "
-                        "experiment. Choose another folder with --out."
-                    ) from error
-                self._whole += len(line)
+        for number, line in enumerate(whole_lines(self.path), 1):
+            try:
+                record = json.loads(line)
+                self._found[_identity(record)] = record
+            except (KeyError, TypeError, ValueError) as error:
+                raise ValueError(
+                    f"Line {number} of {str(self.path)!r} is no record of an "
+                    "experiment. Choose another folder with --out."
+                ) from error
+            self._whole += len(line)
 
     def has(self, experiment: str, labels: Figures, host: Figures) -> bool:
         """Whether a run is finished."""

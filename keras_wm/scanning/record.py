@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
+from keras_wm.json_lines import whole_lines
 from keras_wm.scanning.report import FileResult
 
 # What the first line starts with; its value is the version of the format.
@@ -36,13 +37,9 @@ class Record:
             self._read()
 
     def _read(self) -> None:
-        with self._path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                # A run that was killed may have left a part of a line.
-                if not line.endswith(b"\n"):
-                    break
-                self._take(number, line)
-                self._whole += len(line)
+        for number, line in enumerate(whole_lines(self._path), 1):
+            self._take(number, line)
+            self._whole += len(line)
 
     def _take(self, number: int, line: bytes) -> None:
         try:
