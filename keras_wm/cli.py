@@ -265,6 +265,9 @@ def experiment(
     marks: Annotated[
         str, typer.Option(help="Which marks to compare, with commas between.")
     ] = "direct,diff,random,default",
+    weight_decay: Annotated[
+        float, typer.Option(help="The papers write 5e-4; their code has none.")
+    ] = 5e-4,
     workers: Annotated[
         int | None,
         typer.Option(min=1, help="Processes; as cores, up to 4, or 1 with a GPU."),
@@ -285,7 +288,17 @@ def experiment(
             typer.echo(f"{one.name:20} {one.title}")
         return
     names = tuple(mark.strip() for mark in marks.split(","))
-    settings = Settings(data, epochs, seeds, n, k, group=group, bits=bits, marks=names)
+    settings = Settings(
+        data,
+        epochs,
+        seeds,
+        n,
+        k,
+        group=group,
+        bits=bits,
+        marks=names,
+        weight_decay=weight_decay,
+    )
     run_experiment(name, settings, out, Console(), workers or usual_workers())
 
 

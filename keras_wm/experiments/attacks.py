@@ -13,7 +13,7 @@ from keras_wm.attacks.pruning import Order, prune
 from keras_wm.experiments import papers
 from keras_wm.experiments.columns import COST, printed
 from keras_wm.experiments.experiment import Experiment, Run, trained_run
-from keras_wm.experiments.further_training import CASES, FEW_SEEDS, SECOND
+from keras_wm.experiments.further_training import CASES, SECOND
 from keras_wm.experiments.marking import GROUPS, SCHEMES, Mark, group_layer
 from keras_wm.experiments.measurement import mark_figures, measured_test_error
 from keras_wm.experiments.records import Figures, Row
@@ -27,7 +27,7 @@ from keras_wm.experiments.report import (
     values,
     worst_of,
 )
-from keras_wm.experiments.settings import Settings
+from keras_wm.experiments.settings import FEW_SEEDS, MAIN_MARKS, Settings
 from keras_wm.experiments.training import (
     Training,
     convolutions,
@@ -40,7 +40,6 @@ RATES = (INITIAL_RATE / 10, INITIAL_RATE)
 SHARES = (0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.65, 0.7, 0.8, 0.9, 0.95, 0.99)
 TRAINED_ON = (0.65, 0.8, 0.95, 0.99)
 ORDERS: tuple[Order, ...] = ("ascending", "descending", "random")
-OVERWRITTEN_ANYWHERE = ("random", "default")
 NEW_BITS = (256, 512, 1024, 2048)
 # An attacker's key is none of the owners'.
 ATTACKER = 10_000
@@ -102,7 +101,7 @@ def _fine_tuning_tables(rows: Sequence[Row]) -> list[ResultTable]:
 
 def _pruning_runs(settings: Settings) -> Iterator[Run]:
     for seed in range(settings.seeds):
-        for scheme in settings.marks:
+        for scheme in settings.repeated_marks(seed):
             host = from_scratch(settings, scheme, seed)
             labels = {"scheme": scheme, "seed": seed}
             yield Run(labels, partial(_pruned, host=host), host)
@@ -151,6 +150,7 @@ def _pruning_tables(rows: Sequence[Row]) -> list[ResultTable]:
         for share in TRAINED_ON
     ]
     cells: dict[str, Cell] = {
+        "n": lambda found: str(len(having(found, order="ascending"))),
         "error": lambda found: percent(having(found, order="ascending"), "test_error"),
         "BER": lambda found: _worst_ber(found, "ascending"),
         "log p": lambda found: worst_of(
@@ -229,7 +229,7 @@ def _pruning_figures(rows: Sequence[Row]) -> dict[str, Figure]:
 def _overwriting_runs(settings: Settings) -> Iterator[Run]:
     for group in GROUPS:
         for scheme in settings.marks:
-            if group != settings.group and scheme not in OVERWRITTEN_ANYWHERE:
+            if group != settings.group and scheme not in MAIN_MARKS:
                 continue
             layers = (group_layer(group),)
             host = from_scratch(settings, scheme, 0, layers=layers)

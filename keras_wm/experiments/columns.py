@@ -14,6 +14,7 @@ from keras_wm.experiments.report import (
     worst_of,
 )
 
+COUNT: dict[str, Cell] = {"n": lambda rows: str(len(rows))}
 COST: dict[str, Cell] = {
     "error": lambda rows: percent(rows, "test_error"),
     "BER": lambda rows: worst_of(rows, "ber", ".2g"),
@@ -23,10 +24,11 @@ COST: dict[str, Cell] = {
 
 
 LEGEND = (
-    "Error: in percent of the test set, after the last epoch. BER, E_R (mean per bit) "
-    "and log10 p: of the mark in its layer; of several networks the largest BER and p. "
-    "- unmarked: points of error more than the unmarked network of the same seed, with "
-    "the 95 % interval. Papers: their error/E_R/BER."
+    "n: how many networks, where not all lines have as many. Error: in percent of the "
+    "test set, after the last epoch. BER, E_R (mean per bit) and log10 p: of the mark "
+    "in its layer; of several networks the largest BER and p. - unmarked: points of "
+    "error more than the unmarked network of the same seed, with the 95 % interval. "
+    "Papers: their error/E_R/BER."
 )
 
 

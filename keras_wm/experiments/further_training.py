@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from keras_wm.experiments import papers
-from keras_wm.experiments.columns import COST, printed
+from keras_wm.experiments.columns import COST, COUNT, printed
 from keras_wm.experiments.experiment import Experiment, Run, trained_run
 from keras_wm.experiments.marking import SCHEMES, UNMARKED
 from keras_wm.experiments.records import Row
@@ -16,13 +16,12 @@ from keras_wm.experiments.report import (
     table,
     values,
 )
-from keras_wm.experiments.settings import Settings
+from keras_wm.experiments.settings import FEW_SEEDS, Settings
 from keras_wm.experiments.training import PICTURES, TURNS, Training, embedded, mark_of
 
 CASES = {"same task": PICTURES, "other task": TURNS}
 # The second training goes on with other seeds than the first.
 SECOND = 1000
-FEW_SEEDS = 2
 
 
 def _fine_tuning_runs(settings: Settings) -> Iterator[Run]:
@@ -45,7 +44,7 @@ def _fine_tuning_runs(settings: Settings) -> Iterator[Run]:
 def _distillation_runs(settings: Settings) -> Iterator[Run]:
     for seed in range(settings.seeds):
         teacher = Training(seed, settings.training_epochs)
-        for scheme in (UNMARKED, *settings.marks):
+        for scheme in (UNMARKED, *settings.repeated_marks(seed)):
             student = Training(
                 SECOND + seed,
                 settings.training_epochs,
@@ -78,7 +77,8 @@ def _cost(
             title,
             groups,
             ["case", "mark"],
-            COST
+            COUNT
+            | COST
             | {
                 "- unmarked": difference,
                 **printed(

@@ -24,12 +24,7 @@ from keras_wm.experiments.marking import (
 )
 from keras_wm.experiments.measurement import mark_figures, measured_test_error
 from keras_wm.experiments.settings import Settings
-from keras_wm.hosts.wide_resnet import (
-    INITIAL_RATE,
-    WEIGHT_DECAY,
-    paper_optimizer,
-    wide_resnet,
-)
+from keras_wm.hosts.wide_resnet import INITIAL_RATE, paper_optimizer, wide_resnet
 
 PICTURES, TURNS = "pictures", "turns"
 
@@ -136,7 +131,7 @@ def train(
         pictures.classes,
         settings.n,
         settings.k,
-        WEIGHT_DECAY,
+        settings.weight_decay,
     )
     if training.start is not None:
         take_over(parent(training.start), model, training)

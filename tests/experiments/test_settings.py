@@ -26,6 +26,8 @@ def test_the_random_mark_has_the_papers_strength_on_the_digits_too():
         ({"seeds": -1}, "seeds >= 1"),
         ({"bits": 0}, "bits >= 1"),
         ({"group": 5}, "group 2, 3 or 4"),
+        ({"weight_decay": -1e-4}, "weight_decay=-0.0001"),
+        ({"weight_decay": float("nan")}, "weight_decay=nan"),
         ({"marks": ("random", "raindom")}, "raindom"),
         # M = 9 x 64 in the second convolution of group 2.
         ({"bits": 577, "marks": ("direct",)}, "M=576"),

@@ -1,5 +1,7 @@
 """How networks come to be: from scratch, from another network, from a teacher."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -41,6 +43,16 @@ def test_a_mark_is_embedded_from_scratch_and_the_task_is_learned(settings, pictu
     assert [len(history[name]) for name in ("test_error", "ber", "loss")] == [5, 5, 4]
     # Guessing is wrong of two thirds.
     assert history["test_error"][-1] < 0.3
+
+
+def test_weights_decay_as_the_settings_say(settings, pictures):
+    norms = []
+    for decay in (0.0, 0.1):
+        model, _ = train(
+            Training(0, 2), replace(settings, weight_decay=decay), pictures, no_parent
+        )
+        norms.append(np.linalg.norm(model.get_layer(group_layer(3)).kernel))
+    assert norms[1] < 0.8 * norms[0]
 
 
 def test_training_follows_its_seed(settings, pictures):
