@@ -30,3 +30,7 @@ class KeyFileError(ValueError):
 
 class WrongPassphraseError(KeyFileError):
     """An encrypted key file and a passphrase that does not open it."""
+
+
+class AlignmentError(ValueError):
+    """Two networks are not of one architecture, so that neither explains the other."""

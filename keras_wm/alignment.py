@@ -1,0 +1,333 @@
+"""Undoing what hides a mark without changing what the network computes.
+
+Channels that were reordered, scaled or turned in sign, and neurons that were added, are
+found by comparing a suspect's weights with the owner's own. Only weights are compared,
+never a key.
+
+The owner's weights carry the mark. An alignment that looked for the likeness of the
+marked kernel itself would find a little of the mark in any network: with the papers'
+mark, p-values of 1e-8 and below. How a kernel is to be aligned is therefore told by
+all *other* weights: how the layers before, behind and beside it have their channels
+ordered. Of the kernel itself only the norms are used, which know nothing of signs. So
+the scores stay what they are without alignment: of an unmarked network, independent
+standard normal deviates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from keras_wm.channels import ChannelGraph, Part
+from keras_wm.errors import AlignmentError
+
+Floats = NDArray[np.float64]
+Indices = NDArray[np.intp]
+Name = tuple[str, str]
+# By the layer's name and the variable's.
+Weights = Mapping[Name, Floats]
+
+_MOST_SWEEPS = 10
+_BALANCINGS = 100
+_BALANCED = 1e-6
+_MISSING = -1
+# A square of a cosine; no two channels are told to be the same for sure.
+_MOST_SHARED = 0.9999
+
+
+class Alignment:
+    """Where the channels of the owner's network are in a suspect.
+
+    Args:
+        graph: The channels of the owner's network.
+        reference: Its weights.
+        suspect: The suspect's weights, under the same names.
+        held_out: The weights that are to be aligned by the others.
+
+    Raises:
+        AlignmentError: If the suspect is of another architecture.
+    """
+
+    def __init__(
+        self,
+        graph: ChannelGraph,
+        reference: Weights,
+        suspect: Weights,
+        held_out: Collection[Name],
+    ) -> None:
+        self._graph = graph
+        self._parts = graph.parts()
+        self._reference, self._suspect = reference, suspect
+        self._compared = {
+            name for name in reference if name not in held_out and name in suspect
+        }
+        # How many channels the suspect has in place of each set; where each of the
+        # owner's is among them; and which segments' channels have the other sign.
+        self._widths = {
+            number: self._width(number) for number in range(len(graph.channels))
+        }
+        self._orders = {
+            number: np.arange(channels.count)
+            for number, channels in enumerate(graph.channels)
+            if channels.fixed
+        }
+        self._signs: dict[int, Floats] = {}
+        self._owners_factors = {
+            name: _factors(array) for name, array in reference.items() if array.ndim > 1
+        }
+        self._align()
+
+    @property
+    def moved(self) -> int:
+        """How many channels are in another place."""
+        return sum(
+            int(np.sum(order != np.arange(len(order))))
+            for order in self._orders.values()
+        )
+
+    @property
+    def flipped(self) -> int:
+        """How many channels have the other sign."""
+        return sum(int(np.sum(signs < 0)) for signs in self._signs.values())
+
+    @property
+    def added(self) -> int:
+        """How many neurons the suspect has more; fewer, where it is negative."""
+        return sum(
+            width - self._graph.channels[number].count
+            for number, width in self._widths.items()
+        )
+
+    def aligned(self, name: Name) -> Floats:
+        """A weight of the suspect, with its channels as the owner has them.
+
+        Each channel gets the norm that it has in the owner's weight, so that no
+        scaling is left.
+        """
+        array = self._suspect[name]
+        for axis in (-1, -2):
+            undone = self._undone(name, axis, array)
+            if undone is None:
+                raise AlignmentError(f"Nothing tells how {'/'.join(name)} is aligned.")
+            array = undone
+        theirs, owners = _factors(array), self._owners_factors[name]
+        result: Floats = array * (theirs[-2] / owners[-2]) * (theirs[-1] / owners[-1])
+        return result
+
+    def _width(self, number: int) -> int:
+        """How many channels the suspect has in place of a set."""
+        channels = self._graph.channels[number]
+        widths = {
+            self._suspect[layer, variable].shape[axis] // parts[0].repeats
+            for (layer, variable, axis), parts in self._parts.items()
+            # Beside others, how many are whose is not told.
+            if (layer, variable) in self._suspect
+            and [one.channels for one in parts] == [number]
+        }
+        if len(widths) > 1 or (channels.fixed and widths - {channels.count}):
+            raise AlignmentError(
+                f"Expected a network of the owner's architecture, with layers of "
+                f"{channels.count} neurons. Received one with "
+                f"{', '.join(map(str, sorted(widths)))} in their place."
+            )
+        return widths.pop() if widths else channels.count
+
+    def _align(self) -> None:
+        for _ in range(_MOST_SWEEPS):
+            before = dict(self._orders)
+            for number, channels in enumerate(self._graph.channels):
+                if not channels.fixed:
+                    self._match(number)
+                self._turn(number)
+            if before.keys() == self._orders.keys() and all(
+                np.array_equal(order, self._orders[number])
+                for number, order in before.items()
+            ):
+                return
+
+    def _match(self, number: int) -> None:
+        """Finds where the channels of a set are, by all weights that count them."""
+        from scipy.optimize import linear_sum_assignment
+
+        count, width = self._graph.channels[number].count, self._widths[number]
+        evidence = np.zeros((count, width))
+        for one in self._stretches(number):
+            if one.matrix:
+                # The log-likelihood of vectors that have so much in common.
+                shared = (_units(one.owners) @ _units(one.theirs).T) ** 2
+                size = one.owners.shape[1]
+                evidence -= size / 2 * np.log1p(-np.minimum(shared, _MOST_SHARED))
+        if evidence.any():
+            rows, columns = linear_sum_assignment(-evidence)
+            order = np.full(count, _MISSING)
+            order[rows] = columns
+            self._orders[number] = order
+
+    def _turn(self, number: int) -> None:
+        """Finds which channels of a set have the other sign."""
+        free = [
+            segment
+            for segment, one in enumerate(self._graph.segments)
+            if one.channels == number and one.may_flip
+        ]
+        if not free or number not in self._orders:
+            return
+        stretches = list(self._stretches(number))
+        for segment in free:
+            evidence = self._likeness(number, segment, stretches)
+            if evidence.any():
+                self._signs[segment] = np.where(evidence < 0, -1.0, 1.0)
+
+    def _likeness(
+        self, number: int, segment: int, stretches: Iterable[_Stretch]
+    ) -> Floats:
+        """How much more like the owner's than their opposites a segment's channels are.
+
+        By the weights whose other signs are known.
+        """
+        order = self._orders[number]
+        there = order != _MISSING
+        evidence = np.zeros(len(order))
+        for one in stretches:
+            others = [each for each in one.part.segments if each != segment]
+            if segment in one.part.segments and all(
+                map(self._knows_sign, [*others, *one.across])
+            ):
+                products = _units(one.owners[there]) * _units(one.theirs[order[there]])
+                cosines = products.sum(axis=1) * self._sign(others, len(order))[there]
+                evidence[there] += one.owners.shape[1] * cosines
+        return evidence
+
+    def _knows_sign(self, segment: int) -> bool:
+        return segment in self._signs or not self._graph.segments[segment].may_flip
+
+    def _sign(self, segments: Iterable[int], count: int) -> Floats:
+        """The product of several segments' signs."""
+        signs = np.ones(count)
+        for segment in segments:
+            signs = signs * self._signs.get(segment, 1.0)
+        return signs
+
+    def _stretches(self, number: int) -> Iterator[_Stretch]:
+        """Every stretch of a weight that counts a set, as far as it can be compared."""
+        for (layer, variable, axis), parts in self._parts.items():
+            name = (layer, variable)
+            if name not in self._compared or number not in {p.channels for p in parts}:
+                continue
+            pair = self._comparable(name, axis)
+            if pair is None:
+                continue
+            matrix = self._reference[name].ndim > 1
+            across = self._parts.get((*name, _other(axis)), []) if matrix else []
+            for index, part in enumerate(parts):
+                if part.channels == number:
+                    owners = _channels(pair[0], self._places(parts, index))
+                    theirs = _channels(pair[1], self._places(parts, index, True))
+                    signs = [one for each in across for one in each.segments]
+                    yield _Stretch(part, signs, owners, theirs, matrix)
+
+    def _comparable(self, name: Name, axis: int) -> tuple[Floats, Floats] | None:
+        """The owner's weight and the suspect's, with an axis in front.
+
+        In the other one, they have the same order and scale.
+        """
+        owners, theirs = self._reference[name], self._suspect[name]
+        if owners.ndim > 1:
+            other = self._undone(name, _other(axis), theirs)
+            if other is None:
+                return None
+            # Neurons that were added would tell in the norms.
+            both = self._undone(name, axis, other)
+            theirs = other * _factors(other if both is None else both)[_other(axis)]
+            owners = owners * self._owners_factors[name][_other(axis)]
+        return np.moveaxis(owners, axis, 0), np.moveaxis(theirs, axis, 0)
+
+    def _undone(self, name: Name, axis: int, array: Floats) -> Floats | None:
+        """A suspect's weight with one axis as the owner has it, if that is known."""
+        parts = self._parts.get((*name, axis))
+        size = self._reference[name].shape[axis]
+        if parts is None:
+            return array if array.shape[axis] == size else None
+        if any(part.channels not in self._orders for part in parts):
+            return None
+        front = np.moveaxis(array, axis, 0)
+        result = np.zeros((size, *front.shape[1:]))
+        for index, part in enumerate(parts):
+            order = self._orders[part.channels]
+            there = order != _MISSING
+            signs = self._sign(part.segments, len(order))[there]
+            found = front[self._places(parts, index, True)[:, order[there]]]
+            shape = (-1, *[1] * (found.ndim - 2))
+            result[self._places(parts, index)[:, there]] = found * signs.reshape(shape)
+        return np.moveaxis(result, 0, axis)
+
+    def _places(
+        self, parts: Sequence[Part], index: int, suspect: bool = False
+    ) -> Indices:
+        """Where the channels of a part are along their axis: (repeats, channels)."""
+        counts = [
+            self._widths[one.channels]
+            if suspect
+            else self._graph.channels[one.channels].count
+            for one in parts
+        ]
+        offsets = sum(counts) * np.arange(parts[index].repeats)
+        return offsets[:, None] + sum(counts[:index]) + np.arange(counts[index])
+
+
+@dataclass(frozen=True)
+class _Stretch:
+    """A stretch of a weight that counts a set of channels, in both networks.
+
+    Attributes:
+        part: Which.
+        across: The segments whose signs the weight has along its other axis.
+        owners: The owner's weights of each channel, shape `(channels, size)`.
+        theirs: The suspect's.
+        matrix: Whether the weight is more than a number for each channel.
+    """
+
+    part: Part
+    across: Sequence[int]
+    owners: Floats
+    theirs: Floats
+    matrix: bool
+
+
+def _other(axis: int) -> int:
+    return -3 - axis
+
+
+def _channels(front: Floats, places: Indices) -> Floats:
+    """The weights of each channel, shape `(channels, size)`."""
+    return np.moveaxis(front[places], 1, 0).reshape(places.shape[1], -1)
+
+
+def _units(rows: Floats) -> Floats:
+    """Vectors of length 1, or 0."""
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / np.where(norms > 0, norms, 1.0)
+
+
+def _factors(array: Floats) -> dict[int, Floats]:
+    """What gives all slices of the last two axes the root mean square 1.
+
+    Whatever the slices were multiplied by (Sinkhorn and Knopp 1967).
+    """
+    squares = (array**2).reshape(-1, *array.shape[-2:]).sum(axis=0)
+    rows, columns = np.ones((len(squares), 1)), np.ones(squares.shape[1])
+    for _ in range(_BALANCINGS):
+        before = columns
+        rows = _inverse(squares @ columns, squares.shape[1])[:, None]
+        columns = _inverse(rows[:, 0] @ squares, squares.shape[0])
+        if np.allclose(before, columns, rtol=_BALANCED, atol=0):
+            break
+    return {-2: np.sqrt(rows), -1: np.sqrt(columns)}
+
+
+def _inverse(sums: Floats, count: int) -> Floats:
+    """1 over the mean, and 1 for a slice of zeros."""
+    return np.divide(count, sums, out=np.ones_like(sums), where=sums > 0)

@@ -1,0 +1,129 @@
+"""Finding the owner's channels again in weights that were rearranged."""
+
+import numpy as np
+import pytest
+
+from keras_wm.alignment import Alignment
+from keras_wm.attacks import equivalence, obfuscation
+from keras_wm.attacks.equivalence import graph_of, weights_of
+from keras_wm.detection import detect
+from keras_wm.errors import AlignmentError
+from keras_wm.hosts.wide_resnet import wide_resnet
+from tests.attacks.networks import BUILDERS, plain, with_weights
+from tests.conftest import fixed_key
+
+KERNEL = ("conv2_block1_conv2", "kernel")
+
+
+def arrays(model):
+    return {
+        name: np.asarray(one, np.float64) for name, one in weights_of(model).items()
+    }
+
+
+def aligned(network, suspect, name):
+    return Alignment(
+        graph_of(network), arrays(network), arrays(suspect), [name]
+    ).aligned(name)
+
+
+def cosine(left, right):
+    return np.sum(left * right) / np.linalg.norm(left) / np.linalg.norm(right)
+
+
+def kernels(network):
+    return [
+        name
+        for name, one in weights_of(network).items()
+        if name[1] == "kernel" and len(one.shape) > 1
+    ]
+
+
+@pytest.mark.parametrize("kind", ["wide residual", "plain", "separated"])
+def test_every_kernel_is_found_again_by_all_others(kind):
+    network = with_weights(BUILDERS[kind]())
+    suspect = equivalence.CHAINED(network, seed=5)
+    for name in kernels(network):
+        found, expected = aligned(network, suspect, name), arrays(network)[name]
+        np.testing.assert_allclose(found, expected, atol=1e-3 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("attack", [obfuscation.UNHEEDED, obfuscation.SHARING])
+def test_neurons_that_were_added_are_left_out(attack):
+    network = with_weights(wide_resnet((8, 8, 1), 10, n=1, k=1))
+    suspect = equivalence.CHAINED(attack(network, seed=2), seed=5)
+    alignment = Alignment(graph_of(network), arrays(network), arrays(suspect), [KERNEL])
+    assert alignment.added == 2 * (8 + 16 + 32)
+    assert cosine(alignment.aligned(KERNEL), arrays(network)[KERNEL]) > 0.999
+
+
+def test_what_was_trained_on_after_is_found_again_too():
+    network = with_weights(wide_resnet((8, 8, 1), 10, n=1, k=1))
+    suspect = equivalence.CHAINED(network, seed=5)
+    rng = np.random.default_rng(0)
+    for one in suspect.weights:
+        values = np.asarray(one)
+        one.assign(values * (1 + 0.3 * rng.normal(size=values.shape)))
+    # Of independent changes by 30 %, a cosine of 1 / sqrt(1 + 0.3 ** 2) = 0.96 is left.
+    expected = arrays(network)[KERNEL]
+    assert cosine(aligned(network, suspect, KERNEL), expected) > 0.93
+
+
+def test_what_was_done_is_told():
+    network = with_weights(plain())
+    for attack, told in (
+        (equivalence.PERMUTATION, "moved"),
+        (equivalence.SIGN_FLIPS, "flipped"),
+    ):
+        suspect = attack(network, seed=3)
+        found = Alignment(graph_of(network), arrays(network), arrays(suspect), [])
+        assert getattr(found, told) > 0
+        assert sum((found.moved > 0, found.flipped > 0, found.added > 0)) == 1
+    untouched = Alignment(graph_of(network), arrays(network), arrays(network), [])
+    assert (untouched.moved, untouched.flipped, untouched.added) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("filters", ["mean", "keyed"])
+def test_an_unmarked_network_shows_no_more_of_the_mark_than_chance(filters):
+    """N(0, 1) in mean and spread, with a false alarm in 2e9."""
+    scores = scores_of_unmarked(filters, held_out=[KERNEL])
+    assert abs(np.mean(scores)) * np.sqrt(scores.size) < 6
+    assert abs(np.std(scores) - 1) * np.sqrt(2 * scores.size) < 6
+
+
+def test_were_the_marked_kernel_looked_at_there_would_be_a_mark_in_every_network():
+    scores = scores_of_unmarked("mean", held_out=[])
+    assert np.mean(scores) * np.sqrt(scores.size) > 4
+
+
+def scores_of_unmarked(filters, held_out):
+    """The scores that a marked network's owner finds in 12 networks of no mark."""
+    key = fixed_key(bits=64, filters=filters)
+    network = with_weights(wide_resnet((8, 8, 1), 10, n=1, k=1))
+    graph, owners = graph_of(network), arrays(network)
+    owners[KERNEL] = marked(owners[KERNEL], key)
+    assert detect(owners[KERNEL], key).log10_p < -30
+    found = []
+    for seed in range(12):
+        suspect = arrays(with_weights(network, seed + 1))
+        kernel = Alignment(graph, owners, suspect, held_out).aligned(KERNEL)
+        found.append(detect(kernel, key).z)
+    return np.concatenate(found)
+
+
+def marked(kernel, key):
+    """A kernel moved towards every bit of a key's message."""
+    size, count = key.check_shape(kernel.shape)
+    rows = (2.0 * key.message - 1)[:, None] * key.matrix(size)
+    weights = key.filter_weights(count)[np.arange(key.bits) % key.groups]
+    toward = (rows.T @ weights).reshape(kernel.shape)
+    return kernel + 2 * kernel.std() / toward.std() * toward
+
+
+@pytest.mark.parametrize("other", [{"k": 2}, {"classes": 7}])
+def test_a_network_of_another_architecture_is_told(other):
+    network = with_weights(wide_resnet((8, 8, 1), 10, n=1, k=1))
+    options = {"classes": 10, "k": 1} | other
+    suspect = with_weights(wide_resnet((8, 8, 3), n=1, **options))
+    with pytest.raises(AlignmentError, match="owner's architecture"):
+        aligned(network, suspect, KERNEL)
