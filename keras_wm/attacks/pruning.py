@@ -7,6 +7,10 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_wm.attacks.attack import Attack
+from keras_wm.attacks.kernels import each_kernel, kernel_variables
+from keras_wm.datasets import Pictures
+
 Order = Literal["ascending", "descending", "random"]
 
 
@@ -45,3 +49,72 @@ def prune(
     pruned = kernel.copy()
     pruned.reshape(-1)[ranks[: round(share * kernel.size)]] = 0
     return pruned
+
+
+def prune_filters(kernel: NDArray[Any], share: float) -> NDArray[Any]:
+    """Sets the filters of the smallest norms to zero (Li et al., ICLR 2017).
+
+    Args:
+        kernel: The weights, filters last.
+        share: Which share of the filters, from 0 to 1.
+
+    Returns:
+        A copy with `round(share * filters)` filters set to zero.
+    """
+    norms = np.abs(kernel).sum(axis=tuple(range(kernel.ndim - 1)))
+    pruned = kernel.copy()
+    pruned[..., np.argsort(norms, kind="stable")[: round(share * norms.size)]] = 0
+    return pruned
+
+
+def _globally(model: Any, data: Pictures | None, strength: float, seed: int) -> Any:
+    """Prunes the smallest weights of all kernels together."""
+    variables = kernel_variables(model)
+    kernels = [np.asarray(one) for one in variables]
+    pruned = prune(np.concatenate([one.reshape(-1) for one in kernels]), strength)
+    ends = np.cumsum([one.size for one in kernels])[:-1]
+    for variable, weights in zip(variables, np.split(pruned, ends), strict=True):
+        variable.assign(weights.reshape(variable.shape))
+    return model
+
+
+def _by_filters(model: Any, data: Pictures | None, strength: float, seed: int) -> Any:
+    """Prunes the filters of each kernel but the last, whose filters are the answers."""
+    for variable in kernel_variables(model)[:-1]:
+        variable.assign(prune_filters(np.asarray(variable), strength))
+    return model
+
+
+_SHARES = (0.1, 0.3, 0.5, 0.65, 0.8, 0.9, 0.95, 0.99)
+PRUNING = Attack(
+    "pruning",
+    "Sets the smallest weights of each kernel to zero.",
+    "share of the weights",
+    _SHARES,
+    each_kernel(lambda kernel, share, _: prune(kernel, share)),
+)
+GLOBAL_PRUNING = Attack(
+    "global-pruning",
+    "Sets the smallest weights of all kernels together to zero.",
+    "share of the weights",
+    _SHARES,
+    _globally,
+)
+RANDOM_PRUNING = Attack(
+    "random-pruning",
+    "Sets any weights to zero.",
+    "share of the weights",
+    _SHARES,
+    each_kernel(
+        lambda kernel, share, rng: prune(
+            kernel, share, "random", seed=int(rng.integers(2**31))
+        )
+    ),
+)
+FILTER_PRUNING = Attack(
+    "filter-pruning",
+    "Sets the filters of the smallest norms to zero.",
+    "share of the filters",
+    (0.1, 0.3, 0.5, 0.7, 0.9),
+    _by_filters,
+)
