@@ -46,10 +46,13 @@ class Records:
                 ) from error
             self._whole += len(line)
 
-    def has(self, experiment: str, labels: Figures, host: Figures) -> bool:
-        """Whether a run is finished."""
+    def find(self, experiment: str, labels: Figures, host: Figures) -> Row | None:
+        """A run's labels and figures together; `None` if it is not finished."""
         described = {"experiment": experiment, "labels": labels, "host": host}
-        return _identity(described) in self._found
+        record = self._found.get(_identity(described))
+        if record is None:
+            return None
+        return {**record["labels"], **record["figures"], "seconds": record["seconds"]}
 
     def add(
         self,
@@ -74,14 +77,6 @@ class Records:
             file.write(line)
         self._whole += len(line)
         self._found[_identity(record)] = record
-
-    def rows(self, experiment: str, host: Figures) -> list[Row]:
-        """Labels and figures, together, of an experiment's runs on a host."""
-        return [
-            {**record["labels"], **record["figures"], "seconds": record["seconds"]}
-            for record in self._found.values()
-            if record["experiment"] == experiment and record["host"] == host
-        ]
 
 
 def _identity(record: dict[str, Any]) -> str:

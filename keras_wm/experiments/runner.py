@@ -21,7 +21,7 @@ from keras_wm.datasets import load_pictures
 from keras_wm.experiments.catalogue import experiments_named
 from keras_wm.experiments.columns import LEGEND
 from keras_wm.experiments.experiment import Experiment
-from keras_wm.experiments.records import Records
+from keras_wm.experiments.records import Records, Row
 from keras_wm.experiments.report import ResultTable
 from keras_wm.experiments.settings import Settings
 from keras_wm.experiments.worker import answers
@@ -92,9 +92,10 @@ class _Study:
         left = [
             number
             for number, run in enumerate(self._runs)
-            if not self._records.has(
+            if self._records.find(
                 self._experiment.name, run.labels, self._settings.host
             )
+            is None
         ]
         if not left:
             return
@@ -146,6 +147,17 @@ class _Study:
         )
 
 
+def recorded_rows(
+    experiment: Experiment, settings: Settings, records: Records
+) -> list[Row]:
+    """What the finished runs of an experiment gave, in the order of its runs."""
+    found = (
+        records.find(experiment.name, run.labels, settings.host)
+        for run in experiment.runs(settings)
+    )
+    return [row for row in found if row is not None]
+
+
 def report(
     experiment: Experiment,
     settings: Settings,
@@ -154,7 +166,7 @@ def report(
     console: Console,
 ) -> list[ResultTable]:
     """Prints an experiment's tables, and writes them and its figures."""
-    rows = records.rows(experiment.name, settings.host)
+    rows = recorded_rows(experiment, settings, records)
     tables = [
         replace(table, title=f"{table.title} ({settings.title})")
         for table in experiment.tables(rows)

@@ -21,9 +21,8 @@ def add(records, labels=LABELS, host=HOST, ber=0.0):
 
 def test_a_finished_run_is_found_again_by_whoever_opens_the_file(path):
     add(Records(path))
-    records = Records(path)
-    assert records.has("embedding", dict(reversed(LABELS.items())), HOST)
-    assert records.rows("embedding", HOST) == [{**LABELS, "ber": 0.0, "seconds": 1.3}]
+    found = Records(path).find("embedding", dict(reversed(LABELS.items())), HOST)
+    assert found == {**LABELS, "ber": 0.0, "seconds": 1.3}
 
 
 @pytest.mark.parametrize(
@@ -37,9 +36,7 @@ def test_a_finished_run_is_found_again_by_whoever_opens_the_file(path):
 def test_another_run_is_not_taken_for_it(path, experiment, labels, host):
     records = Records(path)
     add(records)
-    assert not records.has(experiment, labels, host)
-    if labels == LABELS:
-        assert records.rows(experiment, host) == []
+    assert records.find(experiment, labels, host) is None
 
 
 def test_a_record_says_with_what_it_was_made(path):
@@ -57,9 +54,11 @@ def test_what_a_killed_study_left_of_a_line_is_done_again(path, cut):
     add(records, LABELS | {"seed": 1})
     path.write_bytes(path.read_bytes()[: len(whole) + cut])
     records = Records(path)
-    assert not records.has("embedding", LABELS | {"seed": 1}, HOST)
-    add(records, LABELS | {"seed": 1}, ber=0.5)
-    assert [row["ber"] for row in Records(path).rows("embedding", HOST)] == [0.0, 0.5]
+    second = LABELS | {"seed": 1}
+    assert records.find("embedding", second, HOST) is None
+    add(records, second, ber=0.5)
+    found = [Records(path).find("embedding", one, HOST) for one in (LABELS, second)]
+    assert [row["ber"] for row in found] == [0.0, 0.5]
 
 
 @pytest.mark.parametrize("text", ["no JSON\n", "{}\n", "[1]\n", '"text"\n', "\xff\n"])

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from keras_wm.experiments import Settings, run_experiment, worker
-from keras_wm.experiments.runner import RECORDS
+from keras_wm.experiments import EXPERIMENTS, Settings, run_experiment, worker
+from keras_wm.experiments.records import Records
+from keras_wm.experiments.runner import RECORDS, recorded_rows
 from tests.experiments.conftest import BITS, save_made_arrays
 
 RUNS = [
@@ -66,6 +67,24 @@ def test_tables_are_printed_returned_and_written_and_figures_drawn(study):
     for figure in ("outputs", "curves", "weights"):
         png = (folder / f"embedding-{figure}.png").read_bytes()
         assert png.startswith(b"\x89PNG")
+
+
+def test_rows_are_those_of_the_runs_that_are_asked_for_in_their_order(study, tmp_path):
+    settings, folder, _, _ = study
+    lines = (folder / RECORDS).read_text().splitlines(keepends=True)
+    (tmp_path / RECORDS).write_text("".join(reversed(lines)))
+    records = Records(tmp_path / RECORDS)
+    embedding = EXPERIMENTS["embedding"]
+
+    def labels(asked):
+        rows = recorded_rows(embedding, asked, records)
+        return [{"scheme": row["scheme"], "seed": row["seed"]} for row in rows]
+
+    assert labels(settings) == RUNS
+    # More than there are, and fewer.
+    assert labels(replace(settings, seeds=2)) == RUNS
+    assert labels(replace(settings, marks=("default",))) == [RUNS[0], RUNS[2]]
+    assert labels(replace(settings, epochs=2)) == []
 
 
 def test_a_finished_study_is_drawn_again_from_its_records_alone(study, tmp_path):
