@@ -10,7 +10,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogFormatter, MaxNLocator
 from numpy.typing import ArrayLike
 
 if TYPE_CHECKING:
@@ -136,6 +136,8 @@ def plot_curves(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> Figur
         for axes in (left, right):
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.yaxis.set_major_formatter("{x:g}")
+            # Where there is no power of ten, or one.
+            axes.yaxis.set_minor_formatter(LogFormatter())
         left.legend()
     return drawing
 

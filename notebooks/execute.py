@@ -2,14 +2,16 @@
 
     python notebooks/execute.py [--check] [NAME.ipynb ...]
 
-With `--check` the results are thrown away, and only an error counts; without, each
-notebook is written back with what it printed and drew.
+With `--check` the results are thrown away, and only an error counts; slow studies are
+then done in a small setting. Without, each notebook is written back with what it
+printed and drew.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -17,12 +19,14 @@ import nbformat
 from nbclient import NotebookClient
 
 FOLDER = Path(__file__).resolve().parent
+RECORDS = "records"
 
 
 def execute(path: Path) -> nbformat.NotebookNode:
-    """Runs a notebook in a fresh kernel and an empty folder."""
+    """Runs a notebook in a fresh kernel and a folder with the records alone."""
     notebook = nbformat.read(path, as_version=4)
     with tempfile.TemporaryDirectory() as folder:
+        shutil.copytree(FOLDER / RECORDS, Path(folder, RECORDS))
         resources = {"metadata": {"path": folder}}
         NotebookClient(
             notebook, timeout=1200, resources=resources, coalesce_streams=True
@@ -47,6 +51,8 @@ def main() -> None:
     parser.add_argument("--check", action="store_true")
     arguments = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if arguments.check:
+        os.environ["KERAS_WM_FAST"] = "1"
     for path in arguments.notebooks or sorted(FOLDER.glob("*.ipynb")):
         notebook = execute(path)
         if not arguments.check:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from keras_wm import plots
 from keras_wm.attacks.pruning import Order, prune
 from keras_wm.experiments import papers
-from keras_wm.experiments.columns import COST, printed
+from keras_wm.experiments.columns import COST, COUNT, printed
 from keras_wm.experiments.experiment import Experiment, Run, trained_run
 from keras_wm.experiments.further_training import CASES, SECOND
 from keras_wm.experiments.marking import GROUPS, SCHEMES, Mark, group_layer
@@ -47,7 +47,7 @@ ATTACKER = 10_000
 
 def _fine_tuning_runs(settings: Settings) -> Iterator[Run]:
     for seed in range(min(settings.seeds, FEW_SEEDS)):
-        for scheme in settings.marks:
+        for scheme in settings.repeated_marks(seed):
             host = from_scratch(settings, scheme, seed)
             yield trained_run(
                 {"scheme": scheme, "case": "before", "rate": 0.0, "seed": seed},
@@ -89,7 +89,7 @@ def _fine_tuning_tables(rows: Sequence[Row]) -> list[ResultTable]:
             "Attack: fine-tuning without the mark",
             groups,
             ["mark", "case", "rate"],
-            COST | of_papers,
+            COUNT | COST | of_papers,
             [
                 "The other task is to tell by how many quarters a picture is turned, "
                 "with a new head, and the test error is that task's; the papers go "
@@ -154,7 +154,7 @@ def _pruning_tables(rows: Sequence[Row]) -> list[ResultTable]:
         "error": lambda found: percent(having(found, order="ascending"), "test_error"),
         "BER": lambda found: _worst_ber(found, "ascending"),
         "log p": lambda found: worst_of(
-            having(found, order="ascending"), "log10_p", ".0f"
+            having(found, order="ascending"), "log10_p", "z.0f"
         ),
         "descending": lambda found: _worst_ber(found, "descending"),
         "random": lambda found: _worst_ber(found, "random"),
@@ -278,7 +278,7 @@ def _overwriting_tables(rows: Sequence[Row]) -> list[ResultTable]:
 
 def _distillation_runs(settings: Settings) -> Iterator[Run]:
     for seed in range(min(settings.seeds, FEW_SEEDS)):
-        for scheme in settings.marks:
+        for scheme in settings.repeated_marks(seed):
             host = from_scratch(settings, scheme, seed)
             student = Training(SECOND + seed, settings.training_epochs, teacher=host)
             yield trained_run({"scheme": scheme, "seed": seed}, student, _marked(host))
@@ -294,7 +294,7 @@ def _distillation_tables(rows: Sequence[Row]) -> list[ResultTable]:
             "Attack: distillation into a fresh network",
             groups,
             ["mark"],
-            COST | of_papers,
+            COUNT | COST | of_papers,
             ["No weight is copied, so no mark can survive: a limit of the method."],
         )
     ]

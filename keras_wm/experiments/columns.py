@@ -19,7 +19,7 @@ COST: dict[str, Cell] = {
     "error": lambda rows: percent(rows, "test_error"),
     "BER": lambda rows: worst_of(rows, "ber", ".2g"),
     "E_R": lambda rows: mean_scientific(rows, "embedding_loss"),
-    "log p": lambda rows: worst_of(rows, "log10_p", ".0f"),
+    "log p": lambda rows: worst_of(rows, "log10_p", "z.0f"),
 }
 
 

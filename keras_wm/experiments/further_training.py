@@ -30,7 +30,7 @@ def _fine_tuning_runs(settings: Settings) -> Iterator[Run]:
             if task != PICTURES and seed >= FEW_SEEDS:
                 continue
             first = Training(seed, settings.training_epochs, task=task)
-            for scheme in (UNMARKED, *settings.marks):
+            for scheme in (UNMARKED, *settings.repeated_marks(seed)):
                 second = Training(
                     SECOND + seed,
                     settings.further_epochs,

@@ -146,7 +146,7 @@ def paired_difference(
     if not differences:
         return "-"
     mean, half = interval(differences)
-    return f"{mean:+.2f}" if np.isnan(half) else f"{mean:+.2f} ± {half:.2f}"
+    return f"{mean:+z.2f}" if np.isnan(half) else f"{mean:+z.2f} ± {half:.2f}"
 
 
 Cell = Callable[[Sequence[Row]], str]
