@@ -83,9 +83,10 @@ def trained_run(
         pictures = workshop.pictures(training.task)
         figures: Figures = {
             "test_error": measured_test_error(model, pictures),
-            "best_test_error": min(history["test_error"]),
             **mark_figures(model, mark),
         }
+        if history:
+            figures["best_test_error"] = min(history["test_error"])
         if distribution:
             figures["history"] = history
             figures |= distribution_figures(model, mark)

@@ -16,7 +16,7 @@ from keras_wm.experiments.report import (
     table,
     values,
 )
-from keras_wm.experiments.settings import FEW_SEEDS, Settings
+from keras_wm.experiments.settings import Settings
 from keras_wm.experiments.training import PICTURES, TURNS, Training, embedded, mark_of
 
 CASES = {"same task": PICTURES, "other task": TURNS}
@@ -27,10 +27,10 @@ SECOND = 1000
 def _fine_tuning_runs(settings: Settings) -> Iterator[Run]:
     for seed in range(settings.seeds):
         for case, task in CASES.items():
-            if task != PICTURES and seed >= FEW_SEEDS:
-                continue
             first = Training(seed, settings.training_epochs, task=task)
-            for scheme in (UNMARKED, *settings.repeated_marks(seed)):
+            same = task == PICTURES
+            marks = settings.marks if same else settings.repeated_marks(seed)
+            for scheme in (UNMARKED, *marks):
                 second = Training(
                     SECOND + seed,
                     settings.further_epochs,
@@ -44,7 +44,7 @@ def _fine_tuning_runs(settings: Settings) -> Iterator[Run]:
 def _distillation_runs(settings: Settings) -> Iterator[Run]:
     for seed in range(settings.seeds):
         teacher = Training(seed, settings.training_epochs)
-        for scheme in (UNMARKED, *settings.repeated_marks(seed)):
+        for scheme in (UNMARKED, *settings.marks):
             student = Training(
                 SECOND + seed,
                 settings.training_epochs,

@@ -18,7 +18,7 @@ DIGITS_BATCH = 32
 # What the papers propose, and the default. Where there are many runs, the other marks
 # are not tried in every way, nor with more than one seed beside these.
 MAIN_MARKS = ("random", "default")
-# Attacks and other tasks are not repeated more often than this.
+# Attacks that train a network again are not repeated more often than this.
 FEW_SEEDS = 2
 # How many columns of X a bit has to itself.
 COLUMNS = {"direct": 1, "diff": 2}

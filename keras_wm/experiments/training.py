@@ -123,7 +123,8 @@ def train(
         parent: Gives a network that this one needs.
 
     Returns:
-        The `keras.Model`, and its figures before training and after each epoch.
+        The `keras.Model`; and of one from scratch, its figures before training and
+        after each epoch.
     """
     keras.utils.set_random_seed(training.seed)
     model = wide_resnet(
@@ -160,8 +161,10 @@ def _fit(
         jit_compile=keras.backend.backend() == "jax",
     )
     watch = _Watch(model, training.mark, pictures)
+    # No curve is drawn of the others, which are many.
+    watches = [watch] if training.from_scratch else []
     x, y = pictures.x_train, pictures.y_train
-    fitting = {"epochs": training.epochs, "callbacks": [watch], "verbose": 0}
+    fitting = {"epochs": training.epochs, "callbacks": watches, "verbose": 0}
     if settings.distortion is None:
         trained.fit(x, y, batch_size=settings.batch_size, **fitting)
     else:
@@ -207,9 +210,10 @@ class _Watch(keras.callbacks.Callback):
     def __init__(self, network: Any, mark: Mark | None, pictures: Pictures) -> None:
         super().__init__()
         self._network, self._mark, self._pictures = network, mark, pictures
-        self.history: History = {"test_error": [], "loss": [], "ber": []}
+        self.history: History = {}
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
+        self.history.update(test_error=[], loss=[], ber=[])
         self._measure()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
