@@ -87,8 +87,14 @@ def keygen(
 def verify(
     file: Annotated[str, typer.Argument(help="A model file, folder or URL.")],
     key: KeyOption,
-    layer: Annotated[
-        str | None, typer.Option(help="The layer to look in; all of them otherwise.")
+    layers: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--layer",
+            help="The layer to look in, and all of them otherwise; repeated, layers "
+            "to read as one.",
+            show_default=False,
+        ),
     ] = None,
     sandbox: SandboxOption = True,
     limit: LimitOption = None,
@@ -98,6 +104,8 @@ def verify(
     with reader_of(limit, sandbox) as reader:
         from keras_wm.verification import verify as verify_model
 
+        # Of one layer several kernels are tried; of several, they are read together.
+        layer = layers[0] if layers and len(layers) == 1 else layers or None
         verification = verify_model(file, load_key(key), layer, **reader)
     if as_json:
         _print_json(verification.to_dict())

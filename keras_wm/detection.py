@@ -9,6 +9,7 @@ p-values below are exact, not asymptotic.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from math import lgamma, log, log10, sqrt
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from keras_wm.key import WatermarkKey
 
 _PART_BYTES = 2 * 2**20
+# What is left of unit vectors that cancel is rounding, and no direction.
+_VANISHING = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,18 +122,61 @@ def detect(kernel: NDArray[Any], key: WatermarkKey) -> Detection:
     Raises:
         ValueError: If the kernel cannot carry the key's message.
     """
-    size, count = key.check_shape(kernel.shape)
-    flaw = _flaw(kernel)
-    if flaw:
-        return Detection(np.zeros(key.bits), key.message, key.normal, flaw)
-    directions = _directions(kernel.reshape(size, count), key.filter_weights(count))
+    return detect_together([kernel], key)
+
+
+def detect_together(kernels: Iterable[NDArray[Any]], key: WatermarkKey) -> Detection:
+    r"""Reads a key's message from several kernels that carry it, as one.
+
+    Kernels of one M are read through the same X, and are no independent witnesses if
+    they are alike. So the directions of all of them are added before they are
+    projected, and bit j scores
+
+    \[z_j = s_j \sum_M x^M_j \cdot v^M_j \Big/
+    \Big(\sum_M \lVert v^M_j \rVert^2\Big)^{1/2}, \qquad
+    v^M_j = \sum_{W \text{ of } M} u_j / \lVert u_j \rVert.\]
+
+    If X is random and knows nothing of the kernels, these are i.i.d. N(0, 1) again,
+    however alike the kernels are.
+
+    Args:
+        kernels: Arrays as for `detect`. One that is no evidence is left out.
+        key: The key to look for.
+
+    Returns:
+        A `Detection`; of a single kernel, what `detect` gives.
+
+    Raises:
+        ValueError: If one of the kernels cannot carry the key's message.
+    """
+    added: dict[int, Floats] = {}
+    flaws = []
+    for kernel in kernels:
+        size, count = key.check_shape(kernel.shape)
+        flaw = _flaw(kernel)
+        if flaw:
+            flaws.append(flaw)
+            continue
+        weights = key.filter_weights(count)
+        directions = _directions(kernel.reshape(size, count), weights)
+        added[size] = added[size] + directions if size in added else directions
+    if not added:
+        return Detection(np.zeros(key.bits), key.message, key.normal, flaws[0])
+    y = sum(_projected(v, key, size) for size, v in added.items())
+    squares = sum(np.einsum("gm,gm->g", v, v) for v in added.values())
+    norms = np.sqrt(squares)[np.arange(key.bits) % key.groups]
+    z = np.divide(y, norms, out=np.zeros(key.bits), where=norms > _VANISHING)
+    return Detection(z * key.signs, key.message, key.normal)
+
+
+def _projected(directions: Floats, key: WatermarkKey, size: int) -> Floats:
+    """x_j . v_j over the spread of x_j, shape `(T,)`, for v of shape `(G, M)`."""
     y = np.empty(key.bits)
     for first, rows in key.row_blocks(size):
         for row in range(min(key.groups, len(rows))):
             bits = slice(first + row, first + len(rows), key.groups)
-            direction = directions[(first + row) % key.groups]
-            y[bits] = rows[row :: key.groups] @ direction
-    return Detection(y / key.spread(size) * key.signs, key.message, key.normal)
+            y[bits] = rows[row :: key.groups] @ directions[(first + row) % key.groups]
+    return y / key.spread(size)
 
 
 def _directions(flat: NDArray[Any], weights: Floats) -> Floats:

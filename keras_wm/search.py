@@ -50,11 +50,11 @@ def search(
         ModelFileError: If a kernel cannot be read.
         UnsafeFileError: If the search would take too long.
     """
-    _check_work(kernels, keys, limits)
+    check_work(kernels, keys, limits)
     best: list[tuple[Kernel, Detection] | None] = [None] * len(keys)
     tried = [0] * len(keys)
     for kernel in kernels:
-        fitting = [index for index, key in enumerate(keys) if _fits(kernel, key)]
+        fitting = [index for index, key in enumerate(keys) if fits(kernel, key)]
         if not fitting:
             continue
         values = kernel.read()
@@ -74,7 +74,7 @@ def search(
     ]
 
 
-def _check_work(
+def check_work(
     kernels: Sequence[Kernel], keys: Sequence[WatermarkKey], limits: Limits
 ) -> None:
     """Refuses a file whose kernels would keep a search busy for hours.
@@ -82,7 +82,7 @@ def _check_work(
     A deflated array may stand for a thousand times as many weights.
     """
     for key in keys:
-        sizes = (prod(one.shape[:-1]) for one in kernels if _fits(one, key))
+        sizes = (prod(one.shape[:-1]) for one in kernels if fits(one, key))
         work = key.bits * sum(sizes)
         if work > limits.search_entries:
             raise UnsafeFileError(
@@ -92,7 +92,8 @@ def _check_work(
             )
 
 
-def _fits(kernel: Kernel, key: WatermarkKey) -> bool:
+def fits(kernel: Kernel, key: WatermarkKey) -> bool:
+    """Whether a kernel can hold a key's message."""
     try:
         key.check_shape(kernel.shape)
     except ValueError:

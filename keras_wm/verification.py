@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import html
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import log10
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from keras_wm.files import (
 )
 from keras_wm.key import WatermarkKey
 from keras_wm.search import search
+from keras_wm.together import search_together
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,8 +46,8 @@ class Verification:
         owner: Whom the key names.
         commitment: The key's commitment.
         layer: The kernel that carries the message best, or `None` where no
-            kernel can hold it.
-        detection: The scores in that kernel, or `None`.
+            kernel can hold it; the names of several that are read together.
+        detection: The scores in that kernel, or in those together, or `None`.
         tried: How many kernels were tried; the p-value is multiplied by it.
         skipped: How many kernels cannot hold the message.
         certified: Whether the key is derived from a secret, so that finding the
@@ -54,6 +55,7 @@ class Verification:
         alpha: Marked means a corrected p-value below this.
         reading: How the kernel comes from what the file stores, where it is not
             stored as it is.
+        parts: The scores in each kernel by its name, where several are read together.
     """
 
     source: str
@@ -66,6 +68,7 @@ class Verification:
     certified: bool
     alpha: float
     reading: str = ""
+    parts: Mapping[str, Detection] = field(default_factory=dict)
 
     @property
     def bits(self) -> int:
@@ -142,8 +145,13 @@ class Verification:
             "kernels_tried": self.tried,
             "kernels_skipped": self.skipped,
             **figures,
+            **self._parts_to_dict(),
             "notes": self.notes,
         }
+
+    def _parts_to_dict(self) -> dict[str, Any]:
+        parts = {name: part.to_dict() for name, part in self.parts.items()}
+        return {"parts": parts} if parts else {}
 
     def plot(self) -> Figure:
         """A histogram of the scores, against what an unmarked kernel gives."""
@@ -153,9 +161,12 @@ class Verification:
 
     def rows(self) -> list[tuple[str, str]]:
         """The report, as pairs of a name and a value."""
+        where = f"with {self.tried} kernels tried"
+        if self.parts:
+            where = f"of {len(self.parts)} kernels together"
         rows = [
             ("verdict", self.verdict.upper()),
-            ("p-value", f"{format_p(self.log10_p)}, with {self.tried} kernels tried"),
+            ("p-value", f"{format_p(self.log10_p)}, {where}"),
             ("model", self.source),
             ("owner", self.owner),
             ("commitment", self.commitment),
@@ -164,7 +175,7 @@ class Verification:
             found = self.detection
             soft = found.log10_p_soft
             rows += [
-                ("kernel", str(self.layer)),
+                ("kernels" if self.parts else "kernel", str(self.layer)),
                 ("bit errors", f"{found.bits - found.matches} of {found.bits}"),
                 ("bit error rate", f"{found.ber:.4g}"),
                 ("score z", f"mean {found.z_mean:.2f}, smallest {found.z_min:.2f}"),
@@ -174,6 +185,13 @@ class Verification:
                     "not exact here" if soft is None else format_p(soft),
                 ),
             ]
+        rows += [
+            (
+                f"in {name}",
+                f"{part.bits - part.matches} bit errors, p {format_p(part.log10_p)}",
+            )
+            for name, part in self.parts.items()
+        ]
         return rows + [("note", note) for note in self.notes]
 
     def __repr__(self) -> str:
@@ -192,7 +210,7 @@ class Verification:
 def verify(
     model: Any,
     key: WatermarkKey,
-    layer: str | None = None,
+    layer: str | Sequence[str] | None = None,
     alpha: float = MARKED,
     limits: Limits = DEFAULT_LIMITS,
     sandbox: bool | Sandbox = False,
@@ -207,7 +225,9 @@ def verify(
             `keras_wm.files.open_model_file` reads, or a Keras model.
         key: The `WatermarkKey` to look for.
         layer: The layer to look in. `None`, the default, tries every kernel that
-            can hold the message and corrects the p-value for their number.
+            can hold the message and corrects the p-value for their number. A list of
+            layers that were marked with the key is read as one: bit by bit, the
+            scores of all of them are added, and give one p-value.
         alpha: Marked means a corrected p-value below this. Defaults to 1e-9.
         limits: What a file may ask of this machine. Defaults to `Limits()`.
         sandbox: Whether a file is read in a process of its own, which it may crash,
@@ -234,23 +254,60 @@ def verify(
     check_key(key)
     check_alpha(alpha)
     with open_kernels(model, limits, sandbox) as (source, kernels):
-        if layer is not None:
-            kernels = select(kernels, layer, source)
-        (found,) = search(kernels, [key], limits)
-        if layer is not None and not found.tried:
-            key.check_shape(kernels[0].shape)
+        if layer is None or isinstance(layer, str):
+            found = _found_in_one(kernels, key, layer, source, limits)
+        else:
+            found = _found_in_all(kernels, key, layer, source, limits)
     return Verification(
         source=source,
         owner=key.owner,
         commitment=key.commitment,
-        layer=found.kernel.name if found.kernel else None,
-        detection=found.detection,
-        tried=found.tried,
-        skipped=found.skipped,
         certified=key.certified,
         alpha=alpha,
-        reading=found.kernel.note if found.kernel else "",
+        **found,
     )
+
+
+def _found_in_one(
+    kernels: list[Kernel],
+    key: WatermarkKey,
+    layer: str | None,
+    source: str,
+    limits: Limits,
+) -> dict[str, Any]:
+    """The fields of a `Verification` that tell of the kernel with the best score."""
+    if layer is not None:
+        kernels = select(kernels, layer, source)
+    (found,) = search(kernels, [key], limits)
+    if layer is not None and not found.tried:
+        key.check_shape(kernels[0].shape)
+    return {
+        "layer": found.kernel.name if found.kernel else None,
+        "detection": found.detection,
+        "tried": found.tried,
+        "skipped": found.skipped,
+        "reading": found.kernel.note if found.kernel else "",
+    }
+
+
+def _found_in_all(
+    kernels: list[Kernel],
+    key: WatermarkKey,
+    layers: Sequence[str],
+    source: str,
+    limits: Limits,
+) -> dict[str, Any]:
+    """The fields of a `Verification` that tell of several kernels together."""
+    found = search_together(kernels, layers, key, source, limits)
+    names = [kernel.name for kernel in found.kernels]
+    return {
+        "layer": ", ".join(names),
+        "detection": found.detection,
+        "tried": found.tried,
+        "skipped": 0,
+        "reading": "; ".join({one.note for one in found.kernels if one.note}),
+        "parts": dict(zip(names, found.parts, strict=True)),
+    }
 
 
 def check_key(key: object) -> None:

@@ -11,6 +11,7 @@ from keras_wm.errors import AlignmentError
 from keras_wm.hosts.wide_resnet import wide_resnet
 from tests.attacks.networks import BUILDERS, plain, with_weights
 from tests.conftest import fixed_key
+from tests.marked_model import with_mark
 
 KERNEL = ("conv2_block1_conv2", "kernel")
 
@@ -101,7 +102,7 @@ def scores_of_unmarked(filters, held_out):
     key = fixed_key(bits=64, filters=filters)
     network = with_weights(wide_resnet((8, 8, 1), 10, n=1, k=1))
     graph, owners = graph_of(network), arrays(network)
-    owners[KERNEL] = marked(owners[KERNEL], key)
+    owners[KERNEL] = with_mark(owners[KERNEL], key, 2)
     assert detect(owners[KERNEL], key).log10_p < -30
     found = []
     for seed in range(12):
@@ -109,15 +110,6 @@ def scores_of_unmarked(filters, held_out):
         kernel = Alignment(graph, owners, suspect, held_out).aligned(KERNEL)
         found.append(detect(kernel, key).z)
     return np.concatenate(found)
-
-
-def marked(kernel, key):
-    """A kernel moved towards every bit of a key's message."""
-    size, count = key.check_shape(kernel.shape)
-    rows = (2.0 * key.message - 1)[:, None] * key.matrix(size)
-    weights = key.filter_weights(count)[np.arange(key.bits) % key.groups]
-    toward = (rows.T @ weights).reshape(kernel.shape)
-    return kernel + 2 * kernel.std() / toward.std() * toward
 
 
 @pytest.mark.parametrize("other", [{"k": 2}, {"classes": 7}])

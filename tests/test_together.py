@@ -1,0 +1,166 @@
+"""Several kernels with the same message, read as one."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy import stats
+
+import keras_wm
+from keras_wm.detection import detect, detect_together
+from tests.conftest import fixed_key
+from tests.marked_model import LAYER, with_mark
+
+
+@pytest.fixture
+def faint(rng):
+    """Three kernels of two sizes, in each of which the mark is faint."""
+    key = fixed_key(64)
+    shapes = [(3, 3, 8, 24), (3, 3, 8, 20), (40, 30)]
+    kernels = [with_mark(rng.normal(size=shape), key, 0.16) for shape in shapes]
+    return key, kernels
+
+
+def test_the_score_is_the_sum_of_scores_over_its_standard_deviation(rng):
+    # From the definition: bits of kernels of one M are correlated by the cosine of
+    # their directions, and of different M not at all.
+    key = fixed_key(32)
+    kernels = [rng.normal(size=shape) for shape in ((50, 20), (50, 12), (70, 16))]
+    kernels[1] += 0.8 * kernels[0][:, :12]
+    z = np.array([detect(kernel, key).z for kernel in kernels])
+    for bit in range(32):
+        u = [
+            kernel @ key.filter_weights(kernel.shape[1])[bit % key.groups]
+            for kernel in kernels[:2]
+        ]
+        cosine = u[0] @ u[1] / np.linalg.norm(u[0]) / np.linalg.norm(u[1])
+        expected = z[:, bit].sum() / np.sqrt(3 + 2 * cosine)
+        assert detect_together(kernels, key).z[bit] == pytest.approx(expected)
+
+
+def test_a_mark_too_faint_in_each_kernel_is_found_in_all_of_them(faint):
+    key, kernels = faint
+    alone = [detect(kernel, key).log10_p for kernel in kernels]
+    assert min(alone) > -9
+    assert detect_together(kernels, key).log10_p < -9
+
+
+def test_a_kernel_that_is_there_twice_is_one_witness(rng):
+    key, kernel = fixed_key(), rng.normal(size=(50, 20))
+    once, twice = detect(kernel, key), detect_together([kernel, 3 * kernel], key)
+    np.testing.assert_allclose(twice.z, once.z)
+
+
+def test_kernels_that_cancel_are_no_evidence(rng):
+    key, kernel = fixed_key(), rng.normal(size=(50, 20))
+    assert not detect_together([kernel, -kernel], key).z.any()
+
+
+def test_a_kernel_without_information_changes_nothing(rng):
+    key, kernel = fixed_key(), rng.normal(size=(50, 20))
+    found = detect_together([np.zeros((60, 20)), kernel], key)
+    np.testing.assert_allclose(found.z, detect(kernel, key).z)
+    assert "equal" in detect_together([np.zeros((60, 20))] * 2, key).flaw
+
+
+@pytest.mark.parametrize("filters", ["keyed", "mean"])
+def test_scores_of_unmarked_kernels_that_are_alike_are_standard_normal(filters):
+    # 200 keys of 32 bits: 6,400 scores. Kolmogorov-Smirnov at 1e-6; all is seeded.
+    rng = np.random.default_rng(3)
+    first = rng.standard_cauchy((60, 24)) + 5
+    kernels = [first, first + rng.normal(size=first.shape), rng.normal(size=(45, 10))]
+    z = np.concatenate(
+        [
+            detect_together(
+                kernels, fixed_key(32, filters=filters, secret=bytes([i]) * 32)
+            ).z
+            for i in range(200)
+        ]
+    )
+    assert stats.kstest(z, "norm").pvalue > 1e-6
+
+
+def test_p_values_of_sparse_projections_are_no_smaller_than_they_say():
+    # 400 keys: more than 47 below 1/20 happen with probability under 1e-7.
+    rng = np.random.default_rng(4)
+    kernels = [np.abs(rng.normal(size=(80, 6))), np.abs(rng.normal(size=(80, 9)))]
+    found = [
+        detect_together(
+            kernels, fixed_key(40, "direct", "mean", secret=i.to_bytes(32, "big"))
+        ).log10_p
+        for i in range(400)
+    ]
+    assert np.mean(10.0 ** np.array(found) <= 0.05) <= 47 / 400
+
+
+@pytest.fixture
+def file(faint, tmp_path):
+    """A model file with the three kernels, and the key."""
+    import keras
+
+    key, kernels = faint
+    inputs = keras.Input((40,))
+    layers = [
+        keras.layers.Conv2D(24, 3, name="c1", use_bias=False),
+        keras.layers.Conv2D(20, 3, name="c2", use_bias=False),
+        keras.layers.Dense(30, name="dense", use_bias=False),
+        keras.layers.Dense(2, name="logits"),
+    ]
+    pictures = keras.Input((8, 8, 8))
+    model = keras.Model(
+        [pictures, inputs],
+        [layers[0](pictures), layers[1](pictures), layers[3](layers[2](inputs))],
+    )
+    for layer, kernel in zip(layers, kernels, strict=False):
+        layer.kernel.assign(kernel)
+    model.save(tmp_path / "model.keras")
+    return tmp_path / "model.keras", key
+
+
+def test_layers_that_are_named_together_give_one_p_value(file, faint):
+    path, key = file
+    found = keras_wm.verify(path, key, ["c1", "c2", "dense"])
+    kernels = [kernel.astype(np.float32) for kernel in faint[1]]
+    assert found.tried == 1
+    assert found.log10_p == pytest.approx(detect_together(kernels, key).log10_p)
+    assert found.marked
+    assert not keras_wm.verify(path, key).marked
+    assert found.layer == "c1/0, c2/0, dense/0"
+    report = json.loads(json.dumps(found.to_dict()))
+    for name, kernel in zip(["c1/0", "c2/0"], kernels, strict=False):
+        alone = detect(kernel, key)
+        assert report["parts"][name]["matches"] == alone.matches
+        assert f"{alone.bits - alone.matches} bit errors" in repr(found)
+
+
+def test_one_layer_in_a_list_is_that_layer(marked):
+    path = marked.files[".keras"]
+    alone = keras_wm.verify(path, marked.key, LAYER)
+    listed = keras_wm.verify(path, marked.key, [LAYER, LAYER])
+    assert listed.log10_p == pytest.approx(alone.log10_p)
+
+
+def test_every_layer_of_a_list_has_to_be_there_and_have_room(file):
+    path, key = file
+    with pytest.raises(keras_wm.LayerNotFoundError, match="'c3'"):
+        keras_wm.verify(path, key, ["c1", "c3"])
+    with pytest.raises(ValueError, match="Too many bits"):
+        keras_wm.verify(path, fixed_key(1000), ["c1", "logits"])
+    with pytest.raises(ValueError, match="Expected the names of layers"):
+        keras_wm.verify(path, key, [])
+
+
+def test_axes_of_unknown_order_are_the_same_for_all(faint, tmp_path):
+    from safetensors.numpy import save_file
+
+    key, kernels = faint
+    arrays = {
+        f"c{number}.weight": np.ascontiguousarray(np.moveaxis(kernel, (-1, -2), (0, 1)))
+        for number, kernel in enumerate(kernels)
+    }
+    save_file(arrays, tmp_path / "model.safetensors")
+    found = keras_wm.verify(tmp_path / "model.safetensors", key, ["c0", "c1", "c2"])
+    one_try = detect_together(kernels, key).log10_p
+    assert found.tried == 2
+    assert found.log10_p == pytest.approx(one_try + np.log10(2))
+    assert "PyTorch" in repr(found)
