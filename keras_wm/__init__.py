@@ -25,6 +25,7 @@ _HOMES = {
     "Detection": "detection",
     "Distiller": "distiller",
     "FileResult": "scanning",
+    "Identification": "recipients",
     "KernelReport": "inspection",
     "KeyFileError": "errors",
     "LayerNotFoundError": "errors",
@@ -41,6 +42,7 @@ _HOMES = {
     "attach": "attachment",
     "detach": "attachment",
     "detect": "detection",
+    "identify": "recipients",
     "inspect": "inspection",
     "keys": "key_scope",
     "publish": "publishing",
@@ -68,6 +70,7 @@ if TYPE_CHECKING:
     from keras_wm.key import WatermarkKey
     from keras_wm.key_scope import keys
     from keras_wm.publishing import publish
+    from keras_wm.recipients import Identification, identify
     from keras_wm.regularizer import WatermarkRegularizer
     from keras_wm.scanning import FileResult, ScanReport, scan
     from keras_wm.verification import Verification, verify

@@ -1,4 +1,4 @@
-"""The command line: keygen, verify, scan, inspect, publish, demo, experiment.
+"""The command line: keygen, derive, verify, scan, inspect, publish, demo, experiment.
 
 Exit status: 0 the mark was found (or the job done), 1 it was not found, 2 something
 could not be read, was refused or failed, 64 wrong usage, 130 interrupted.
@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator
 from enum import IntEnum
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -25,6 +25,9 @@ from keras_wm.cli_input import (
     read_lines,
     reader_of,
 )
+
+if TYPE_CHECKING:
+    from keras_wm.key import WatermarkKey
 
 
 class Exit(IntEnum):
@@ -84,6 +87,22 @@ def keygen(
 
 
 @app.command()
+def derive(
+    key: Annotated[Path, typer.Argument(help="The owner's key file.")],
+    recipient: Annotated[str, typer.Argument(help="Whom the copy is for.")],
+    path: Annotated[Path, typer.Argument(help="Where the recipient's key file goes.")],
+    encrypt: Annotated[
+        bool, typer.Option("--encrypt", help="Ask for a passphrase.")
+    ] = False,
+) -> None:
+    """Make the key that marks one recipient's copy, from the owner's."""
+    derived = load_key(key).for_recipient(recipient)
+    derived.save(path, new_passphrase() if encrypt else None)
+    typer.echo(f"{path}: marks the copy for {recipient!r}, readable by you alone.")
+    typer.echo(f"commitment: {derived.commitment}")
+
+
+@app.command()
 def verify(
     file: Annotated[str, typer.Argument(help="A model file, folder or URL.")],
     key: KeyOption,
@@ -96,11 +115,20 @@ def verify(
             show_default=False,
         ),
     ] = None,
+    recipients: Annotated[
+        Path | None,
+        typer.Option(help="A file with a recipient a line: whose copy is it?"),
+    ] = None,
     sandbox: SandboxOption = True,
     limit: LimitOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Look for a key's mark in a model file, without loading the model."""
+    """Look for a key's mark in a model file, without loading the model.
+
+    With --recipients, look for the mark of each recipient's key.
+    """
+    if recipients is not None:
+        _identify(file, load_key(key), recipients, layers, (limit, sandbox), as_json)
     with reader_of(limit, sandbox) as reader:
         from keras_wm.verification import verify as verify_model
 
@@ -112,6 +140,29 @@ def verify(
     else:
         typer.echo(repr(verification))
     raise typer.Exit(Exit.FOUND if verification.marked else Exit.NOT_FOUND)
+
+
+def _identify(
+    file: str,
+    key: WatermarkKey,
+    recipients: Path,
+    layers: list[str] | None,
+    reading: tuple[list[str] | None, bool],
+    as_json: bool,
+) -> NoReturn:
+    """The command `verify --recipients`."""
+    if layers and len(layers) > 1:
+        raise typer.BadParameter("Recipients are looked for in one --layer, or in all.")
+    with reader_of(*reading) as reader:
+        from keras_wm.recipients import identify
+
+        layer = layers[0] if layers else None
+        found = identify(file, key, read_lines(recipients), layer, **reader)
+    if as_json:
+        _print_json(found.to_dict())
+    else:
+        typer.echo(repr(found))
+    raise typer.Exit(Exit.FOUND if found.named else Exit.NOT_FOUND)
 
 
 @app.command()

@@ -48,6 +48,10 @@ class Secret:
         absorbed = _fields(_DOMAIN, self._bytes, label, *parameters)
         return hashlib.shake_256(absorbed).digest(size)
 
+    def derive(self, label: str, *parameters: int | str) -> Secret:
+        """Another secret, from which nothing leads back to this one."""
+        return Secret(self.expand(SECRET_SIZE, label, *parameters))
+
     def commit(self, *parameters: int | str) -> str:
         """SHA-256 over the secret and parameters, as 64 hexadecimal digits."""
         absorbed = _fields(_DOMAIN, self._bytes, "commitment", *parameters)

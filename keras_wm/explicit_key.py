@@ -7,7 +7,7 @@ import hashlib
 import os
 from collections.abc import Sequence
 from math import sqrt
-from typing import ClassVar
+from typing import ClassVar, NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -42,6 +42,7 @@ class ExplicitKey(WatermarkKey):
         self.projection = "explicit"
         self.filters = "mean"
         self.groups = 1
+        self.recipient = ""
         self._prepare()
 
     @classmethod
@@ -56,6 +57,13 @@ class ExplicitKey(WatermarkKey):
         values = base64.b64decode(payload["matrix"], validate=True)
         matrix = np.frombuffer(values, "<f8").reshape(payload["shape"])
         return cls(matrix, [int(bit) for bit in payload["message"]])
+
+    def for_recipient(self, recipient: str) -> NoReturn:
+        """There is no secret that another could be derived from."""
+        raise ValueError(
+            "A key that was given as arrays has no secret to derive a recipient's key "
+            "from. Make a key with WatermarkKey.generate."
+        )
 
     def spread(self, m: int) -> Floats:
         norms: Floats = np.linalg.norm(self._matrix, axis=1)

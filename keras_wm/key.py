@@ -53,6 +53,7 @@ class WatermarkKey:
         projection: `"random"`, `"direct"`, `"diff"` or `"explicit"`.
         filters: `"keyed"` or `"mean"`.
         groups: G, how many vectors of filter weights the bits share.
+        recipient: Whose copy the mark names, where it does (see `for_recipient`).
         certified: Whether everything is derived from a secret, so that finding
             the mark is evidence by itself.
         normal: Whether the scores in an unmarked kernel are exactly N(0, 1).
@@ -68,14 +69,18 @@ class WatermarkKey:
         projection: Projection,
         filters: Filters,
         groups: int,
+        recipient: str = "",
     ) -> None:
         _check_choices(owner, bits, projection, filters, groups)
+        if not isinstance(recipient, str):
+            raise ValueError(f"Expected a text. Received: recipient={recipient!r}")
         self._secret = secret
         self.owner = unicodedata.normalize("NFC", owner)
         self.bits = bits
         self.projection: str = projection
         self.filters: str = filters
         self.groups = groups
+        self.recipient = recipient
         self._prepare()
 
     @classmethod
@@ -173,6 +178,52 @@ class WatermarkKey:
         from keras_wm.explicit_key import ExplicitKey
 
         return ExplicitKey.from_reference(matrix_path, message_path)
+
+    def for_recipient(self, recipient: str) -> WatermarkKey:
+        """The key that marks one recipient's copy of the model.
+
+        Its secret follows from this one's and cannot lead back to it, so that such a
+        key may be handed to whoever prepares that copy. Message, projection and filter
+        weights are its own: marks of several recipients do not disturb each other,
+        nor the owner's, and in a copy that is the mean of several all of them are
+        found. `keras_wm.identify` names the recipients whose marks are in a file.
+
+        Args:
+            recipient: Whom the copy is for, such as a customer's number.
+
+        Returns:
+            A `WatermarkKey` of the same size and kind.
+
+        Raises:
+            ValueError: If the name is empty, or this is a recipient's key already.
+
+        Example:
+
+        ```python
+        copy_key = key.for_recipient("customer-17")
+        keras_wm.attach(model, "block4_conv2", copy_key)
+        ```
+        """
+        if not isinstance(recipient, str) or not recipient.strip():
+            raise ValueError(
+                "Expected the name of a recipient, a text. "
+                f"Received: recipient={recipient!r}"
+            )
+        if self.recipient:
+            raise ValueError(
+                f"This is the key of the recipient {self.recipient!r} already. Derive "
+                "recipients from the owner's own key."
+            )
+        recipient = unicodedata.normalize("NFC", recipient)
+        return WatermarkKey(
+            self._secret.derive("recipient", recipient),
+            self.owner,
+            self.bits,
+            self.projection,  # type: ignore[arg-type]
+            self.filters,  # type: ignore[arg-type]
+            self.groups,
+            recipient,
+        )
 
     def save(
         self,
@@ -285,9 +336,9 @@ class WatermarkKey:
         self._message = read_only(self._derive_message())
 
     def _commit(self) -> str:
-        return self._secret.commit(
-            self.owner, self.bits, self.projection, self.filters, self.groups
-        )
+        choices = (self.owner, self.bits, self.projection, self.filters, self.groups)
+        named = (self.recipient,) if self.recipient else ()
+        return self._secret.commit(*choices, *named)
 
     def _derive_message(self) -> NDArray[np.uint8]:
         return message_bits(self._secret, self.owner, self.bits)
@@ -312,7 +363,7 @@ class WatermarkKey:
 
     def payload(self) -> Payload:
         """What makes up the key, as it stands in a key file, its secret sealed."""
-        return {
+        payload = {
             "owner": self.owner,
             "bits": self.bits,
             "projection": self.projection,
@@ -320,6 +371,7 @@ class WatermarkKey:
             "groups": self.groups,
             "secret": self._secret,
         }
+        return payload | ({"recipient": self.recipient} if self.recipient else {})
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, WatermarkKey):
@@ -330,8 +382,9 @@ class WatermarkKey:
         return hash(self.commitment)
 
     def __repr__(self) -> str:
+        whose = f" for {self.recipient!r}" if self.recipient else ""
         return (
-            f"<{type(self).__name__} {self.commitment[:8]} of {self.owner!r}: "
+            f"<{type(self).__name__} {self.commitment[:8]} of {self.owner!r}{whose}: "
             f"{self.bits} bits, projection={self.projection!r}, "
             f"filters={self.filters!r}>"
         )

@@ -56,6 +56,7 @@ class Verification:
         reading: How the kernel comes from what the file stores, where it is not
             stored as it is.
         parts: The scores in each kernel by its name, where several are read together.
+        recipient: Whose copy the key marks, where it is a recipient's.
     """
 
     source: str
@@ -69,6 +70,7 @@ class Verification:
     alpha: float
     reading: str = ""
     parts: Mapping[str, Detection] = field(default_factory=dict)
+    recipient: str = ""
 
     @property
     def bits(self) -> int:
@@ -135,6 +137,7 @@ class Verification:
         return {
             "source": self.source,
             "owner": self.owner,
+            **({"recipient": self.recipient} if self.recipient else {}),
             "commitment": self.commitment,
             "verdict": self.verdict,
             "marked": self.marked,
@@ -169,6 +172,7 @@ class Verification:
             ("p-value", f"{format_p(self.log10_p)}, {where}"),
             ("model", self.source),
             ("owner", self.owner),
+            *([("recipient", self.recipient)] if self.recipient else []),
             ("commitment", self.commitment),
         ]
         if self.detection is not None:
@@ -264,6 +268,7 @@ def verify(
         commitment=key.commitment,
         certified=key.certified,
         alpha=alpha,
+        recipient=key.recipient,
         **found,
     )
 

@@ -111,6 +111,20 @@ def test_scores_are_read_as_specified(bits, m, count, projection, filters):
     np.testing.assert_allclose(detect(kernel, key).z, expected, atol=1e-9)
 
 
+def test_a_recipients_key_is_the_specified_one():
+    derived = fixed_key(24).for_recipient("Müller & Söhne")
+    secret = stream(32, "recipient", "Müller & Söhne")
+    assert derived.message.tolist() == bits_of(
+        stream(3, "message", "Example Ltd", 24, secret=secret), 24
+    )
+    words = words_of(stream(8 * 60, "random", 60, 5, secret=secret))
+    np.testing.assert_allclose(derived.matrix(60)[5], [normal(w) for w in words])
+    choices = ("Example Ltd", 24, "random", "keyed", 16, "Müller & Söhne")
+    committed = ("keras_wm key 1", secret, "commitment", *choices)
+    expected = hashlib.sha256(b"".join(map(field, committed))).hexdigest()
+    assert derived.commitment == expected
+
+
 def test_vectors():
     key = fixed_key(256)
     matrix = key.matrix(576)
@@ -131,3 +145,6 @@ def test_vectors():
     )
     assert np.packbits(signs).tobytes().hex() == "c0a50d224d5711fe"
     assert direct.argmax(axis=1)[:3].tolist() == [474, 352, 5]
+    assert key.for_recipient("customer-17").commitment == (
+        "7f45a7be36c0649e060210cf2eb9d4dc95c319dc3a1df461d8645aeb15ac7208"
+    )
