@@ -22,6 +22,8 @@ from keras_wm._version import __version__
 
 _HOMES = {
     "BitErrorRate": "callback",
+    "Claim": "priority",
+    "Comparison": "priority",
     "Detection": "detection",
     "Distiller": "distiller",
     "FileResult": "scanning",
@@ -40,6 +42,7 @@ _HOMES = {
     "WatermarkRegularizer": "regularizer",
     "WrongPassphraseError": "errors",
     "attach": "attachment",
+    "compare": "priority",
     "detach": "attachment",
     "detect": "detection",
     "identify": "recipients",
@@ -69,6 +72,7 @@ if TYPE_CHECKING:
     from keras_wm.inspection import KernelReport, inspect
     from keras_wm.key import WatermarkKey
     from keras_wm.key_scope import keys
+    from keras_wm.priority import Claim, Comparison, compare
     from keras_wm.publishing import publish
     from keras_wm.recipients import Identification, identify
     from keras_wm.regularizer import WatermarkRegularizer

@@ -1,4 +1,4 @@
-"""The command line: keygen, derive, verify, scan, inspect, publish, demo, experiment.
+"""The command line.
 
 Exit status: 0 the mark was found (or the job done), 1 it was not found, 2 something
 could not be read, was refused or failed, 64 wrong usage, 130 interrupted.
@@ -62,6 +62,15 @@ LimitOption = Annotated[
         metavar="NAME=VALUE",
     ),
 ]
+LayersOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--layer",
+        help="The layer to look in, and all of them otherwise; repeated, layers to "
+        "read as one.",
+        show_default=False,
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
@@ -106,15 +115,7 @@ def derive(
 def verify(
     file: Annotated[str, typer.Argument(help="A model file, folder or URL.")],
     key: KeyOption,
-    layers: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--layer",
-            help="The layer to look in, and all of them otherwise; repeated, layers "
-            "to read as one.",
-            show_default=False,
-        ),
-    ] = None,
+    layers: LayersOption = None,
     recipients: Annotated[
         Path | None,
         typer.Option(help="A file with a recipient a line: whose copy is it?"),
@@ -132,13 +133,8 @@ def verify(
     with reader_of(limit, sandbox) as reader:
         from keras_wm.verification import verify as verify_model
 
-        # Of one layer several kernels are tried; of several, they are read together.
-        layer = layers[0] if layers and len(layers) == 1 else layers or None
-        verification = verify_model(file, load_key(key), layer, **reader)
-    if as_json:
-        _print_json(verification.to_dict())
-    else:
-        typer.echo(repr(verification))
+        verification = verify_model(file, load_key(key), _layer_of(layers), **reader)
+    _print_report(verification, as_json)
     raise typer.Exit(Exit.FOUND if verification.marked else Exit.NOT_FOUND)
 
 
@@ -158,11 +154,48 @@ def _identify(
 
         layer = layers[0] if layers else None
         found = identify(file, key, read_lines(recipients), layer, **reader)
-    if as_json:
-        _print_json(found.to_dict())
-    else:
-        typer.echo(repr(found))
+    _print_report(found, as_json)
     raise typer.Exit(Exit.FOUND if found.named else Exit.NOT_FOUND)
+
+
+@app.command()
+def compare(
+    file: Annotated[str, typer.Argument(help="The model that two parties claim.")],
+    keys: Annotated[
+        list[Path],
+        typer.Option("--key", help="A party's key; once for each.", show_default=False),
+    ],
+    originals: Annotated[
+        list[str],
+        typer.Option(
+            "--original",
+            help="The model that the party of the same place calls its own.",
+            show_default=False,
+        ),
+    ],
+    layers: LayersOption = None,
+    sandbox: SandboxOption = True,
+    limit: LimitOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell which of two marks in a model was there first.
+
+    Exit status: 0 that is shown, 1 it is not.
+    """
+    if not len(keys) == len(originals) == 2:
+        raise typer.BadParameter(
+            f"Expected two --key and two --original, in the same order. Received: "
+            f"{len(keys)} and {len(originals)}."
+        )
+    with reader_of(limit, sandbox) as reader:
+        from keras_wm.priority import Claim
+        from keras_wm.priority import compare as compare_marks
+
+        loaded = [load_key(key) for key in keys]
+        claims = [Claim(*claim) for claim in zip(loaded, originals, strict=True)]
+        found = compare_marks(file, claims, _layer_of(layers), **reader)
+    _print_report(found, as_json)
+    raise typer.Exit(Exit.NOT_FOUND if found.first is None else Exit.FOUND)
 
 
 @app.command()
@@ -378,6 +411,18 @@ def main() -> None:
 
 def _interrupted(*_: object) -> NoReturn:
     raise SystemExit(Exit.INTERRUPTED)
+
+
+def _layer_of(layers: list[str] | None) -> str | list[str] | None:
+    """Of one layer every kernel is tried; several layers are read as one."""
+    return layers[0] if layers and len(layers) == 1 else layers or None
+
+
+def _print_report(report: Any, as_json: bool) -> None:
+    if as_json:
+        _print_json(report.to_dict())
+    else:
+        typer.echo(repr(report))
 
 
 def _print_json(value: dict[str, Any]) -> None:
