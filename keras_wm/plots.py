@@ -166,14 +166,17 @@ def plot_weights(histograms: Mapping[str, Mapping[str, Any]]) -> Figure:
     return drawing
 
 
-def plot_lines(curves: Curves, xlabel: str, ylabel: str, log_x: bool = False) -> Figure:
+def plot_lines(
+    curves: Curves, xlabel: str, ylabel: str, log_x: int = 0, log_y: int = 0
+) -> Figure:
     """One figure over another, in several networks.
 
     Args:
         curves: Points (x, y) by the network's name.
         xlabel: What x is.
         ylabel: What y is.
-        log_x: Whether x is drawn on a logarithmic scale.
+        log_x: The base of a logarithmic scale of x; 0 for none.
+        log_y: That of y.
 
     Returns:
         A matplotlib `Figure`.
@@ -182,8 +185,10 @@ def plot_lines(curves: Curves, xlabel: str, ylabel: str, log_x: bool = False) ->
         _draw_lines(axes, curves)
         axes.set(xlabel=xlabel, ylabel=ylabel)
         if log_x:
-            axes.set_xscale("log", base=2)
+            axes.set_xscale("log", base=log_x)
             axes.xaxis.set_major_formatter("{x:g}")
+        if log_y:
+            axes.set_yscale("log", base=log_y)
         axes.legend()
     return drawing
 

@@ -92,9 +92,7 @@ def _capacity_figures(rows: Sequence[Row]) -> dict[str, Figure]:
         for group in GROUPS
     }
     return {
-        "ber": plots.plot_lines(
-            curves, "message length T", "bit error rate", log_x=True
-        )
+        "ber": plots.plot_lines(curves, "message length T", "bit error rate", log_x=2)
     }
 
 

@@ -61,6 +61,7 @@ class Mark:
         bits: T, the length of the message.
         strength: The factor lambda; `None` is the regularizer's default.
         owner: Whose key; every owner has another one.
+        recipient: Whose copy is marked; an empty string marks the owner's own.
     """
 
     scheme: str
@@ -68,12 +69,13 @@ class Mark:
     bits: int = PAPER_BITS
     strength: float | None = None
     owner: int = 0
+    recipient: str = ""
 
     def key(self) -> WatermarkKey:
         """The owner's key, which everybody can make: the experiments keep no secret."""
         scheme = SCHEMES[self.scheme]
         secret = hashlib.sha256(f"keras_wm experiments {self.owner}".encode()).digest()
-        return _Unlimited(
+        key = _Unlimited(
             Secret(secret),
             f"owner {self.owner}",
             self.bits,
@@ -81,6 +83,7 @@ class Mark:
             scheme.filters,
             min(KEYED_GROUPS, self.bits) if scheme.filters == "keyed" else 1,
         )
+        return key.for_recipient(self.recipient) if self.recipient else key
 
     def margin(self, shape: tuple[int, ...]) -> float | None:
         """How far clear each bit of a kernel is pushed; `None` without a margin."""
