@@ -214,15 +214,52 @@ def plot_attack(ber: Curves, error: Curves, strength: str) -> Figure:
     return drawing
 
 
+def plot_evidence(
+    families: Mapping[str, Curves],
+    start: tuple[float, float],
+    found: float,
+    worth: float,
+) -> Figure:
+    """What attacks leave: the network's accuracy against the evidence for its mark.
+
+    Args:
+        families: Points (evidence, accuracy) from weak attacks to strong ones, by the
+            attack's name, by family. Evidence is -log10 p.
+        start: The point of the network that was not attacked.
+        found: The evidence from which on the mark is found.
+        worth: The accuracy from which on the network is worth having.
+
+    Returns:
+        A matplotlib `Figure`, a panel a family.
+    """
+    columns = min(3, len(families))
+    rows = -(-len(families) // columns)
+    with figure(columns, (3.6 * columns, 3.2 * rows), rows) as (drawing, panels):
+        for axes, (family, curves) in zip(panels, families.items(), strict=False):
+            _draw_lines(axes, curves)
+            axes.plot(*start, marker="*", markersize=12, color=REFERENCE, ls="")
+            axes.axvline(found, color=REFERENCE, lw=1, ls=":")
+            axes.axhline(worth, color=REFERENCE, lw=1, ls="--")
+            # What is found for sure may have ten times or a thousand times as much.
+            axes.set_xscale("symlog", linthresh=10)
+            axes.set(title=family, ylim=(-0.03, 1.03), xlim=(-1, 3 * start[0] + 10))
+            axes.legend(fontsize="x-small", loc="best")
+        for axes in panels[len(families) :]:
+            axes.set_axis_off()
+        drawing.supxlabel("evidence, $-\\log_{10} p$")
+        drawing.supylabel("accuracy")
+    return drawing
+
+
 @contextmanager
 def figure(
-    columns: int, size: tuple[float, float]
+    columns: int, size: tuple[float, float], rows: int = 1
 ) -> Iterator[tuple[Figure, Sequence[Axes]]]:
-    """A figure with a row of axes, in the house style."""
+    """A figure with axes side by side, in rows, in the house style."""
     with mpl.rc_context(_STYLE):
         # Not pyplot: a figure made here is neither shown nor kept open.
         drawing = Figure(figsize=size)
-        yield drawing, drawing.subplots(1, columns, squeeze=False)[0]
+        yield drawing, drawing.subplots(rows, columns, squeeze=False).ravel()
 
 
 def _score_histogram(axes: Axes, scores: Mapping[str, ArrayLike]) -> None:
