@@ -341,7 +341,7 @@ def demo(
 
 @app.command()
 def experiment(
-    name: Annotated[str, typer.Argument(help="Its name, all, or list.")],
+    name: Annotated[str, typer.Argument(help="Its name, all, robustness or list.")],
     data: Annotated[
         str, typer.Option(help="digits, cifar10 or an .npz file.")
     ] = "digits",
@@ -368,7 +368,7 @@ def experiment(
         "keras_wm_experiments"
     ),
 ) -> None:
-    """Reproduce an experiment of the papers; goes on where it stopped."""
+    """Do an experiment of the papers or on robustness; goes on where it stopped."""
     from rich.console import Console
 
     with _silent_import():

@@ -27,6 +27,7 @@ _DASHES = ("-", "--", "-.", ":")
 _MARKERS = ("o", "s", "^", "D", "v", "x")
 
 Curves = Mapping[str, Sequence[tuple[float, float]]]
+Areas = Mapping[str, tuple[float, float, float]]
 Line = TypeVar("Line")
 
 _STYLE: Any = {
@@ -248,6 +249,70 @@ def plot_evidence(
             axes.set_axis_off()
         drawing.supxlabel("evidence, $-\\log_{10} p$")
         drawing.supylabel("accuracy")
+    return drawing
+
+
+def plot_points(
+    points: Curves, alike: Sequence[str], xlabel: str, ylabel: str
+) -> Figure:
+    """Networks as points: all of them, and those closer that look alike.
+
+    Args:
+        points: (x, y) of each network by the kind's name.
+        alike: The kinds that are drawn again, to a scale of their own.
+        xlabel: What x is.
+        ylabel: What y is.
+
+    Returns:
+        A matplotlib `Figure`.
+    """
+    with figure(2, (10.4, 3.8)) as (drawing, (left, right)):
+        for name, pairs, style in _styled(points):
+            x, y = np.transpose(pairs)
+            style = style | {"ls": "", "alpha": 0.8}
+            left.plot(x, y, label=name, **style)
+            if name in alike:
+                right.plot(x, y, **style)
+        for axes in (left, right):
+            axes.set(xlabel=xlabel, ylabel=ylabel)
+            axes.xaxis.set_major_locator(MaxNLocator(5))
+        left.legend()
+    return drawing
+
+
+def plot_areas(panels: Mapping[str, Mapping[str, Areas]]) -> Figure:
+    """How well detectors tell marked networks from unmarked ones.
+
+    Args:
+        panels: By a panel's title, the mark's name and the detector's: the area under
+            the ROC curve and the ends of its interval. The first panel has all the
+            detectors that the others have.
+
+    Returns:
+        A matplotlib `Figure`.
+    """
+    first = next(iter(panels.values()))
+    detectors = list(next(iter(first.values())))
+    size = (5.2 * len(panels), 1.2 + 0.22 * len(detectors))
+    with figure(len(panels), size) as (drawing, every):
+        for axes, (title, marks) in zip(every, panels.items(), strict=True):
+            for number, (name, areas, style) in enumerate(_styled(marks)):
+                shift = 0.5 * ((number + 0.5) / len(marks) - 0.5)
+                area, low, high = np.transpose(list(areas.values()))
+                axes.errorbar(
+                    area,
+                    [detectors.index(one) + shift for one in areas],
+                    xerr=[area - low, high - area],
+                    label=name,
+                    elinewidth=1,
+                    **style | {"ls": ""},
+                )
+            axes.axvline(0.5, color=REFERENCE, lw=1, ls=":")
+            axes.set(xlim=(-0.02, 1.02), ylim=(len(detectors) - 0.5, -0.5))
+            axes.set(title=title, xlabel="area under the ROC curve, 95 % interval")
+            axes.set_yticks(range(len(detectors)), [])
+        every[0].set_yticklabels(detectors)
+        every[-1].legend(loc="lower left")
     return drawing
 
 

@@ -95,7 +95,9 @@ def _fidelity(evaluation: Evaluation) -> Requirement:
         points = f"{100 * found.difference:+.2f} ± {100 * found.half_interval:.2f}"
         figures.append(("difference, 95 %", f"{points} points"))
         costs = abs(found.difference) > found.half_interval
-        answer = f"The mark {'costs' if costs else 'costs nothing that shows'}: {points}"
+        answer = (
+            f"The mark {'costs' if costs else 'costs nothing that shows'}: {points}"
+        )
         answer += " points of test error."
     return Requirement(
         "Fidelity", "The host works as well as without the mark.", answer, figures

@@ -224,9 +224,7 @@ class Evaluation:
             if not one.refused:
                 place = (one.family, one.attack, one.strength)
                 places.setdefault(place, []).append(one)
-        return [
-            self._modification(*place, every) for place, every in places.items()
-        ]
+        return [self._modification(*place, every) for place, every in places.items()]
 
     def _modification(
         self, family: str, attack: str, strength: float, every: Sequence[Outcome]

@@ -7,16 +7,18 @@ from collections.abc import Sequence
 from keras_wm.experiments import (
     attacks,
     choices,
+    covertness,
     embedding,
     further_training,
+    ownership,
     without_training,
 )
 from keras_wm.experiments.experiment import Experiment
 
-ALL = "all"
-EXPERIMENTS = {
-    experiment.name: experiment
-    for experiment in (
+# Experiments that are done together, by the name of all of them.
+SUITES: dict[str, tuple[Experiment, ...]] = {
+    # The papers' own.
+    "all": (
         embedding.EXPERIMENT,
         further_training.FINE_TUNING,
         further_training.DISTILLATION,
@@ -28,20 +30,29 @@ EXPERIMENTS = {
         attacks.PRUNING,
         attacks.OVERWRITING,
         attacks.DISTILLATION,
-    )
+    ),
+    # What was published against such marks since.
+    "robustness": (
+        covertness.EXPERIMENT,
+        ownership.FORGING,
+        ownership.RECIPIENTS,
+    ),
+}
+EXPERIMENTS = {
+    experiment.name: experiment for suite in SUITES.values() for experiment in suite
 }
 
 
 def experiments_named(name: str) -> Sequence[Experiment]:
-    """The experiment of that name, or with `"all"` every one.
+    """The experiments of a suite, or the one of that name.
 
     Raises:
         ValueError: If there is none.
     """
-    if name == ALL:
-        return list(EXPERIMENTS.values())
+    if name in SUITES:
+        return SUITES[name]
     if name not in EXPERIMENTS:
         raise ValueError(
-            f"Expected one of {', '.join([*EXPERIMENTS, ALL])}. Received: {name!r}"
+            f"Expected one of {', '.join([*EXPERIMENTS, *SUITES])}. Received: {name!r}"
         )
     return [EXPERIMENTS[name]]

@@ -44,7 +44,7 @@ def run_experiment(
     (`<name>-<figure>.png`) are made from the records alone.
 
     Args:
-        name: One of `EXPERIMENTS`, or `"all"`.
+        name: One of `EXPERIMENTS`, or a suite: `"all"` of the papers, `"robustness"`.
         settings: The host network, its data and how many seeds.
         folder: Where records, networks, tables and figures go.
         console: What to report to; standard output otherwise.
