@@ -90,6 +90,13 @@ def verify(
     layer: Annotated[
         str | None, typer.Option(help="The layer to look in; all of them otherwise.")
     ] = None,
+    reference: Annotated[
+        str | None,
+        typer.Option(help="Your own marked model, to undo what was rearranged."),
+    ] = None,
+    reordered: Annotated[
+        bool, typer.Option("--reordered", help="Undo what was done to filters alone.")
+    ] = False,
     sandbox: SandboxOption = True,
     limit: LimitOption = None,
     as_json: JsonOption = False,
@@ -98,7 +105,14 @@ def verify(
     with reader_of(limit, sandbox) as reader:
         from keras_wm.verification import verify as verify_model
 
-        verification = verify_model(file, load_key(key), layer, **reader)
+        verification = verify_model(
+            file,
+            load_key(key),
+            layer,
+            reference=reference,
+            reordered=reordered,
+            **reader,
+        )
     if as_json:
         _print_json(verification.to_dict())
     else:

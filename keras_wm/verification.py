@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from keras_wm.detection import Detection, corrected, format_p
 from keras_wm.files import (
     DEFAULT_LIMITS,
-    Kernel,
     Limits,
+    ModelFile,
     Sandbox,
     select,
 )
@@ -26,6 +26,8 @@ from keras_wm.search import search
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from keras_wm.looking import Look, Looks
 
 MARKED = 1e-9
 PROVEN = 2.0**-64
@@ -54,6 +56,10 @@ class Verification:
         alpha: Marked means a corrected p-value below this.
         reading: How the kernel comes from what the file stores, where it is not
             stored as it is.
+        log10_arrangements: log10 of how many arrangements of the kernel's filters
+            it is the best of; the p-value is multiplied by them, too.
+        looks: What was found by each way of looking, where there were several.
+        remarks: What kept one of them from being gone.
     """
 
     source: str
@@ -66,6 +72,9 @@ class Verification:
     certified: bool
     alpha: float
     reading: str = ""
+    log10_arrangements: float = 0.0
+    looks: tuple[Look, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     @property
     def bits(self) -> int:
@@ -99,8 +108,10 @@ class Verification:
 
     @property
     def log10_p(self) -> float:
-        """log10 of the p-value of the verdict, corrected for the kernels tried."""
-        return corrected(self.detection.log10_p, self.tried) if self.detection else 0.0
+        """log10 of the p-value of the verdict, corrected for all that was tried."""
+        if self.detection is None:
+            return 0.0
+        return corrected(self.detection.log10_p + self.log10_arrangements, self.tried)
 
     @property
     def marked(self) -> bool:
@@ -124,11 +135,12 @@ class Verification:
             notes.append(f"The kernel is no evidence: {self.detection.flaw}.")
         if self.reading:
             notes.append(f"The kernel as it was read: {self.reading}.")
-        return notes
+        return [*notes, *self.remarks]
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, as plain Python values that JSON can hold."""
         figures = self.detection.to_dict() if self.detection else {}
+        looks = {one.name: one.to_dict() for one in self.looks}
         return {
             "source": self.source,
             "owner": self.owner,
@@ -142,6 +154,7 @@ class Verification:
             "kernels_tried": self.tried,
             "kernels_skipped": self.skipped,
             **figures,
+            **({"looks": looks} if looks else {}),
             "notes": self.notes,
         }
 
@@ -174,6 +187,10 @@ class Verification:
                     "not exact here" if soft is None else format_p(soft),
                 ),
             ]
+        rows += [
+            (one.name, f"{format_p(one.finding.log10_p)} by itself, {one}")
+            for one in self.looks
+        ]
         return rows + [("note", note) for note in self.notes]
 
     def __repr__(self) -> str:
@@ -196,6 +213,8 @@ def verify(
     alpha: float = MARKED,
     limits: Limits = DEFAULT_LIMITS,
     sandbox: bool | Sandbox = False,
+    reference: Any = None,
+    reordered: bool = False,
 ) -> Verification:
     """Looks for a key's mark in a model file or a model in memory.
 
@@ -213,6 +232,13 @@ def verify(
         sandbox: Whether a file is read in a process of its own, which it may crash,
             hang or bloat at the cost of an error here. A `Sandbox` is used for as
             many files as you like. Defaults to `False`.
+        reference: The owner's own marked model, of the kinds that `model` may have,
+            with its config. The suspect's channels are put where the owner's are, and
+            each kernel is looked at as it is and so. A layer is then named as in the
+            reference.
+        reordered: Whether the filters of each kernel are also put into the order,
+            with the signs, that the key likes best, and the p-value multiplied by the
+            number of orders.
 
     Returns:
         A `Verification`.
@@ -221,6 +247,7 @@ def verify(
         ModelFileError: If the file cannot be read, is refused as unsafe, or is
             not a Keras model.
         LayerNotFoundError: If the layer is not found.
+        AlignmentError: If the reference does not tell how its layers are connected.
         ValueError: If the named layer cannot hold the key's message.
 
     Example:
@@ -233,12 +260,26 @@ def verify(
     """
     check_key(key)
     check_alpha(alpha)
-    with open_kernels(model, limits, sandbox) as (source, kernels):
-        if layer is not None:
-            kernels = select(kernels, layer, source)
-        (found,) = search(kernels, [key], limits)
-        if layer is not None and not found.tried:
-            key.check_shape(kernels[0].shape)
+    owners = None
+    if reference is not None:
+        from keras_wm.reference import read_reference
+
+        with open_model(reference, limits, sandbox) as opened:
+            owners = read_reference(opened)
+    looks: Looks | None = None
+    with open_model(model, limits, sandbox) as opened:
+        source, kernels = opened.path, opened.kernels
+        if owners is not None or reordered:
+            from keras_wm.looking import look
+
+            looks = look(opened, key, layer, limits, owners, reordered)
+            found = looks.best
+        else:
+            if layer is not None:
+                kernels = select(kernels, layer, source)
+            (found,) = search(kernels, [key], limits)
+            if layer is not None and not found.tried:
+                key.check_shape(kernels[0].shape)
     return Verification(
         source=source,
         owner=key.owner,
@@ -250,6 +291,9 @@ def verify(
         certified=key.certified,
         alpha=alpha,
         reading=found.kernel.note if found.kernel else "",
+        log10_arrangements=found.log10_arrangements,
+        looks=looks.each if looks else (),
+        remarks=looks.remarks if looks else (),
     )
 
 
@@ -269,10 +313,10 @@ def check_alpha(alpha: float) -> None:
 
 
 @contextmanager
-def open_kernels(
+def open_model(
     model: Any, limits: Limits = DEFAULT_LIMITS, sandbox: bool | Sandbox = False
-) -> Iterator[tuple[str, list[Kernel]]]:
-    """The kernels of a model file or a model in memory, and what to call it."""
+) -> Iterator[ModelFile]:
+    """What is in a model file, or in a model in memory."""
     if isinstance(model, (str, os.PathLike)):
         with ExitStack() as stack:
             if sandbox is True:
@@ -283,12 +327,16 @@ def open_kernels(
                 from keras_wm.files import open_model_file
 
                 opened = open_model_file(model, limits)
-            model_file = stack.enter_context(opened)
-            yield model_file.path, model_file.kernels
+            yield stack.enter_context(opened)
     elif hasattr(model, "weights") and hasattr(model, "name"):
-        from keras_wm.kernels_in_memory import kernels_in_memory
+        from keras_wm.weights_in_memory import config_in_memory, weights_in_memory
 
-        yield f"model {model.name!r} in memory", kernels_in_memory(model)
+        yield ModelFile(
+            "Keras model",
+            weights_in_memory(model),
+            lambda: config_in_memory(model),
+            path=f"model {model.name!r} in memory",
+        )
     else:
         raise TypeError(
             "Expected the path of a model file or a Keras model. "
