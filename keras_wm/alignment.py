@@ -25,6 +25,7 @@ from keras_wm.channels import ChannelGraph, Part
 from keras_wm.errors import AlignmentError
 
 Floats = NDArray[np.float64]
+Singles = NDArray[np.float32]
 Indices = NDArray[np.intp]
 Name = tuple[str, str]
 # By the layer's name and the variable's.
@@ -69,6 +70,7 @@ class Alignment:
         self._widths = {
             number: self._width(number) for number in range(len(graph.channels))
         }
+        self._check_shapes()
         self._orders = {
             number: np.arange(channels.count)
             for number, channels in enumerate(graph.channels)
@@ -101,6 +103,11 @@ class Alignment:
             for number, width in self._widths.items()
         )
 
+    @property
+    def undone(self) -> dict[str, int]:
+        """All three, by name."""
+        return {"moved": self.moved, "flipped": self.flipped, "added": self.added}
+
     def aligned(self, name: Name) -> Floats:
         """A weight of the suspect, with its channels as the owner has them.
 
@@ -111,7 +118,9 @@ class Alignment:
         for axis in (-1, -2):
             undone = self._undone(name, axis, array)
             if undone is None:
-                raise AlignmentError(f"Nothing tells how {'/'.join(name)} is aligned.")
+                raise AlignmentError(
+                    f"Nothing beside it tells how {'/'.join(name)} is to be aligned."
+                )
             array = undone
         theirs, owners = _factors(array), self._owners_factors[name]
         result: Floats = array * (theirs[-2] / owners[-2]) * (theirs[-1] / owners[-1])
@@ -135,51 +144,106 @@ class Alignment:
             )
         return widths.pop() if widths else channels.count
 
+    def _check_shapes(self) -> None:
+        """Refuses weights whose axes do not count what the layers around them do."""
+        for name, owners in self._reference.items():
+            if name not in self._suspect:
+                continue
+            theirs = self._suspect[name].shape
+            expected = [
+                sum(self._widths[part.channels] for part in parts) * parts[0].repeats
+                if (parts := self._parts.get((*name, axis - owners.ndim)))
+                else size
+                for axis, size in enumerate(owners.shape)
+            ]
+            if list(theirs) != expected:
+                raise AlignmentError(
+                    f"Expected {'/'.join(name)} of the shape {tuple(expected)}, as the "
+                    f"layers around it have it. Received: {theirs}"
+                )
+
     def _align(self) -> None:
+        """Looks at each set of channels again until nothing around it changes."""
+        beside = self._neighbours()
+        waiting = set(beside)
         for _ in range(_MOST_SWEEPS):
-            before = dict(self._orders)
-            for number, channels in enumerate(self._graph.channels):
-                if not channels.fixed:
-                    self._match(number)
-                self._turn(number)
-            if before.keys() == self._orders.keys() and all(
-                np.array_equal(order, self._orders[number])
-                for number, order in before.items()
-            ):
+            for number in sorted(waiting):
+                waiting.remove(number)
+                # Not `|`, which would leave out the second.
+                if self._match(number) + self._turn(number):
+                    waiting |= beside[number]
+            if not waiting:
                 return
 
-    def _match(self, number: int) -> None:
-        """Finds where the channels of a set are, by all weights that count them."""
+    def _neighbours(self) -> dict[int, set[int]]:
+        """For each set, those that are counted along the other axis of a weight."""
+        found: dict[int, set[int]] = {
+            number: set() for number in range(len(self._graph.channels))
+        }
+        for (layer, variable, axis), parts in self._parts.items():
+            other = self._parts.get((layer, variable, _other(axis)), [])
+            for part in parts:
+                found[part.channels].update(one.channels for one in other)
+        return found
+
+    def _match(self, number: int) -> bool:
+        """Finds where the channels of a set are, by all weights that count them.
+
+        Returns:
+            Whether they are elsewhere than it was known before.
+        """
         from scipy.optimize import linear_sum_assignment
 
+        if self._graph.channels[number].fixed:
+            return False
         count, width = self._graph.channels[number].count, self._widths[number]
-        evidence = np.zeros((count, width))
+        evidence = np.zeros((count, width), np.float32)
         for one in self._stretches(number):
             if one.matrix:
+                shared = _units(one.owners) @ _units(one.theirs).T
+                if self._keeps_sign(one):
+                    shared = np.maximum(shared, 0)
                 # The log-likelihood of vectors that have so much in common.
-                shared = (_units(one.owners) @ _units(one.theirs).T) ** 2
                 size = one.owners.shape[1]
-                evidence -= size / 2 * np.log1p(-np.minimum(shared, _MOST_SHARED))
-        if evidence.any():
-            rows, columns = linear_sum_assignment(-evidence)
-            order = np.full(count, _MISSING)
-            order[rows] = columns
-            self._orders[number] = order
+                evidence -= size / 2 * np.log1p(-np.minimum(shared**2, _MOST_SHARED))
+        if not evidence.any():
+            return False
+        rows, columns = linear_sum_assignment(-evidence)
+        order = np.full(count, _MISSING)
+        order[rows] = columns
+        before = self._orders.get(number)
+        self._orders[number] = order
+        return before is None or not np.array_equal(before, order)
 
-    def _turn(self, number: int) -> None:
-        """Finds which channels of a set have the other sign."""
+    def _keeps_sign(self, one: _Stretch) -> bool:
+        """Whether a channel is not the owner's if it is the opposite of it."""
+        return not any(
+            self._graph.segments[each].may_flip for each in one.part.segments
+        ) and all(map(self._knows_sign, one.across))
+
+    def _turn(self, number: int) -> bool:
+        """Finds which channels of a set have the other sign.
+
+        Returns:
+            Whether they have others than it was known before.
+        """
         free = [
             segment
             for segment, one in enumerate(self._graph.segments)
             if one.channels == number and one.may_flip
         ]
         if not free or number not in self._orders:
-            return
+            return False
         stretches = list(self._stretches(number))
+        changed = False
         for segment in free:
             evidence = self._likeness(number, segment, stretches)
             if evidence.any():
-                self._signs[segment] = np.where(evidence < 0, -1.0, 1.0)
+                signs = np.where(evidence < 0, -1.0, 1.0)
+                before = self._signs.get(segment)
+                changed |= before is None or not np.array_equal(before, signs)
+                self._signs[segment] = signs
+        return changed
 
     def _likeness(
         self, number: int, segment: int, stretches: Iterable[_Stretch]
@@ -292,8 +356,8 @@ class _Stretch:
 
     part: Part
     across: Sequence[int]
-    owners: Floats
-    theirs: Floats
+    owners: Singles
+    theirs: Singles
     matrix: bool
 
 
@@ -301,15 +365,21 @@ def _other(axis: int) -> int:
     return -3 - axis
 
 
-def _channels(front: Floats, places: Indices) -> Floats:
-    """The weights of each channel, shape `(channels, size)`."""
-    return np.moveaxis(front[places], 1, 0).reshape(places.shape[1], -1)
+def _channels(front: Floats, places: Indices) -> Singles:
+    """The weights of each channel, shape `(channels, size)`.
+
+    Half the digits do for a comparison, in half the time.
+    """
+    channels: Singles = front.astype(np.float32)[places]
+    return np.moveaxis(channels, 1, 0).reshape(places.shape[1], -1)
 
 
-def _units(rows: Floats) -> Floats:
+def _units(rows: Singles) -> Singles:
     """Vectors of length 1, or 0."""
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    return rows / np.where(norms > 0, norms, 1.0)
+    norms[norms == 0] = 1
+    units: Singles = rows / norms
+    return units
 
 
 def _factors(array: Floats) -> dict[int, Floats]:

@@ -120,6 +120,13 @@ def verify(
         Path | None,
         typer.Option(help="A file with a recipient a line: whose copy is it?"),
     ] = None,
+    reference: Annotated[
+        str | None,
+        typer.Option(help="Your own marked model, to undo what was rearranged."),
+    ] = None,
+    reordered: Annotated[
+        bool, typer.Option("--reordered", help="Undo what was done to filters alone.")
+    ] = False,
     sandbox: SandboxOption = True,
     limit: LimitOption = None,
     as_json: JsonOption = False,
@@ -133,7 +140,14 @@ def verify(
     with reader_of(limit, sandbox) as reader:
         from keras_wm.verification import verify as verify_model
 
-        verification = verify_model(file, load_key(key), _layer_of(layers), **reader)
+        verification = verify_model(
+            file,
+            load_key(key),
+            _layer_of(layers),
+            reference=reference,
+            reordered=reordered,
+            **reader,
+        )
     _print_report(verification, as_json)
     raise typer.Exit(Exit.FOUND if verification.marked else Exit.NOT_FOUND)
 

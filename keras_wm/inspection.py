@@ -9,7 +9,7 @@ from typing import Any
 from keras_wm.capacity import readable_weights, unseen_bits
 from keras_wm.files import DEFAULT_LIMITS, Limits, Sandbox
 from keras_wm.key import KEYED_GROUPS
-from keras_wm.verification import open_kernels
+from keras_wm.verification import open_model
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def inspect(
     Raises:
         ModelFileError: If the file cannot be read or is refused.
     """
-    with open_kernels(model, limits, sandbox) as (_, kernels):
+    with open_model(model, limits, sandbox) as opened:
         return [
             KernelReport(
                 kernel.layer,
@@ -70,7 +70,7 @@ def inspect(
                 unseen_bits("keyed", *_size(kernel.shape)),
                 kernel.note,
             )
-            for kernel in kernels
+            for kernel in opened.kernels
         ]
 
 

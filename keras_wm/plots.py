@@ -324,7 +324,7 @@ def figure(
     with mpl.rc_context(_STYLE):
         # Not pyplot: a figure made here is neither shown nor kept open.
         drawing = Figure(figsize=size)
-        yield drawing, drawing.subplots(rows, columns, squeeze=False).ravel()
+        yield drawing, drawing.subplots(rows, columns, squeeze=False).ravel().tolist()
 
 
 def _score_histogram(axes: Axes, scores: Mapping[str, ArrayLike]) -> None:

@@ -12,7 +12,7 @@ from keras_wm.detection import Detection, corrected, format_p
 from keras_wm.files import DEFAULT_LIMITS, Limits, Sandbox, select
 from keras_wm.key import WatermarkKey
 from keras_wm.search import Finding, search
-from keras_wm.verification import MARKED, check_alpha, check_key, open_kernels
+from keras_wm.verification import MARKED, check_alpha, check_key, open_model
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,9 +158,10 @@ def identify(
     check_alpha(alpha)
     _check_recipients(recipients)
     keys = [key, *(key.for_recipient(name) for name in recipients)]
-    with open_kernels(model, limits, sandbox) as (source, kernels):
+    with open_model(model, limits, sandbox) as opened:
+        kernels = opened.kernels
         if layer is not None:
-            kernels = select(kernels, layer, source)
+            kernels = select(kernels, layer, opened.path)
         findings = search(kernels, keys, limits)
         if layer is not None and not findings[0].tried:
             key.check_shape(kernels[0].shape)
@@ -170,7 +171,7 @@ def identify(
         for name, finding in zip(["", *recipients], findings, strict=True)
     )
     return Identification(
-        source=source,
+        source=opened.path,
         owner=key.owner,
         commitment=key.commitment,
         own=own,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 from keras_wm.detection import Detection, detect
@@ -23,12 +23,32 @@ class Finding:
         tried: How many kernels were tried. The p-value of the best of them has to be
             multiplied by it.
         skipped: How many kernels cannot hold the message.
+        log10_arrangements: log10 of how many arrangements of the kernel's filters it
+            is the best of. The p-value has to be multiplied by them, too.
     """
 
     kernel: Kernel | None
     detection: Detection | None
     tried: int
     skipped: int
+    log10_arrangements: float = 0.0
+
+    @property
+    def log10_p(self) -> float:
+        """log10 of the p-value of this one try."""
+        if self.detection is None:
+            return 0.0
+        return min(0.0, self.detection.log10_p + self.log10_arrangements)
+
+
+def best_of(findings: Sequence[Finding]) -> Finding:
+    """What is most surprising of several findings of one key, as one of all tries."""
+    best = min(findings, key=lambda found: (found.log10_p, found.detection is None))
+    return replace(
+        best,
+        tried=sum(found.tried for found in findings),
+        skipped=findings[0].skipped,
+    )
 
 
 def search(
@@ -80,6 +100,9 @@ def check_work(
     """Refuses a file whose kernels would keep a search busy for hours.
 
     A deflated array may stand for a thousand times as many weights.
+
+    Raises:
+        UnsafeFileError: If it would.
     """
     for key in keys:
         sizes = (prod(one.shape[:-1]) for one in kernels if fits(one, key))

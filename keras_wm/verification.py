@@ -16,17 +16,20 @@ from numpy.typing import NDArray
 from keras_wm.detection import Detection, corrected, format_p
 from keras_wm.files import (
     DEFAULT_LIMITS,
-    Kernel,
     Limits,
+    ModelFile,
     Sandbox,
     select,
 )
 from keras_wm.key import WatermarkKey
-from keras_wm.search import search
+from keras_wm.search import Finding, search
 from keras_wm.together import search_together
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from keras_wm.looking import Look
+    from keras_wm.reference import Reference
 
 MARKED = 1e-9
 PROVEN = 2.0**-64
@@ -57,6 +60,10 @@ class Verification:
             stored as it is.
         parts: The scores in each kernel by its name, where several are read together.
         recipient: Whose copy the key marks, where it is a recipient's.
+        log10_arrangements: log10 of how many arrangements of the kernel's filters
+            it is the best of; the p-value is multiplied by them, too.
+        looks: What was found by each way of looking, where there were several.
+        remarks: What kept one of them from being gone.
     """
 
     source: str
@@ -71,6 +78,9 @@ class Verification:
     reading: str = ""
     parts: Mapping[str, Detection] = field(default_factory=dict)
     recipient: str = ""
+    log10_arrangements: float = 0.0
+    looks: tuple[Look, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     @property
     def bits(self) -> int:
@@ -104,8 +114,10 @@ class Verification:
 
     @property
     def log10_p(self) -> float:
-        """log10 of the p-value of the verdict, corrected for the kernels tried."""
-        return corrected(self.detection.log10_p, self.tried) if self.detection else 0.0
+        """log10 of the p-value of the verdict, corrected for all that was tried."""
+        if self.detection is None:
+            return 0.0
+        return corrected(self.detection.log10_p + self.log10_arrangements, self.tried)
 
     @property
     def marked(self) -> bool:
@@ -129,11 +141,12 @@ class Verification:
             notes.append(f"The kernel is no evidence: {self.detection.flaw}.")
         if self.reading:
             notes.append(f"The kernel as it was read: {self.reading}.")
-        return notes
+        return [*notes, *self.remarks]
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, as plain Python values that JSON can hold."""
         figures = self.detection.to_dict() if self.detection else {}
+        looks = {one.name: one.to_dict() for one in self.looks}
         return {
             "source": self.source,
             "owner": self.owner,
@@ -149,6 +162,7 @@ class Verification:
             "kernels_skipped": self.skipped,
             **figures,
             **self._parts_to_dict(),
+            **({"looks": looks} if looks else {}),
             "notes": self.notes,
         }
 
@@ -196,6 +210,10 @@ class Verification:
             )
             for name, part in self.parts.items()
         ]
+        rows += [
+            (one.name, f"{format_p(one.finding.log10_p)} by itself, {one}")
+            for one in self.looks
+        ]
         return rows + [("note", note) for note in self.notes]
 
     def __repr__(self) -> str:
@@ -218,6 +236,8 @@ def verify(
     alpha: float = MARKED,
     limits: Limits = DEFAULT_LIMITS,
     sandbox: bool | Sandbox = False,
+    reference: Any = None,
+    reordered: bool = False,
 ) -> Verification:
     """Looks for a key's mark in a model file or a model in memory.
 
@@ -237,6 +257,13 @@ def verify(
         sandbox: Whether a file is read in a process of its own, which it may crash,
             hang or bloat at the cost of an error here. A `Sandbox` is used for as
             many files as you like. Defaults to `False`.
+        reference: The owner's own marked model, of the kinds that `model` may have,
+            with its config. The suspect's channels are put where the owner's are, and
+            each kernel is looked at as it is and so. A layer is then named as in the
+            reference.
+        reordered: Whether the filters of each kernel are also put into the order,
+            with the signs, that the key likes best, and the p-value multiplied by the
+            number of orders.
 
     Returns:
         A `Verification`.
@@ -245,6 +272,7 @@ def verify(
         ModelFileError: If the file cannot be read, is refused as unsafe, or is
             not a Keras model.
         LayerNotFoundError: If the layer is not found.
+        AlignmentError: If the reference does not tell how its layers are connected.
         ValueError: If the named layer cannot hold the key's message.
 
     Example:
@@ -257,13 +285,29 @@ def verify(
     """
     check_key(key)
     check_alpha(alpha)
-    with open_kernels(model, limits, sandbox) as (source, kernels):
-        if layer is None or isinstance(layer, str):
-            found = _found_in_one(kernels, key, layer, source, limits)
-        else:
-            found = _found_in_all(kernels, key, layer, source, limits)
+    found: dict[str, Any]
+    if layer is None or isinstance(layer, str):
+        owners = None
+        if reference is not None:
+            from keras_wm.reference import read_reference
+
+            with open_model(reference, limits, sandbox) as opened:
+                owners = read_reference(opened)
+        with open_model(model, limits, sandbox) as opened:
+            if owners is None and not reordered:
+                found = _found_in_one(opened, key, layer, limits)
+            else:
+                found = _found_by_looks(opened, key, layer, limits, owners, reordered)
+    else:
+        if reference is not None or reordered:
+            raise ValueError(
+                "Several layers are read together as they are. Name one layer or none "
+                f"with a reference or reordered=True. Received: layer={layer!r}"
+            )
+        with open_model(model, limits, sandbox) as opened:
+            found = _found_in_all(opened, key, layer, limits)
     return Verification(
-        source=source,
+        source=opened.path,
         owner=key.owner,
         commitment=key.commitment,
         certified=key.certified,
@@ -274,36 +318,49 @@ def verify(
 
 
 def _found_in_one(
-    kernels: list[Kernel],
-    key: WatermarkKey,
-    layer: str | None,
-    source: str,
-    limits: Limits,
+    opened: ModelFile, key: WatermarkKey, layer: str | None, limits: Limits
 ) -> dict[str, Any]:
     """The fields of a `Verification` that tell of the kernel with the best score."""
+    kernels = opened.kernels
     if layer is not None:
-        kernels = select(kernels, layer, source)
+        kernels = select(kernels, layer, opened.path)
     (found,) = search(kernels, [key], limits)
     if layer is not None and not found.tried:
         key.check_shape(kernels[0].shape)
+    return _fields(found)
+
+
+def _found_by_looks(
+    opened: ModelFile,
+    key: WatermarkKey,
+    layer: str | None,
+    limits: Limits,
+    owners: Reference | None,
+    reordered: bool,
+) -> dict[str, Any]:
+    """The same, of the best of several ways of looking at each kernel."""
+    from keras_wm.looking import look
+
+    looks = look(opened, key, layer, limits, owners, reordered)
+    return {**_fields(looks.best), "looks": looks.each, "remarks": looks.remarks}
+
+
+def _fields(found: Finding) -> dict[str, Any]:
     return {
         "layer": found.kernel.name if found.kernel else None,
         "detection": found.detection,
         "tried": found.tried,
         "skipped": found.skipped,
         "reading": found.kernel.note if found.kernel else "",
+        "log10_arrangements": found.log10_arrangements,
     }
 
 
 def _found_in_all(
-    kernels: list[Kernel],
-    key: WatermarkKey,
-    layers: Sequence[str],
-    source: str,
-    limits: Limits,
+    opened: ModelFile, key: WatermarkKey, layers: Sequence[str], limits: Limits
 ) -> dict[str, Any]:
     """The fields of a `Verification` that tell of several kernels together."""
-    found = search_together(kernels, layers, key, source, limits)
+    found = search_together(opened.kernels, layers, key, opened.path, limits)
     names = [kernel.name for kernel in found.kernels]
     return {
         "layer": ", ".join(names),
@@ -331,10 +388,10 @@ def check_alpha(alpha: float) -> None:
 
 
 @contextmanager
-def open_kernels(
+def open_model(
     model: Any, limits: Limits = DEFAULT_LIMITS, sandbox: bool | Sandbox = False
-) -> Iterator[tuple[str, list[Kernel]]]:
-    """The kernels of a model file or a model in memory, and what to call it."""
+) -> Iterator[ModelFile]:
+    """What is in a model file, or in a model in memory."""
     if isinstance(model, (str, os.PathLike)):
         with ExitStack() as stack:
             if sandbox is True:
@@ -345,12 +402,16 @@ def open_kernels(
                 from keras_wm.files import open_model_file
 
                 opened = open_model_file(model, limits)
-            model_file = stack.enter_context(opened)
-            yield model_file.path, model_file.kernels
+            yield stack.enter_context(opened)
     elif hasattr(model, "weights") and hasattr(model, "name"):
-        from keras_wm.kernels_in_memory import kernels_in_memory
+        from keras_wm.weights_in_memory import config_in_memory, weights_in_memory
 
-        yield f"model {model.name!r} in memory", kernels_in_memory(model)
+        yield ModelFile(
+            "Keras model",
+            weights_in_memory(model),
+            lambda: config_in_memory(model),
+            path=f"model {model.name!r} in memory",
+        )
     else:
         raise TypeError(
             "Expected the path of a model file or a Keras model. "

@@ -39,8 +39,8 @@ _LARGEST = {
     *(f"MaxPooling{rank}D" for rank in (1, 2, 3)),
     *(f"GlobalMaxPooling{rank}D" for rank in (1, 2, 3)),
 }
-_WITH_KERNEL = {"Dense", "Conv1D", "Conv2D", "Conv3D"}
-_DEPTHWISE = {"DepthwiseConv1D", "DepthwiseConv2D"}
+WITH_KERNEL = {"Dense", "Conv1D", "Conv2D", "Conv3D"}
+DEPTHWISE = {"DepthwiseConv1D", "DepthwiseConv2D"}
 # Layers; and Keras's operations on tensors, which stand among them in a config.
 _SUMS = {"Add", "Average", "Subtract"}
 _PICKS = {"Maximum", "Minimum"}
@@ -106,14 +106,14 @@ class _Tracing:
         known = [one for one in inputs if one is not None]
         if call.kind in _SUMS | _PICKS | {"Concatenate"}:
             return self._combined(call, known) if len(known) == len(inputs) else None
-        if call.kind in _WITH_KERNEL and config.get("groups", 1) == 1:
+        if call.kind in WITH_KERNEL and config.get("groups", 1) == 1:
             return self._with_kernel(call, known[0] if known else None)
         rule = self._rule(call)
         return rule(call, known[0]) if rule and len(known) == len(inputs) == 1 else None
 
     def _rule(self, call: Call) -> Rule | None:
         """What follows a layer of one input that knows what its channels are."""
-        if call.kind in _DEPTHWISE and call.config.get("depth_multiplier", 1) == 1:
+        if call.kind in DEPTHWISE and call.config.get("depth_multiplier", 1) == 1:
             return self._depthwise
         if call.kind == "BatchNormalization":
             return self._normalized

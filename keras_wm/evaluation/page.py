@@ -139,7 +139,7 @@ def _capacity(evaluation: Evaluation) -> Requirement:
         f"{found.bits} bits are in the layer, each {found.margin:.1f} standard "
         f"deviations clear on the average; {found.unseen} fit unseen at 4.",
         [
-            ("kernel", f"{found.size} × {found.count} weights"),
+            ("kernel", f"{found.size} x {found.count} weights"),
             ("bits that can be read", f"{found.holds:,}"),
             ("share of the kernel's norm", f"{100 * found.share:.0f} %"),
         ],
@@ -154,7 +154,7 @@ def _security(evaluation: Evaluation) -> Requirement:
         "Without the key the mark is not read, forged or seen.",
         f"Of {found.wrong_keys} wrong keys, {found.wrong_keys_found} find a mark. To "
         f"find one that does by trying takes one core {years / evaluation.alpha:.2g} "
-        f"years for p < {evaluation.alpha:g}, and {years / PROVEN:.2g} for p < 2⁻⁶⁴.",
+        f"years for p < {evaluation.alpha:g}, and {years / PROVEN:.2g} for p < 2^-64.",
         [
             ("smallest p of a wrong key", format_p(found.smallest_log10_p)),
             ("commitment", evaluation.verification.commitment),
@@ -211,9 +211,9 @@ def _cells(one: Modification) -> list[str]:
         one.attack,
         f"{one.strength:g}",
         _percent(one.test_error),
-        "–" if rate is None else f"{rate:.3f}",
+        "-" if rate is None else f"{rate:.3f}",
         f"{one.false_negatives:g}",
-        "–" if one.false_positives is None else f"{one.false_positives:g}",
+        "-" if one.false_positives is None else f"{one.false_positives:g}",
     ]
 
 
@@ -222,7 +222,7 @@ def _imperceptibility(evaluation: Evaluation) -> str:
 
 
 def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.2f} %"
+    return "-" if share is None else f"{100 * share:.2f} %"
 
 
 def _beside(value: float, unmarked: float | None) -> str:

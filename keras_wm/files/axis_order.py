@@ -20,18 +20,18 @@ _MOST_AXES = 5
 
 
 def readings(kernel: Kernel) -> list[Kernel]:
-    """An array of unknown origin as each kernel that it may be.
+    """An array of unknown origin as each weight that it may be.
 
     Args:
         kernel: The array as it is stored.
 
     Returns:
-        The kernels: as stored, and with the axes in Keras's order if PyTorch stored
+        The weights: as stored, and with the axes in Keras's order if PyTorch stored
         them, (L, D) as (D, L), (L, D, S) as (S, D, L) and so on; and (D, 1, S, S)
         also as the (S, S, D, 1) of a depthwise convolution.
     """
     rank = len(kernel.shape)
-    if rank > _MOST_AXES:
+    if not 2 <= rank <= _MOST_AXES:
         return [kernel]
     window = range(2, rank)
     found = [kernel, _transposed(kernel, (*window, 1, 0), _TRANSPOSED)]

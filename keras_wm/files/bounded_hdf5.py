@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import BinaryIO, cast
 
 import h5py
@@ -27,6 +29,7 @@ class BoundedFile(h5py.File):
 
     def __init__(self, source: Source) -> None:
         self._window = _Listing(source)
+        self._listing_bytes = source.limits.listing_bytes
         super().__init__(cast(BinaryIO, self._window), "r")
         if self.id.get_create_plist().get_sizes() != _SIZES:
             raise UnsafeFileError(
@@ -38,6 +41,15 @@ class BoundedFile(h5py.File):
     def listed(self) -> None:
         """Ends the listing: from now on, any number of bytes may be read."""
         self._window.budget = None
+
+    @contextmanager
+    def listing(self) -> Iterator[None]:
+        """Takes up the listing again, for something beside the arrays."""
+        self._window.budget = self._listing_bytes
+        try:
+            yield
+        finally:
+            self.listed()
 
     def _shrink_cache(self) -> None:
         # HDF5 keeps what it has read until it has 32 MB of it, which take several

@@ -1,4 +1,4 @@
-"""A plain HDF5 file as a source of kernels."""
+"""A plain HDF5 file as a source of weights."""
 
 from __future__ import annotations
 
@@ -7,9 +7,14 @@ from contextlib import ExitStack
 from typing import Any
 
 from keras_wm.files.bounded_hdf5 import BoundedFile
-from keras_wm.files.contents import Contents
-from keras_wm.files.keras3 import kernels_of_keras3
-from keras_wm.files.legacy import WHOLE_MODEL, is_legacy, kernels_of_legacy
+from keras_wm.files.contents import Contents, no_config
+from keras_wm.files.keras3 import weights_of_keras3
+from keras_wm.files.legacy import (
+    WHOLE_MODEL,
+    is_legacy,
+    model_config,
+    weights_of_legacy,
+)
 from keras_wm.files.shard import Shard
 from keras_wm.files.source import Source
 from keras_wm.files.walk import has_child
@@ -17,14 +22,10 @@ from keras_wm.files.walk import has_child
 MAGIC = b"\x89HDF\r\n\x1a\n"
 
 
-def no_config() -> None:
-    """The config of a model that comes with none."""
-
-
 def recognise(
     source: Source, stack: ExitStack, config: Callable[[], Any] = no_config
 ) -> Contents | None:
-    """The kernels of a `.weights.h5` or `.h5` file, if it is one.
+    """The weights of a `.weights.h5` or `.h5` file, if it is one.
 
     Args:
         source: The open file.
@@ -40,8 +41,12 @@ def recognise(
     file = stack.enter_context(BoundedFile(source))
     if is_legacy(file, source.limits):
         what = "" if has_child(file, WHOLE_MODEL) else " weights"
-        kernels = kernels_of_legacy(file, source.size, source.limits)
-        return Contents(f"legacy HDF5{what} (.h5)", kernels)
+        weights = weights_of_legacy(file, source.size, source.limits)
+        return Contents(
+            f"legacy HDF5{what} (.h5)",
+            weights,
+            lambda: model_config(file, source.limits),
+        )
     shard = Shard(file, source.size, source.limits)
-    weights = kernels_of_keras3([shard], source.limits, config)
-    return None if weights is None else Contents("Keras weights (.weights.h5)", weights)
+    found = weights_of_keras3([shard], source.limits, config)
+    return None if found is None else Contents("Keras weights (.weights.h5)", found)

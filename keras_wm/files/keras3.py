@@ -1,4 +1,4 @@
-"""Kernels in the weights file of Keras 3 and of tf_keras's `.keras` archives.
+"""Weights in the weights file of Keras 3 and of tf_keras's `.keras` archives.
 
 A layer's variables are numbered, in a group `vars`. The path to it is made of
 attributes and, within lists, of class names: the user's name of the layer is an
@@ -14,7 +14,7 @@ import h5py
 
 from keras_wm.files.config_names import name_in, nodes_in_config
 from keras_wm.files.kernel import Kernel
-from keras_wm.files.layer_arrays import kernels_of_layer, may_be_quantized
+from keras_wm.files.layer_arrays import may_be_quantized, weights_of_layer
 from keras_wm.files.layer_facts import NO_FACTS, LayerFacts
 from keras_wm.files.limits import Limits
 from keras_wm.files.object_paths import is_state, layer_name
@@ -25,10 +25,10 @@ from keras_wm.files.text_attribute import text_attribute
 _VARIABLES = "vars"
 
 
-def kernels_of_keras3(
+def weights_of_keras3(
     shards: Sequence[Shard], limits: Limits, config: Callable[[], Any]
 ) -> list[Kernel] | None:
-    """The kernels of a weights file, or of one that is split into shards.
+    """The weights of a weights file, or of one that is split into shards.
 
     Args:
         shards: The open HDF5 file, or files.
@@ -37,7 +37,7 @@ def kernels_of_keras3(
             not name its layers or has integers in them; `None` where there is none.
 
     Returns:
-        The kernels, or `None` where the files are no such weights.
+        The weights, or `None` where the files are no such file.
     """
     names: dict[str, str | None] = {}
     layers: dict[str, dict[str, StoredArray]] = {}
@@ -65,9 +65,9 @@ def kernels_of_keras3(
         }
         facts = _facts(layers, nodes)
     return [
-        kernel
+        weight
         for owner, arrays in layers.items()
-        for kernel in kernels_of_layer(
+        for weight in weights_of_layer(
             layer_name(owner, names),
             arrays,
             facts.get(owner, NO_FACTS),

@@ -1,4 +1,4 @@
-"""A `.keras` archive as a source of kernels."""
+"""A `.keras` archive as a source of weights."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from keras_wm.files.source import Source
 
 
 def recognise(source: Source, stack: ExitStack) -> Contents | None:
-    """The kernels of a `.keras` archive, if the file is one."""
+    """The weights of a `.keras` archive, if the file is one."""
     if not source.head.startswith(MAGIC):
         return None
     members = Archive(source, stack)

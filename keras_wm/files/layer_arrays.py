@@ -1,4 +1,4 @@
-"""The kernels that a layer computes with, from the arrays that are stored of it.
+"""The weights that a layer computes with, from the arrays that are stored of it.
 
 Mostly that is each array of floats as it is. A quantized layer has its kernel as small
 integers with scales, and a layer with LoRA has two factors beside it.
@@ -27,13 +27,13 @@ def may_be_quantized(arrays: Mapping[str, Stored]) -> bool:
     return any(map(is_integer, arrays.values()))
 
 
-def kernels_of_layer(
+def weights_of_layer(
     layer: str,
     arrays: Mapping[str, Stored],
     facts: LayerFacts = NO_FACTS,
     limits: Limits = DEFAULT_LIMITS,
 ) -> list[Kernel]:
-    """The kernels of a layer.
+    """The weights of a layer.
 
     Args:
         layer: The layer's name.
@@ -43,19 +43,19 @@ def kernels_of_layer(
         limits: What a kernel may take.
 
     Returns:
-        The kernels. Where the arrays could be read in several ways, there is one
-        kernel for each.
+        The weights. Where the arrays could be read in several ways, there is one
+        weight for each.
     """
     found: list[Parts] = []
     if may_be_quantized(arrays):
         numbered = all(name.isdecimal() for name in arrays)
         found = (parts_by_position if numbered else parts_by_name)(arrays)
     used = {id(array) for parts in found for array in parts.arrays}
-    kernels = [
+    weights = [
         as_kernel(array, layer, name)
         for name, array in arrays.items()
-        if id(array) not in used and array.may_be_kernel
+        if id(array) not in used and array.is_float
     ]
     for parts in found:
-        kernels += kernels_of_quantized(layer, parts, facts, limits)
-    return with_lora(kernels, arrays, facts.lora_alpha)
+        weights += kernels_of_quantized(layer, parts, facts, limits)
+    return with_lora(weights, arrays, facts.lora_alpha)

@@ -1,4 +1,4 @@
-"""Kernels in the HDF5 files of Keras 1 and 2, which Keras 3 still writes as `.h5`.
+"""Weights in the HDF5 files of Keras 1 and 2, which Keras 3 still writes as `.h5`.
 
 An array stands under its layer's name and then its own, which mostly starts with the
 layer's name again: `conv/conv/kernel:0`. Where it does not, the layer is a model:
@@ -9,7 +9,7 @@ them are not read, because they may be arrays of texts of any length.
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from typing import Any
 
 import h5py
 
@@ -17,7 +17,7 @@ from keras_wm.errors import ModelFileError
 from keras_wm.files.bounded_hdf5 import BoundedFile
 from keras_wm.files.json_text import parse_json
 from keras_wm.files.kernel import Kernel
-from keras_wm.files.layer_arrays import kernels_of_layer, may_be_quantized
+from keras_wm.files.layer_arrays import may_be_quantized, weights_of_layer
 from keras_wm.files.layer_facts import NO_FACTS, LayerFacts, facts_by_name
 from keras_wm.files.limits import Limits
 from keras_wm.files.lora import has_lora
@@ -35,8 +35,8 @@ def is_legacy(file: h5py.File, limits: Limits) -> bool:
     return _lists_layers(file)
 
 
-def kernels_of_legacy(file: BoundedFile, size: int, limits: Limits) -> list[Kernel]:
-    """The kernels of a legacy HDF5 file.
+def weights_of_legacy(file: BoundedFile, size: int, limits: Limits) -> list[Kernel]:
+    """The weights of a legacy HDF5 file.
 
     Args:
         file: The open HDF5 file.
@@ -44,7 +44,7 @@ def kernels_of_legacy(file: BoundedFile, size: int, limits: Limits) -> list[Kern
         limits: What the file may ask of this machine.
 
     Returns:
-        The kernels.
+        The weights.
     """
     top = f"{WHOLE_MODEL}/" if has_child(file, WHOLE_MODEL) else ""
     stored = StoredArrays(size, limits)
@@ -58,13 +58,13 @@ def kernels_of_legacy(file: BoundedFile, size: int, limits: Limits) -> list[Kern
             layers.setdefault(holder, {})[variable] = array
     facts = _facts(file, layers, limits)
     return [
-        kernel
+        weight
         for holder, arrays in layers.items()
-        for kernel in _kernels(holder, arrays, facts, limits)
+        for weight in _weights(holder, arrays, facts, limits)
     ]
 
 
-def _kernels(
+def _weights(
     holder: str,
     arrays: dict[str, StoredArray],
     facts: dict[str, LayerFacts],
@@ -74,22 +74,30 @@ def _kernels(
     named = {name.removesuffix(":0"): array for name, array in arrays.items()}
     whole = named if len(named) == len(arrays) else arrays
     known = facts.get(layer.rpartition("/")[2], NO_FACTS)
-    return kernels_of_layer(layer, whole, known, limits)
+    return weights_of_layer(layer, whole, known, limits)
 
 
 def _facts(
-    file: h5py.File, layers: dict[str, dict[str, StoredArray]], limits: Limits
+    file: BoundedFile, layers: dict[str, dict[str, StoredArray]], limits: Limits
 ) -> dict[str, LayerFacts]:
     """What the model's config tells of its layers, where arrays alone do not do."""
     every = layers.values()
     if not any(has_lora(arrays) or may_be_quantized(arrays) for arrays in every):
         return {}
-    as_config = replace(limits, name_chars=limits.config_bytes)
-    text = text_attribute(file, "model_config", as_config)
+    return facts_by_name(model_config(file, limits))
+
+
+def model_config(file: BoundedFile, limits: Limits) -> Any:
+    """The model's config; `None` where it is missing or damaged.
+
+    The weights can be read without.
+    """
+    with file.listing():
+        text = text_attribute(file, "model_config", limits, "config_bytes")
     try:
-        return facts_by_name(parse_json(text.encode(), limits)) if text else {}
-    except ModelFileError:  # The kernels can be read without.
-        return {}
+        return parse_json(text.encode(), limits) if text else None
+    except ModelFileError:
+        return None
 
 
 def _is_state(path: str) -> bool:

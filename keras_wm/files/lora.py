@@ -23,16 +23,16 @@ _PREFIX = "lora_"
 def with_lora(
     kernels: list[Kernel], arrays: Mapping[str, Stored], alpha: float | None
 ) -> list[Kernel]:
-    """Kernels of a layer, its factors added to those that they belong to.
+    """Weights of a layer, its factors added to those that they belong to.
 
     Args:
-        kernels: The kernels, among them the factors themselves.
+        kernels: The weights, among them the factors themselves.
         arrays: What is stored of the layer, by the names of its variables.
         alpha: What the product is multiplied by, over the rank of the factors; the
             rank where it is not known, as in Keras.
 
     Returns:
-        The kernels without the factors.
+        The weights without the factors.
     """
     factors = {name for name in arrays if name.startswith(_PREFIX)}
     merged = []

@@ -61,18 +61,19 @@ def weights_files(names: Collection[str]) -> list[str]:
 
 
 def recognise(bundle: Bundle, stack: ExitStack) -> Contents | None:
-    """The kernels in a folder or archive, if it is one model."""
+    """The weights in a folder or archive, if it is one model."""
     files = weights_files(bundle.names)
     if not files:
         return None
-    kernels = {name: _kernels(bundle, name, stack) for name in files}
+    weights = {name: _weights(bundle, name, stack) for name in files}
     return Contents(
         f"model folder ({', '.join(files)})",
-        next(iter(kernels.values())) if len(files) == 1 else _told_apart(kernels),
+        weights[files[0]] if len(files) == 1 else _told_apart(weights),
+        lambda: _config(bundle, _WEIGHTS[files[0]]),
     )
 
 
-def _kernels(bundle: Bundle, name: str, stack: ExitStack) -> list[Kernel]:
+def _weights(bundle: Bundle, name: str, stack: ExitStack) -> list[Kernel]:
     def config() -> Any:
         return _config(bundle, _WEIGHTS[name])
 
@@ -81,7 +82,7 @@ def _kernels(bundle: Bundle, name: str, stack: ExitStack) -> list[Kernel]:
         for recognise_format in _FORMATS:
             contents = recognise_format(source, stack, config)
             if contents is not None:
-                return contents.kernels
+                return contents.weights
         # A model without weights has this file, too.
         if source.head.startswith(hdf5_file.MAGIC):
             return []
@@ -91,7 +92,7 @@ def _kernels(bundle: Bundle, name: str, stack: ExitStack) -> list[Kernel]:
 def _config(bundle: Bundle, name: str) -> Any:
     """The model's config; `None` where it is missing or damaged.
 
-    Only names are taken from it, and the kernels can be read without.
+    The weights can be read without.
     """
     if name not in bundle.names:
         return None
@@ -102,17 +103,17 @@ def _config(bundle: Bundle, name: str) -> Any:
         return None
 
 
-def _told_apart(kernels: dict[str, list[Kernel]]) -> list[Kernel]:
-    """The kernels of several files; those of the same name get their file's, too."""
+def _told_apart(weights: dict[str, list[Kernel]]) -> list[Kernel]:
+    """The weights of several files; those of the same name get their file's, too."""
     seen = Counter(
-        name for some in kernels.values() for name in {kernel.name for kernel in some}
+        name for some in weights.values() for name in {weight.name for weight in some}
     )
     return [
         replace(
-            kernel,
-            path=f"{file}/{kernel.path}",
-            layer=f"{file}/{kernel.layer}" if seen[kernel.name] > 1 else kernel.layer,
+            weight,
+            path=f"{file}/{weight.path}",
+            layer=f"{file}/{weight.layer}" if seen[weight.name] > 1 else weight.layer,
         )
-        for file, some in kernels.items()
-        for kernel in some
+        for file, some in weights.items()
+        for weight in some
     ]

@@ -1,14 +1,12 @@
-"""Opening a model file that may be hostile, and listing its kernels."""
+"""Opening a model file that may be hostile, and listing its weights."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TypeVar
 
 from keras_wm.files import (
     hdf5_file,
@@ -21,10 +19,11 @@ from keras_wm.files import (
 from keras_wm.files.blame import blamed_on
 from keras_wm.files.contents import Contents, ModelFile
 from keras_wm.files.folder import Folder, open_path
-from keras_wm.files.kernel import Kernel
 from keras_wm.files.limits import DEFAULT_LIMITS, Limits
 from keras_wm.files.source import Source
 from keras_wm.files.unrecognised import unrecognised, unrecognised_folder
+
+Value = TypeVar("Value")
 
 # A format is a module with a function that gives the contents of a file, or `None`
 # if the file is of another format.
@@ -41,7 +40,7 @@ _FORMATS = (
 def open_model_file(
     path: str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS
 ) -> Iterator[ModelFile]:
-    """Opens a model file, without trusting it, and lists its kernels.
+    """Opens a model file, without trusting it, and lists its weights.
 
     Nothing in the file is executed or deserialized, and no array is read before its
     `Kernel.read()` is called.
@@ -55,7 +54,7 @@ def open_model_file(
         limits: What the file may ask of this machine.
 
     Yields:
-        The open `ModelFile`. Its kernels can be read until the context is left.
+        The open `ModelFile`. Its weights can be read until the context is left.
 
     Raises:
         ModelFileError: If the file is missing or damaged.
@@ -75,8 +74,12 @@ def open_model_file(
     with ExitStack() as stack:
         with blamed_on(path):
             contents = _recognise(open_path(path, limits, stack), stack)
-        kernels = [_blaming(kernel, path) for kernel in contents.kernels]
-        yield ModelFile(path, contents.format, kernels)
+        weights = [
+            replace(weight, read=_blaming(weight.read, path))
+            for weight in contents.weights
+        ]
+        config = _blaming(contents.config, path)
+        yield ModelFile(contents.format, weights, config, path=path)
 
 
 def _recognise(found: Source | Folder, stack: ExitStack) -> Contents:
@@ -92,9 +95,9 @@ def _recognise(found: Source | Folder, stack: ExitStack) -> Contents:
     raise unrecognised(found)
 
 
-def _blaming(kernel: Kernel, path: str) -> Kernel:
-    def read() -> NDArray[np.floating]:
+def _blaming(read: Callable[[], Value], path: str) -> Callable[[], Value]:
+    def read_or_blame() -> Value:
         with blamed_on(path):
-            return kernel.read()
+            return read()
 
-    return replace(kernel, read=read)
+    return read_or_blame

@@ -12,8 +12,7 @@ from typing import Any
 
 from keras_wm.files.archive import MAGIC, Archive
 from keras_wm.files.config_names import name_in, nodes_in_config
-from keras_wm.files.contents import Contents
-from keras_wm.files.hdf5_file import no_config
+from keras_wm.files.contents import Contents, no_config
 from keras_wm.files.object_paths import is_state, layer_name
 from keras_wm.files.pickled_layer import arrays_of_layer
 from keras_wm.files.source import Source
@@ -26,7 +25,7 @@ _ROOT = f"__root__{_ENDING}"
 def recognise(
     source: Source, stack: ExitStack, config: Callable[[], Any] = no_config
 ) -> Contents | None:
-    """The kernels of a `.weights.npz` file, if it is one; see `hdf5_file.recognise`."""
+    """The weights of a `.weights.npz` file, if it is one; see `hdf5_file.recognise`."""
     # Keras writes the model's own variables first, even if there are none.
     if not source.head.startswith(MAGIC) or _ROOT.encode() not in source.head:
         return None
@@ -39,7 +38,7 @@ def recognise(
     }
     nodes = nodes_in_config(config(), owners)
     names = {owner: name_in(nodes.get(owner)) for owner in owners}
-    kernels = [
+    weights = [
         as_kernel(array, layer_name(owner, names), variable)
         for owner, member in owners.items()
         if not is_state(owner)
@@ -47,4 +46,4 @@ def recognise(
             members.open(member), member, steps
         ).items()
     ]
-    return Contents("Keras weights (.weights.npz)", kernels)
+    return Contents("Keras weights (.weights.npz)", weights)

@@ -43,7 +43,7 @@ def arrays_of_layer(
         steps: As many items as instructions of its pickle may be followed.
 
     Returns:
-        The arrays that may be kernels, by the name of their variable.
+        The arrays, by the name of their variable.
 
     Raises:
         UnsafeFileError: If it is not what Keras writes.
@@ -64,7 +64,7 @@ def arrays_of_layer(
     seen: set[int] = set()
     for variable, value in variables.items():
         array = _array(source, f"{path}/{variable}", value)
-        if not array.may_be_kernel:
+        if not array.is_float:
             continue
         if array.start in seen:
             raise _unlike(array.path)

@@ -44,9 +44,9 @@ class PlainArray:
         return (FLOATS | INTEGERS).get(self.code, self.code)
 
     @property
-    def may_be_kernel(self) -> bool:
-        """Whether it has the type and the axes of a kernel."""
-        axes = 2 <= len(self.shape) <= _MOST_AXES and 0 not in self.shape
+    def is_float(self) -> bool:
+        """Whether it is of floats, with one axis or more, and not too many."""
+        axes = 1 <= len(self.shape) <= _MOST_AXES and 0 not in self.shape
         return axes and self.code in FLOATS
 
     def read(self) -> NDArray[Any]:

@@ -1,4 +1,4 @@
-"""A safetensors file as a source of kernels."""
+"""A safetensors file as a source of weights."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from contextlib import ExitStack
 from typing import Any
 
 from keras_wm.files.axis_order import readings
-from keras_wm.files.contents import Contents
-from keras_wm.files.hdf5_file import no_config
+from keras_wm.files.contents import Contents, no_config
 from keras_wm.files.kernel import Kernel
-from keras_wm.files.layer_arrays import kernels_of_layer
+from keras_wm.files.layer_arrays import weights_of_layer
 from keras_wm.files.limits import Limits
 from keras_wm.files.plain_array import PlainArray
 from keras_wm.files.safetensors_header import has_header, read_header
@@ -22,18 +21,18 @@ _SEPARATORS = "./"
 def recognise(
     source: Source, stack: ExitStack, config: Callable[[], Any] = no_config
 ) -> Contents | None:
-    """The kernels of a safetensors file, if it is one; see `hdf5_file.recognise`."""
+    """The weights of a safetensors file, if it is one; see `hdf5_file.recognise`."""
     if not has_header(source):
         return None
     return Contents(
-        "safetensors", kernels_of_safetensors(read_header(source), source.limits)
+        "safetensors", weights_of_safetensors(read_header(source), source.limits)
     )
 
 
-def kernels_of_safetensors(
+def weights_of_safetensors(
     arrays: Sequence[PlainArray], limits: Limits
 ) -> list[Kernel]:
-    """The kernels among the arrays of a file, each in every order of its axes."""
+    """The weights among the arrays of a file, each in every order of its axes."""
     layers: dict[str, dict[str, PlainArray]] = {}
     for array in arrays:
         # `"encoder.c1.weight"` is the variable `"weight"` of the layer `"encoder.c1"`.
@@ -43,6 +42,6 @@ def kernels_of_safetensors(
     return [
         reading
         for layer, stored in layers.items()
-        for kernel in kernels_of_layer(layer[:-1], stored, limits=limits)
-        for reading in readings(kernel)
+        for weight in weights_of_layer(layer[:-1], stored, limits=limits)
+        for reading in readings(weight)
     ]

@@ -74,12 +74,19 @@ class Sandbox:
         child = self.start()
         listed, _ = self._ask(child, {"open": path}, path)
         self._opened += 1
-        kernels = [
-            self._kernel(child, path, index, described)
-            for index, described in enumerate(listed["kernels"])
+        weights = [
+            self._weight(child, path, index, described)
+            for index, described in enumerate(listed["weights"])
         ]
+
+        opened = self._opened
+
+        def config() -> Any:
+            self._check_open(opened, path)
+            return self._ask(child, {"config": True}, path)[0]["config"]
+
         try:
-            yield ModelFile(path, str(listed["format"]), kernels)
+            yield ModelFile(str(listed["format"]), weights, config, path=path)
         finally:
             self._opened += 1
 
@@ -98,22 +105,25 @@ class Sandbox:
             self._child.stop()
             self._child = None
 
-    def _kernel(
+    def _weight(
         self, child: ChildProcess, path: str, index: int, described: Message
     ) -> Kernel:
         shape = tuple(int(axis) for axis in described.pop("shape"))
         opened = self._opened
 
         def read() -> NDArray[np.floating]:
-            if opened != self._opened:
-                raise ModelFileError(
-                    f"{printable(path, 1000)}: a kernel can be read only while its "
-                    "file is open."
-                )
+            self._check_open(opened, path)
             return self._read(child, path, index, shape)
 
         texts = {name: str(value) for name, value in described.items()}
         return Kernel(shape=shape, read=read, **texts)
+
+    def _check_open(self, opened: int, path: str) -> None:
+        if opened != self._opened:
+            raise ModelFileError(
+                f"{printable(path, 1000)}: a kernel can be read only while its "
+                "file is open."
+            )
 
     def _read(
         self, child: ChildProcess, path: str, index: int, shape: tuple[int, ...]

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from keras_wm.child_process import Answer, Answerer, Message
 from keras_wm.errors import ModelFileError
+from keras_wm.files.contents import no_config
 from keras_wm.files.kernel import Kernel
 from keras_wm.files.limits import Limits
 from keras_wm.files.model_file import open_model_file
@@ -31,7 +34,8 @@ def answerer(settings: Message) -> Answerer:
 class _Reader:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._kernels: list[Kernel] = []
+        self._weights: list[Kernel] = []
+        self._config: Callable[[], Any] = no_config
         self._open = ExitStack()
         self._bounds = _Bounds(limits)
 
@@ -39,7 +43,9 @@ class _Reader:
         try:
             if "open" in question:
                 return self._list(question["open"])
-            return self._read(self._kernels[question["read"]])
+            if "config" in question:
+                return self._read_config()
+            return self._read(self._weights[question["read"]])
         except ModelFileError as error:
             return {"error": type(error).__name__, "message": str(error)}, _NOTHING
 
@@ -47,25 +53,34 @@ class _Reader:
         self._open.close()
         with self._bounds.enforced():
             model_file = self._open.enter_context(open_model_file(path, self._limits))
-        self._kernels = model_file.kernels
+        self._weights, self._config = model_file.weights, model_file.config
         described = [
             {
-                "layer": kernel.layer,
-                "variable": kernel.variable,
-                "path": kernel.path,
-                "shape": kernel.shape,
-                "dtype": kernel.dtype,
-                "note": kernel.note,
+                "layer": weight.layer,
+                "variable": weight.variable,
+                "path": weight.path,
+                "shape": weight.shape,
+                "dtype": weight.dtype,
+                "note": weight.note,
             }
-            for kernel in self._kernels
+            for weight in self._weights
         ]
-        return {"format": model_file.format, "kernels": described}, _NOTHING
+        return {"format": model_file.format, "weights": described}, _NOTHING
 
-    def _read(self, kernel: Kernel) -> Answer:
+    def _read_config(self) -> Answer:
+        with self._bounds.enforced():
+            config = self._config()
+            try:
+                json.dumps(config)
+            except RecursionError:  # Nested so deep that it can be read, but not sent.
+                config = None
+        return {"config": config}, _NOTHING
+
+    def _read(self, weight: Kernel) -> Answer:
         # What is larger than allowed is refused by the reading itself.
-        size = min(8 * math.prod(kernel.shape), 2 * self._limits.array_bytes)
+        size = min(8 * math.prod(weight.shape), 2 * self._limits.array_bytes)
         with self._bounds.enforced(size):
-            values = np.ascontiguousarray(kernel.read())
+            values = np.ascontiguousarray(weight.read())
         if values.dtype not in (np.float32, np.float64):
             values = values.astype(np.float64)
         return {"dtype": values.dtype.name}, values.data.cast("B")

@@ -10,12 +10,12 @@ from typing import Any
 from keras_wm.errors import ModelFileError, UnsafeFileError
 from keras_wm.files.blame import blamed_on
 from keras_wm.files.bounded_hdf5 import BoundedFile
-from keras_wm.files.contents import Contents
-from keras_wm.files.hdf5_file import MAGIC, no_config
-from keras_wm.files.keras3 import kernels_of_keras3
+from keras_wm.files.contents import Contents, no_config
+from keras_wm.files.hdf5_file import MAGIC
+from keras_wm.files.keras3 import weights_of_keras3
 from keras_wm.files.kernel import Kernel, printable
 from keras_wm.files.limits import Limits
-from keras_wm.files.safetensors_file import kernels_of_safetensors
+from keras_wm.files.safetensors_file import weights_of_safetensors
 from keras_wm.files.safetensors_header import has_header, read_header
 from keras_wm.files.shard import Shard
 from keras_wm.files.shard_index import names_in_index
@@ -26,7 +26,7 @@ from keras_wm.files.unrecognised import unrecognised
 def recognise(
     source: Source, stack: ExitStack, config: Callable[[], Any] = no_config
 ) -> Contents | None:
-    """The kernels of the files that an index names, if the file is an index.
+    """The weights of the files that an index names, if the file is an index.
 
     See `hdf5_file.recognise` for the arguments.
     """
@@ -40,8 +40,8 @@ def recognise(
             if not _is_hdf5(shards[name]) and not has_header(shards[name]):
                 raise unrecognised(shards[name])
     if all(map(_is_hdf5, shards.values())):
-        kernels = _of_hdf5(shards, source.limits, stack, config)
-        return Contents("sharded Keras weights (.weights.json)", kernels)
+        weights = _of_hdf5(shards, source.limits, stack, config)
+        return Contents("sharded Keras weights (.weights.json)", weights)
     if all(map(has_header, shards.values())):
         return Contents("sharded safetensors", _of_safetensors(shards, source.limits))
     raise ModelFileError("some of its shards are HDF5 files, and some safetensors.")
@@ -62,11 +62,11 @@ def _of_hdf5(
         with blamed_on(name):
             file = stack.enter_context(BoundedFile(source))
         shards.append(Shard(file, source.size, limits, name))
-    return kernels_of_keras3(shards, limits, config) or []
+    return weights_of_keras3(shards, limits, config) or []
 
 
 def _of_safetensors(sources: dict[str, Source], limits: Limits) -> list[Kernel]:
-    kernels: list[Kernel] = []
+    weights: list[Kernel] = []
     seen: set[str] = set()
     for name, source in sources.items():
         with blamed_on(name):
@@ -82,8 +82,8 @@ def _of_safetensors(sources: dict[str, Source], limits: Limits) -> list[Kernel]:
                     f"the shards have more arrays together than "
                     f"Limits.arrays={limits.arrays:,}."
                 )
-        kernels += [
-            replace(kernel, path=f"{name}/{kernel.path}")
-            for kernel in kernels_of_safetensors(arrays, limits)
+        weights += [
+            replace(weight, path=f"{name}/{weight.path}")
+            for weight in weights_of_safetensors(arrays, limits)
         ]
-    return kernels
+    return weights

@@ -25,15 +25,15 @@ class Stored(Protocol):
         """The name of its type."""
 
     @property
-    def may_be_kernel(self) -> bool:
-        """Whether it is of floats, with two axes or more."""
+    def is_float(self) -> bool:
+        """Whether it is of floats, with one axis or more."""
 
     def read(self) -> NDArray[Any]:
         """Reads it."""
 
 
 def as_kernel(array: Stored, layer: str, variable: str) -> Kernel:
-    """An array as the kernel of a layer, as it is stored.
+    """An array as a weight of a layer, as it is stored.
 
     Args:
         array: The array.
@@ -41,7 +41,7 @@ def as_kernel(array: Stored, layer: str, variable: str) -> Kernel:
         variable: The variable's name or number.
 
     Returns:
-        The kernel.
+        The weight.
     """
     return Kernel(
         layer=printable(layer, most=1000),

@@ -72,9 +72,9 @@ class StoredArray:
         return FLOATS[self.code] if self.code else self.stored.name
 
     @property
-    def may_be_kernel(self) -> bool:
-        """Whether it has the type and the axes of a kernel as it is."""
-        return self.stored.kind not in "iu" and len(self.shape) > 1
+    def is_float(self) -> bool:
+        """Whether it is of floats, as it is."""
+        return self.stored.kind not in "iu"
 
     def read(self) -> NDArray[Any]:
         """Reads the array, in the native byte order; halves become float32.

@@ -13,7 +13,10 @@ _VARIABLE = h5py.string_dtype()
 
 
 def text_attribute(
-    holder: h5py.Group | h5py.Dataset, name: str, limits: Limits
+    holder: h5py.Group | h5py.Dataset,
+    name: str,
+    limits: Limits,
+    limit: str = "name_chars",
 ) -> str | None:
     """The text of an attribute.
 
@@ -21,6 +24,7 @@ def text_attribute(
         holder: The group or dataset that has the attribute.
         name: The attribute's name.
         limits: What the file may ask of this machine.
+        limit: Which of the limits the length of the text has.
 
     Returns:
         The text, or `None` where there is no such attribute or it is no text.
@@ -30,6 +34,7 @@ def text_attribute(
     """
     if not h5py.h5a.exists(holder.id, name.encode()):
         return None
+    most = getattr(limits, limit)
     attribute = h5py.h5a.open(holder.id, name.encode())
     stored = attribute.get_type()
     # An array could refer to one long text many times. A single text of variable
@@ -39,11 +44,11 @@ def text_attribute(
     if stored.get_class() != h5py.h5t.STRING:
         return None
     fixed_bytes = 0 if stored.is_variable_str() else stored.get_size()
-    text = "" if fixed_bytes > limits.name_chars else _read(attribute, fixed_bytes)
-    if max(fixed_bytes, len(text)) > limits.name_chars:
+    text = "" if fixed_bytes > most else _read(attribute, fixed_bytes)
+    if max(fixed_bytes, len(text)) > most:
         raise UnsafeFileError(
             f"the attribute {name!r} of '{printable(holder.name)}' is longer than "
-            f"Limits.name_chars={limits.name_chars:,}."
+            f"Limits.{limit}={most:,}."
         )
     return text.decode("utf-8", "replace") if isinstance(text, bytes) else text
 

@@ -1,7 +1,8 @@
-"""The kernels of a Keras model in memory, without importing Keras."""
+"""The weights of a Keras model in memory, without importing Keras."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_wm.files.kernel import Kernel
-from keras_wm.files.layer_arrays import kernels_of_layer
+from keras_wm.files.layer_arrays import weights_of_layer
 from keras_wm.files.layer_facts import NO_FACTS, LayerFacts
 
 
@@ -23,23 +24,25 @@ class _Variable:
     dtype: str
 
     @property
-    def may_be_kernel(self) -> bool:
-        return len(self.shape) > 1 and "float" in self.dtype
+    def is_float(self) -> bool:
+        return len(self.shape) > 0 and "float" in self.dtype
 
     def read(self) -> NDArray[Any]:
         values = np.asarray(self.variable.numpy())
         return values if values.dtype.kind in "iu" else values.astype(np.float64)
 
 
-def kernels_in_memory(model: Any) -> list[Kernel]:
-    """The kernels of a model, those of quantized layers and of LoRA effective.
+def weights_in_memory(model: Any) -> list[Kernel]:
+    """The weights of a model, those of quantized layers and of LoRA effective.
 
     Args:
         model: A Keras model.
 
     Returns:
-        The kernels, in the order of the model's weights.
+        The weights, in the order of the model's own, each under its layer's name
+        behind those of the models that it is nested in.
     """
+    names = dict(_names(model, ""))
     layers: list[tuple[str, dict[str, _Variable]]] = []
     for weight in model.weights:
         variable = _as_stored(weight)
@@ -50,10 +53,43 @@ def kernels_in_memory(model: Any) -> list[Kernel]:
         layers[-1][1][name] = variable
     facts = _facts(model)
     return [
-        kernel
+        weight
         for layer, variables in layers
-        for kernel in kernels_of_layer(layer, variables, facts.get(layer, NO_FACTS))
+        for weight in weights_of_layer(
+            _within(names, layer, variables), variables, facts.get(layer, NO_FACTS)
+        )
     ]
+
+
+def config_in_memory(model: Any) -> Any:
+    """A model's config as in a file, or `None` where it has none."""
+    try:
+        return {"class_name": type(model).__name__, "config": model.get_config()}
+    except NotImplementedError:  # What Keras raises for a model that is a class.
+        return None
+
+
+def _names(model: Any, prefix: str) -> Iterator[tuple[int, tuple[str, str]]]:
+    """By a variable's id, its layer's name and what stands before that."""
+    for layer in getattr(model, "layers", []):
+        if hasattr(layer, "layers"):
+            yield from _names(layer, f"{prefix}{layer.name}/")
+        else:
+            for variable in layer.weights:
+                yield id(variable), (layer.name, prefix)
+
+
+def _within(
+    names: dict[int, tuple[str, str]], path: str, variables: dict[str, _Variable]
+) -> str:
+    """A layer's name behind those of the models it is in.
+
+    A path tells only those of the models that were there when the layer was built.
+    """
+    (first, *_) = variables.values()
+    name, prefix = names.get(id(first.variable), ("", ""))
+    _, found, inside = f"/{path}/".partition(f"/{name}/")
+    return f"{prefix}{name}/{inside}".removesuffix("/") if name and found else path
 
 
 def _as_stored(weight: Any) -> _Variable:

@@ -1,0 +1,263 @@
+"""verify with the owner's own network at hand, and by the key alone."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+import keras_wm
+from keras_wm.attacks import equivalence, obfuscation
+from keras_wm.attacks.equivalence import weights_of
+from keras_wm.errors import AlignmentError
+from keras_wm.hosts.wide_resnet import wide_resnet
+from tests.attacks.networks import separated, with_weights
+from tests.conftest import fixed_key
+from tests.marked_model import with_mark
+
+SUFFIXES = (".keras", ".h5", ".weights.h5")
+LAYER = "second"
+
+
+@dataclass(frozen=True)
+class Case:
+    """The owner's files, and those of who rearranged what they published."""
+
+    key: Any
+    owners: Any
+    suspect: Any
+    folder: Path
+
+    def file(self, name, suffix):
+        return self.folder / f"{name}{suffix}"
+
+
+def convolutional(classes=5, prefix=""):
+    """Two convolutions with normalizations between, and a dense layer."""
+    layers = keras.layers
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 2)),
+            layers.Conv2D(16, 3, name=f"{prefix}first"),
+            layers.BatchNormalization(name=f"{prefix}first_norm"),
+            layers.ReLU(name=f"{prefix}first_relu"),
+            layers.Conv2D(24, 3, name=f"{prefix}{LAYER}"),
+            layers.BatchNormalization(name=f"{prefix}second_norm"),
+            layers.ReLU(name=f"{prefix}second_relu"),
+            layers.Conv2D(20, 3, name=f"{prefix}third"),
+            layers.ReLU(name=f"{prefix}third_relu"),
+            layers.GlobalAveragePooling2D(name=f"{prefix}mean"),
+            layers.Dense(classes, name=f"{prefix}verdict"),
+        ],
+        name=f"{prefix}network",
+    )
+
+
+def put_mark(network, layer, key):
+    """Writes a mark into a layer of a network."""
+    (kernel,) = (
+        variable
+        for (name, which), variable in weights_of(network).items()
+        if name == layer and which == "kernel"
+    )
+    kernel.assign(with_mark(np.asarray(kernel, np.float64), key, 2))
+    return network
+
+
+def save(network, folder, name):
+    for suffix in (".keras", ".h5"):
+        network.save(folder / f"{name}{suffix}")
+    network.save_weights(folder / f"{name}.weights.h5")
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("case")
+    key = fixed_key(64)
+    owners = put_mark(with_weights(convolutional()), LAYER, key)
+    suspect = equivalence.CHAINED(owners, seed=5)
+    save(owners, folder, "owners")
+    save(suspect, folder, "suspect")
+    return Case(key, owners, suspect, folder)
+
+
+def wrapped(network, classes=3):
+    """A network inside another one, with a head on top."""
+    inputs = keras.Input(network.input_shape[1:])
+    outputs = keras.layers.Dense(classes, name="head")(network(inputs))
+    return keras.Model(inputs, outputs, name="wrapper")
+
+
+def renamed(network):
+    """The same network, all of whose layers have other names."""
+    other = convolutional(prefix="zz_")
+    other.set_weights(network.get_weights())
+    return other
+
+
+def found(case, suspect, reference=None, **options):
+    reference = case.file("owners", ".keras") if reference is None else reference
+    return keras_wm.verify(suspect, case.key, reference=reference, **options)
+
+
+def looks(verification):
+    return {one.name: one.finding for one in verification.looks}
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("reference", [".keras", ".h5", "memory"])
+def test_a_rearranged_copy_is_found_by_the_owners_own(case, suffix, reference):
+    path = case.file("suspect", suffix)
+    assert not keras_wm.verify(path, case.key).marked
+    owners = case.owners if reference == "memory" else case.file("owners", reference)
+    verification = found(case, path, owners)
+    assert verification.log10_p < -30
+    assert verification.layer.startswith(LAYER)
+
+
+@pytest.mark.parametrize("suffix", [*SUFFIXES, "memory"])
+@pytest.mark.parametrize("change", [renamed, wrapped])
+def test_other_names_and_models_around_it_do_not_hide_it(
+    case, suffix, change, tmp_path
+):
+    changed = change(case.suspect)
+    save(changed, tmp_path, "a")
+    path = changed if suffix == "memory" else tmp_path / f"a{suffix}"
+    verification = found(case, path, layer=LAYER)
+    assert verification.log10_p < -30
+    assert LAYER in verification.layer
+
+
+def test_names_that_were_exchanged_do_not_hide_it(case, tmp_path):
+    """Two layers of one shape have each other's names."""
+    network = keras.Sequential(
+        [
+            keras.Input((20,)),
+            keras.layers.Dense(20, "relu", name="a"),
+            keras.layers.Dense(20, "relu", name="b"),
+            keras.layers.Dense(20, name="c"),
+        ]
+    )
+    key = fixed_key(64)
+    owners = put_mark(with_weights(network), "b", key)
+    suspect = equivalence.CHAINED(owners, seed=5)
+    other = keras.Sequential(
+        [
+            keras.Input((20,)),
+            keras.layers.Dense(20, "relu", name="b"),
+            keras.layers.Dense(20, "relu", name="a"),
+            keras.layers.Dense(20, name="c"),
+        ]
+    )
+    other.set_weights(suspect.get_weights())
+    other.save(tmp_path / "a.keras")
+    verification = keras_wm.verify(tmp_path / "a.keras", key, reference=owners)
+    assert verification.log10_p < -30
+    assert verification.layer == "a/0"
+
+
+def with_another_head(network, build):
+    """A network whose last layer has another number of classes."""
+    other = build(7)
+    for theirs, ours in zip(other.layers[:-1], network.layers, strict=False):
+        theirs.set_weights(ours.get_weights())
+    return other
+
+
+def test_another_head_does_not_hide_it_in_a_residual_network(case):
+    def build(classes):
+        return wide_resnet((8, 8, 1), classes, n=1, k=1)
+
+    layer = "conv3_block1_conv2"
+    owners = put_mark(with_weights(build(10)), layer, case.key)
+    suspect = with_another_head(equivalence.CHAINED(owners, seed=5), build)
+    verification = keras_wm.verify(suspect, case.key, layer, reference=owners)
+    assert verification.log10_p < -30
+    assert "without 1 of the 17 layers" in verification.notes[-1]
+    assert "classifier" in verification.notes[-1]
+
+
+def test_without_its_end_a_chain_of_layers_is_not_aligned_and_the_report_says_so(case):
+    """Beside the kernel, nothing tells the order of what comes behind it."""
+    suspect = with_another_head(case.suspect, convolutional)
+    verification = found(case, suspect, layer=LAYER)
+    assert not verification.marked
+    assert list(looks(verification)) == ["as it is"]
+    assert f"Nothing beside it tells how {LAYER}/kernel" in verification.notes[-1]
+
+
+def test_every_try_counts(case):
+    path = case.file("suspect", ".keras")
+    verification = found(case, path)
+    each = looks(verification)
+    assert verification.tried == sum(one.tried for one in each.values())
+    assert each["as it is"].tried == each["aligned"].tried > 1
+    one_p = each["aligned"].detection.log10_p
+    assert verification.log10_p == pytest.approx(one_p + np.log10(verification.tried))
+
+
+def test_the_report_has_both_figures_and_what_was_done(case):
+    verification = found(case, case.file("suspect", ".keras"))
+    rows = dict(verification.rows())
+    assert "channels moved" in rows["aligned"]
+    assert "bits wrong" in rows["as it is"]
+    again = json.loads(json.dumps(verification.to_dict()))
+    aligned, plain_look = again["looks"]["aligned"], again["looks"]["as it is"]
+    assert aligned["log10_p_soft"] < -30 < plain_look["log10_p_soft"]
+    assert aligned["moved"] > 0
+    assert aligned["flipped"] > 0
+    assert aligned["added"] == 0
+    assert "channels moved" in verification._repr_html_()
+
+
+@pytest.mark.parametrize(
+    "attack", [obfuscation.UNHEEDED, obfuscation.CANCELLING, obfuscation.SHARING]
+)
+def test_neurons_that_were_added_are_told_and_do_not_hide_it(case, attack):
+    suspect = equivalence.CHAINED(attack(case.owners, seed=2), seed=5)
+    verification = found(case, suspect)
+    assert verification.log10_p < -30
+    (aligned,) = (one for one in verification.looks if one.name == "aligned")
+    assert aligned.undone["added"] == 8 + 12 + 10
+    assert "30 neurons more" in dict(verification.rows())["aligned"]
+
+
+def test_a_copy_that_was_not_touched_is_found_as_it_is_and_aligned(case):
+    verification = found(case, case.file("owners", ".keras"))
+    each = looks(verification)
+    assert all(one.log10_p < -30 for one in each.values())
+    (aligned,) = (one for one in verification.looks if one.name == "aligned")
+    assert aligned.undone == {"moved": 0, "flipped": 0, "added": 0}
+
+
+def test_a_named_layer_is_the_only_one_that_is_looked_at(case):
+    verification = found(case, case.file("suspect", ".keras"), layer=LAYER)
+    assert verification.tried == 2
+    other = found(case, case.file("suspect", ".keras"), layer="third")
+    assert other.tried == 2
+    assert not other.marked
+
+
+def test_another_architecture_is_verified_as_it_is_and_the_report_says_why(case):
+    other = with_weights(separated(), seed=3)
+    verification = found(case, other)
+    assert list(looks(verification)) == ["as it is"]
+    assert not verification.marked
+    assert "Not aligned" in verification.notes[-1]
+    assert "owner's architecture" in verification.notes[-1]
+
+
+def test_a_reference_has_to_tell_how_its_layers_are_connected(case):
+    with pytest.raises(AlignmentError, match=r"a \.keras file.*owners\.weights\.h5"):
+        found(case, case.file("suspect", ".keras"), case.file("owners", ".weights.h5"))
+    with pytest.raises(TypeError, match="path of a model file"):
+        found(case, case.file("suspect", ".keras"), 3)
+
+
+def test_a_sandbox_gives_the_same_report(case):
+    path = case.file("suspect", ".keras")
+    here = found(case, path)
+    assert found(case, path, sandbox=True).to_dict() == here.to_dict()
