@@ -408,6 +408,57 @@ def experiment(
     run_experiment(name, settings, out, Console(), workers or usual_workers())
 
 
+@app.command()
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="Your own marked model file.")],
+    key: KeyOption,
+    data: Annotated[
+        str | None,
+        typer.Option(help="digits, cifar10 or an .npz file; else nothing is trained."),
+    ] = None,
+    baseline: Annotated[
+        Path | None, typer.Option(help="The same network without a mark.")
+    ] = None,
+    unmarked: Annotated[
+        list[Path] | None,
+        typer.Option(help="A network to find no mark in; may be repeated."),
+    ] = None,
+    families: Annotated[
+        str | None,
+        typer.Option(help="Which families of attacks, with commas between; else all."),
+    ] = None,
+    strengths: Annotated[
+        int | None, typer.Option(min=1, help="How many strengths of each attack.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="How often each attack.")] = 1,
+    tolerance: Annotated[
+        float, typer.Option(help="The test error that an attack may cost and count.")
+    ] = 0.02,
+    out: Annotated[Path, typer.Option(help="Where the report goes.")] = Path(
+        "keras_wm_evaluation"
+    ),
+) -> None:
+    """Attack your own marked model in every way, and report what the mark is worth."""
+    from rich.console import Console
+
+    with _silent_import():
+        from keras_wm.evaluation.command import run_evaluation
+
+    run_evaluation(
+        model,
+        load_key(key),
+        data,
+        out,
+        Console(),
+        baseline=baseline,
+        unmarked=unmarked or (),
+        families=None if families is None else families.split(","),
+        strengths=strengths,
+        seeds=seeds,
+        tolerance=tolerance,
+    )
+
+
 def main() -> None:
     """Runs the command line, errors on one line."""
     # Click's own status for wrong usage, 2, would say that a file could not be read.

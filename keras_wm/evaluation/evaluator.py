@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,9 @@ _STEPS = 30
 _95_PERCENT = 1.96
 
 Model = Any
-Progress = Callable[[Outcome], None]
+# Called with how many outcomes there are, and how many there will be.
+Progress = Callable[[int, int], None]
+Families = Mapping[str, Sequence[Attack]]
 
 
 def evaluate(
@@ -51,7 +54,8 @@ def evaluate(
     data: Pictures | None = None,
     baseline: Model | None = None,
     unmarked: Sequence[Model] = (),
-    families: Mapping[str, Sequence[Attack]] | None = None,
+    families: Sequence[str] | None = None,
+    strengths: int | None = None,
     seeds: int = 1,
     tolerance: float = TOLERANCE,
     alpha: float = MARKED,
@@ -72,13 +76,15 @@ def evaluate(
         baseline: The same network without a mark, for the fidelity.
         unmarked: Networks that are attacked too, to see whether the mark is ever found
             in them by mistake.
-        families: The attacks by family; `keras_wm.attacks.catalogue.families` of
-            the marked layer by default.
+        families: The names of families of attacks, see
+            `keras_wm.attacks.catalogue.families`. Defaults to all.
+        strengths: How many strengths of each attack, from the weakest to the
+            strongest. Defaults to all.
         seeds: How often each attack is done. Defaults to 1.
         tolerance: How much test error an attack may cost and still count, as a share.
             Defaults to 0.02.
         alpha: A mark is found with a corrected p-value below this. Defaults to 1e-9.
-        progress: Called with each `Outcome` as it comes.
+        progress: Called with how many outcomes there are, and how many there will be.
 
     Returns:
         An `Evaluation`.
@@ -98,13 +104,21 @@ def evaluate(
     layer = _layer_name(network, verification.layer)
     kernel = np.asarray(network.get_layer(layer).kernel, np.float64)
     twin = None if baseline is None else _loaded(baseline, key)[0]
-    chosen = every_family(layer) if families is None else families
-    every = []
-    for subject in _subjects(network, unmarked, key, layer):
+    chosen = _chosen(layer, families, strengths, data)
+    subjects = _subjects(network, unmarked, key, layer)
+    total = (
+        len(subjects)
+        * seeds
+        * sum(
+            len(attack.strengths) for attacks in chosen.values() for attack in attacks
+        )
+    )
+    every: list[Outcome] = []
+    for subject in subjects:
         for outcome in outcomes(subject, chosen, data, seeds, alpha):
             every.append(outcome)
             if progress is not None:
-                progress(outcome)
+                progress(len(every), total)
     return Evaluation(
         verification=verification,
         layer=layer,
@@ -128,16 +142,37 @@ def evaluate(
     )
 
 
-def attack_count(
-    families: Mapping[str, Sequence[Attack]], data: Pictures | None, seeds: int
-) -> int:
-    """How many outcomes one network gives."""
-    return seeds * sum(
-        len(attack.strengths)
-        for attacks in families.values()
-        for attack in attacks
-        if data is not None or not attack.needs_data
-    )
+def _chosen(
+    layer: str,
+    names: Sequence[str] | None,
+    strengths: int | None,
+    data: Pictures | None,
+) -> Families:
+    """The attacks that are done, by family."""
+    every = every_family(layer)
+    unknown = [name for name in names or () if name not in every]
+    if unknown:
+        raise ValueError(
+            f"Expected families among {', '.join(every)}. Received: "
+            f"{', '.join(unknown)}"
+        )
+    return {
+        family: [
+            replace(attack, strengths=_thinned(attack.strengths, strengths))
+            for attack in attacks
+            if data is not None or not attack.needs_data
+        ]
+        for family, attacks in every.items()
+        if names is None or family in names
+    }
+
+
+def _thinned(strengths: Sequence[float], count: int | None) -> tuple[float, ...]:
+    """So many of the strengths, evenly, and the strongest in any case."""
+    if count is None or count >= len(strengths):
+        return tuple(strengths)
+    places = np.linspace(len(strengths) - 1, 0, count).round().astype(int)
+    return tuple(strengths[place] for place in sorted(places))
 
 
 def _loaded(model: Model, key: WatermarkKey) -> tuple[Any, str | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -50,19 +51,15 @@ def page(evaluation: Evaluation) -> str:
     Raises:
         ImportError: If the extra `report` is missing.
     """
-    try:
-        from jinja2 import Environment
-    except ImportError as error:
-        raise ImportError(
-            "A report is written by the package jinja2. "
-            'Install it with: pip install "keras-wm[report]"'
-        ) from error
+    require_jinja2()
+    from jinja2 import Environment
+
     template = files("keras_wm.evaluation").joinpath("page.html").read_text("utf-8")
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     text: str = environment.from_string(template).render(
         evaluation=evaluation,
         requirements=list(requirements(evaluation)),
-        lines=[_line(evaluation, one) for one in evaluation.resistances],
+        lines=attack_lines(evaluation),
         modifications=[_cells(one) for one in evaluation.modifications()],
         imperceptibility=_imperceptibility(evaluation),
         figure=_svg(_figure(evaluation)),
@@ -71,6 +68,21 @@ def page(evaluation: Evaluation) -> str:
         version=__version__,
     )
     return text
+
+
+def require_jinja2() -> None:
+    """Says which extra is missing, if it is.
+
+    Raises:
+        ImportError: If the extra `report` is missing.
+    """
+    try:
+        importlib.import_module("jinja2")
+    except ImportError as error:
+        raise ImportError(
+            "A report is written by the package jinja2. "
+            'Install it with: pip install "keras-wm[report]"'
+        ) from error
 
 
 def requirements(evaluation: Evaluation) -> Iterator[Requirement]:
@@ -182,8 +194,12 @@ def _efficiency(evaluation: Evaluation) -> Requirement:
     )
 
 
+def attack_lines(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """How the mark stood each attack, as texts."""
+    return [_line(evaluation, one) for one in evaluation.resistances]
+
+
 def _line(evaluation: Evaluation, one: Resistance) -> dict[str, Any]:
-    """How the mark stood an attack, as texts."""
     weakest = one.weakest
     if one.refused:
         verdict = f"cannot be done: {one.refused}"
