@@ -13,11 +13,13 @@ LAYER = "wide"
 
 @dataclass(frozen=True)
 class MarkedModel:
-    """A trained model, the key that marks it, and its files by their suffix."""
+    """A trained model, the key that marks it, its files by their suffix, its data."""
 
     model: Any
     key: Any
     files: dict[str, Path]
+    x: Any
+    y: Any
 
 
 def with_mark(kernel, key, strength):
@@ -60,4 +62,4 @@ def make_marked_model(folder):
     model.fit(x, y, epochs=25, batch_size=16, verbose=0)
     names = {".keras": "a.keras", ".h5": "a.h5", ".weights.h5": "a.weights.h5"}
     files = {suffix: publish(model, folder / name) for suffix, name in names.items()}
-    return MarkedModel(model, key, files)
+    return MarkedModel(model, key, files, x, y)

@@ -1,0 +1,41 @@
+"""A small marked network, its unmarked twin, and an evaluation of it."""
+
+import numpy as np
+import pytest
+
+from keras_wm.attacks.attack import published_copy
+from keras_wm.datasets import Pictures
+from keras_wm.evaluation import evaluate
+
+FAMILIES = ("pruning", "equivalence", "fusion")
+
+
+@pytest.fixture(scope="session")
+def pictures(marked):
+    """What the marked network was trained on, which it knows by heart."""
+    x = marked.x.astype(np.float32)
+    return Pictures("noise", x, marked.y, x, marked.y)
+
+
+@pytest.fixture(scope="session")
+def twin(marked):
+    """A network of the same kind without a mark."""
+    model = published_copy(marked.model)
+    rng = np.random.default_rng(5)
+    for variable in model.weights:
+        variable.assign(0.1 * rng.normal(size=variable.shape))
+    return model
+
+
+@pytest.fixture(scope="session")
+def evaluation(marked, pictures, twin):
+    """The marked network's report, with three families of attacks."""
+    return evaluate(
+        marked.files[".keras"],
+        marked.key,
+        pictures,
+        baseline=twin,
+        unmarked=[twin],
+        families=FAMILIES,
+        strengths=2,
+    )
