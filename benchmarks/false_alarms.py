@@ -27,7 +27,7 @@ from scipy.stats import kstest
 from keras_wm import WatermarkKey, detect
 from keras_wm.datasets import load_pictures
 from keras_wm.hosts.wide_resnet import wide_resnet
-from keras_wm.verification import MARKED
+from keras_wm.verdict import MARKED
 
 BITS = 64
 KINDS = ("dense", "convolutions", "wide residual")

@@ -37,7 +37,7 @@ _HOMES = {
     "ScanReport": "scanning",
     "UnsafeFileError": "errors",
     "UnsupportedFileError": "errors",
-    "Verification": "verification",
+    "Verification": "verdict",
     "WatermarkKey": "key",
     "WatermarkRegularizer": "regularizer",
     "WrongPassphraseError": "errors",
@@ -77,7 +77,8 @@ if TYPE_CHECKING:
     from keras_wm.recipients import Identification, identify
     from keras_wm.regularizer import WatermarkRegularizer
     from keras_wm.scanning import FileResult, ScanReport, scan
-    from keras_wm.verification import Verification, verify
+    from keras_wm.verdict import Verification
+    from keras_wm.verification import verify
 
 
 def __getattr__(name: str) -> Any:

@@ -27,7 +27,8 @@ from keras_wm.key import WatermarkKey
 from keras_wm.plots import plot_training
 from keras_wm.publishing import publish
 from keras_wm.regularizer import WatermarkRegularizer
-from keras_wm.verification import Verification, verify
+from keras_wm.verdict import Verification
+from keras_wm.verification import verify
 
 BATCH = 64
 OWNER = "keras_wm demo"

@@ -14,7 +14,7 @@ from matplotlib.ticker import LogFormatter, MaxNLocator
 from numpy.typing import ArrayLike
 
 if TYPE_CHECKING:
-    from keras_wm.verification import Verification
+    from keras_wm.verdict import Verification
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart; they differ in
 # lightness too, for print in grey.

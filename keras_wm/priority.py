@@ -9,7 +9,8 @@ from typing import Any
 from keras_wm.detection import format_p
 from keras_wm.files import DEFAULT_LIMITS, Limits, Sandbox
 from keras_wm.key import WatermarkKey
-from keras_wm.verification import MARKED, Verification, check_key, verify
+from keras_wm.verdict import MARKED, Verification
+from keras_wm.verification import check_key, verify
 
 
 @dataclass(frozen=True)

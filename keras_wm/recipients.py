@@ -11,8 +11,10 @@ from typing import Any
 from keras_wm.detection import Detection, corrected, format_p
 from keras_wm.files import DEFAULT_LIMITS, Limits, Sandbox, select
 from keras_wm.key import WatermarkKey
+from keras_wm.opening import open_model
 from keras_wm.search import Finding, search
-from keras_wm.verification import MARKED, check_alpha, check_key, open_model
+from keras_wm.verdict import MARKED
+from keras_wm.verification import check_alpha, check_key
 
 
 @dataclass(frozen=True, eq=False)

@@ -35,7 +35,8 @@ from keras_wm.evaluation.report import (
 )
 from keras_wm.key import WatermarkKey
 from keras_wm.key_scope import keys
-from keras_wm.verification import MARKED, Verification, verify
+from keras_wm.verdict import MARKED, Verification
+from keras_wm.verification import verify
 
 TOLERANCE = 0.02
 WRONG_KEYS = 200

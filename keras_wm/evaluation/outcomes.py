@@ -13,7 +13,8 @@ import numpy as np
 from keras_wm.attacks.attack import Attack
 from keras_wm.datasets import Pictures
 from keras_wm.key import WatermarkKey
-from keras_wm.verification import Verification, verify
+from keras_wm.verdict import Verification
+from keras_wm.verification import verify
 
 _TEST_BATCH = 500
 Families = Mapping[str, Sequence[Attack]]

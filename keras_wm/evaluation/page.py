@@ -20,7 +20,7 @@ from keras_wm.evaluation.report import (
     Resistance,
 )
 from keras_wm.plots import plot_evidence
-from keras_wm.verification import PROVEN
+from keras_wm.verdict import PROVEN
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -12,7 +12,7 @@ from typing import Any
 
 from keras_wm.atomic import replaced_whole
 from keras_wm.evaluation.outcomes import Outcome, found, survives
-from keras_wm.verification import Verification
+from keras_wm.verdict import Verification
 
 MARKED_HOST = "marked"
 # Of MPAI-NNW, adopted as IEEE 3304-2023.

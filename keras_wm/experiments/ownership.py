@@ -32,7 +32,7 @@ from keras_wm.experiments.settings import Settings
 from keras_wm.experiments.training import Training, from_scratch
 from keras_wm.experiments.workshop import Workshop
 from keras_wm.normal import Floats
-from keras_wm.verification import MARKED, PROVEN
+from keras_wm.verdict import MARKED, PROVEN
 
 SEARCHED_BITS = (64, 256)
 TRIALS = 2000

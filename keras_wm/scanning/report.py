@@ -9,7 +9,7 @@ from typing import Any
 
 from keras_wm.detection import corrected, format_p
 from keras_wm.files.kernel import printable
-from keras_wm.verification import PROVEN
+from keras_wm.verdict import PROVEN
 
 
 @dataclass(frozen=True, slots=True)

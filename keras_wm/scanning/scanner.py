@@ -14,7 +14,8 @@ from keras_wm.scanning.candidates import Candidate, Source, find_candidates
 from keras_wm.scanning.progress import progress_bar
 from keras_wm.scanning.record import MARKER, Record, write_line
 from keras_wm.scanning.report import FileResult, ScanReport
-from keras_wm.verification import MARKED, check_alpha, check_key
+from keras_wm.verdict import MARKED
+from keras_wm.verification import check_alpha, check_key
 
 RECORD_VERSION = 1
 
