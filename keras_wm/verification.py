@@ -49,7 +49,8 @@ class Verification:
         layer: The kernel that carries the message best, or `None` where no
             kernel can hold it.
         detection: The scores in that kernel, or `None`.
-        tried: How many kernels were tried; the p-value is multiplied by it.
+        tried: How many kernels were tried, each way of looking at one by itself;
+            the p-value is multiplied by it.
         skipped: How many kernels cannot hold the message.
         certified: Whether the key is derived from a secret, so that finding the
             mark is evidence by itself.
@@ -166,9 +167,10 @@ class Verification:
 
     def rows(self) -> list[tuple[str, str]]:
         """The report, as pairs of a name and a value."""
+        tries = "tries" if self.looks else "kernels tried"
         rows = [
             ("verdict", self.verdict.upper()),
-            ("p-value", f"{format_p(self.log10_p)}, with {self.tried} kernels tried"),
+            ("p-value", f"{format_p(self.log10_p)}, with {self.tried} {tries}"),
             ("model", self.source),
             ("owner", self.owner),
             ("commitment", self.commitment),
