@@ -249,6 +249,22 @@ def test_a_named_layer_is_the_only_one_that_is_looked_at(case):
     assert not other.marked
 
 
+def test_a_layer_that_is_not_followed_is_looked_at_as_it_is(case):
+    network = keras.Sequential(
+        [
+            keras.Input((6, 8)),
+            keras.layers.LSTM(16, name="memory"),
+            keras.layers.Dense(4, name="verdict"),
+        ]
+    )
+    found = keras_wm.verify(network, case.key, "memory", reference=network)
+    assert list(looks(found)) == ["as it is"]
+    assert found.tried == 2
+    assert "no layer 'memory' with a kernel" in found.notes[-1]
+    with pytest.raises(keras_wm.LayerNotFoundError, match="memories"):
+        keras_wm.verify(network, case.key, "memories", reference=network)
+
+
 def test_another_architecture_is_verified_as_it_is_and_the_report_says_why(case):
     other = with_weights(separated(), seed=3)
     verification = found(case, other)
