@@ -13,7 +13,7 @@ from keras_wm.channels import by_variable, calls_in
 from keras_wm.errors import AlignmentError
 from keras_wm.files import Kernel, ModelFile
 from keras_wm.files.config_names import name_in, nodes_in_config
-from keras_wm.files.object_paths import layer_name
+from keras_wm.files.object_paths import is_list, layer_name
 from keras_wm.reference import Name, Reference, by_layer
 
 # So far may a layer be widened. It bounds what a suspect may ask of memory and time.
@@ -79,8 +79,12 @@ class _Pairing:
         yield by_place
         calls = calls_in(self._suspect.config())
         if calls is not None:
-            called = dict.fromkeys(call.layer for call in calls.calls)
-            names = [name for name in called if name in self._stored]
+            called = {call.layer: call for call in calls.calls}
+            names = [
+                name
+                for name, call in called.items()
+                if by_variable(call.kind, call.config, self._stored.get(name, []))
+            ]
             if names != list(self._reference.layers):
                 yield self._by_order(names)
         elif max(len(by_name), len(by_place)) < len(self._reference.layers):
@@ -189,12 +193,13 @@ class _Pairing:
 
 
 def _with_holders(paths: Iterable[str]) -> set[str]:
-    """Paths, and those of the models they are in: a list and a name for each."""
+    """Paths, and those of all that they are in; lists are in the paths only."""
     found: set[str] = set()
     for path in paths:
         while path:
-            found.add(path)
-            path = path.rpartition("/")[0].rpartition("/")[0]
+            if not is_list(path):
+                found.add(path)
+            path = path.rpartition("/")[0]
     return found
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from keras_wm.alignment import Alignment
 from keras_wm.counterparts import Counterparts, counterparts
 from keras_wm.detection import detect
-from keras_wm.errors import AlignmentError
+from keras_wm.errors import AlignmentError, LayerNotFoundError
 from keras_wm.files import Kernel, Limits, ModelFile, select
 from keras_wm.key import WatermarkKey
 from keras_wm.reference import Name, Reference, read_all
@@ -117,11 +117,11 @@ def look(
         try:
             answers = counterparts(reference, suspect)
             wanted = _wanted(reference, layer)
-            aligned = _aligned(reference, answers, wanted, key, limits)
+            aligned, refused = _aligned(reference, answers, wanted, key, limits)
         except AlignmentError as error:
             remarks.append(f"Not aligned with {reference.source}: {error}")
         else:
-            remarks += _left_out(reference, answers)
+            remarks += [*_left_out(reference, answers), *refused]
             if layer is not None:
                 found = [one[name] for one in answers for name in wanted if name in one]
                 kernels = list({id(one): one for one in found}.values())
@@ -153,7 +153,11 @@ def _wanted(reference: Reference, layer: str | None) -> list[Name]:
     """The owner's names of the kernels to look in."""
     kernels = reference.kernels
     if layer is not None:
-        kernels = select(kernels, layer, reference.source)
+        try:
+            kernels = select(kernels, layer, reference.source)
+        except LayerNotFoundError as error:
+            # The suspect may have it: a layer whose channels are not followed.
+            raise AlignmentError(str(error)) from None
     return [(one.layer, one.variable) for one in kernels]
 
 
@@ -163,8 +167,15 @@ def _aligned(
     wanted: Sequence[Name],
     key: WatermarkKey,
     limits: Limits,
-) -> Look:
-    """Each kernel aligned by all others, for each pairing of the layers."""
+) -> tuple[Look, list[str]]:
+    """Each kernel aligned by all others, for each pairing of the layers.
+
+    Returns:
+        What was found, and for each kernel that could not be aligned, why.
+
+    Raises:
+        AlignmentError: If none could.
+    """
     tries = [
         (
             answer,
@@ -180,7 +191,7 @@ def _aligned(
         [reference.weights[name] for _, names in tries for name in names], [key], limits
     )
     findings: list[tuple[Finding, dict[str, int]]] = []
-    refusal = AlignmentError("No kernel that can hold the message has a counterpart.")
+    refused: dict[str, None] = {}
     for answer, names in tries:
         values = read_all(answer)
         for name in names:
@@ -188,17 +199,18 @@ def _aligned(
                 alignment = Alignment(reference.graph, reference.values, values, [name])
                 kernel = alignment.aligned(name)
             except AlignmentError as error:
-                refusal = error
+                refused[str(error)] = None
                 continue
             found = Finding(answer[name], detect(kernel, key), 1, 0)
             findings.append((found, alignment.undone))
     if not findings:
-        raise refusal
+        reasons = refused or ["No kernel that can hold the message has a counterpart."]
+        raise AlignmentError(" ".join(reasons))
     best = best_of([found for found, _ in findings])
     undone = next(
         undone for found, undone in findings if found.detection is best.detection
     )
-    return Look(_ALIGNED, best, undone)
+    return Look(_ALIGNED, best, undone), list(refused)
 
 
 def _reordered(kernels: Sequence[Kernel], key: WatermarkKey, limits: Limits) -> Look:

@@ -74,7 +74,7 @@ def read_reference(opened: ModelFile) -> Reference:
     for call in calls.calls:
         arrays = stored.get(call.layer, [])
         named = by_variable(call.kind, call.config, arrays)
-        for variable, (first, *_) in ((key, one) for key, one in named.items() if one):
+        for variable, (first, *_) in named.items():
             layers.setdefault(call.layer, call)
             shapes.setdefault(call.layer, {})[variable] = first.shape
             name = (call.layer, variable)

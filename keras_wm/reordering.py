@@ -55,16 +55,17 @@ def arrangements(kernel: NDArray[Any], key: WatermarkKey) -> Iterator[Arrangemen
     both. The mean filter knows no order.
 
     Args:
-        kernel: A kernel of finite weights that can hold the key's message.
+        kernel: A kernel that can hold the key's message.
         key: The key.
 
     Yields:
-        An `Arrangement` of each family. None for more than 2048 filters.
+        An `Arrangement` of each family. None for more than 2048 filters, nor for
+        weights that are not finite.
     """
     from scipy.optimize import linear_sum_assignment
 
     size, count = key.check_shape(kernel.shape)
-    if count > MOST_FILTERS:
+    if count > MOST_FILTERS or not np.isfinite(kernel).all():
         return
     flat = _units(kernel.reshape(size, count))
     gains = (_toward(key, size) @ flat).T @ key.filter_weights(count)

@@ -38,7 +38,8 @@ class Verification:
         layer: The kernel that carries the message best, or `None` where no
             kernel can hold it; the names of several that are read together.
         detection: The scores in that kernel, or in those together, or `None`.
-        tried: How many kernels were tried; the p-value is multiplied by it.
+        tried: How many kernels were tried, each way of looking at one by itself;
+            the p-value is multiplied by it.
         skipped: How many kernels cannot hold the message.
         certified: Whether the key is derived from a secret, so that finding the
             mark is evidence by itself.
@@ -165,7 +166,7 @@ class Verification:
 
     def rows(self) -> list[tuple[str, str]]:
         """The report, as pairs of a name and a value."""
-        where = f"with {self.tried} kernels tried"
+        where = f"with {self.tried} {'tries' if self.looks else 'kernels tried'}"
         if self.parts:
             where = f"of {len(self.parts)} kernels together"
         rows = [

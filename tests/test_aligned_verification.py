@@ -1,10 +1,13 @@
 """verify with the owner's own network at hand, and by the key alone."""
 
 import json
+import shutil
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -12,11 +15,16 @@ import pytest
 import keras_wm
 from keras_wm.attacks import equivalence, obfuscation
 from keras_wm.attacks.equivalence import weights_of
+from keras_wm.attacks.pruning import PRUNING
+from keras_wm.attacks.quantization import QUANTIZATION
 from keras_wm.errors import AlignmentError
 from keras_wm.hosts.wide_resnet import wide_resnet
 from tests.attacks.networks import separated, with_weights
 from tests.conftest import fixed_key
+from tests.files.test_old_files import DATA
+from tests.files.written import write_archive
 from tests.marked_model import with_mark
+from tests.test_cli import assert_fails, run
 
 SUFFIXES = (".keras", ".h5", ".weights.h5")
 LAYER = "second"
@@ -241,6 +249,22 @@ def test_a_named_layer_is_the_only_one_that_is_looked_at(case):
     assert not other.marked
 
 
+def test_a_layer_that_is_not_followed_is_looked_at_as_it_is(case):
+    network = keras.Sequential(
+        [
+            keras.Input((6, 8)),
+            keras.layers.LSTM(16, name="memory"),
+            keras.layers.Dense(4, name="verdict"),
+        ]
+    )
+    found = keras_wm.verify(network, case.key, "memory", reference=network)
+    assert list(looks(found)) == ["as it is"]
+    assert found.tried == 2
+    assert "no layer 'memory' with a kernel" in found.notes[-1]
+    with pytest.raises(keras_wm.LayerNotFoundError, match="memories"):
+        keras_wm.verify(network, case.key, "memories", reference=network)
+
+
 def test_another_architecture_is_verified_as_it_is_and_the_report_says_why(case):
     other = with_weights(separated(), seed=3)
     verification = found(case, other)
@@ -261,3 +285,188 @@ def test_a_sandbox_gives_the_same_report(case):
     path = case.file("suspect", ".keras")
     here = found(case, path)
     assert found(case, path, sandbox=True).to_dict() == here.to_dict()
+
+
+@pytest.mark.parametrize("change", ["cycle", "deep", "none", "lies", "text"])
+def test_a_hostile_config_does_not_hide_it_where_names_or_places_tell(
+    case, change, tmp_path
+):
+    suspect = tmp_path / "a.keras"
+    renamed(case.suspect).save(tmp_path / "b.keras")
+    with zipfile.ZipFile(tmp_path / "b.keras") as source:
+        config = json.loads(source.read("config.json"))
+        members = {name: source.read(name) for name in source.namelist()}
+    members["config.json"] = hostile(config, change)
+    with zipfile.ZipFile(suspect, "w") as target:
+        for name, data in members.items():
+            target.writestr(name, data)
+    assert found(case, suspect, layer=LAYER).log10_p < -30
+
+
+def hostile(config, change):
+    """A config that is not what it should be, as bytes."""
+    if change == "cycle":
+        config["config"] |= {"input_layers": [["a", 0, 0]], "output_layers": []}
+        config["config"]["layers"] = [
+            {
+                "class_name": "Dense",
+                "name": one,
+                "config": {"name": one},
+                "inbound_nodes": [[[other, 0, 0, {}]]],
+            }
+            for one, other in ("ab", "ba")
+        ]
+    elif change == "lies":
+        for node in config["config"]["layers"]:
+            node["config"] |= {"filters": -1, "units": "x", "axis": {}, "name": "one"}
+    elif change == "deep":
+        return b"[" * 10**6
+    elif change == "none":
+        return b"null"
+    elif change == "text":
+        config["config"]["layers"] = "layers"
+    return json.dumps(config).encode()
+
+
+def test_a_reference_of_a_hostile_config_is_refused(case, tmp_path):
+    path = tmp_path / "a.keras"
+    with zipfile.ZipFile(case.file("owners", ".keras")) as source:
+        config = json.loads(source.read("config.json"))
+        weights = source.read("model.weights.h5")
+    for change in ("cycle", "deep", "none", "text"):
+        write_archive(path, weights, hostile(config, change))
+        with pytest.raises(AlignmentError, match="how its layers are connected"):
+            found(case, case.file("suspect", ".keras"), path)
+
+
+def test_layers_that_are_far_wider_are_not_read(case):
+    layers = keras.layers
+    suspect = keras.Sequential(
+        [
+            keras.Input((8, 8, 2)),
+            layers.Conv2D(16 * 5, 3, name="first"),
+            layers.Conv2D(24 * 5, 3, name=LAYER),
+            layers.Conv2D(20 * 5, 3, name="third"),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(5, name="verdict"),
+        ]
+    )
+    verification = found(case, suspect)
+    assert "owner's architecture" in verification.notes[-1]
+
+
+def test_layers_that_do_not_fit_each_other_are_told(case):
+    """A normalization of more channels than the convolution in front of it has."""
+    path = case.file("suspect", ".weights.h5")
+    odd = path.with_name("odd.weights.h5")
+    shutil.copy(path, odd)
+    with h5py.File(odd, "a") as file:
+        for number in range(4):
+            del file[f"layers/batch_normalization/vars/{number}"]
+            file[f"layers/batch_normalization/vars/{number}"] = np.ones(20, "float32")
+    verification = found(case, odd)
+    assert not verification.marked
+    assert "Received one with 16, 20" in verification.notes[-1]
+
+
+def test_weights_that_are_not_finite_are_told(case):
+    suspect = equivalence.CHAINED(case.owners, seed=5)
+    kernel = suspect.get_layer("first").kernel
+    kernel.assign(np.full(kernel.shape, np.nan))
+    verification = found(case, suspect)
+    assert "first/kernel holds NaN" in verification.notes[-1]
+
+
+def test_weights_of_any_size_are_aligned(case):
+    """Of 1e30, whose squares no float32 holds."""
+    suspect = equivalence.CHAINED(case.owners, seed=5)
+    kernel = suspect.get_layer(LAYER).kernel
+    kernel.assign(np.asarray(kernel) * 1e30)
+    assert found(case, suspect, layer=LAYER).log10_p < -30
+
+
+@pytest.mark.parametrize("change", [PRUNING, QUANTIZATION])
+def test_pruning_and_rounding_on_top_do_not_hide_it(case, change):
+    strength = {"pruning": 0.5, "quantization": 8}[change.name]
+    suspect = change(case.suspect, strength=strength)
+    assert found(case, suspect, layer=LAYER).log10_p < -30
+
+
+@pytest.mark.filterwarnings("ignore:Layer InputLayer does not have a `quantize`")
+def test_a_copy_quantized_by_keras_is_found_in_its_file(case, tmp_path):
+    """Dense layers are what Keras quantizes."""
+    layers = keras.layers
+    network = keras.Sequential(
+        [
+            keras.Input((24,)),
+            layers.Dense(32, "relu", name="first"),
+            layers.Dense(28, "relu", name=LAYER),
+            layers.Dense(20, "relu", name="third"),
+            layers.Dense(4, name="verdict"),
+        ]
+    )
+    owners = put_mark(with_weights(network), LAYER, case.key)
+    suspect = equivalence.CHAINED(owners, seed=5)
+    suspect.quantize("int8")
+    suspect.save(tmp_path / "a.keras")
+    suspect.save(tmp_path / "a.h5")
+    for name in ("a.keras", "a.h5"):
+        found = keras_wm.verify(tmp_path / name, case.key, LAYER, reference=owners)
+        assert found.log10_p < -30
+        assert "int8" in found.notes[-1]
+
+
+def test_unmarked_networks_give_no_more_of_the_mark_than_chance_by_a_file(case):
+    """Scores of 12 networks: N(0, 1) in mean and spread, a false alarm in 2e9."""
+    scores = []
+    for seed in range(12):
+        suspect = with_weights(convolutional(), seed + 1)
+        aligned = looks(found(case, suspect, layer=LAYER))["aligned"]
+        scores.append(aligned.detection.z)
+    scores = np.concatenate(scores)
+    assert abs(np.mean(scores)) * np.sqrt(scores.size) < 6
+    assert abs(np.std(scores) - 1) * np.sqrt(2 * scores.size) < 6
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("reference", [".keras", ".h5"])
+@pytest.mark.parametrize(
+    "writer", ["keras_2_12", "keras_2_15", "keras_3_3", "keras_3_15", "tf_keras_2_21"]
+)
+def test_files_of_every_keras_are_paired_with_each_other(writer, reference, suffix):
+    """Nested models, layers that are not followed, and no names in some of them."""
+    tiny = fixed_key(4, groups=2)
+    verification = keras_wm.verify(
+        DATA / f"{writer}{suffix}", tiny, reference=DATA / f"{writer}{reference}"
+    )
+    (aligned,) = (one for one in verification.looks if one.name == "aligned")
+    assert aligned.finding.tried == 5
+    assert aligned.undone == {"moved": 0, "flipped": 0, "added": 0}
+
+
+def test_the_command_line_takes_a_reference(case, tmp_path):
+    key = tmp_path / "owner.key"
+    case.key.save(key)
+    suspect, owners = case.file("suspect", ".keras"), case.file("owners", ".keras")
+    result = run("verify", suspect, "--key", key, "--reference", owners, "--json")
+    assert result.returncode == 0
+    report = json.loads(result.stdout)
+    assert report["looks"]["aligned"]["moved"] > 0
+    bare = case.file("owners", ".weights.h5")
+    refused = run("verify", suspect, "--key", key, "--reference", bare)
+    assert_fails(refused, 2, "how its layers are connected")
+
+
+def test_the_command_line_undoes_the_order_of_filters(tmp_path, rng):
+    key = fixed_key(256)
+    kernel = marked_kernel(rng.normal(size=(3, 3, 16, 32)), key)
+    layer = keras.layers.Conv2D(32, 3, use_bias=False)
+    network = keras.Sequential([keras.Input((8, 8, 16)), layer])
+    layer.kernel.assign(kernel[..., rng.permutation(32)])
+    network.save(tmp_path / "a.keras")
+    key.save(tmp_path / "owner.key")
+    result = run(
+        "verify", tmp_path / "a.keras", "--key", tmp_path / "owner.key", "--reordered"
+    )
+    assert result.returncode == 0
+    assert "undone: " in result.stdout

@@ -132,7 +132,9 @@ class _Reader:
                     _Node(name, kind, settings), prefix, [], depth
                 )
             else:
-                for number, called in enumerate(_list(node.get("inbound_nodes"))):
+                called_on = _list(node.get("inbound_nodes"))
+                first = _first_call(kind, settings, called_on)
+                for number, called in enumerate(called_on, first):
                     nodes[name, number] = _Node(
                         name, kind, settings, *_arguments(called)
                     )
@@ -192,6 +194,19 @@ def _parts(node: Any) -> tuple[str, str, dict[str, Any]]:
     if not isinstance(name, str) or not isinstance(kind, str):
         raise _NotUnderstoodError
     return name, kind, settings
+
+
+def _first_call(kind: str, settings: dict[str, Any], called_on: list[Any]) -> int:
+    """The number of a layer's first call.
+
+    Keras 2 counts from 1 for a model that has its own inputs: making it is a call, too.
+    """
+    is_keras_2 = bool(called_on) and not isinstance(called_on[0], dict)
+    layers = _list(settings.get("layers"))
+    has_inputs = bool(layers) and (
+        isinstance(layers[0], dict) and layers[0].get("class_name") == "InputLayer"
+    )
+    return int(is_keras_2 and kind in _MODELS and has_inputs)
 
 
 def _list(value: Any) -> list[Any]:

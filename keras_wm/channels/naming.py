@@ -5,7 +5,7 @@ Keras 3 numbers them in its files, and Keras 2 called some otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from keras_wm.channels.tracing import DEPTHWISE, WITH_KERNEL
@@ -40,30 +40,29 @@ def by_variable(
         The arrays that each variable may be; one, mostly. Of a layer whose channels
         are not followed there are none.
     """
-    if kind in WITH_KERNEL | DEPTHWISE:
-        matrices = [one for one in arrays if len(one.shape) > 1]
-        return {
-            "kernel": matrices if _is_one(matrices) else [],
-            "bias": [one for one in arrays if len(one.shape) == 1],
-        }
-    if kind != "BatchNormalization":
-        return {}
     found: dict[str, list[Array]] = {}
-    if not all(one.variable.isdecimal() for one in arrays):
+    if kind in WITH_KERNEL | DEPTHWISE:
         for one in arrays:
-            found.setdefault(one.variable, []).append(one)
-        return found
+            found.setdefault("kernel" if len(one.shape) > 1 else "bias", []).append(one)
+        # Several readings of one variable will do.
+        if len({one.variable for one in found.get("kernel", [])}) > 1:
+            return {}
+    elif kind == "BatchNormalization":
+        names = _normalizations(config, arrays)
+        for name, one in zip(names, arrays, strict=True) if names else ():
+            found.setdefault(name, []).append(one)
+    return found
+
+
+def _normalizations(config: Mapping[str, Any], arrays: Sequence[Named]) -> list[str]:
+    """The names of a normalization's arrays; none if there are others than expected."""
+    given = [one.variable for one in arrays]
+    if not all(map(str.isdecimal, given)):
+        return given
     names = [
         *(["gamma"] if config.get("scale", True) else []),
         *(["beta"] if config.get("center", True) else []),
         *("moving_mean", "moving_variance"),
     ]
-    if len(names) != len(arrays):
-        return {}
-    in_order = sorted(arrays, key=lambda one: int(one.variable))
-    return {name: [one] for name, one in zip(names, in_order, strict=True)}
-
-
-def _is_one(arrays: Iterable[Named]) -> bool:
-    """Whether arrays are the same variable, perhaps in several readings."""
-    return len({one.variable for one in arrays}) == 1
+    by_number = dict(zip(sorted(given, key=int), names, strict=False))
+    return [by_number[one] for one in given] if len(given) == len(names) else []

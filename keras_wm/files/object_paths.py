@@ -21,6 +21,11 @@ def is_state(owner: str) -> bool:
     )
 
 
+def is_list(path: str) -> bool:
+    """Whether a path leads to the list of a model's layers."""
+    return path.rpartition("/")[2] in _LISTS
+
+
 def layer_name(owner: str, names: Mapping[str, str | None]) -> str:
     """The names of the objects on the way to a variable.
 
