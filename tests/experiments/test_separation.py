@@ -121,10 +121,10 @@ def hindsight(marked, unmarked):
 
 
 def test_an_outsider_gains_nothing_by_chance(rng):
-    """80 trials of pure noise: their mean has a standard error of about 0.011."""
-    trials = rng.normal(size=(80, 2, 20, 12))
+    """40 trials of pure noise; 4 standard errors of their mean are about 0.066."""
+    trials = rng.normal(size=(40, 2, 20, 12))
     areas = [cross_fitted_auc(outsider(12), *trial, repeats=1) for trial in trials]
-    assert np.mean(areas) == pytest.approx(0.5, abs=0.045)
+    assert np.mean(areas) == pytest.approx(0.5, abs=0.066)
     assert np.mean([hindsight(*trial) for trial in trials]) > 0.62
 
 
