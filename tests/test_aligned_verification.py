@@ -459,7 +459,7 @@ def test_the_command_line_takes_a_reference(case, tmp_path):
 
 def test_the_command_line_undoes_the_order_of_filters(tmp_path, rng):
     key = fixed_key(256)
-    kernel = marked_kernel(rng.normal(size=(3, 3, 16, 32)), key)
+    kernel = with_mark(rng.normal(size=(3, 3, 16, 32)), key, 2)
     layer = keras.layers.Conv2D(32, 3, use_bias=False)
     network = keras.Sequential([keras.Input((8, 8, 16)), layer])
     layer.kernel.assign(kernel[..., rng.permutation(32)])
