@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from keras_wm._version import __version__
 
 _HOMES = {
+    "AlignmentError": "errors",
     "BitErrorRate": "callback",
     "Claim": "priority",
     "Comparison": "priority",
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     from keras_wm.detection import Detection, detect
     from keras_wm.distiller import Distiller
     from keras_wm.errors import (
+        AlignmentError,
         KeyFileError,
         LayerNotFoundError,
         ModelFileError,

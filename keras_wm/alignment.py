@@ -16,24 +16,25 @@ standard normal deviates.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from keras_wm.channels import ChannelGraph, Part
+from keras_wm.comparing import (
+    Floats,
+    Indices,
+    Stretch,
+    balancing_factors,
+    channel_vectors,
+    other_axis,
+)
 from keras_wm.errors import AlignmentError
 
-Floats = NDArray[np.float64]
-Singles = NDArray[np.float32]
-Indices = NDArray[np.intp]
 Name = tuple[str, str]
 # By the layer's name and the variable's.
 Weights = Mapping[Name, Floats]
 
 _MOST_SWEEPS = 10
-_BALANCINGS = 100
-_BALANCED = 1e-6
 _MISSING = -1
 # A square of a cosine; no two channels are told to be the same for sure.
 _MOST_SHARED = 0.9999
@@ -78,7 +79,9 @@ class Alignment:
         }
         self._signs: dict[int, Floats] = {}
         self._owners_factors = {
-            name: _factors(array) for name, array in reference.items() if array.ndim > 1
+            name: balancing_factors(array)
+            for name, array in reference.items()
+            if array.ndim > 1
         }
         self._align()
 
@@ -122,7 +125,7 @@ class Alignment:
                     f"Nothing beside it tells how {'/'.join(name)} is to be aligned."
                 )
             array = undone
-        theirs, owners = _factors(array), self._owners_factors[name]
+        theirs, owners = balancing_factors(array), self._owners_factors[name]
         result: Floats = array * (theirs[-2] / owners[-2]) * (theirs[-1] / owners[-1])
         return result
 
@@ -181,7 +184,7 @@ class Alignment:
             number: set() for number in range(len(self._graph.channels))
         }
         for (layer, variable, axis), parts in self._parts.items():
-            other = self._parts.get((layer, variable, _other(axis)), [])
+            other = self._parts.get((layer, variable, other_axis(axis)), [])
             for part in parts:
                 found[part.channels].update(one.channels for one in other)
         return found
@@ -200,7 +203,7 @@ class Alignment:
         evidence = np.zeros((count, width), np.float32)
         for one in self._stretches(number):
             if one.matrix:
-                shared = _units(one.owners) @ _units(one.theirs).T
+                shared = one.owners @ one.theirs.T
                 if self._keeps_sign(one):
                     shared = np.maximum(shared, 0)
                 # The log-likelihood of vectors that have so much in common.
@@ -215,7 +218,7 @@ class Alignment:
         self._orders[number] = order
         return before is None or not np.array_equal(before, order)
 
-    def _keeps_sign(self, one: _Stretch) -> bool:
+    def _keeps_sign(self, one: Stretch) -> bool:
         """Whether a channel is not the owner's if it is the opposite of it."""
         return not any(
             self._graph.segments[each].may_flip for each in one.part.segments
@@ -246,7 +249,7 @@ class Alignment:
         return changed
 
     def _likeness(
-        self, number: int, segment: int, stretches: Iterable[_Stretch]
+        self, number: int, segment: int, stretches: Iterable[Stretch]
     ) -> Floats:
         """How much more like the owner's than their opposites a segment's channels are.
 
@@ -260,7 +263,7 @@ class Alignment:
             if segment in one.part.segments and all(
                 map(self._knows_sign, [*others, *one.across])
             ):
-                products = _units(one.owners[there]) * _units(one.theirs[order[there]])
+                products = one.owners[there] * one.theirs[order[there]]
                 cosines = products.sum(axis=1) * self._sign(others, len(order))[there]
                 evidence[there] += one.owners.shape[1] * cosines
         return evidence
@@ -275,7 +278,7 @@ class Alignment:
             signs = signs * self._signs.get(segment, 1.0)
         return signs
 
-    def _stretches(self, number: int) -> Iterator[_Stretch]:
+    def _stretches(self, number: int) -> Iterator[Stretch]:
         """Every stretch of a weight that counts a set, as far as it can be compared."""
         for (layer, variable, axis), parts in self._parts.items():
             name = (layer, variable)
@@ -285,13 +288,13 @@ class Alignment:
             if pair is None:
                 continue
             matrix = self._reference[name].ndim > 1
-            across = self._parts.get((*name, _other(axis)), []) if matrix else []
+            across = self._parts.get((*name, other_axis(axis)), []) if matrix else []
             for index, part in enumerate(parts):
                 if part.channels == number:
-                    owners = _channels(pair[0], self._places(parts, index))
-                    theirs = _channels(pair[1], self._places(parts, index, True))
+                    owners = channel_vectors(pair[0], self._places(parts, index))
+                    theirs = channel_vectors(pair[1], self._places(parts, index, True))
                     signs = [one for each in across for one in each.segments]
-                    yield _Stretch(part, signs, owners, theirs, matrix)
+                    yield Stretch(part, signs, owners, theirs, matrix)
 
     def _comparable(self, name: Name, axis: int) -> tuple[Floats, Floats] | None:
         """The owner's weight and the suspect's, with an axis in front.
@@ -300,13 +303,14 @@ class Alignment:
         """
         owners, theirs = self._reference[name], self._suspect[name]
         if owners.ndim > 1:
-            other = self._undone(name, _other(axis), theirs)
+            other = self._undone(name, other_axis(axis), theirs)
             if other is None:
                 return None
             # Neurons that were added would tell in the norms.
             both = self._undone(name, axis, other)
-            theirs = other * _factors(other if both is None else both)[_other(axis)]
-            owners = owners * self._owners_factors[name][_other(axis)]
+            factors = balancing_factors(other if both is None else both)
+            theirs = other * factors[other_axis(axis)]
+            owners = owners * self._owners_factors[name][other_axis(axis)]
         return np.moveaxis(owners, axis, 0), np.moveaxis(theirs, axis, 0)
 
     def _undone(self, name: Name, axis: int, array: Floats) -> Floats | None:
@@ -340,64 +344,3 @@ class Alignment:
         ]
         offsets = sum(counts) * np.arange(parts[index].repeats)
         return offsets[:, None] + sum(counts[:index]) + np.arange(counts[index])
-
-
-@dataclass(frozen=True)
-class _Stretch:
-    """A stretch of a weight that counts a set of channels, in both networks.
-
-    Attributes:
-        part: Which.
-        across: The segments whose signs the weight has along its other axis.
-        owners: The owner's weights of each channel, shape `(channels, size)`.
-        theirs: The suspect's.
-        matrix: Whether the weight is more than a number for each channel.
-    """
-
-    part: Part
-    across: Sequence[int]
-    owners: Singles
-    theirs: Singles
-    matrix: bool
-
-
-def _other(axis: int) -> int:
-    return -3 - axis
-
-
-def _channels(front: Floats, places: Indices) -> Singles:
-    """The weights of each channel, shape `(channels, size)`.
-
-    Half the digits do for a comparison, in half the time.
-    """
-    channels: Singles = front.astype(np.float32)[places]
-    return np.moveaxis(channels, 1, 0).reshape(places.shape[1], -1)
-
-
-def _units(rows: Singles) -> Singles:
-    """Vectors of length 1, or 0."""
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    norms[norms == 0] = 1
-    units: Singles = rows / norms
-    return units
-
-
-def _factors(array: Floats) -> dict[int, Floats]:
-    """What gives all slices of the last two axes the root mean square 1.
-
-    Whatever the slices were multiplied by (Sinkhorn and Knopp 1967).
-    """
-    squares = (array**2).reshape(-1, *array.shape[-2:]).sum(axis=0)
-    rows, columns = np.ones((len(squares), 1)), np.ones(squares.shape[1])
-    for _ in range(_BALANCINGS):
-        before = columns
-        rows = _inverse(squares @ columns, squares.shape[1])[:, None]
-        columns = _inverse(rows[:, 0] @ squares, squares.shape[0])
-        if np.allclose(before, columns, rtol=_BALANCED, atol=0):
-            break
-    return {-2: np.sqrt(rows), -1: np.sqrt(columns)}
-
-
-def _inverse(sums: Floats, count: int) -> Floats:
-    """1 over the mean, and 1 for a slice of zeros."""
-    return np.divide(count, sums, out=np.ones_like(sums), where=sums > 0)

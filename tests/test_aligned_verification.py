@@ -377,11 +377,13 @@ def test_weights_that_are_not_finite_are_told(case):
     assert "first/kernel holds NaN" in verification.notes[-1]
 
 
-def test_weights_of_any_size_are_aligned(case):
-    """Of 1e30, whose squares no float32 holds."""
+def test_weights_of_any_size_are_aligned(case, rng):
+    """Whose squares no float32 holds, or whose filters are next to nothing."""
     suspect = equivalence.CHAINED(case.owners, seed=5)
-    kernel = suspect.get_layer(LAYER).kernel
-    kernel.assign(np.asarray(kernel) * 1e30)
+    for name in ("first", LAYER, "third"):
+        kernel = suspect.get_layer(name).kernel
+        scales = 10.0 ** rng.uniform(-30, 30, kernel.shape[-1])
+        kernel.assign(np.asarray(kernel) * scales)
     assert found(case, suspect, layer=LAYER).log10_p < -30
 
 
