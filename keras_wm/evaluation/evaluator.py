@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from math import log10
 from pathlib import Path
 from typing import Any
 
@@ -250,7 +251,7 @@ def _security(
         beside = kernel_statistics(np.asarray(twin.get_layer(layer).kernel))
     return Security(
         WRONG_KEYS,
-        sum(p < np.log10(alpha) for p in tried),
+        sum(p < log10(alpha) for p in tried),
         min(tried),
         seconds,
         {name: (value, beside.get(name)) for name, value in seen.items()},

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from keras_wm.attacks.catalogue import families
 
-from keras_wm.attacks.pruning import PRUNING, prune
+from keras_wm.attacks.perturbation import SHIFTING
 from keras_wm.detection import detect
 from keras_wm.evaluation import evaluate
 from tests.conftest import fixed_key
@@ -47,11 +47,12 @@ def test_an_attacked_network_is_measured_as_one_measures_by_hand(
 ):
     copy = keras.models.clone_model(marked.model, clone_function=_without_mark)
     copy.set_weights(marked.model.get_weights())
-    share = PRUNING.strengths[-1]
+    times = SHIFTING.strengths[-1]
     for layer in ("narrow", LAYER, "logits"):
         kernel = copy.get_layer(layer).kernel
-        kernel.assign(prune(np.asarray(kernel), share))
-    found = outcome(evaluation, "pruning", share)
+        values = np.asarray(kernel)
+        kernel.assign(values - times * values.mean(axis=-1, keepdims=True))
+    found = outcome(evaluation, "weight-shifting", times)
     assert found.test_error == pytest.approx(wrong(copy, pictures).mean())
     detected = detect(np.asarray(copy.get_layer(LAYER).kernel), marked.key)
     assert found.ber == detected.ber
@@ -140,10 +141,12 @@ def test_the_report_is_plain_json(evaluation):
 
 
 def test_without_data_nothing_is_trained_and_every_attack_counts(marked):
-    found = evaluate(marked.model, marked.key, families=["pruning"], strengths=1)
+    found = evaluate(marked.model, marked.key, families=["perturbation"], strengths=1)
     names = {one.attack for one in found.outcomes}
     assert names == {
-        attack.name for attack in families(LAYER)["pruning"] if not attack.needs_data
+        attack.name
+        for attack in families(LAYER)["perturbation"]
+        if not attack.needs_data
     }
     assert found.fidelity.test_error is None
     assert found.efficiency.step_ratio is None
