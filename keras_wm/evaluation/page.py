@@ -120,9 +120,8 @@ def _robustness(evaluation: Evaluation) -> Requirement:
     tried = [one for one in evaluation.resistances if one.counted]
     removed = evaluation.removed
     answer = (
-        f"Of {len(tried)} attacks that leave the network within "
-        f"{100 * evaluation.tolerance:g} points of its test error, {len(removed)} "
-        "remove the mark"
+        f"{len(removed)} of {len(tried)} attacks that leave the network within "
+        f"{100 * evaluation.tolerance:g} points of its test error remove the mark"
     )
     names = ", ".join(one.attack for one in removed)
     weakest = [one for one in tried if one not in removed]

@@ -7,7 +7,7 @@ from keras_wm.attacks.attack import published_copy
 from keras_wm.datasets import Pictures
 from keras_wm.evaluation import evaluate
 
-FAMILIES = ("perturbation", "equivalence", "fusion")
+FAMILIES = ("quantization", "equivalence", "fusion")
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from keras_wm.attacks.catalogue import families
 
-from keras_wm.attacks.perturbation import SHIFTING
 from keras_wm.detection import detect
 from keras_wm.evaluation import evaluate
 from tests.conftest import fixed_key
@@ -47,12 +46,13 @@ def test_an_attacked_network_is_measured_as_one_measures_by_hand(
 ):
     copy = keras.models.clone_model(marked.model, clone_function=_without_mark)
     copy.set_weights(marked.model.get_weights())
-    times = SHIFTING.strengths[-1]
     for layer in ("narrow", LAYER, "logits"):
         kernel = copy.get_layer(layer).kernel
         values = np.asarray(kernel)
-        kernel.assign(values - times * values.mean(axis=-1, keepdims=True))
-    found = outcome(evaluation, "weight-shifting", times)
+        # Integers of 2 bits, with a scale for each filter: -1, 0 and 1.
+        scale = np.abs(values).max(axis=tuple(range(values.ndim - 1)))
+        kernel.assign(np.round(values / scale) * scale)
+    found = outcome(evaluation, "quantization", 2)
     assert found.test_error == pytest.approx(wrong(copy, pictures).mean())
     detected = detect(np.asarray(copy.get_layer(LAYER).kernel), marked.key)
     assert found.ber == detected.ber

@@ -52,7 +52,8 @@ def test_what_a_key_says_is_escaped(evaluation):
 
 def test_both_files_are_written(evaluation, html, tmp_path):
     record, written = evaluation.save(tmp_path / "new")
-    assert json.loads(record.read_text("utf-8")) == evaluation.to_dict()
+    expected = json.loads(json.dumps(evaluation.to_dict()))
+    assert json.loads(record.read_text("utf-8")) == expected
     assert written.read_text("utf-8").count("<tr>") == html.count("<tr>")
 
 
@@ -75,7 +76,7 @@ def test_the_command_line_writes_a_report(marked, pictures, tmp_path):
         *("--strengths", 1, "--out", tmp_path / "out"),
     )
     assert result.returncode == 0, result.stderr
-    assert "Robustness: Of 2 attacks" in result.stdout
+    assert re.search(r"Robustness: 0 of [12] attacks that leave", result.stdout)
     report = json.loads((tmp_path / "out" / "evaluation.json").read_text("utf-8"))
     assert {one["attack"] for one in report["outcomes"]} == {
         "quantization",
