@@ -65,7 +65,7 @@ def attach(
     ```
     """
     _check_model(model)
-    target, kernel = _find_kernel(model, layer, variable)
+    target, kernel = find_kernel(model, layer, variable)
     host = kernel.regularizer
     if isinstance(host, WatermarkRegularizer):
         if host.key is not None:
@@ -120,7 +120,8 @@ def _check_model(model: Any) -> None:
         )
 
 
-def _find_kernel(model: Any, layer: Any, variable: str | None) -> tuple[Any, Any]:
+def find_kernel(model: Any, layer: Any, variable: str | None = None) -> tuple[Any, Any]:
+    """A layer that holds a kernel, and the kernel; arguments as for `attach`."""
     target = _find_layer(model, layer)
     # Wrappers and recurrent layers keep their kernel in the layer inside them.
     inside = [

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -82,6 +84,14 @@ class Reading:
     def _by_bit(self, grouped: Any) -> Any:
         """(ceil(T / G), G) to (T,): bit j is in group j % G."""
         return ops.reshape(grouped, (-1,))[: self.bits]
+
+
+@contextmanager
+def asking_for_much() -> Iterator[None]:
+    """Without warnings of full kernels, where they are meant to be full."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".* bits in a kernel of ")
+        yield
 
 
 def _grouped(matrix: NDArray[np.float64], groups: int) -> NDArray[np.float64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,9 +12,11 @@ from typing import Any
 import keras
 
 from keras_wm.datasets import Pictures
+from keras_wm.marks import is_built, sublayers
 from keras_wm.publishing import publish
 
-Change = Callable[[Any, Pictures | None, float, int], Any]
+# Model, data (`None` where an attack needs none), strength and seed; another model.
+Change = Callable[[Any, Any, float, int], Any]
 
 
 @dataclass(frozen=True)
@@ -53,13 +56,14 @@ class Attack:
             data: What the attack may train on, where it trains.
             strength: From the weakest to the strongest of `strengths`; the latter by
                 default.
-            seed: Of all that is random.
+            seed: Of all that is random. Attacks that train set Keras's own seed.
 
         Returns:
             A `keras.Model`, not compiled.
 
         Raises:
-            ValueError: If data is needed and missing, or the strength is out of range.
+            ValueError: If data is needed and missing, the strength is out of range,
+                or the model is not built or not of a kind that can be so attacked.
         """
         weakest, strongest = self.strengths[0], self.strengths[-1]
         if strength is None:
@@ -74,11 +78,42 @@ class Attack:
                 f"The attack {self.name!r} trains. Expected data to train on. "
                 "Received: data=None"
             )
-        return self.change(published_copy(model), data, strength, seed)
+        if not self.needs_data:
+            return self.change(published_copy(model), data, strength, seed)
+        keras.utils.set_random_seed(_attackers_seed(self.name, seed))
+        attacked = self.change(published_copy(model), data, strength, seed)
+        # Nothing of the training is left: no optimizer, penalty or constraint.
+        return published_copy(attacked)
 
 
 def published_copy(model: Any) -> Any:
-    """What somebody has who downloads a network: weights and layers, and no mark."""
+    """What somebody has who downloads a network: weights and layers, and no mark.
+
+    Which layers the owner froze binds nobody else: all can be trained.
+    """
+    if not is_built(model):
+        raise ValueError(
+            "Expected a model that is built: call it once, or model.build. Received: "
+            f"{model.name!r}, which has no weights yet"
+        )
     with tempfile.TemporaryDirectory() as folder:
         file = publish(model, Path(folder, "published.keras"))
-        return keras.saving.load_model(file, compile=False)
+        copy = keras.saving.load_model(file, compile=False)
+    unfreeze(copy)
+    return copy
+
+
+def unfreeze(model: Any) -> None:
+    """Makes every layer of a model one that is trained."""
+    for layer in sublayers(model):
+        layer.trainable = True
+
+
+def _attackers_seed(name: str, seed: int) -> int:
+    """A seed that no owner had who counts from 0 too.
+
+    With the owner's own, weights that are drawn anew could be those that the network
+    began with.
+    """
+    digest = hashlib.sha256(f"keras_wm attack {name} {seed}".encode()).digest()
+    return int.from_bytes(digest[:4], "big")

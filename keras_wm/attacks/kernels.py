@@ -16,16 +16,25 @@ from keras_wm.marks import own_variables, sublayers
 Kernel = NDArray[np.float32]
 
 
-def kernel_variables(model: Any) -> list[Any]:
-    """Every trained weight of two axes or more, which may carry a mark."""
+def kernels_by_layer(model: Any) -> list[tuple[Any, Any]]:
+    """Every trained weight of two axes or more, which may carry a mark.
+
+    Returns:
+        Pairs of a layer, however deep in the model, and its weight.
+    """
     return [
-        variable
+        (layer, variable)
         for layer in sublayers(model)
         for variable in own_variables(layer)
         if variable.trainable
         and len(variable.shape) > 1
         and keras.backend.is_float_dtype(variable.dtype)
     ]
+
+
+def kernel_variables(model: Any) -> list[Any]:
+    """The weights of `kernels_by_layer`."""
+    return [variable for _, variable in kernels_by_layer(model)]
 
 
 def each_kernel(

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_wm.attacks.architecture import config_without
 from keras_wm.attacks.attack import Attack, Change
 from keras_wm.attacks.equivalence import graph_of, weights_of
 from keras_wm.channels import Member
@@ -132,7 +133,10 @@ class _Growing:
 
     def network(self) -> Any:
         """The network with all that was added."""
-        model = type(self._model).from_config(_without_shapes(self._config))
+        model = type(self._model).from_config(
+            # Layers find out anew how wide their inputs are.
+            config_without(self._config, "build_config")
+        )
         for name, variable in weights_of(model).items():
             variable.assign(self._weights[name])
         return model
@@ -149,17 +153,6 @@ def _widen(config: dict[str, Any], path: list[str], count: int) -> None:
         _widen(settings, path[1:], count)
     else:
         settings["filters" if "filters" in settings else "units"] = count
-
-
-def _without_shapes(config: Any) -> Any:
-    """A config whose layers find out anew how wide their inputs are."""
-    if isinstance(config, dict):
-        return {
-            name: _without_shapes(value)
-            for name, value in config.items()
-            if name != "build_config"
-        }
-    return [_without_shapes(one) for one in config] if type(config) is list else config
 
 
 _SHARES = (0.05, 0.25, 0.5)

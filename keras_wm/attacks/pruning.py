@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, get_args
 
+import keras
 import numpy as np
 from numpy.typing import NDArray
 
@@ -65,6 +66,21 @@ def prune_filters(kernel: NDArray[Any], share: float) -> NDArray[Any]:
     pruned = kernel.copy()
     pruned[..., np.argsort(norms, kind="stable")[: round(share * norms.size)]] = 0
     return pruned
+
+
+def hold_zeros(variable: Any) -> None:
+    """Keeps the weights that are zero so while the others are trained."""
+    variable.constraint = _Mask(np.asarray(variable) != 0)
+
+
+class _Mask(keras.constraints.Constraint):
+    """Keeps pruned weights at zero."""
+
+    def __init__(self, kept: NDArray[np.bool_]) -> None:
+        self._kept = kept.astype(np.float32)
+
+    def __call__(self, value: Any) -> Any:
+        return value * self._kept
 
 
 def _globally(model: Any, data: Pictures | None, strength: float, seed: int) -> Any:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +10,7 @@ from keras_wm.attachment import attach
 from keras_wm.derivation import Secret
 from keras_wm.key import KEYED_GROUPS, WatermarkKey
 from keras_wm.projection import Filters, Projection
-from keras_wm.reading import Loss, Reading
+from keras_wm.reading import Loss, Reading, asking_for_much
 
 PAPER_BITS = 256
 GROUPS = (2, 3, 4)
@@ -97,14 +94,6 @@ class Mark:
         key, loss = self.key(), SCHEMES[self.scheme].loss
         for layer in self.layers:
             attach(model, layer, key, loss, self.strength, variable="kernel")
-
-
-@contextmanager
-def asking_for_much() -> Iterator[None]:
-    """Without warnings of full kernels, which some experiments are about."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".* bits in a kernel of ")
-        yield
 
 
 class _Unlimited(WatermarkKey):

@@ -9,9 +9,9 @@ from typing import Any
 
 import keras
 import numpy as np
-from numpy.typing import NDArray
 
-from keras_wm.attacks.pruning import prune
+from keras_wm.attacks.pruning import hold_zeros, prune
+from keras_wm.attacks.training import compile_for
 from keras_wm.datasets import Pictures
 from keras_wm.distiller import Distiller
 from keras_wm.experiments.augmentation import Distorted
@@ -19,12 +19,12 @@ from keras_wm.experiments.marking import (
     HEAD,
     UNMARKED,
     Mark,
-    asking_for_much,
     group_layer,
 )
 from keras_wm.experiments.measurement import mark_figures, measured_test_error
 from keras_wm.experiments.settings import Settings
-from keras_wm.hosts.wide_resnet import INITIAL_RATE, paper_optimizer, wide_resnet
+from keras_wm.hosts.wide_resnet import INITIAL_RATE, wide_resnet
+from keras_wm.reading import asking_for_much
 
 PICTURES, TURNS = "pictures", "turns"
 
@@ -154,12 +154,7 @@ def _fit(
 ) -> History:
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     steps = math.ceil(len(pictures.x_train) / settings.batch_size) * training.epochs
-    trained.compile(
-        paper_optimizer(steps, training.rate),
-        loss if trained is model else None,
-        # XLA takes longer to compile these networks than to train them.
-        jit_compile=keras.backend.backend() == "jax",
-    )
+    compile_for(trained, loss if trained is model else None, steps, training.rate)
     watch = _Watch(model, training.mark, pictures)
     # No curve is drawn of the others, which are many.
     watches = [watch] if training.from_scratch else []
@@ -183,25 +178,13 @@ def take_over(source: Any, model: Any, training: Training) -> None:
             model.get_layer(layer.name).set_weights(layer.get_weights())
     if training.pruned:
         for layer in convolutions(model):
-            kernel = np.asarray(layer.kernel)
-            kept = prune(kernel, training.pruned) != 0
-            layer.kernel.assign(kernel * kept)
-            layer.kernel.constraint = _Mask(kept)
+            layer.kernel.assign(prune(np.asarray(layer.kernel), training.pruned))
+            hold_zeros(layer.kernel)
 
 
 def convolutions(model: Any) -> list[Any]:
     """The layers whose weights pruning takes."""
     return [one for one in model.layers if isinstance(one, keras.layers.Conv2D)]
-
-
-class _Mask(keras.constraints.Constraint):
-    """Keeps pruned weights at zero."""
-
-    def __init__(self, kept: NDArray[np.bool_]) -> None:
-        self._kept = kept.astype(np.float32)
-
-    def __call__(self, value: Any) -> Any:
-        return value * self._kept
 
 
 class _Watch(keras.callbacks.Callback):

@@ -1,0 +1,96 @@
+"""All attacks, by family and by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from keras_wm.attacks import export, obfuscation
+from keras_wm.attacks.adaptive import projection, reset
+from keras_wm.attacks.attack import Attack
+from keras_wm.attacks.collusion import averaging
+from keras_wm.attacks.distillation import DISTILLATION
+from keras_wm.attacks.equivalence import CHAINED, PERMUTATION, SCALING, SIGN_FLIPS
+from keras_wm.attacks.fine_tuning import FTAL, FTLL, RTAL, RTLL, then_fine_tuned
+from keras_wm.attacks.fusion import FUSION
+from keras_wm.attacks.overwriting import overwriting
+from keras_wm.attacks.perturbation import NOISE, SHIFTING
+from keras_wm.attacks.pruning import (
+    FILTER_PRUNING,
+    GLOBAL_PRUNING,
+    PRUNING,
+    RANDOM_PRUNING,
+)
+from keras_wm.attacks.quantization import CLUSTERING, QUANTIZATION
+from keras_wm.attacks.regularization import REGULARIZATION
+
+
+def families(
+    layer: str | None = None, copies: Sequence[Any] = ()
+) -> dict[str, tuple[Attack, ...]]:
+    """All attacks, by the name of their family.
+
+    Args:
+        layer: The name of the marked layer, where the attacker knows it: he
+            overwrites that one alone. `None` is every layer.
+        copies: Further copies of the network that the attacker has. Without, the
+            family `"collusion"` is missing.
+    """
+    colluding = {"collusion": (averaging(copies),)} if copies else {}
+    projected, alone = projection(layer), reset(layer)
+    pruned = (PRUNING, GLOBAL_PRUNING, FILTER_PRUNING)
+    return {
+        "fine-tuning": (FTLL, FTAL, RTLL, RTAL),
+        "pruning": (
+            *(*pruned, RANDOM_PRUNING),
+            *(then_fine_tuned(one, zeros_stay=True) for one in pruned),
+        ),
+        "quantization": (QUANTIZATION, CLUSTERING),
+        "perturbation": (NOISE, SHIFTING, then_fine_tuned(SHIFTING)),
+        "regularization": (REGULARIZATION,),
+        "overwriting": (
+            overwriting("mean", layer),
+            overwriting("mean", layer, "rate"),
+            overwriting("mean", layer, "bits"),
+            overwriting("keyed", layer),
+            overwriting("keyed", layer, "rate"),
+            overwriting("keyed", layer, "bits"),
+        ),
+        "adaptive": (
+            overwriting("keyed", layer, "keys"),
+            overwriting("keyed", layer, "rounds"),
+            *(projected, then_fine_tuned(projected)),
+            *(alone, then_fine_tuned(alone)),
+        ),
+        "distillation": (DISTILLATION,),
+        **colluding,
+        "equivalence": (
+            *(PERMUTATION, SCALING, SIGN_FLIPS, CHAINED),
+            then_fine_tuned(CHAINED),
+        ),
+        "obfuscation": (
+            obfuscation.UNHEEDED,
+            obfuscation.CANCELLING,
+            obfuscation.SHARING,
+        ),
+        "fusion": (FUSION,),
+        "export": (*export.FILES, *export.HALVES),
+    }
+
+
+def attacks(layer: str | None = None, copies: Sequence[Any] = ()) -> dict[str, Attack]:
+    """All attacks, by name; arguments as for `families`.
+
+    Example:
+
+    ```python
+    for name, attack in attacks("conv2_block1_conv2").items():
+        for strength in attack.strengths:
+            attacked = attack(model, pictures, strength)
+    ```
+    """
+    return {
+        attack.name: attack
+        for family in families(layer, copies).values()
+        for attack in family
+    }
