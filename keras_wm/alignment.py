@@ -15,6 +15,7 @@ standard normal deviates.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -179,9 +180,14 @@ class Alignment:
                 return
 
     def _neighbours(self) -> dict[int, set[int]]:
-        """For each set, those that are counted along the other axis of a weight."""
-        found: dict[int, set[int]] = {
-            number: set() for number in range(len(self._graph.channels))
+        """For each set, those that are counted along the other axis of a weight.
+
+        And itself, where the signs of one of its segments tell those of another.
+        """
+        free = Counter(one.channels for one in self._graph.segments if one.may_flip)
+        found = {
+            number: {number} if free[number] > 1 else set()
+            for number in range(len(self._graph.channels))
         }
         for (layer, variable, axis), parts in self._parts.items():
             other = self._parts.get((layer, variable, other_axis(axis)), [])
