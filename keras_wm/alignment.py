@@ -28,6 +28,7 @@ from keras_wm.comparing import (
     balancing_factors,
     channel_vectors,
     other_axis,
+    sign_certainty,
 )
 from keras_wm.errors import AlignmentError
 
@@ -271,7 +272,7 @@ class Alignment:
             ):
                 products = one.owners[there] * one.theirs[order[there]]
                 cosines = products.sum(axis=1) * self._sign(others, len(order))[there]
-                evidence[there] += one.owners.shape[1] * cosines
+                evidence[there] += one.certainty[there] * cosines
         return evidence
 
     def _knows_sign(self, segment: int) -> bool:
@@ -300,7 +301,12 @@ class Alignment:
                     owners = channel_vectors(pair[0], self._places(parts, index))
                     theirs = channel_vectors(pair[1], self._places(parts, index, True))
                     signs = [one for each in across for one in each.segments]
-                    yield Stretch(part, signs, owners, theirs, matrix)
+                    certainty = (
+                        np.full(len(owners), float(owners.shape[1]))
+                        if matrix
+                        else sign_certainty(pair[0][self._places(parts, index)][0])
+                    )
+                    yield Stretch(part, signs, owners, theirs, matrix, certainty)
 
     def _comparable(self, name: Name, axis: int) -> tuple[Floats, Floats] | None:
         """The owner's weight and the suspect's, with an axis in front.
