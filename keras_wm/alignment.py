@@ -15,6 +15,7 @@ standard normal deviates.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -27,6 +28,7 @@ from keras_wm.comparing import (
     balancing_factors,
     channel_vectors,
     other_axis,
+    sign_certainty,
 )
 from keras_wm.errors import AlignmentError
 
@@ -179,9 +181,14 @@ class Alignment:
                 return
 
     def _neighbours(self) -> dict[int, set[int]]:
-        """For each set, those that are counted along the other axis of a weight."""
-        found: dict[int, set[int]] = {
-            number: set() for number in range(len(self._graph.channels))
+        """For each set, those that are counted along the other axis of a weight.
+
+        And itself, where the signs of one of its segments tell those of another.
+        """
+        free = Counter(one.channels for one in self._graph.segments if one.may_flip)
+        found = {
+            number: {number} if free[number] > 1 else set()
+            for number in range(len(self._graph.channels))
         }
         for (layer, variable, axis), parts in self._parts.items():
             other = self._parts.get((layer, variable, other_axis(axis)), [])
@@ -265,7 +272,7 @@ class Alignment:
             ):
                 products = one.owners[there] * one.theirs[order[there]]
                 cosines = products.sum(axis=1) * self._sign(others, len(order))[there]
-                evidence[there] += one.owners.shape[1] * cosines
+                evidence[there] += one.certainty[there] * cosines
         return evidence
 
     def _knows_sign(self, segment: int) -> bool:
@@ -294,7 +301,12 @@ class Alignment:
                     owners = channel_vectors(pair[0], self._places(parts, index))
                     theirs = channel_vectors(pair[1], self._places(parts, index, True))
                     signs = [one for each in across for one in each.segments]
-                    yield Stretch(part, signs, owners, theirs, matrix)
+                    certainty = (
+                        np.full(len(owners), float(owners.shape[1]))
+                        if matrix
+                        else sign_certainty(pair[0][self._places(parts, index)][0])
+                    )
+                    yield Stretch(part, signs, owners, theirs, matrix, certainty)
 
     def _comparable(self, name: Name, axis: int) -> tuple[Floats, Floats] | None:
         """The owner's weight and the suspect's, with an axis in front.

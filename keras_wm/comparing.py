@@ -17,6 +17,7 @@ Indices = NDArray[np.intp]
 _BALANCINGS = 100
 _BALANCED = 1e-6
 _TINY = 1e-290
+_SUREST = 0.01
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Stretch:
         owners: The owner's weights of each channel; see `channel_vectors`.
         theirs: The suspect's.
         matrix: Whether the weight is more than a number for each channel.
+        certainty: How much a channel's sign in it says, beside other weights.
     """
 
     part: Part
@@ -36,6 +38,7 @@ class Stretch:
     owners: Singles
     theirs: Singles
     matrix: bool
+    certainty: Floats
 
 
 def other_axis(axis: int) -> int:
@@ -59,6 +62,22 @@ def channel_vectors(front: Floats, places: Indices) -> Singles:
     vectors = _divided(vectors, np.abs(vectors).max(axis=1, keepdims=True))
     vectors = _divided(vectors, np.linalg.norm(vectors, axis=1, keepdims=True))
     return vectors.astype(np.float32)
+
+
+def sign_certainty(values: Floats) -> Floats:
+    """How sure the signs of one number for each channel are.
+
+    The square of its distance from 0, in standard deviations of them all: a factor of a
+    normalization, mostly about 1, does not change its sign by training; a bias may.
+
+    Args:
+        values: The numbers, shape `(channels,)`.
+
+    Returns:
+        Array of the same shape.
+    """
+    spread = max(float(values.var()), _SUREST * float((values**2).mean()))
+    return values**2 / spread if spread > 0 else np.zeros_like(values)
 
 
 def _divided(rows: Floats, lengths: Floats) -> Floats:

@@ -70,6 +70,20 @@ def test_what_was_trained_on_after_is_found_again_too():
     assert cosine(aligned(network, suspect, KERNEL), expected) > 0.93
 
 
+def test_signs_are_told_by_what_keeps_its_sign_in_training():
+    """A factor of a normalization, not a bias or a mean, which are about 0."""
+    network = with_weights(plain())
+    suspect = equivalence.SIGN_FLIPS(network, seed=3)
+    rng = np.random.default_rng(0)
+    for one in suspect.weights:
+        if one.name in ("bias", "moving_mean"):
+            one.assign(0.4 * rng.normal(size=one.shape))
+    (name,) = (
+        one for one in kernels(network) if arrays(network)[one].shape == (3, 3, 12, 16)
+    )
+    assert cosine(aligned(network, suspect, name), arrays(network)[name]) > 0.999
+
+
 def test_what_was_done_is_told():
     network = with_weights(plain())
     for attack, told in (
