@@ -12,7 +12,7 @@ import keras_wm
 from keras_wm.detection import detect
 from keras_wm.reordering import MOST_FILTERS, arrangements
 from tests.conftest import fixed_key
-from tests.test_alignment import marked
+from tests.marked_model import with_mark
 
 SHAPE = (3, 3, 16, 32)
 
@@ -25,7 +25,7 @@ def key():
 @pytest.fixture
 def kernel(key, rng):
     """A kernel with a mark."""
-    found = marked(rng.normal(size=SHAPE), key)
+    found = with_mark(rng.normal(size=SHAPE), key, 2)
     assert detect(found, key).log10_p < -200
     return found
 
@@ -59,7 +59,7 @@ def test_filters_in_another_order_are_put_back(key, kernel, rng, signs, scales):
 
 def test_the_mean_filter_needs_the_signs_alone(rng):
     key = fixed_key(64, filters="mean")
-    kernel = marked(rng.normal(size=SHAPE), key) * np.tile([1, -1], 16)
+    kernel = with_mark(rng.normal(size=SHAPE), key, 2) * np.tile([1, -1], 16)
     kernel = rearranged(kernel, rng, signs=False)
     assert keras_wm.verify(network(kernel), key).log10_p > -3
     verification = keras_wm.verify(network(kernel), key, reordered=True)
