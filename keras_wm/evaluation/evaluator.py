@@ -96,7 +96,7 @@ def evaluate(
             fit it.
     """
     network, file = _loaded(model, key)
-    verification = verify(network, key, alpha=alpha)
+    verification = verify(file or network, key, alpha=alpha)
     if not verification.marked or verification.layer is None:
         raise ValueError(
             "Expected a network that carries the key's mark. Received: "
