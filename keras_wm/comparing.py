@@ -17,7 +17,7 @@ Indices = NDArray[np.intp]
 _BALANCINGS = 100
 _BALANCED = 1e-6
 _TINY = 1e-290
-_SUREST = 0.01
+_SUREST = 10
 
 
 @dataclass(frozen=True)
@@ -67,17 +67,17 @@ def channel_vectors(front: Floats, places: Indices) -> Singles:
 def sign_certainty(values: Floats) -> Floats:
     """How sure the signs of one number for each channel are.
 
-    The square of its distance from 0, in standard deviations of them all: a factor of a
-    normalization, mostly about 1, does not change its sign by training; a bias may.
+    Its distance from 0, in standard deviations of them all: a normalization's factor,
+    mostly about 1, hardly changes its sign by training; a bias may.
 
     Args:
         values: The numbers, shape `(channels,)`.
 
     Returns:
-        Array of the same shape.
+        Array of the same shape; 10 at most for numbers that are all alike.
     """
-    spread = max(float(values.var()), _SUREST * float((values**2).mean()))
-    return values**2 / spread if spread > 0 else np.zeros_like(values)
+    spread = max(float(values.std()), float(np.sqrt((values**2).mean())) / _SUREST)
+    return np.abs(values) / (spread or 1.0)
 
 
 def _divided(rows: Floats, lengths: Floats) -> Floats:
