@@ -49,9 +49,9 @@ def _forging_runs(settings: Settings) -> Iterator[Run]:
     host = from_scratch(settings, UNMARKED, 0)
     layer = group_layer(settings.group)
     solved = partial(_solved, host=host, layer=layer, bits=settings.bits)
-    yield Run({"scheme": "chosen projection", "bits": settings.bits}, solved, host)
+    yield Run({"key": "chosen projection", "bits": settings.bits}, solved, host)
     for bits in SEARCHED_BITS:
-        labels = {"scheme": "searched secrets", "bits": bits}
+        labels = {"key": "searched secrets", "bits": bits}
         searched = partial(_searched, host=host, layer=layer, bits=bits)
         yield Run(labels, searched, host)
 
@@ -90,7 +90,7 @@ def _counts(most: int) -> list[int]:
 
 
 def _forging_tables(rows: Sequence[Row]) -> list[ResultTable]:
-    groups = [([row["scheme"], str(row["bits"])], [row]) for row in rows]
+    groups = [([row["key"], str(row["bits"])], [row]) for row in rows]
     cells = {
         "trials": lambda found: f"{found[0]['trials']:,}",
         "seconds each": lambda found: mean_of(found, "seconds_a_trial", ".2g"),
@@ -146,9 +146,8 @@ def _recipient_runs(settings: Settings) -> Iterator[Run]:
     """As many runs as make a fifth of the recipients a copy: 200 with five seeds."""
     host = from_scratch(settings, "default", 0)
     for first in range(0, len(recipients_of(settings)) // 5, COPIES_A_RUN):
-        labels = {"scheme": "default", "first": first}
         perform = partial(_traced, settings=settings, host=host, first=first)
-        yield Run(labels, perform, host)
+        yield Run({"first": first}, perform, host)
 
 
 def _traced(

@@ -73,8 +73,11 @@ def test_runs_have_labels_of_their_own_that_records_can_hold(experiment):
     ]
 
 
-def test_every_mark_is_in_every_experiment(experiment):
-    schemes = {run.labels["scheme"] for run in experiment.runs(Settings())}
+def test_every_mark_is_in_every_experiment_that_compares_marks(experiment):
+    schemes = {run.labels.get("scheme") for run in experiment.runs(Settings())}
+    if schemes == {None}:
+        assert experiment.name in ("forging", "recipients")
+        return
     # More bits than columns are no question for the two sparse marks.
     assert schemes >= set(SCHEMES) - (
         {"direct", "diff"} if experiment.name == "capacity" else set()
@@ -94,7 +97,7 @@ def test_tables_show_every_run_and_what_the_papers_print(experiment, rows):
     for table in tables:
         assert table.rows
         assert {len(row) for row in table.rows} == {len(table.columns)}
-    for scheme in {row["scheme"] for row in rows}:
+    for scheme in {row["scheme"] for row in rows if "scheme" in row}:
         assert re.search(rf"^\|.*\b{scheme}\b", text, re.MULTILINE)
     assert PRINTED.get(experiment.name, "") in text
     assert "nan" not in text
