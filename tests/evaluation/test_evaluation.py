@@ -5,8 +5,8 @@ import json
 import keras
 import numpy as np
 import pytest
-from keras_wm.attacks.catalogue import families
 
+from keras_wm.attacks.catalogue import families
 from keras_wm.detection import detect
 from keras_wm.evaluation import evaluate
 from tests.conftest import fixed_key
