@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from math import floor, sqrt
 
-# Up to this share neither the kernel's standard deviation nor its singular values
-# tell it from an unmarked one (keyed), and the mean filter grows by about a tenth
-# instead of twelvefold (mean).
+# Up to this share the singular values do not tell a kernel from an unmarked one, and
+# its standard deviation grows by about 1 % (keyed); the mean filter grows by about a
+# tenth instead of twelvefold (mean).
 UNSEEN_SHARE = {"keyed": 0.17, "mean": 0.5}
 FULL_MARGIN = 4.0
 
