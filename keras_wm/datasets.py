@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 _DIGITS_TEST = 540
 
 
+_TEST_BATCH = 500
+
+
 @dataclass(frozen=True)
 class Pictures:
     """A labelled set of pictures, split into training and test.
@@ -34,6 +37,16 @@ class Pictures:
     def classes(self) -> int:
         """The number of classes."""
         return int(self.y_train.max()) + 1
+
+    def wrong_answers(self, model: Any) -> NDArray[np.bool_]:
+        """Which test pictures a network gets wrong, shape `(len(x_test),)`."""
+        answers = model.predict(self.x_test, batch_size=_TEST_BATCH, verbose=0)
+        wrong: NDArray[np.bool_] = answers.argmax(axis=1) != self.y_test
+        return wrong
+
+    def test_error(self, model: Any) -> float:
+        """The share of test pictures that a network gets wrong."""
+        return float(np.mean(self.wrong_answers(model)))
 
     def turned(self) -> Pictures:
         """Another task on the same pictures: by how many quarters each is turned.

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
 from keras_wm.callback import BitErrorRate
+from keras_wm.capacity import USUAL_BITS
 from keras_wm.datasets import Pictures, load_pictures
 from keras_wm.detection import detect, format_p
 from keras_wm.hosts.wide_resnet import (
@@ -50,7 +51,7 @@ class DemoSettings:
 
     data: str = "digits"
     epochs: int = 20
-    bits: int = 256
+    bits: int = USUAL_BITS
     layer: str = "conv3_block1_conv2"
     n: int = 1
     k: int = 4

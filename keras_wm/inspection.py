@@ -8,8 +8,8 @@ from typing import Any
 
 from keras_wm.capacity import readable_weights, unseen_bits
 from keras_wm.files import DEFAULT_LIMITS, Limits, Sandbox
-from keras_wm.key import KEYED_GROUPS
 from keras_wm.opening import open_model
+from keras_wm.projection import KEYED_GROUPS
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NoReturn, Self, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from keras_wm.capacity import check_bits
+from keras_wm.capacity import USUAL_BITS, check_bits
 from keras_wm.derivation import Secret
 from keras_wm.derived import LARGEST, read_only, remembered
 from keras_wm.errors import KeyFileError
@@ -23,9 +23,8 @@ from keras_wm.projection import (
     message_bits,
     projection_rows,
     row_spread,
+    usual_groups,
 )
-
-KEYED_GROUPS = 16
 
 
 class WatermarkKey:
@@ -87,7 +86,7 @@ class WatermarkKey:
     def generate(
         cls,
         owner: str,
-        bits: int = 256,
+        bits: int = USUAL_BITS,
         projection: Projection = "random",
         filters: Filters = "keyed",
     ) -> WatermarkKey:
@@ -96,8 +95,10 @@ class WatermarkKey:
         Args:
             owner: Whom the mark shall name, such as a company or an e-mail
                 address. The message depends on it.
-            bits: T, the length of the message. With 256 bits a chance match is
-                a matter of 2**-256. Defaults to 256.
+            bits: T, the length of the message. A kernel has room for so much
+                evidence, however many bits share it: the fewer, the more it takes
+                to turn one. All of 64 right are a matter of 2**-64 by chance.
+                Defaults to 64.
             projection: What each bit is read through: `"random"` (normal
                 deviates), `"direct"` (one weight) or `"diff"` (a difference of
                 two). Defaults to `"random"`.
@@ -108,7 +109,7 @@ class WatermarkKey:
         Returns:
             A `WatermarkKey`.
         """
-        groups = min(KEYED_GROUPS, bits) if filters == "keyed" else 1
+        groups = usual_groups(filters, bits)
         return WatermarkKey(Secret.generate(), owner, bits, projection, filters, groups)
 
     @classmethod

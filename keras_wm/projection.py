@@ -20,6 +20,8 @@ from keras_wm.normal import Floats, quantile
 Projection = Literal["random", "direct", "diff"]
 Filters = Literal["keyed", "mean"]
 
+KEYED_GROUPS = 16
+
 # So many doubles at a time stay in a processor's cache.
 _CACHED = 2**14
 
@@ -62,6 +64,11 @@ def projection_rows(
         matrix[rows, columns[0 : 2 * bits : 2][first:last]] = 1.0
         matrix[rows, columns[1 : 2 * bits : 2][first:last]] = -1.0
     return matrix
+
+
+def usual_groups(filters: str, bits: int) -> int:
+    """G, how many weight vectors a new key's bits share."""
+    return min(KEYED_GROUPS, bits) if filters == "keyed" else 1
 
 
 def filter_weights(secret: Secret, filters: Filters, groups: int, count: int) -> Floats:

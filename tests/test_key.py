@@ -18,10 +18,10 @@ def test_two_generated_keys_have_nothing_in_common():
     assert not np.array_equal(one.message, other.message)
 
 
-def test_defaults_are_256_keyed_random_bits_in_16_groups():
+def test_defaults_are_64_keyed_random_bits_in_16_groups():
     key = WatermarkKey.generate("Example Ltd")
     assert (key.bits, key.projection, key.filters, key.groups) == (
-        256,
+        64,
         "random",
         "keyed",
         16,

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_wm.datasets import Pictures
 from keras_wm.marks import is_built, sublayers
@@ -40,6 +41,14 @@ class Attack:
     strengths: tuple[float, ...]
     change: Change
     needs_data: bool = False
+
+    def thinned(self, count: int) -> Attack:
+        """The same attack with so many of its strengths, evenly, the strongest too."""
+        if count >= len(self.strengths):
+            return self
+        places = np.linspace(len(self.strengths) - 1, 0, count).round().astype(int)
+        chosen = tuple(self.strengths[place] for place in sorted(places))
+        return replace(self, strengths=chosen)
 
     def __call__(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from keras_wm.attacks import export, obfuscation
@@ -75,6 +75,27 @@ def families(
         ),
         "fusion": (FUSION,),
         "export": (*export.FILES, *export.HALVES),
+    }
+
+
+def families_named(
+    every: Mapping[str, tuple[Attack, ...]], names: Sequence[str] | None
+) -> dict[str, tuple[Attack, ...]]:
+    """The families of these names, in their order in `every`; of `None`, all.
+
+    Raises:
+        ValueError: If there is no such family.
+    """
+    unknown = [name for name in names or () if name not in every]
+    if unknown:
+        raise ValueError(
+            f"Expected families among {', '.join(every)}. Received: "
+            f"{', '.join(unknown)}"
+        )
+    return {
+        name: attacks
+        for name, attacks in every.items()
+        if names is None or name in names
     }
 
 

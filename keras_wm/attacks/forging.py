@@ -13,8 +13,9 @@ import numpy as np
 
 from keras_wm.derivation import Secret
 from keras_wm.detection import detect
-from keras_wm.key import KEYED_GROUPS, WatermarkKey
+from keras_wm.key import WatermarkKey
 from keras_wm.normal import Floats
+from keras_wm.projection import usual_groups
 
 
 def solved_key(kernel: Floats, bits: int, seed: int) -> WatermarkKey:
@@ -53,6 +54,6 @@ def searched_keys(
     """
     rng = np.random.default_rng(seed)
     for _ in range(trials):
-        secret, groups = Secret(rng.bytes(32)), min(KEYED_GROUPS, bits)
+        secret, groups = Secret(rng.bytes(32)), usual_groups("keyed", bits)
         key = WatermarkKey(secret, "forger", bits, "random", "keyed", groups)
         yield key, detect(kernel, key).log10_p

@@ -14,8 +14,8 @@ from keras_wm.attacks.training import RATE, train
 from keras_wm.capacity import unseen_margin
 from keras_wm.datasets import Pictures
 from keras_wm.derivation import Secret
-from keras_wm.key import KEYED_GROUPS, WatermarkKey
-from keras_wm.projection import Filters
+from keras_wm.key import WatermarkKey
+from keras_wm.projection import Filters, usual_groups
 from keras_wm.reading import Loss, asking_for_much
 
 Varied = Literal["strength", "rate", "bits", "keys", "rounds"]
@@ -81,7 +81,7 @@ class Overwriting:
     def key(self, seed: int, number: int = 0) -> WatermarkKey:
         """The attacker's key of a round, which follows from the seed."""
         text = f"keras_wm attacker {seed} {number}"
-        groups = min(KEYED_GROUPS, self.bits) if self.filters == "keyed" else 1
+        groups = usual_groups(self.filters, self.bits)
         return WatermarkKey(
             Secret(hashlib.sha256(text.encode()).digest()),
             "attacker",

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from keras_wm.capacity import USUAL_BITS
 from keras_wm.cli.app import app, silent_import
 from keras_wm.cli.given import load_key, new_passphrase
 
@@ -15,7 +16,7 @@ from keras_wm.cli.given import load_key, new_passphrase
 def keygen(
     path: Annotated[Path, typer.Argument(help="Where the key file goes.")],
     owner: Annotated[str, typer.Option(help="Whom the mark names.")],
-    bits: Annotated[int, typer.Option(help="The length of the message.")] = 256,
+    bits: Annotated[int, typer.Option(help="The length of the message.")] = USUAL_BITS,
     projection: Annotated[str, typer.Option(help="random, direct or diff.")] = "random",
     filters: Annotated[str, typer.Option(help="keyed or mean.")] = "keyed",
     encrypt: Annotated[

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from keras_wm.capacity import USUAL_BITS
 from keras_wm.cli.app import KeyOption, app, silent_import
 from keras_wm.cli.given import load_key
 
@@ -17,7 +18,9 @@ def demo(
         str, typer.Option(help="digits, cifar10 or an .npz file.")
     ] = "digits",
     epochs: Annotated[int, typer.Option(min=1, help="How long to train.")] = 20,
-    bits: Annotated[int, typer.Option(min=1, help="The length of the message.")] = 256,
+    bits: Annotated[
+        int, typer.Option(min=1, help="The length of the message.")
+    ] = USUAL_BITS,
     layer: Annotated[
         str, typer.Option(help="The convolution to mark.")
     ] = "conv3_block1_conv2",
@@ -52,13 +55,22 @@ def experiment(
     n: Annotated[int, typer.Option(min=1, help="Blocks in a group.")] = 1,
     k: Annotated[int, typer.Option(min=1, help="The widening factor.")] = 4,
     group: Annotated[int, typer.Option(help="The group that is marked.")] = 2,
-    bits: Annotated[int, typer.Option(min=1, help="The length of the message.")] = 256,
+    bits: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="The length of the message; 256, and 64 of the default mark."
+        ),
+    ] = None,
     marks: Annotated[
         str, typer.Option(help="Which marks to compare, with commas between.")
     ] = "direct,diff,random,default",
     weight_decay: Annotated[
         float, typer.Option(help="The papers write 5e-4; their code has none.")
     ] = 5e-4,
+    families: Annotated[
+        str | None,
+        typer.Option(help="Families of attacks that resistance tries; else all."),
+    ] = None,
     workers: Annotated[
         int | None,
         typer.Option(min=1, help="Processes; as cores, up to 4, or 1 with a GPU."),
@@ -78,7 +90,6 @@ def experiment(
         for one in EXPERIMENTS.values():
             typer.echo(f"{one.name:20} {one.title}")
         return
-    names = tuple(mark.strip() for mark in marks.split(","))
     settings = Settings(
         data,
         epochs,
@@ -87,8 +98,9 @@ def experiment(
         k,
         group=group,
         bits=bits,
-        marks=names,
+        marks=tuple(_listed(marks)),
         weight_decay=weight_decay,
+        families=None if families is None else tuple(_listed(families)),
     )
     run_experiment(name, settings, out, Console(), workers or usual_workers())
 
@@ -137,8 +149,13 @@ def evaluate(
         Console(),
         baseline=baseline,
         unmarked=unmarked or (),
-        families=None if families is None else families.split(","),
+        families=None if families is None else _listed(families),
         strengths=strengths,
         seeds=seeds,
         tolerance=tolerance,
     )
+
+
+def _listed(names: str) -> list[str]:
+    """Names that were given with commas between."""
+    return [name.strip() for name in names.split(",")]

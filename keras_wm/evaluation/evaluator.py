@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from math import log10
 from pathlib import Path
 from typing import Any
@@ -15,18 +14,13 @@ import numpy as np
 
 from keras_wm.attacks.attack import Attack
 from keras_wm.attacks.catalogue import families as every_family
+from keras_wm.attacks.catalogue import families_named
 from keras_wm.attacks.forging import searched_keys
 from keras_wm.capacity import readable_weights, share, unseen_bits
 from keras_wm.datasets import Pictures
 from keras_wm.detectability import kernel_statistics
 from keras_wm.evaluation.cost import detection_seconds, step_ratio
-from keras_wm.evaluation.outcomes import (
-    Outcome,
-    Subject,
-    outcomes,
-    test_error,
-    wrong_answers,
-)
+from keras_wm.evaluation.outcomes import Outcome, Subject, outcomes
 from keras_wm.evaluation.report import (
     Capacity,
     Efficiency,
@@ -108,19 +102,6 @@ def evaluate(
     twin = None if baseline is None else _loaded(baseline, key)[0]
     chosen = _chosen(layer, families, strengths, data)
     subjects = _subjects(network, unmarked, key, layer)
-    total = (
-        len(subjects)
-        * seeds
-        * sum(
-            len(attack.strengths) for attacks in chosen.values() for attack in attacks
-        )
-    )
-    every: list[Outcome] = []
-    for subject in subjects:
-        for outcome in outcomes(subject, chosen, data, seeds, alpha):
-            every.append(outcome)
-            if progress is not None:
-                progress(len(every), total)
     return Evaluation(
         verification=verification,
         layer=layer,
@@ -135,7 +116,7 @@ def evaluate(
             None if file is None else detection_seconds(file, key),
             None if file is None else Path(file).stat().st_size,
         ),
-        outcomes=every,
+        outcomes=_all_outcomes(subjects, chosen, data, seeds, alpha, progress),
         attacks={
             attack.name: (attack.title, attack.unit)
             for attacks in chosen.values()
@@ -151,30 +132,34 @@ def _chosen(
     data: Pictures | None,
 ) -> Families:
     """The attacks that are done, by family."""
-    every = every_family(layer)
-    unknown = [name for name in names or () if name not in every]
-    if unknown:
-        raise ValueError(
-            f"Expected families among {', '.join(every)}. Received: "
-            f"{', '.join(unknown)}"
-        )
     return {
         family: [
-            replace(attack, strengths=_thinned(attack.strengths, strengths))
+            attack if strengths is None else attack.thinned(strengths)
             for attack in attacks
             if data is not None or not attack.needs_data
         ]
-        for family, attacks in every.items()
-        if names is None or family in names
+        for family, attacks in families_named(every_family(layer), names).items()
     }
 
 
-def _thinned(strengths: Sequence[float], count: int | None) -> tuple[float, ...]:
-    """So many of the strengths, evenly, and the strongest in any case."""
-    if count is None or count >= len(strengths):
-        return tuple(strengths)
-    places = np.linspace(len(strengths) - 1, 0, count).round().astype(int)
-    return tuple(strengths[place] for place in sorted(places))
+def _all_outcomes(
+    subjects: Sequence[Subject],
+    chosen: Families,
+    data: Pictures | None,
+    seeds: int,
+    alpha: float,
+    progress: Progress | None,
+) -> list[Outcome]:
+    """What all attacks leave of all networks."""
+    strengths = [one.strengths for attacks in chosen.values() for one in attacks]
+    total = len(subjects) * seeds * sum(map(len, strengths))
+    every: list[Outcome] = []
+    for subject in subjects:
+        for outcome in outcomes(subject, chosen, data, seeds, alpha):
+            every.append(outcome)
+            if progress is not None:
+                progress(len(every), total)
+    return every
 
 
 def _loaded(model: Model, key: WatermarkKey) -> tuple[Any, str | None]:
@@ -213,8 +198,8 @@ def _fidelity(network: Any, twin: Any, data: Pictures | None) -> Fidelity:
     if data is None:
         return Fidelity()
     if twin is None:
-        return Fidelity(test_error(network, data))
-    marked, unmarked = wrong_answers(network, data), wrong_answers(twin, data)
+        return Fidelity(data.test_error(network))
+    marked, unmarked = data.wrong_answers(network), data.wrong_answers(twin)
     differences = marked.astype(np.float64) - unmarked
     half = _95_PERCENT * differences.std(ddof=1) / np.sqrt(differences.size)
     return Fidelity(

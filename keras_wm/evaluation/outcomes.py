@@ -8,7 +8,6 @@ from math import log10
 from typing import Any
 
 import keras
-import numpy as np
 
 from keras_wm.attacks.attack import Attack
 from keras_wm.datasets import Pictures
@@ -16,7 +15,6 @@ from keras_wm.key import WatermarkKey
 from keras_wm.verdict import Verification
 from keras_wm.verification import verify
 
-_TEST_BATCH = 500
 Families = Mapping[str, Sequence[Attack]]
 
 
@@ -117,7 +115,7 @@ def _outcome(
     found, aligned = _found(subject, attacked, alpha)
     return Outcome(
         *at,
-        test_error=None if data is None else test_error(attacked, data),
+        test_error=None if data is None else data.test_error(attacked),
         ber=found.ber if found.detection else None,
         log10_p=found.log10_p,
         aligned=aligned,
@@ -137,17 +135,6 @@ def _found(subject: Subject, attacked: Any, alpha: float) -> tuple[Verification,
         return found, False
     aligned = verify(attacked, subject.key, None, alpha, reference=subject.owners)
     return (aligned, True) if aligned.log10_p < found.log10_p else (found, False)
-
-
-def test_error(model: Any, data: Pictures) -> float:
-    """The share of test pictures that a network gets wrong."""
-    return float(np.mean(wrong_answers(model, data)))
-
-
-def wrong_answers(model: Any, data: Pictures) -> Any:
-    """Which test pictures a network gets wrong, an array of booleans."""
-    answers = model.predict(data.x_test, batch_size=_TEST_BATCH, verbose=0)
-    return answers.argmax(axis=1) != data.y_test
 
 
 def survives(outcome: Outcome, error: float | None, tolerance: float) -> bool:

@@ -15,7 +15,7 @@ from keras_wm.experiments.columns import COST, COUNT, printed
 from keras_wm.experiments.experiment import Experiment, Run, trained_run
 from keras_wm.experiments.further_training import CASES, SECOND
 from keras_wm.experiments.marking import GROUPS, SCHEMES, Mark, group_layer
-from keras_wm.experiments.measurement import mark_figures, measured_test_error
+from keras_wm.experiments.measurement import mark_figures
 from keras_wm.experiments.records import Figures, Row
 from keras_wm.experiments.report import (
     Cell,
@@ -126,7 +126,7 @@ def _pruned(workshop: Workshop, host: Training) -> Figures:
                 layer.kernel.assign(prune(kernel, share, order))
             found = mark_figures(model, _marked(host))
             point = {name: found[name] for name in ("ber", "log10_p")}
-            error = measured_test_error(model, pictures)
+            error = pictures.test_error(model)
             curves[order].append({"share": share, "test_error": error, **point})
     return {"curves": curves}
 

@@ -11,6 +11,8 @@ from keras_wm.experiments import (
     embedding,
     further_training,
     ownership,
+    plain_host,
+    resistance,
     without_training,
 )
 from keras_wm.experiments.experiment import Experiment
@@ -34,6 +36,8 @@ SUITES: dict[str, tuple[Experiment, ...]] = {
     # What was published against such marks since.
     "robustness": (
         covertness.EXPERIMENT,
+        resistance.EXPERIMENT,
+        plain_host.EXPERIMENT,
         ownership.FORGING,
         ownership.RECIPIENTS,
     ),

@@ -21,10 +21,9 @@ from keras_wm.experiments.marking import SCHEMES, UNMARKED, Mark
 from keras_wm.experiments.measurement import (
     kernel_figures,
     mark_figures,
-    measured_test_error,
 )
 from keras_wm.experiments.records import Figures, Row
-from keras_wm.experiments.report import ResultTable, having, table
+from keras_wm.experiments.report import ResultTable, difference, having, table
 from keras_wm.experiments.separation import (
     Fit,
     auc,
@@ -81,7 +80,7 @@ def _seen(workshop: Workshop, training: Training, mark: Mark) -> Figures:
     spread = kernel_figures(kernel)
     beside = [kernel_statistics(one) for one in _neighbours(model, mark.layers[0])]
     return {
-        "test_error": measured_test_error(model, workshop.pictures(training.task)),
+        "test_error": workshop.pictures(training.task).test_error(model),
         **mark_figures(model, mark),
         "kernel_std": spread["kernel_std"],
         "mean_filter_std": spread["mean_filter_std"],
@@ -186,8 +185,12 @@ def _tables(rows: Sequence[Row]) -> list[ResultTable]:
                     one, "mean_filter_std", ".5f"
                 ),
             }
-            | COST,
-            ["Mean ± standard deviation over networks."],
+            | COST
+            | {"- unmarked": lambda one: _cost(one, having(rows, scheme=UNMARKED))},
+            [
+                "Mean ± standard deviation over networks. - unmarked: of networks that "
+                "share no seed."
+            ],
         ),
     ]
 
@@ -263,6 +266,10 @@ def _spread(rows: Sequence[Row], name: str, form: str) -> str:
     numbers = [row[name] for row in rows]
     mean = format(np.mean(numbers), form)
     return f"{mean} ± {np.std(numbers, ddof=1):{form}}" if len(numbers) > 1 else mean
+
+
+def _cost(marked: Sequence[Row], unmarked: Sequence[Row]) -> str:
+    return "" if marked[0]["scheme"] == UNMARKED else difference(marked, unmarked)
 
 
 def _figures(rows: Sequence[Row]) -> dict[str, Figure]:

@@ -13,7 +13,6 @@ from keras_wm.experiments.marking import Mark
 from keras_wm.experiments.measurement import (
     kernel_figures,
     mark_figures,
-    measured_test_error,
     signed_outputs,
 )
 from keras_wm.experiments.records import Figures, Row
@@ -30,12 +29,12 @@ class Run:
     Attributes:
         labels: What tells it from the experiment's other runs, as plain values.
         perform: Does it, and returns its figures.
-        network: The network from scratch that it needs.
+        network: The network from scratch that it needs, if any.
     """
 
     labels: dict[str, Any]
     perform: Callable[[Workshop], Figures]
-    network: Training
+    network: Training | None = None
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,8 @@ class Experiment:
 
     def networks(self, settings: Settings) -> list[Training]:
         """The networks from scratch that its runs need, each once."""
-        return list(dict.fromkeys(run.network for run in self.runs(settings)))
+        needed = (run.network for run in self.runs(settings))
+        return list(dict.fromkeys(network for network in needed if network))
 
 
 def trained_run(
@@ -82,7 +82,7 @@ def trained_run(
         model, history = workshop.network(training)
         pictures = workshop.pictures(training.task)
         figures: Figures = {
-            "test_error": measured_test_error(model, pictures),
+            "test_error": pictures.test_error(model),
             **mark_figures(model, mark),
         }
         if history:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from keras_wm.attachment import attach
+from keras_wm.capacity import USUAL_BITS
 from keras_wm.derivation import Secret
-from keras_wm.key import KEYED_GROUPS, WatermarkKey
-from keras_wm.projection import Filters, Projection
+from keras_wm.key import WatermarkKey
+from keras_wm.projection import Filters, Projection, usual_groups
 from keras_wm.reading import Loss, Reading, asking_for_much
 
 PAPER_BITS = 256
@@ -25,21 +26,23 @@ class Scheme:
         projection: What X is.
         filters: How the filters are weighed.
         loss: The penalty.
+        bits: T, the length of the message.
     """
 
     projection: Projection
     filters: Filters
     loss: Loss
+    bits: int
 
 
 UNMARKED = "unmarked"
 # The papers call the first three so; the last is what WatermarkRegularizer does. The
 # regularizer's strength is the papers' 0.01 for the cross-entropy.
 SCHEMES = {
-    "direct": Scheme("direct", "mean", "crossentropy"),
-    "diff": Scheme("diff", "mean", "crossentropy"),
-    "random": Scheme("random", "mean", "crossentropy"),
-    "default": Scheme("random", "keyed", "margin"),
+    "direct": Scheme("direct", "mean", "crossentropy", PAPER_BITS),
+    "diff": Scheme("diff", "mean", "crossentropy", PAPER_BITS),
+    "random": Scheme("random", "mean", "crossentropy", PAPER_BITS),
+    "default": Scheme("random", "keyed", "margin", USUAL_BITS),
 }
 
 
@@ -78,7 +81,7 @@ class Mark:
             self.bits,
             scheme.projection,
             scheme.filters,
-            min(KEYED_GROUPS, self.bits) if scheme.filters == "keyed" else 1,
+            usual_groups(scheme.filters, self.bits),
         )
         return key.for_recipient(self.recipient) if self.recipient else key
 

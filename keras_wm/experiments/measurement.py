@@ -1,4 +1,4 @@
-"""What is measured on a network: its test error, its mark, its weights."""
+"""What is measured on a network: its mark and its weights."""
 
 from __future__ import annotations
 
@@ -6,20 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from keras_wm.datasets import Pictures
 from keras_wm.detection import corrected, detect
 from keras_wm.experiments.marking import Mark
 from keras_wm.normal import Floats
 
-_TEST_BATCH = 500
 _BINS = 60
 Figures = dict[str, Any]
-
-
-def measured_test_error(model: Any, pictures: Pictures) -> float:
-    """The share of test pictures that a network gets wrong."""
-    logits = model.predict(pictures.x_test, batch_size=_TEST_BATCH, verbose=0)
-    return float(np.mean(logits.argmax(axis=1) != pictures.y_test))
 
 
 def mark_figures(model: Any, mark: Mark) -> Figures:

@@ -18,7 +18,6 @@ from keras_wm.detection import corrected, detect
 from keras_wm.experiments.experiment import Experiment, Run
 from keras_wm.experiments.further_training import SECOND
 from keras_wm.experiments.marking import UNMARKED, Mark, group_layer
-from keras_wm.experiments.measurement import measured_test_error
 from keras_wm.experiments.records import Figures, Row
 from keras_wm.experiments.report import (
     ResultTable,
@@ -48,8 +47,9 @@ _SECONDS_A_YEAR = 365.25 * 24 * 3600
 def _forging_runs(settings: Settings) -> Iterator[Run]:
     host = from_scratch(settings, UNMARKED, 0)
     layer = group_layer(settings.group)
-    solved = partial(_solved, host=host, layer=layer, bits=settings.bits)
-    yield Run({"key": "chosen projection", "bits": settings.bits}, solved, host)
+    bits = settings.bits_of("default")
+    solved = partial(_solved, host=host, layer=layer, bits=bits)
+    yield Run({"key": "chosen projection", "bits": bits}, solved, host)
     for bits in SEARCHED_BITS:
         labels = {"key": "searched secrets", "bits": bits}
         searched = partial(_searched, host=host, layer=layer, bits=bits)
@@ -177,7 +177,7 @@ def _traced(
         mixed = [weights[names.index(name) - first] for name in leak.recipients]
         model.set_weights([np.mean(each, axis=0) for each in zip(*mixed, strict=True)])
         leak.kernel = _kernel(model, host.mark.layers[0])
-        leak.test_error = measured_test_error(model, pictures)
+        leak.test_error = pictures.test_error(model)
     _trace(leaks, names, host.mark)
     return {"leaks": [leak.to_dict(len(names)) for leak in leaks]}
 

@@ -149,6 +149,25 @@ def paired_difference(
     return f"{mean:+z.2f}" if np.isnan(half) else f"{mean:+z.2f} ± {half:.2f}"
 
 
+def difference(
+    rows: Sequence[Row], base: Sequence[Row], name: str = "test_error"
+) -> str:
+    """The mean of rows minus that of base, in percentage points, with its interval.
+
+    For networks that share no seed: half the 95 % interval is Welch's.
+    """
+    from scipy import stats
+
+    samples = [[100 * row[name] for row in one] for one in (rows, base)]
+    if not all(samples):
+        return "-"
+    mean = float(np.mean(samples[0]) - np.mean(samples[1]))
+    if min(map(len, samples)) < 2:
+        return f"{mean:+z.2f}"
+    between = stats.ttest_ind(*samples, equal_var=False).confidence_interval()
+    return f"{mean:+z.2f} ± {(between.high - between.low) / 2:.2f}"
+
+
 Cell = Callable[[Sequence[Row]], str]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_wm.experiments.augmentation import Distortion
-from keras_wm.experiments.marking import GROUPS, HEAD, PAPER_BITS, SCHEMES, group_layer
+from keras_wm.experiments.marking import GROUPS, HEAD, SCHEMES, group_layer
 from keras_wm.hosts.wide_resnet import WEIGHT_DECAY
 from keras_wm.regularizer import DEFAULT_STRENGTH
 
@@ -41,10 +41,14 @@ class Settings:
         batch: Pictures a step. `None` is the papers' 64, and 32 on the digits, of
             which there are few.
         group: The group whose second convolution carries the mark.
-        bits: T, the length of the message.
+        bits: T, the length of the message. `None` is what each mark has by default:
+            the papers' 256 and our 64.
         marks: The marks that are compared, by their names in `marking.SCHEMES`.
         weight_decay: Of every kernel. Defaults to 5e-4, of which the papers write;
             their reference code has none.
+        families: The families of attacks that are tried, see
+            `keras_wm.experiments.resistance.attacks_on`, which the papers' own
+            experiments do not heed. `None` is all.
 
     Raises:
         ValueError: If a number is not positive, or there is no such mark.
@@ -57,9 +61,10 @@ class Settings:
     k: int = 4
     batch: int | None = None
     group: int = 2
-    bits: int = PAPER_BITS
+    bits: int | None = None
     marks: tuple[str, ...] = tuple(SCHEMES)
     weight_decay: float = WEIGHT_DECAY
+    families: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         for name in ("epochs", "seeds", "n", "k", "batch", "bits"):
@@ -83,10 +88,10 @@ class Settings:
         for mark in self.marks:
             if not self.fits(mark, layer):
                 raise ValueError(
-                    f"A mark {mark!r} of {self.bits} bits does not fit {layer!r}, "
-                    f"whose filters have M={self.filter_size(layer)} weights: direct "
-                    "needs as many as bits, diff twice as many. Choose fewer bits, a "
-                    "later group, a wider network or other marks."
+                    f"A mark {mark!r} of {self.bits_of(mark)} bits does not fit "
+                    f"{layer!r}, whose filters have M={self.filter_size(layer)} "
+                    "weights: direct needs as many as bits, diff twice as many. Choose "
+                    "fewer bits, a later group, a wider network or other marks."
                 )
 
     def filter_size(self, layer: str) -> int:
@@ -97,12 +102,20 @@ class Settings:
     def fits(self, mark: str, layer: str) -> bool:
         """Whether a layer has the columns that a mark needs."""
         columns = COLUMNS.get(SCHEMES[mark].projection, 0)
-        return columns * self.bits <= self.filter_size(layer)
+        return columns * self.bits_of(mark) <= self.filter_size(layer)
+
+    def bits_of(self, mark: str) -> int:
+        """T, the length of a mark's message."""
+        return SCHEMES[mark].bits if self.bits is None else self.bits
 
     def repeated_marks(self, seed: int) -> tuple[str, ...]:
         """The marks that are compared with a seed where there are many runs."""
-        main = tuple(mark for mark in self.marks if mark in MAIN_MARKS)
-        return main if main and seed else self.marks
+        return self.main_marks if seed else self.marks
+
+    @property
+    def main_marks(self) -> tuple[str, ...]:
+        """Of the marks, those of `MAIN_MARKS`; all where there is none of these."""
+        return tuple(mark for mark in self.marks if mark in MAIN_MARKS) or self.marks
 
     @property
     def training_epochs(self) -> int:
@@ -152,8 +165,8 @@ class Settings:
             "epochs": self.training_epochs,
             "batch": self.batch_size,
         }
-        # How many there are of a kind changes none of them.
-        del settings["seeds"], settings["marks"]
+        # How many there are of a kind, and what is done to them, changes none of them.
+        del settings["seeds"], settings["marks"], settings["families"]
         return settings
 
     @property

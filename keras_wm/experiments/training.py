@@ -21,7 +21,7 @@ from keras_wm.experiments.marking import (
     Mark,
     group_layer,
 )
-from keras_wm.experiments.measurement import mark_figures, measured_test_error
+from keras_wm.experiments.measurement import mark_figures
 from keras_wm.experiments.settings import Settings
 from keras_wm.hosts.wide_resnet import INITIAL_RATE, wide_resnet
 from keras_wm.reading import asking_for_much
@@ -101,7 +101,7 @@ def mark_of(settings: Settings, scheme: str, seed: int, **options: Any) -> Mark:
     defaults: dict[str, Any]
     defaults = {
         "layers": layers,
-        "bits": settings.bits,
+        "bits": settings.bits_of(scheme),
         "strength": settings.strength(scheme),
         "owner": seed,
     }
@@ -204,8 +204,6 @@ class _Watch(keras.callbacks.Callback):
         self.history["loss"].append((logs or {})["loss"])
 
     def _measure(self) -> None:
-        self.history["test_error"].append(
-            measured_test_error(self._network, self._pictures)
-        )
+        self.history["test_error"].append(self._pictures.test_error(self._network))
         if self._mark is not None:
             self.history["ber"].append(mark_figures(self._network, self._mark)["ber"])

@@ -23,7 +23,7 @@ from keras_wm.experiments import papers
 from keras_wm.experiments.columns import COST, printed
 from keras_wm.experiments.experiment import Experiment, Run
 from keras_wm.experiments.marking import SCHEMES, Mark
-from keras_wm.experiments.measurement import mark_figures, measured_test_error
+from keras_wm.experiments.measurement import mark_figures
 from keras_wm.experiments.records import Figures, Row
 from keras_wm.experiments.report import ResultTable, having, mean_of, table
 from keras_wm.experiments.settings import Settings
@@ -130,7 +130,7 @@ def _moved(workshop: Workshop, host: Training, mark: Mark, strength: float) -> F
         "half_square_change": float(
             np.sum((after - before) ** 2) / (2 * before.shape[-1])
         ),
-        "test_error": measured_test_error(model, pictures),
+        "test_error": pictures.test_error(model),
         **mark_figures(model, mark),
     }
 

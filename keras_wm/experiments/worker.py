@@ -115,7 +115,10 @@ def _environment(workers: int) -> dict[str, str | None]:
 def answerer(settings: Message) -> Answerer:
     """What a process of the pool does."""
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-    study = settings["settings"] | {"marks": tuple(settings["settings"]["marks"])}
+    study = settings["settings"]
+    for name in ("marks", "families"):
+        # JSON has lists alone.
+        study[name] = study[name] and tuple(study[name])
     worker = Worker(Settings(**study), Path(settings["folder"]))
 
     def answer(question: Message) -> tuple[Message, memoryview]:

@@ -7,7 +7,6 @@ from keras_wm.experiments.marking import SCHEMES, Mark, group_layer
 from keras_wm.experiments.measurement import (
     kernel_figures,
     mark_figures,
-    measured_test_error,
     signed_outputs,
 )
 from keras_wm.hosts.wide_resnet import wide_resnet
@@ -62,7 +61,7 @@ def test_owners_have_keys_of_their_own():
 def test_the_test_error_is_the_share_of_wrong_answers(model, pictures):
     logits = np.asarray(model(pictures.x_test))
     wrong = np.mean(logits.argmax(axis=1) != pictures.y_test)
-    assert measured_test_error(model, pictures) == wrong
+    assert pictures.test_error(model) == wrong
 
 
 def test_weights_are_counted_in_bins_over_their_whole_range(rng):

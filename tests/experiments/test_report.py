@@ -11,6 +11,7 @@ from scipy import stats
 
 from keras_wm.experiments.report import (
     ResultTable,
+    difference,
     interval,
     paired_difference,
     scientific,
@@ -34,6 +35,18 @@ def test_differences_are_taken_seed_by_seed_in_percentage_points():
     assert paired_difference(rows, base) == "+0.20 ± 0.00"
     assert paired_difference(rows[:1], base) == "+0.20"
     assert paired_difference(rows[2:], base) == "-"
+
+
+def test_the_difference_of_networks_that_share_no_seed_has_welchs_interval():
+    rows = [{"test_error": one / 100} for one in (1.0, 2.0, 3.0)]
+    base = [{"test_error": one / 100} for one in (0.0, 4.0)]
+    # Variances of the means 1 / 3 and 8 / 2; Welch-Satterthwaite: about 1.17 degrees.
+    spread = 1 / 3 + 4
+    freedom = spread**2 / ((1 / 3) ** 2 / 2 + 4**2 / 1)
+    half = stats.t.ppf(0.975, freedom) * np.sqrt(spread)
+    assert difference(rows, base) == f"+0.00 ± {half:.2f}"
+    assert difference(rows[1:2], base[:1]) == "+2.00"
+    assert difference(rows, []) == "-"
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,13 @@ def test_as_many_bits_as_fit_are_accepted():
     assert Settings(bits=288, marks=("diff",)).bits == 288
 
 
+def test_each_mark_has_as_many_bits_as_its_authors_give_it_unless_told():
+    usual, told = Settings(), Settings(bits=96)
+    assert [usual.bits_of(mark) for mark in ("random", "default")] == [256, 64]
+    assert {told.bits_of(mark) for mark in ("random", "default")} == {96}
+    assert usual.host != Settings(bits=256).host
+
+
 def test_a_study_is_known_by_its_datas_name_and_not_by_where_it_is(tmp_path):
     here, there = (Settings(str(tmp_path / one / "x.npz")) for one in "ab")
     assert here.host == there.host
