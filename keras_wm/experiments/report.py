@@ -164,6 +164,8 @@ def difference(
     mean = float(np.mean(samples[0]) - np.mean(samples[1]))
     if min(map(len, samples)) < 2:
         return f"{mean:+z.2f}"
+    if max(map(np.ptp, samples)) == 0:
+        return f"{mean:+z.2f} ± 0.00"
     between = stats.ttest_ind(*samples, equal_var=False).confidence_interval()
     return f"{mean:+z.2f} ± {(between.high - between.low) / 2:.2f}"
 

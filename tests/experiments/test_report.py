@@ -47,6 +47,7 @@ def test_the_difference_of_networks_that_share_no_seed_has_welchs_interval():
     assert difference(rows, base) == f"+0.00 ± {half:.2f}"
     assert difference(rows[1:2], base[:1]) == "+2.00"
     assert difference(rows, []) == "-"
+    assert difference(base[:1] * 2, base[:1] * 3) == "+0.00 ± 0.00"
 
 
 @pytest.mark.parametrize(
