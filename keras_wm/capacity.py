@@ -20,8 +20,13 @@ USUAL_BITS = 64
 
 
 def readable_weights(size: int, count: int, groups: int) -> int:
-    """The dimension of what G weight vectors read from an (M, L) kernel."""
-    return size * min(groups, count)
+    """The dimension of what G weight vectors read from an (M, L) kernel.
+
+    Vectors of as many signs of either kind, which an even L has, are blind to the
+    mean filter, and span L - 1 dimensions at the most.
+    """
+    directions = count if count % 2 else count - 1
+    return size * min(groups, directions)
 
 
 def check_bits(bits: int, projection: str, size: int, count: int, groups: int) -> None:
@@ -36,14 +41,14 @@ def check_bits(bits: int, projection: str, size: int, count: int, groups: int) -
 
     Raises:
         ValueError: If T is beyond the limit. For a random projection that is
-            2 M min(G, L), the number of independent inequalities that as many
-            unknowns can satisfy (Cover 1965).
+            twice the weights that are read, the number of independent inequalities
+            that as many unknowns can satisfy (Cover 1965).
     """
     weights = readable_weights(size, count, groups)
     most, why = {
         "direct": (size, "M, one distinct weight a bit"),
         "diff": (size // 2, "M / 2, two distinct weights a bit"),
-    }.get(projection, (2 * weights - 1, "below 2 x M x min(G, L)"))
+    }.get(projection, (2 * weights - 1, f"below twice the {weights} weights read"))
     if bits > most:
         raise ValueError(
             f"Too many bits for this kernel: T={bits} bits, M={size} weights a filter, "

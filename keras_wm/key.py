@@ -103,7 +103,8 @@ class WatermarkKey:
                 deviates), `"direct"` (one weight) or `"diff"` (a difference of
                 two). Defaults to `"random"`.
             filters: `"keyed"` spreads the mark over all filters by secret
-                signs; `"mean"` puts it into the mean filter, as the papers do.
+                signs, half of them +1, so that the mean filter is not read;
+                `"mean"` puts it into the mean filter, as the papers do.
                 Defaults to `"keyed"`.
 
         Returns:
@@ -346,7 +347,8 @@ class WatermarkKey:
 
     def _derive_rows(self, m: int, first: int, last: int) -> Floats:
         # L is not known here; with as many filters as groups the limit is widest.
-        self._check_bits(m, self.groups)
+        # As many filters as it takes for the weights of all groups to differ.
+        self._check_bits(m, 2 * self.groups)
         return projection_rows(
             self._secret,
             self.projection,  # type: ignore[arg-type]

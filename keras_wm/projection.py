@@ -76,7 +76,9 @@ def filter_weights(secret: Secret, filters: Filters, groups: int, count: int) ->
 
     Args:
         secret: What keyed weights are derived from.
-        filters: `"keyed"`: signs. `"mean"`: all `1 / count`.
+        filters: `"keyed"`: signs, as many of either kind as can be, so that what all
+            filters have in common is not read: the papers' mark goes there.
+            `"mean"`: all `1 / count`.
         groups: G, the number of weight vectors that the bits share.
         count: L, the number of filters.
 
@@ -86,11 +88,11 @@ def filter_weights(secret: Secret, filters: Filters, groups: int, count: int) ->
     """
     if filters == "mean":
         return mean_filter(count)
-    signs = [
-        _bits(secret.expand(-(-count // 8), "filters", count, group), count)
-        for group in range(groups)
-    ]
-    return np.stack(signs).astype(np.float64) * 2.0 - 1.0
+    signs = np.full((groups, count), -1.0)
+    for group in range(groups):
+        order = _shuffled(secret, "filters", count, group)
+        signs[group, order[: -(-count // 2)]] = 1.0
+    return signs
 
 
 def mean_filter(count: int) -> Floats:
@@ -131,7 +133,9 @@ def _normals(secret: Secret, size: int, rows: range) -> Floats:
     return normals
 
 
-def _shuffled(secret: Secret, label: str, size: int) -> NDArray[np.intp]:
-    """The columns in an order that the secret chooses: sorted by 64-bit words."""
-    words = np.frombuffer(secret.expand(8 * size, label, size), ">u8")
+def _shuffled(
+    secret: Secret, label: str, size: int, *parameters: int
+) -> NDArray[np.intp]:
+    """So many places in an order that the secret chooses: sorted by 64-bit words."""
+    words = np.frombuffer(secret.expand(8 * size, label, size, *parameters), ">u8")
     return np.argsort(words, kind="stable")

@@ -208,3 +208,11 @@ def value_and_gradient(function, kernel, dtype="float32"):
         gradient = start.grad
     as_array = keras.ops.convert_to_numpy
     return number(value), np.asarray(as_array(gradient), np.float64)
+
+
+def most_bits(shape, groups=16):
+    """How many random bits a kernel holds by keyed filters (Cover 1965)."""
+    size, count = np.prod(shape[:-1]), shape[-1]
+    # Of an even number of filters, the mean is not read.
+    directions = min(groups, count if count % 2 else count - 1)
+    return 2 * size * directions - 1

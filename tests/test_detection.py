@@ -56,6 +56,15 @@ def test_the_opposite_message_is_all_wrong():
     np.testing.assert_array_equal(found.recovered, 1 - key.message)
 
 
+def test_what_is_added_to_all_filters_changes_no_keyed_score(rng):
+    # As the papers' mark is, when it is trained over ours.
+    key, kernel = fixed_key(48), rng.normal(size=(3, 3, 8, 16))
+    common = 5 * rng.normal(size=(3, 3, 8, 1))
+    np.testing.assert_allclose(
+        detect(kernel + common, key).z, detect(kernel, key).z, atol=1e-9
+    )
+
+
 @pytest.mark.parametrize("filters", ["keyed", "mean"])
 def test_scores_of_unmarked_kernels_are_standard_normal(filters):
     # 200 keys of 32 bits on one strange, heavy-tailed kernel: 6,400 scores.

@@ -85,6 +85,22 @@ def test_too_many_bits_name_t_m_and_the_limit(projection, bits, m, limit):
         fixed_key(bits, projection).matrix(m)
 
 
+def test_a_kernel_of_an_even_number_of_filters_holds_no_more_than_their_differences():
+    # Of two filters only their difference is read; of three, three combinations.
+    assert fixed_key(79).check_shape((40, 2)) == (40, 2)
+    with pytest.raises(ValueError, match=r"T=80 .*M=40 .*L=2 .*T <= 79"):
+        fixed_key(80).check_shape((40, 2))
+    assert fixed_key(239).check_shape((40, 3)) == (40, 3)
+
+
+@pytest.mark.parametrize("count", [2, 5, 64, 65])
+def test_keyed_weights_have_as_many_signs_of_either_kind_as_can_be(count):
+    weights = fixed_key(48).filter_weights(count)
+    assert weights.shape == (16, count)
+    assert set(np.unique(weights)) == {-1.0, 1.0}
+    assert (weights.sum(axis=1) == count % 2).all()
+
+
 def test_a_random_message_may_have_as_many_bits_as_cover_allows():
     key = fixed_key(79, filters="mean")
     assert key.check_shape((40, 5)) == (40, 5)

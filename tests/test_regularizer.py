@@ -15,6 +15,7 @@ from tests.models import (
     expected_crossentropy,
     expected_margin_loss,
     expected_scores,
+    most_bits,
     number,
     value_and_gradient,
 )
@@ -122,10 +123,10 @@ def test_the_penalty_of_an_explicit_key_is_that_of_the_equations(loss, rng):
 def test_any_shape_gives_the_value_of_the_equations_or_an_error_that_names_the_limit(
     shape, bits, filters, projection, seed
 ):
-    size, count = int(np.prod(shape[:-1])), shape[-1]
+    size = int(np.prod(shape[:-1]))
     key = fixed_key(bits, projection, filters)
     limit = {
-        "random": 2 * size * min(key.groups, count) - 1,
+        "random": most_bits(shape, key.groups),
         "direct": size,
         "diff": size // 2,
     }[projection]

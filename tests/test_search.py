@@ -7,6 +7,7 @@ from safetensors.numpy import save_file
 import keras_wm
 from keras_wm.files import open_model_file
 from tests.marked_model import LAYER
+from tests.models import most_bits
 
 
 def weights_of(model):
@@ -81,11 +82,7 @@ def test_every_order_of_the_axes_counts_as_a_place(marked, tmp_path):
     save_file({n: as_pytorch_orders(a) for n, a in arrays.items()}, path)
     with open_model_file(path) as model_file:
         shapes = [kernel.shape for kernel in model_file.kernels]
-    fitting = [
-        shape
-        for shape in shapes
-        if marked.key.bits < 2 * np.prod(shape[:-1]) * min(16, shape[-1])
-    ]
+    fitting = [shape for shape in shapes if marked.key.bits <= most_bits(shape)]
     found = keras_wm.verify(path, marked.key)
     assert found.tried == len(fitting) > 3
     named = keras_wm.verify(path, marked.key, f"net.{LAYER}")
