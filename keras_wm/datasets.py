@@ -10,8 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 _DIGITS_TEST = 540
-
-
 _TEST_BATCH = 500
 
 

@@ -346,8 +346,7 @@ class WatermarkKey:
         return message_bits(self._secret, self.owner, self.bits)
 
     def _derive_rows(self, m: int, first: int, last: int) -> Floats:
-        # L is not known here; with as many filters as groups the limit is widest.
-        # As many filters as it takes for the weights of all groups to differ.
+        # L is not known here; with filters enough for all groups the limit is widest.
         self._check_bits(m, 2 * self.groups)
         return projection_rows(
             self._secret,

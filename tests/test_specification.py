@@ -59,10 +59,8 @@ def specified_weights(filters, groups, count):
     rows = np.empty((groups, count))
     for g in range(groups):
         words = words_of(stream(8 * count, "filters", count, g))
-        ranks = {
-            i: n for n, i in enumerate(sorted(range(count), key=words.__getitem__))
-        }
-        rows[g] = [1 if 2 * ranks[i] < count else -1 for i in range(count)]
+        order = sorted(range(count), key=words.__getitem__)
+        rows[g] = [1 if 2 * order.index(i) < count else -1 for i in range(count)]
     return rows
 
 

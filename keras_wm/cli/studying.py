@@ -98,9 +98,9 @@ def experiment(
         k,
         group=group,
         bits=bits,
-        marks=tuple(_listed(marks)),
+        marks=_listed(marks),
         weight_decay=weight_decay,
-        families=None if families is None else tuple(_listed(families)),
+        families=None if families is None else _listed(families),
     )
     run_experiment(name, settings, out, Console(), workers or usual_workers())
 
@@ -156,6 +156,6 @@ def evaluate(
     )
 
 
-def _listed(names: str) -> list[str]:
+def _listed(names: str) -> tuple[str, ...]:
     """Names that were given with commas between."""
-    return [name.strip() for name in names.split(",")]
+    return tuple(name.strip() for name in names.split(","))

@@ -12,7 +12,6 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_wm.attacks.attack import Attack
 from keras_wm.attacks.catalogue import families as every_family
 from keras_wm.attacks.catalogue import families_named
 from keras_wm.attacks.forging import searched_keys
@@ -20,7 +19,7 @@ from keras_wm.capacity import readable_weights, share, unseen_bits
 from keras_wm.datasets import Pictures
 from keras_wm.detectability import kernel_statistics
 from keras_wm.evaluation.cost import detection_seconds, step_ratio
-from keras_wm.evaluation.outcomes import Outcome, Subject, outcomes
+from keras_wm.evaluation.outcomes import Families, Outcome, Subject, outcomes
 from keras_wm.evaluation.report import (
     Capacity,
     Efficiency,
@@ -41,7 +40,6 @@ _95_PERCENT = 1.96
 Model = Any
 # Called with how many outcomes there are, and how many there will be.
 Progress = Callable[[int, int], None]
-Families = Mapping[str, Sequence[Attack]]
 
 
 def evaluate(

@@ -18,10 +18,7 @@ from keras_wm.detectability import STATISTICS, kernel_statistics, sorted_weights
 from keras_wm.experiments.columns import COST, COUNT
 from keras_wm.experiments.experiment import Experiment, Run
 from keras_wm.experiments.marking import SCHEMES, UNMARKED, Mark
-from keras_wm.experiments.measurement import (
-    kernel_figures,
-    mark_figures,
-)
+from keras_wm.experiments.measurement import kernel_figures, mark_figures
 from keras_wm.experiments.records import Figures, Row
 from keras_wm.experiments.report import ResultTable, difference, having, table
 from keras_wm.experiments.separation import (

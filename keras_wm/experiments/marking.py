@@ -65,8 +65,8 @@ class Mark:
     """
 
     scheme: str
-    layers: tuple[str, ...] = (group_layer(2),)
-    bits: int = PAPER_BITS
+    layers: tuple[str, ...]
+    bits: int
     strength: float | None = None
     owner: int = 0
     recipient: str = ""

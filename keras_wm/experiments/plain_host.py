@@ -27,6 +27,7 @@ from keras_wm.experiments.report import (
     values,
     worst_of,
 )
+from keras_wm.experiments.resistance import MOST_SEEDS, NOTHING
 from keras_wm.experiments.settings import Settings
 from keras_wm.experiments.training import PICTURES
 from keras_wm.experiments.workshop import Workshop
@@ -36,10 +37,8 @@ from keras_wm.verification import verify
 LAYER = "conv3"
 REARRANGING = ("equivalence", "obfuscation")
 KINDS = {"plain": False, "with normalizations": True}
-MOST_SEEDS = 3
 # With the papers' 0.1, a chain without normalizations does not learn.
 RATE = 0.02
-NOTHING = "none"
 
 
 def _runs(settings: Settings) -> Iterator[Run]:
@@ -60,8 +59,8 @@ def _rearranged(
     model = plain_cnn(shape, classes, KINDS[kind])
     mark.attach(model)
     train(model, pictures, RATE, settings.training_epochs)
-    points = [{"attack": NOTHING, "strength": 0.0}]
-    points[0] |= _found(model, model, mark, pictures)
+    found = _found(model, model, mark, pictures)
+    points = [{"attack": NOTHING, "strength": 0.0} | found]
     for attack in _attacks(settings):
         for strength in attack.strengths:
             attacked = attack(model, pictures, strength, seed)

@@ -145,7 +145,11 @@ def paired_difference(
     ]
     if not differences:
         return "-"
-    mean, half = interval(differences)
+    return _with_interval(*interval(differences))
+
+
+def _with_interval(mean: float, half: float) -> str:
+    """A difference and half its interval, where that is known."""
     return f"{mean:+z.2f}" if np.isnan(half) else f"{mean:+z.2f} ± {half:.2f}"
 
 
@@ -163,14 +167,13 @@ def difference(
         return "-"
     mean = float(np.mean(samples[0]) - np.mean(samples[1]))
     if min(map(len, samples)) < 2:
-        return f"{mean:+z.2f}"
+        return _with_interval(mean, float("nan"))
     # By hand, for SciPy's test warns of samples that are all the same.
     errors = np.array([np.var(one, ddof=1) / len(one) for one in samples])
     if not errors.any():
-        return f"{mean:+z.2f} ± 0.00"
+        return _with_interval(mean, 0.0)
     freedom = errors.sum() ** 2 / np.sum(errors**2 / [len(one) - 1 for one in samples])
-    half = stats.t.ppf(0.975, freedom) * np.sqrt(errors.sum())
-    return f"{mean:+z.2f} ± {half:.2f}"
+    return _with_interval(mean, stats.t.ppf(0.975, freedom) * np.sqrt(errors.sum()))
 
 
 Cell = Callable[[Sequence[Row]], str]

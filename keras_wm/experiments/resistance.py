@@ -17,6 +17,7 @@ from keras_wm import plots
 from keras_wm.attacks.attack import Attack
 from keras_wm.attacks.catalogue import families, families_named
 from keras_wm.attacks.overwriting import overwriting
+from keras_wm.evaluation.evaluator import TOLERANCE
 from keras_wm.evaluation.outcomes import Subject, outcomes
 from keras_wm.experiments.columns import COST, COUNT
 from keras_wm.experiments.experiment import Experiment, Run, trained_run
@@ -41,7 +42,7 @@ MOST_SEEDS = 3
 TRAINED_STRENGTHS = 3
 # What an attack may cost in test error, as a share: one that mends the network, and
 # one that does not, such as noise.
-LITTLE, MUCH = 0.02, 0.05
+LITTLE, MUCH = TOLERANCE, 0.05
 NOTHING = "none"
 _LEFT = ("strength", "test_error", "ber", "log10_p", "aligned", "refused")
 

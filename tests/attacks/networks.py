@@ -33,6 +33,13 @@ def answers(model):
     return model.predict(pictures(model), verbose=0)
 
 
+def assert_same_answers(changed, network):
+    """A changed network says what the network said, but for rounding."""
+    expected = answers(network)
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(answers(changed), expected, atol=1e-4 * scale)
+
+
 def plain():
     """Convolutions with biases and normalizations, flattened, and a softmax."""
     return keras.Sequential(

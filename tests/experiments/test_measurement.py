@@ -13,6 +13,7 @@ from keras_wm.hosts.wide_resnet import wide_resnet
 from tests.models import expected_ber, expected_crossentropy, expected_scores
 
 BITS = 32
+LAYERS = (group_layer(2),)
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,7 @@ def kernel_of(model, group):
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_a_mark_is_measured_by_the_papers_equations(model, scheme):
-    mark = Mark(scheme, bits=BITS)
+    mark = Mark(scheme, LAYERS, BITS)
     kernel, key = kernel_of(model, 2), mark.key()
     found = mark_figures(model, mark)
     scores = expected_scores(kernel, key)
@@ -53,9 +54,11 @@ def test_a_mark_in_several_layers_is_all_their_bits(model):
 
 
 def test_owners_have_keys_of_their_own():
-    first, second = (Mark("random", bits=BITS, owner=owner).key() for owner in (0, 1))
+    first, second = (
+        Mark("random", LAYERS, BITS, owner=owner).key() for owner in (0, 1)
+    )
     assert first.commitment != second.commitment
-    assert first.commitment == Mark("random", bits=BITS).key().commitment
+    assert first.commitment == Mark("random", LAYERS, BITS).key().commitment
 
 
 def test_the_test_error_is_the_share_of_wrong_answers(model, pictures):

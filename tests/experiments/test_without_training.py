@@ -5,7 +5,7 @@ import pytest
 from scipy.optimize import check_grad, minimize
 
 from keras_wm.detection import detect
-from keras_wm.experiments.marking import SCHEMES, Mark
+from keras_wm.experiments.marking import SCHEMES, Mark, group_layer
 from keras_wm.experiments.without_training import (
     _Objective,
     embedded_without_training,
@@ -14,6 +14,7 @@ from tests.models import expected_crossentropy, expected_margin_loss
 
 SHAPE = (3, 3, 4, 6)
 BITS = 16
+LAYERS = (group_layer(2),)
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def expected_objective(kernel, start, mark, strength):
 def test_the_objective_is_that_of_the_equations_and_so_is_its_gradient(
     scheme, kernel, rng
 ):
-    mark = Mark(scheme, bits=BITS)
+    mark = Mark(scheme, LAYERS, BITS)
     objective = _Objective(kernel, mark, strength=3.0)
     change = 0.05 * rng.normal(size=kernel.size)
     value, gradient = objective(change)
@@ -47,14 +48,14 @@ def test_the_objective_is_that_of_the_equations_and_so_is_its_gradient(
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_without_strength_nothing_moves(scheme, kernel):
-    moved = embedded_without_training(kernel, Mark(scheme, bits=BITS), 0.0)
+    moved = embedded_without_training(kernel, Mark(scheme, LAYERS, BITS), 0.0)
     np.testing.assert_array_equal(moved, kernel)
 
 
 @pytest.mark.parametrize("scheme", ["direct", "diff", "random"])
 def test_for_the_mean_filter_it_is_the_papers_own_objective(scheme, kernel):
     # Theirs moves w, the mean of the filters: 1/2 |w - w_0|^2 + lambda E_R(w).
-    mark = Mark(scheme, bits=BITS)
+    mark = Mark(scheme, LAYERS, BITS)
     key = mark.key()
     start = kernel.mean(axis=-1).reshape(-1)
     x, signs = key.matrix(start.size), 2.0 * key.message - 1
@@ -72,7 +73,7 @@ def test_for_the_mean_filter_it_is_the_papers_own_objective(scheme, kernel):
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_the_stronger_the_further_and_the_more_bits_are_right(scheme, kernel):
-    mark = Mark(scheme, bits=BITS)
+    mark = Mark(scheme, LAYERS, BITS)
     found = [embedded_without_training(kernel, mark, one) for one in (1.0, 1e2, 1e4)]
     distances = [np.linalg.norm(one - kernel) for one in found]
     bers = [detect(one, mark.key()).ber for one in found]
