@@ -114,7 +114,7 @@ def evaluate(
             None if file is None else detection_seconds(file, key),
             None if file is None else Path(file).stat().st_size,
         ),
-        outcomes=_all_outcomes(subjects, chosen, data, seeds, alpha, progress),
+        outcomes=_all_outcomes(subjects, chosen, data, seeds, progress),
         attacks={
             attack.name: (attack.title, attack.unit)
             for attacks in chosen.values()
@@ -145,7 +145,6 @@ def _all_outcomes(
     chosen: Families,
     data: Pictures | None,
     seeds: int,
-    alpha: float,
     progress: Progress | None,
 ) -> list[Outcome]:
     """What all attacks leave of all networks."""
@@ -153,7 +152,7 @@ def _all_outcomes(
     total = len(subjects) * seeds * sum(map(len, strengths))
     every: list[Outcome] = []
     for subject in subjects:
-        for outcome in outcomes(subject, chosen, data, seeds, alpha):
+        for outcome in outcomes(subject, chosen, data, seeds):
             every.append(outcome)
             if progress is not None:
                 progress(len(every), total)

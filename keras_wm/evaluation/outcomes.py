@@ -32,7 +32,8 @@ class Outcome:
             `None` without data.
         ber: The bit error rate; `None` where no kernel can hold the message.
         log10_p: log10 of the p-value of the mark, corrected for the places tried.
-        aligned: Whether the mark was found by aligning the network with the owner's.
+        aligned: Whether this is by alignment with the owner's own network, which is
+            tried where bits are lost.
         refused: Why the attack cannot be done to this network, or an empty text.
     """
 
@@ -76,7 +77,6 @@ def outcomes(
     families: Families,
     data: Pictures | None,
     seeds: int,
-    alpha: float,
 ) -> Iterator[Outcome]:
     """Attacks a network in every way, and looks for its mark each time.
 
@@ -85,7 +85,6 @@ def outcomes(
         families: The attacks; none that trains without data.
         data: What attacks train on, and what errors are measured on.
         seeds: How often each is done.
-        alpha: Evidence that is stronger is not sought for by alignment.
 
     Yields:
         An `Outcome` for each strength and seed of each attack.
@@ -95,7 +94,7 @@ def outcomes(
             for seed in range(seeds):
                 for strength in attack.strengths:
                     at = (family, attack.name, strength, seed, subject.host)
-                    yield _outcome(subject, attack, at, data, alpha)
+                    yield _outcome(subject, attack, at, data)
                     # Every attack builds networks, which Keras keeps track of.
                     keras.utils.clear_session()
 
@@ -105,14 +104,13 @@ def _outcome(
     attack: Attack,
     at: tuple[str, str, float, int, str],
     data: Pictures | None,
-    alpha: float,
 ) -> Outcome:
     _, _, strength, seed, _ = at
     try:
         attacked = attack(subject.model, data, strength, seed)
     except ValueError as error:
         return Outcome(*at, refused=str(error))
-    found, aligned = _found(subject, attacked, alpha)
+    found, aligned = _found(subject, attacked)
     return Outcome(
         *at,
         test_error=None if data is None else data.test_error(attacked),
@@ -122,18 +120,18 @@ def _outcome(
     )
 
 
-def _found(subject: Subject, attacked: Any, alpha: float) -> tuple[Verification, bool]:
-    """The mark as it is; where it is not found, by alignment too."""
+def _found(subject: Subject, attacked: Any) -> tuple[Verification, bool]:
+    """The mark as it is; where bits are lost, by alignment if that shows more."""
     names = {layer.name for layer in attacked.layers}
     layer = subject.layer if subject.layer in names else None
     try:
-        found = verify(attacked, subject.key, layer, alpha)
+        found = verify(attacked, subject.key, layer)
     except ValueError:
         # The layer may have another shape now, in which the message has no room.
-        found = verify(attacked, subject.key, None, alpha)
-    if found.marked:
+        found = verify(attacked, subject.key)
+    if found.detection and not found.ber:
         return found, False
-    aligned = verify(attacked, subject.key, None, alpha, reference=subject.owners)
+    aligned = verify(attacked, subject.key, reference=subject.owners)
     return (aligned, True) if aligned.log10_p < found.log10_p else (found, False)
 
 

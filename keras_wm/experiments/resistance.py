@@ -95,7 +95,7 @@ def _attacked(
     model, _ = workshop.network(host)
     subject = Subject(model, mark.key(), mark.layers[0], owners=model)
     pictures = workshop.pictures(host.task)
-    found = outcomes(subject, {family: [attack]}, pictures, 1, MARKED)
+    found = outcomes(subject, {family: [attack]}, pictures, 1)
     return {"points": [{name: getattr(one, name) for name in _LEFT} for one in found]}
 
 
@@ -121,11 +121,7 @@ def _tables(rows: Sequence[Row]) -> list[ResultTable]:
     before = [
         ([scheme], having(rows, scheme=scheme, attack=NOTHING)) for scheme in schemes
     ]
-    groups = [
-        ([family, attack], having(attacked, family=family, attack=attack))
-        for family in values(attacked, "family")
-        for attack in values(having(attacked, family=family), "attack")
-    ]
+    groups = _by_attack(attacked)
     cells: dict[str, Cell] = {}
     for scheme in schemes:
         cells |= {
@@ -139,13 +135,22 @@ def _tables(rows: Sequence[Row]) -> list[ResultTable]:
         "of test error that it costs at the least. BER and log p: the largest over "
         "networks and strengths after which the error is up to 2 points higher, and up "
         "to 5 points in the last column; a dash where it never is. p is corrected for "
-        "the places tried. With an asterisk the mark was not found as it is, but by "
-        "alignment with the owner's own network."
+        "the places tried. With an asterisk the mark was found by alignment with the "
+        "owner's own network, which is tried where bits are lost."
     ]
     return [
         table("Before any attack", before, ["mark"], COUNT | COST),
         table("What attacks leave", groups, ["family", "attack"], cells, notes),
         _removed(attacked, schemes),
+    ]
+
+
+def _by_attack(points: Sequence[Row]) -> list[tuple[list[str], list[Row]]]:
+    """By family and attack: some are in two families, with other layers."""
+    return [
+        ([family, attack], having(points, family=family, attack=attack))
+        for family in values(points, "family")
+        for attack in values(having(points, family=family), "attack")
     ]
 
 
@@ -180,20 +185,19 @@ def _removed(attacked: Sequence[Row], schemes: Sequence[str]) -> ResultTable:
             for row in _counted(attacked, scheme, LITTLE)
             if row["log10_p"] >= log10(MARKED)
         ]
-        for attack in values(won, "attack"):
-            found = having(won, attack=attack)
+        for attack, found in _by_attack(won):
             cheapest = min(found, key=lambda row: row["cost"])
             lines.append(
                 [
                     scheme,
-                    attack,
+                    *attack,
                     f"{cheapest['strength']:g}",
                     f"{100 * cheapest['cost']:+.1f}",
                     f"{cheapest['log10_p']:z.1f}",
                     str(len({row["seed"] for row in found})),
                 ]
             )
-    columns = ["mark", "attack", "strength", "cost", "log p", "networks"]
+    columns = ["mark", "family", "attack", "strength", "cost", "log p", "networks"]
     notes = [
         f"The mark is not found any more (p > {MARKED:g}), and the network is worth "
         "having: where it costs least, and in how many networks."

@@ -1,14 +1,18 @@
 """The requirements report: what it measures, and what counts."""
 
 import json
+from dataclasses import replace
 
 import keras
 import numpy as np
 import pytest
 
+from keras_wm import verify
 from keras_wm.attacks.catalogue import families
+from keras_wm.attacks.equivalence import PERMUTATION
 from keras_wm.detection import detect
 from keras_wm.evaluation import evaluate
+from keras_wm.evaluation.outcomes import Subject, outcomes
 from tests.conftest import fixed_key
 from tests.evaluation.conftest import FAMILIES
 from tests.marked_model import LAYER
@@ -69,6 +73,18 @@ def test_what_was_rearranged_is_found_by_alignment(evaluation):
     assert found.aligned
     assert found.log10_p < -9
     assert found.test_error == pytest.approx(evaluation.fidelity.test_error)
+
+
+def test_a_mark_that_is_found_with_lost_bits_is_aligned_too(marked):
+    few = replace(PERMUTATION, strengths=(0.25,))
+    as_it_is = verify(few(marked.model), marked.key, LAYER)
+    assert as_it_is.marked
+    assert as_it_is.ber > 0
+    subject = Subject(marked.model, marked.key, LAYER, owners=marked.model)
+    (found,) = outcomes(subject, {"equivalence": [few]}, data=None, seeds=1)
+    assert found.aligned
+    assert found.ber == 0
+    assert found.log10_p < as_it_is.log10_p
 
 
 def test_an_attack_that_cannot_be_done_says_why(evaluation):

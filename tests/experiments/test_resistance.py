@@ -63,7 +63,21 @@ def test_only_what_leaves_the_network_worth_having_counts():
 def test_an_attack_that_wins_is_listed_with_what_it_costs():
     _, table, removed = EXPERIMENT.tables(rows())
     assert cells(table, "default: log p")["hiding"] == "-3"
-    assert removed.rows == [["default", "hiding", "2", "+0.0", "-3.0", "1"]]
+    assert removed.rows == [["default", "hide", "hiding", "2", "+0.0", "-3.0", "1"]]
+
+
+def test_an_attack_of_two_families_is_listed_twice():
+    again = [
+        row | {"family": "hide elsewhere"}
+        for row in rows()
+        if row["attack"] == "hiding"
+    ]
+    _, table, removed = EXPERIMENT.tables(rows() + again)
+    families = ["hide", "hide elsewhere"]
+    for found in (table, removed):
+        column = found.columns.index("family")
+        hidden = [line[column] for line in found.rows if "hiding" in line]
+        assert hidden == families
 
 
 def test_what_alignment_found_is_marked():
