@@ -6,6 +6,7 @@ of these, in `keras_wm.attacks.fine_tuning.then_fine_tuned`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -68,12 +69,13 @@ def projection(layer: str | None = None) -> Attack:
     )
 
 
-def reset(layer: str | None = None) -> Attack:
-    """An attack that draws a layer anew and trains it alone.
+def reset(layer: str | Sequence[str] | None = None) -> Attack:
+    """An attack that draws layers anew and trains them alone.
 
     Args:
-        layer: The name of the marked layer. `None` is all that have a kernel, which
-            is training from labels with nothing but the owner's normalizations.
+        layer: The name of the marked layer, or of several. `None` is all that have a
+            kernel, which is training from labels with nothing but the owner's
+            normalizations.
     """
 
     def change(model: Any, data: Pictures, rate: float, seed: int) -> Any:
@@ -84,7 +86,7 @@ def reset(layer: str | None = None) -> Attack:
 
     return Attack(
         "reset",
-        f"Draws {_told(layer)} anew and trains that alone.",
+        f"Draws {_told(layer)} anew and trains nothing else.",
         "learning rate",
         (0.01, 0.05, 0.1),
         change,
@@ -92,10 +94,17 @@ def reset(layer: str | None = None) -> Attack:
     )
 
 
-def _suspects(model: Any, layer: str | None) -> list[tuple[Any, Any]]:
+def _suspects(model: Any, layer: str | Sequence[str] | None) -> list[tuple[Any, Any]]:
     """The layers and kernels that are suspected of a mark."""
-    return kernels_by_layer(model) if layer is None else [find_kernel(model, layer)]
+    if layer is None:
+        return kernels_by_layer(model)
+    names = [layer] if isinstance(layer, str) else layer
+    return [find_kernel(model, name) for name in names]
 
 
-def _told(layer: str | None) -> str:
-    return "every layer" if layer is None else f"the layer {layer!r}"
+def _told(layer: str | Sequence[str] | None) -> str:
+    if layer is None:
+        return "every layer"
+    if isinstance(layer, str):
+        return f"the layer {layer!r}"
+    return f"the layers {', '.join(map(repr, layer))}"

@@ -13,6 +13,7 @@ from keras_wm.experiments import (
     ownership,
     plain_host,
     resistance,
+    several_layers,
     without_training,
 )
 from keras_wm.experiments.experiment import Experiment
@@ -38,6 +39,7 @@ SUITES: dict[str, tuple[Experiment, ...]] = {
         covertness.EXPERIMENT,
         resistance.EXPERIMENT,
         plain_host.EXPERIMENT,
+        several_layers.EXPERIMENT,
         ownership.FORGING,
         ownership.RECIPIENTS,
     ),

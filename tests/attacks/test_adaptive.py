@@ -83,6 +83,15 @@ def test_it_is_trained_and_not_only_drawn(short, monkeypatch):
     assert np.abs(drawn - trained).max() > 0.001
 
 
+def test_several_layers_are_drawn_anew(short):
+    model = network()
+    attack = reset([HEAD, MARKED])
+    head = {f"{HEAD}/kernel", f"{HEAD}/bias"}
+    assert changed(attack(model, PICTURES, 0.05), arrays(model)) == {KERNEL, *head}
+    assert "'three'" in attack.title
+    assert repr(HEAD) in attack.title
+
+
 def test_without_a_name_every_layer_with_a_kernel_is_drawn_anew(short):
     model = with_weights(network())
     attacked = reset()(model, PICTURES, 0.01)

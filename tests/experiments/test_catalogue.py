@@ -82,7 +82,12 @@ def test_runs_have_labels_of_their_own_that_records_can_hold(experiment):
 def test_every_mark_is_in_every_experiment_that_compares_marks(experiment):
     schemes = {run.labels.get("scheme") for run in experiment.runs(Settings())}
     if schemes == {None}:
-        assert experiment.name in ("forging", "plain-host", "recipients")
+        assert experiment.name in (
+            "forging",
+            "plain-host",
+            "recipients",
+            "several-layers",
+        )
         return
     # More bits than columns are no question for the two sparse marks, and not every
     # attack is tried on them.
