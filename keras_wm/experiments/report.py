@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -40,10 +41,14 @@ class ResultTable:
             padding=(0, 1, 0, 0),
             pad_edge=False,
         )
-        for number, name in enumerate(self.columns):
-            table.add_column(name, justify="right" if number else "left", no_wrap=True)
-        for row in self.rows:
-            table.add_row(*row)
+        # Where it is narrow, names are folded between words alone, figures anywhere.
+        words = " ".join(row[0] for row in self.rows).split()
+        width = max(console.width // 3, *map(len, words), 1)
+        table.add_column(fill(self.columns[0], width), no_wrap=True)
+        for head in self.columns[1:]:
+            table.add_column(head, justify="right", overflow="fold")
+        for name, *figures in self.rows:
+            table.add_row(fill(name, width), *figures)
         console.print(table)
         for note in self.notes:
             console.print(note)

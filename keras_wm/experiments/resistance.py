@@ -125,10 +125,10 @@ def _tables(rows: Sequence[Row]) -> list[ResultTable]:
     cells: dict[str, Cell] = {}
     for scheme in schemes:
         cells |= {
-            f"{scheme}: cost": partial(_least_cost, scheme=scheme),
-            f"{scheme}: BER": partial(_worst_ber, scheme=scheme),
-            f"{scheme}: log p": partial(_worst_p, scheme=scheme, most=LITTLE),
-            f"{scheme}: log p, 5": partial(_worst_p, scheme=scheme, most=MUCH),
+            f"{scheme} cost": partial(_least_cost, scheme=scheme),
+            f"{scheme} BER": partial(_worst_ber, scheme=scheme),
+            f"{scheme} log p": partial(_worst_p, scheme=scheme, most=LITTLE),
+            f"{scheme} log p, 5": partial(_worst_p, scheme=scheme, most=MUCH),
         }
     notes = [
         f"Of every attack that trains {TRAINED_STRENGTHS} strengths. Cost: the points "
@@ -140,17 +140,24 @@ def _tables(rows: Sequence[Row]) -> list[ResultTable]:
     ]
     return [
         table("Before any attack", before, ["mark"], COUNT | COST),
-        table("What attacks leave", groups, ["family", "attack"], cells, notes),
+        table("What attacks leave", groups, ["attack"], cells, notes),
         _removed(attacked, schemes),
     ]
 
 
 def _by_attack(points: Sequence[Row]) -> list[tuple[list[str], list[Row]]]:
-    """By family and attack: some are in two families, with other layers."""
+    """By attack, and where one is in two families, with other layers, by family too."""
+    families_of: dict[str, list[str]] = {}
+    for family in values(points, "family"):
+        for attack in values(having(points, family=family), "attack"):
+            families_of.setdefault(attack, []).append(family)
     return [
-        ([family, attack], having(points, family=family, attack=attack))
-        for family in values(points, "family")
-        for attack in values(having(points, family=family), "attack")
+        (
+            [attack if family == first else f"{attack} ({family})"],
+            having(points, family=family, attack=attack),
+        )
+        for attack, (first, *others) in families_of.items()
+        for family in (first, *others)
     ]
 
 
@@ -197,7 +204,7 @@ def _removed(attacked: Sequence[Row], schemes: Sequence[str]) -> ResultTable:
                     str(len({row["seed"] for row in found})),
                 ]
             )
-    columns = ["mark", "family", "attack", "strength", "cost", "log p", "networks"]
+    columns = ["mark", "attack", "strength", "cost", "log p", "networks"]
     notes = [
         f"The mark is not found any more (p > {MARKED:g}), and the network is worth "
         "having: where it costs least, and in how many networks."

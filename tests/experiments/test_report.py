@@ -76,6 +76,16 @@ def test_a_table_in_a_terminal_shows_everything():
     assert all(text in printed for text in ("Marks", "a|b", "-20", "A note."))
 
 
+def test_a_terminal_that_is_too_narrow_loses_nothing():
+    console = Console(file=io.StringIO(), width=20)
+    ResultTable("T", ["n", "named"], [["12", "1234567890123456789012345"]]).print(
+        console
+    )
+    lines = console.file.getvalue().splitlines()
+    assert max(map(len, lines)) <= 20
+    assert "1234567890123456789012345" in "".join("".join(lines).split())
+
+
 def test_lines_without_rows_are_left_out():
     rows = [{"ber": 0.25}, {"ber": 0.75}]
     made = table(
