@@ -13,7 +13,7 @@ from keras import ops
 
 from keras_wm.key import WatermarkKey
 from keras_wm.key_scope import find_key
-from keras_wm.moments import with_moments_held
+from keras_wm.moments import advance, log_length, with_moments_held
 from keras_wm.reading import Loss, Reading
 
 # The papers' lambda for the cross-entropy; for the margin what was measured to embed
@@ -32,9 +32,9 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
     - `"margin"`: \(\lambda \sum_j \max(0, m - z_j)^2\), where
       \(z_j = s_j y_j / \lVert W a_j \rVert\) and the norm is held constant in the
       gradient. It does not depend on the scale of the weights, and once every bit
-      stands m standard deviations clear it leaves them alone. Of its gradient the
-      parts along W and along its elementwise cube are taken out, so that neither
-      the spread of the weights nor its kurtosis tells that they are marked.
+      stands m standard deviations clear it leaves them alone. Its gradient is
+      corrected so that the mark changes neither the spread of the weights nor
+      its kurtosis, and of keyed filters not their mean: see `keras_wm.moments`.
     - `"crossentropy"`: \(\lambda \sum_j \mathrm{BCE}(\sigma(y_j), b_j)\), the sum
       over bits that the papers train on (Uchida et al. 2017, equations 3 and 4;
       their tables print the mean per bit).
@@ -124,8 +124,13 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
             # softplus(-s y) is the binary cross-entropy of sigmoid(y) from logits:
             # finite for any y, where log(sigmoid(y)) is not.
             return ops.softplus(-y)
-        y, norm = reading.signed_outputs(with_moments_held(kernel))
-        return ops.square(ops.relu(reading.margin - y / norm))
+        # Keyed signs are balanced, so that what they read has no part in the mean.
+        spare_mean = self._key is not None and self._key.filters == "keyed"
+        y, norm = reading.signed_outputs(with_moments_held(kernel, spare_mean))
+        z = y / norm
+        missing = ops.relu(reading.margin - z)
+        shortened = ops.stop_gradient(2.0 * missing * advance(z, reading.margin))
+        return ops.square(missing) + shortened * log_length(kernel, spare_mean)
 
     def get_config(self) -> dict[str, Any]:
         """Everything but the key, of which only the commitment is given.

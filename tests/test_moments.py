@@ -1,0 +1,124 @@
+"""What the margin's gradient leaves alone: spread, kurtosis and the mean filter."""
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from keras_wm import WatermarkRegularizer
+from keras_wm.reading import asking_for_much
+from tests.conftest import fixed_key
+from tests.models import expected_scores, value_and_gradient
+
+# With 20 bits and 16 groups the last round of groups is not full.
+BITS, MARGIN, STRENGTH = 20, 0.9, 0.3
+
+
+def without_mean_filter(kernel):
+    return kernel - kernel.mean(axis=-1, keepdims=True)
+
+
+@pytest.mark.backends
+@pytest.mark.parametrize("filters", ["keyed", "mean"])
+def test_the_gradient_is_the_losses_made_orthogonal_and_what_a_bits_way_costs(
+    filters, rng
+):
+    key = fixed_key(BITS, filters=filters)
+    kernel = rng.normal(size=(40, 24)).astype("float32")
+    regularizer = WatermarkRegularizer(key, strength=STRENGTH, margin=MARGIN)
+    _, gradient = value_and_gradient(regularizer, kernel)
+    w, x, a = kernel.astype(np.float64), key.matrix(40), key.filter_weights(24)
+    z, whole = expected_scores(kernel, key), np.zeros((40, 24))
+    missing = np.maximum(0.0, MARGIN - z)
+    for j, sign in enumerate(2.0 * key.message - 1.0):
+        weights = a[j % len(a)]
+        # The norm of u_j counts as a constant.
+        norm = np.linalg.norm(w @ weights)
+        whole -= 2 * missing[j] * sign * np.outer(x[j], weights) / norm
+    # What is taken from the kernel, by two coefficients, so that both powers of it
+    # are orthogonal to what is left.
+    free = without_mean_filter if filters == "keyed" else np.copy
+    powers, taken = (w, w**3), (free(w), free(w**3))
+    products = [[np.sum(one * other) for other in taken] for one in powers]
+    c = np.linalg.solve(products, [np.sum(one * whole) for one in powers])
+    expected = whole - c[0] * taken[0] - c[1] * taken[1]
+    # At every z of the first seven eighths a bit pays the mean of these.
+    way = 7 / 8 * MARGIN
+    more = np.where(z < way, way / 2 - z, 0.0)
+    expected += np.sum(2 * missing * more) * taken[0] / np.sum(taken[0] ** 2)
+    np.testing.assert_allclose(gradient, STRENGTH * expected, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.backends
+@settings(max_examples=15, deadline=None, derandomize=True)
+@given(
+    size=st.integers(4, 12),
+    count=st.sampled_from([2, 4, 8, 12]),
+    scale=st.sampled_from([1e-12, 1e-3, 1.0, 1e12]),
+    seed=st.integers(0, 99),
+)
+def test_a_small_step_scales_filters_and_changes_neither_their_mean_nor_the_kurtosis(
+    size, count, scale, seed
+):
+    kernel = scale * np.random.default_rng(seed).standard_t(5, (size, count))
+    kernel = kernel.astype("float32").astype(np.float64)
+    with asking_for_much():
+        regularizer = WatermarkRegularizer(fixed_key(4), strength=1.0)
+        _, gradient = value_and_gradient(regularizer, kernel.astype("float32"))
+    assume(gradient.any())
+    length = np.linalg.norm(gradient)
+    assert np.abs(gradient.mean(axis=-1)).max() < 1e-4 * length
+    # But for how long the filters' part beside their mean is.
+    free = without_mean_filter(kernel)
+    scaling = np.sum(kernel * gradient) / np.sum(free**2)
+    rest = gradient - scaling * free
+    for power in (kernel, kernel**3):
+        cosine = np.sum(power * rest) / np.linalg.norm(power) / length
+        assert abs(cosine) < 1e-3
+
+
+@pytest.mark.backends
+@pytest.mark.parametrize(
+    "kernel",
+    [
+        np.zeros((40, 24)),
+        np.sign(np.random.default_rng(1).normal(size=(40, 24))),
+        np.full((40, 24), 1e-30),
+    ],
+    ids=["zeros", "of one magnitude", "tiny and all the same"],
+)
+def test_a_kernel_without_a_kurtosis_to_hold_is_marked_all_the_same(kernel):
+    regularizer = WatermarkRegularizer(fixed_key(BITS), strength=1.0, margin=MARGIN)
+    value, gradient = value_and_gradient(regularizer, kernel.astype("float32"))
+    assert np.isfinite(value)
+    assert np.isfinite(gradient).all()
+    assert gradient.any()
+
+
+@pytest.mark.parametrize(
+    ("rate", "momentum", "steps"), [(1.0, 0.0, 80), (0.1, 0.9, 120), (0.03, 0.9, 240)]
+)
+def test_an_embedded_mark_has_changed_no_moment_whatever_the_momentum(
+    rate, momentum, steps, rng
+):
+    """Of 18,432 weights a mark of 64 bits at m = 4 takes 5.6 % of the square."""
+    start = 0.06 * rng.normal(size=(288, 64))
+    key, kernel = fixed_key(64), start.astype("float32")
+    with asking_for_much():
+        regularizer = WatermarkRegularizer(key, strength=1e-4, margin=4.0)
+        velocity = np.zeros_like(kernel)
+        for _ in range(steps):
+            _, gradient = value_and_gradient(regularizer, kernel)
+            velocity = momentum * velocity - rate * gradient
+            kernel = kernel + velocity
+    assert expected_scores(kernel, key).min() > 3.5
+    # Without the correction it would be 2.7 % wider, and 1.4 % with one that does
+    # not heed momentum.
+    assert kernel.std() == pytest.approx(start.std(), rel=0.027 / 4)
+    assert stats.kurtosis(kernel.ravel()) == pytest.approx(
+        stats.kurtosis(start.ravel()), abs=0.02
+    )
+    np.testing.assert_allclose(
+        kernel.mean(axis=-1), start.mean(axis=-1), atol=1e-3 * start.std()
+    )
