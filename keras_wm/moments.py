@@ -18,6 +18,8 @@ from typing import Any
 
 from keras import ops
 
+from keras_wm.reading import SMALLEST_RMS
+
 # Below this share of its norm, what W^3 has beside W is rounding: the weights are all
 # of one magnitude, and their kurtosis cannot fall.
 _NEGLIGIBLE = 1e-3
@@ -75,9 +77,10 @@ def log_length(kernel: Any, spare_mean: bool) -> Any:
         A scalar. Its gradient is \(P W / \|P W\|^2\).
     """
     free = _free(ops.stop_gradient(kernel), spare_mean)
-    length = _length(free)
+    # As small as a score's norm may be, so that the gradient is finite.
+    length = ops.maximum(_length(free), SMALLEST_RMS * sqrt(prod(kernel.shape)))
     # Divided twice, so that no square is too small for the type.
-    along = ops.sum(free * _inverse(length) * kernel) * _inverse(length)
+    along = ops.sum(free / length * kernel) / length
     return along - ops.stop_gradient(along)
 
 

@@ -26,7 +26,7 @@ Float32 = NDArray[np.float32]
 
 # A score is y / |u|. Below this root mean square of the weights |u| counts as if the
 # weights had it, so that a kernel of zeros gets a gradient, and a finite one.
-_SMALLEST_RMS = 1e-4
+SMALLEST_RMS = 1e-4
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Reading:
             weights=weights.T.astype(np.float32),
             bits=key.bits,
             margin=_room_for(key, size, count, loss, margin),
-            smallest_norm=_SMALLEST_RMS * length * size**0.5,
+            smallest_norm=SMALLEST_RMS * length * size**0.5,
         )
 
     def signed_outputs(self, kernel: Any) -> tuple[Any, Any]:
