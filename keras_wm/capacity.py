@@ -14,6 +14,9 @@ from math import floor, sqrt
 # A mean filter grows by about a tenth with its share, and twelvefold without.
 UNSEEN_SHARE = {"keyed": 0.17, "mean": 0.5}
 FULL_MARGIN = 4.0
+# A kernel whose square a mark adds less than this share to is told from no other by
+# how its weights are spread, which differs by tenths of a per cent between seeds.
+NEGLIGIBLE_SHARE = 1e-3
 # A kernel has room for T m^2, which is the evidence. Few bits stand the further clear,
 # and 64 that are all right are proof even without their scores.
 USUAL_BITS = 64

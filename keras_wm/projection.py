@@ -20,7 +20,8 @@ from keras_wm.normal import Floats, quantile
 Projection = Literal["random", "direct", "diff"]
 Filters = Literal["keyed", "mean"]
 
-KEYED_GROUPS = 16
+# As many as there are bits, usually: shared, they would part the singular values.
+KEYED_GROUPS = 64
 
 # So many doubles at a time stay in a processor's cache.
 _CACHED = 2**14

@@ -13,6 +13,7 @@ from keras import ops
 from numpy.typing import NDArray
 
 from keras_wm.capacity import (
+    NEGLIGIBLE_SHARE,
     UNSEEN_SHARE,
     readable_weights,
     share,
@@ -40,6 +41,8 @@ class Reading:
         weights: a, transposed, of shape `(L, G)`.
         bits: T.
         margin: m, 0 for the cross-entropy.
+        negligible: Whether a mark of this margin does not widen the weights enough to
+            be held back.
         smallest_norm: What |u| counts as at least.
     """
 
@@ -48,6 +51,7 @@ class Reading:
     weights: Float32
     bits: int
     margin: float
+    negligible: bool
     smallest_norm: float
 
     @classmethod
@@ -61,12 +65,15 @@ class Reading:
             matrix /= np.reshape(key.spread(size), (-1, 1))
         weights = key.filter_weights(count)
         length = float(np.linalg.norm(weights[0]))
+        room = _room_for(key, size, count, loss, margin)
+        taken = share(key.bits, key.filters, size, count, room) ** 2
         return cls(
             shape=(size, count),
             matrix=_grouped(matrix, key.groups).astype(np.float32),
             weights=weights.T.astype(np.float32),
             bits=key.bits,
-            margin=_room_for(key, size, count, loss, margin),
+            margin=room,
+            negligible=taken < NEGLIGIBLE_SHARE,
             smallest_norm=SMALLEST_RMS * length * size**0.5,
         )
 

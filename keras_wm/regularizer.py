@@ -124,6 +124,10 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
             # softplus(-s y) is the binary cross-entropy of sigmoid(y) from logits:
             # finite for any y, where log(sigmoid(y)) is not.
             return ops.softplus(-y)
+        if reading.negligible:
+            # Holding them would cost a large kernel several times its step.
+            y, norm = reading.signed_outputs(kernel)
+            return ops.square(ops.relu(reading.margin - y / norm))
         # Keyed signs are balanced, so that what they read has no part in the mean.
         spare_mean = self._key is not None and self._key.filters == "keyed"
         y, norm = reading.signed_outputs(with_moments_held(kernel, spare_mean))

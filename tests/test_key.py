@@ -18,19 +18,20 @@ def test_two_generated_keys_have_nothing_in_common():
     assert not np.array_equal(one.message, other.message)
 
 
-def test_defaults_are_64_keyed_random_bits_in_16_groups():
+def test_defaults_are_64_keyed_random_bits_in_a_group_each():
     key = WatermarkKey.generate("Example Ltd")
     assert (key.bits, key.projection, key.filters, key.groups) == (
         64,
         "random",
         "keyed",
-        16,
+        64,
     )
     assert key.certified
 
 
 def test_a_short_message_has_no_more_groups_than_bits():
     assert WatermarkKey.generate("Example Ltd", 5).groups == 5
+    assert WatermarkKey.generate("Example Ltd", 256).groups == 64
 
 
 def test_the_message_depends_on_the_owner():
