@@ -51,10 +51,10 @@ def test_the_gradient_is_the_losses_made_orthogonal_and_what_a_bits_way_costs(
 
 
 @pytest.mark.backends
-@settings(max_examples=15, deadline=None, derandomize=True)
+@settings(max_examples=30, deadline=None, derandomize=True)
 @given(
     size=st.integers(4, 12),
-    count=st.sampled_from([2, 4, 8, 12]),
+    count=st.integers(2, 12),
     scale=st.sampled_from([1e-12, 1e-3, 1.0, 1e12]),
     seed=st.integers(0, 99),
 )
@@ -68,7 +68,9 @@ def test_a_small_step_scales_filters_and_changes_neither_their_mean_nor_the_kurt
         _, gradient = value_and_gradient(regularizer, kernel.astype("float32"))
     assume(gradient.any())
     length = np.linalg.norm(gradient)
-    assert np.abs(gradient.mean(axis=-1)).max() < 1e-4 * length
+    if count % 2 == 0:
+        # An odd number of signs is not balanced.
+        assert np.abs(gradient.mean(axis=-1)).max() < 1e-4 * length
     # But for how long the filters' part beside their mean is.
     free = without_mean_filter(kernel)
     scaling = np.sum(kernel * gradient) / np.sum(free**2)
