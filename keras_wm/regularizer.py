@@ -124,17 +124,20 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
             # softplus(-s y) is the binary cross-entropy of sigmoid(y) from logits:
             # finite for any y, where log(sigmoid(y)) is not.
             return ops.softplus(-y)
-        if reading.negligible:
-            # Holding them would cost a large kernel several times its step.
-            y, norm = reading.signed_outputs(kernel)
-            return ops.square(ops.relu(reading.margin - y / norm))
+        # Holding them would cost a large kernel several times its step.
+        held = not reading.negligible
         # Keyed signs are balanced, so that what they read has no part in the mean.
         spare_mean = self._key is not None and self._key.filters == "keyed"
-        y, norm = reading.signed_outputs(with_moments_held(kernel, spare_mean))
+        y, norm = reading.signed_outputs(
+            with_moments_held(kernel, spare_mean) if held else kernel
+        )
         z = y / norm
         missing = ops.relu(reading.margin - z)
-        shortened = ops.stop_gradient(2.0 * missing * advance(z, reading.margin))
-        return ops.square(missing) + shortened * log_length(kernel, spare_mean)
+        losses = ops.square(missing)
+        if not held:
+            return losses
+        shorter = ops.stop_gradient(2.0 * missing * advance(z, reading.margin))
+        return losses + shorter * log_length(kernel, spare_mean)
 
     def get_config(self) -> dict[str, Any]:
         """Everything but the key, of which only the commitment is given.

@@ -1,96 +1,25 @@
-"""Every figure, in one style."""
+"""Figures of many networks: what experiments and evaluations compare."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, MaxNLocator
 from numpy.typing import ArrayLike
 
-if TYPE_CHECKING:
-    from keras_wm.verdict import Verification
+from keras_wm.plots.style import (
+    MARKED,
+    REFERENCE,
+    Curves,
+    draw_lines,
+    figure,
+    styled,
+)
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart; they differ in
-# lightness too, for print in grey.
-MARKED = "#0072B2"
-UNMARKED = "#E69F00"
-REFERENCE = "#555555"
-_MARKS = ("default", "unmarked", "random", "direct", "diff", "before training")
-_SERIES = (MARKED, UNMARKED, "#009E73", "#CC79A7", "#D55E00", "#000000")
-_DASHES = ("-", "--", "-.", ":")
-_MARKERS = ("o", "s", "^", "D", "v", "x")
-
-Curves = Mapping[str, Sequence[tuple[float, float]]]
 Areas = Mapping[str, tuple[float, float, float]]
-Line = TypeVar("Line")
-
-_STYLE: Any = {
-    "axes.grid": True,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.titlelocation": "left",
-    "axes.titlesize": "medium",
-    "figure.constrained_layout.use": True,
-    "figure.dpi": 110,
-    "font.size": 10,
-    "grid.alpha": 0.25,
-    "legend.frameon": False,
-    "lines.linewidth": 2,
-    "savefig.dpi": 160,
-}
-
-
-def plot_scores(verification: Verification) -> Figure:
-    """The scores of a message in a kernel, beside those of an unmarked kernel.
-
-    Args:
-        verification: What `verify` found.
-
-    Returns:
-        A matplotlib `Figure`.
-    """
-    with figure(1, (6.4, 3.6)) as (drawing, (axes,)):
-        _score_histogram(axes, {verification.source: verification.z})
-        axes.set_title(
-            f"{verification.verdict}: {verification.matches} of {verification.bits} "
-            f"bits in {verification.layer}"
-        )
-    return drawing
-
-
-def plot_training(
-    ber: Sequence[float],
-    accuracy: Mapping[str, Sequence[float]],
-    scores: Mapping[str, ArrayLike],
-) -> Figure:
-    """How a mark grew, what it cost, and how far it stands out.
-
-    Args:
-        ber: The bit error rate before training and after each epoch.
-        accuracy: The test accuracy at the same times, by the network's name.
-        scores: The scores z, shape `(T,)`, by the network's name.
-
-    Returns:
-        A matplotlib `Figure`.
-    """
-    epochs = np.arange(len(ber))
-    with figure(2, (10.4, 3.8)) as (drawing, (left, right)):
-        left.set_title("While it trains")
-        for (name, values), style in zip(accuracy.items(), _styles(), strict=False):
-            left.plot(epochs, values, label=f"test accuracy, {name}", **style)
-        left.plot(epochs, ber, color=REFERENCE, ls=":", label="bit error rate")
-        left.set(xlabel="epochs", ylabel="share", ylim=(-0.02, 1.02))
-        left.xaxis.set_major_locator(MaxNLocator(integer=True))
-        left.legend(loc="center right")
-        right.set_title("In the published file")
-        _score_histogram(right, scores)
-    return drawing
 
 
 def plot_outputs(outputs: Mapping[str, ArrayLike]) -> Figure:
@@ -126,7 +55,7 @@ def plot_curves(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> Figur
         A matplotlib `Figure`.
     """
     with figure(2, (10.4, 3.8)) as (drawing, (left, right)):
-        for name, history, style in _styled(histories):
+        for name, history, style in styled(histories):
             errors = 100 * np.asarray(history["test_error"])
             left.plot(np.arange(1, len(errors)), errors[1:], label=name, **style)
             loss = history["loss"]
@@ -154,7 +83,7 @@ def plot_weights(histograms: Mapping[str, Mapping[str, Any]]) -> Figure:
         A matplotlib `Figure`.
     """
     with figure(1, (6.4, 3.8)) as (drawing, (axes,)):
-        for name, one, style in _styled(histograms):
+        for name, one, style in styled(histograms):
             edges = np.linspace(one["low"], one["high"], len(one["counts"]) + 1)
             counts = np.asarray(one["counts"], np.float64)
             # Where there is no weight, a logarithm has nothing to draw.
@@ -183,7 +112,7 @@ def plot_lines(
         A matplotlib `Figure`.
     """
     with figure(1, (6.4, 3.8)) as (drawing, (axes,)):
-        _draw_lines(axes, curves)
+        draw_lines(axes, curves)
         axes.set(xlabel=xlabel, ylabel=ylabel)
         if log_x:
             axes.set_xscale("log", base=log_x)
@@ -206,10 +135,10 @@ def plot_attack(ber: Curves, error: Curves, strength: str) -> Figure:
         A matplotlib `Figure`.
     """
     with figure(2, (10.4, 3.8)) as (drawing, (left, right)):
-        _draw_lines(left, ber)
+        draw_lines(left, ber)
         left.axhline(0.5, color=REFERENCE, lw=1, ls=":")
         left.set(xlabel=strength, ylabel="bit error rate", ylim=(-0.02, 0.55))
-        _draw_lines(right, error)
+        draw_lines(right, error)
         right.set(xlabel=strength, ylabel="test error", ylim=(-0.02, 1.02))
         left.legend()
     return drawing
@@ -237,7 +166,7 @@ def plot_evidence(
     rows = -(-len(families) // columns)
     with figure(columns, (3.6 * columns, 3.2 * rows), rows) as (drawing, panels):
         for axes, (family, curves) in zip(panels, families.items(), strict=False):
-            _draw_lines(axes, curves)
+            draw_lines(axes, curves)
             axes.plot(*start, marker="*", markersize=12, color=REFERENCE, ls="")
             axes.axvline(found, color=REFERENCE, lw=1, ls=":")
             axes.axhline(worth, color=REFERENCE, lw=1, ls="--")
@@ -267,7 +196,7 @@ def plot_points(
         A matplotlib `Figure`.
     """
     with figure(2, (10.4, 3.8)) as (drawing, (left, right)):
-        for name, pairs, style in _styled(points):
+        for name, pairs, style in styled(points):
             x, y = np.transpose(pairs)
             style = style | {"ls": "", "alpha": 0.8}
             left.plot(x, y, label=name, **style)
@@ -296,7 +225,7 @@ def plot_areas(panels: Mapping[str, Mapping[str, Areas]]) -> Figure:
     size = (5.2 * len(panels), 1.2 + 0.22 * len(detectors))
     with figure(len(panels), size) as (drawing, every):
         for axes, (title, marks) in zip(every, panels.items(), strict=True):
-            for number, (name, areas, style) in enumerate(_styled(marks)):
+            for number, (name, areas, style) in enumerate(styled(marks)):
                 shift = 0.5 * ((number + 0.5) / len(marks) - 0.5)
                 area, low, high = np.transpose(list(areas.values()))
                 axes.errorbar(
@@ -314,53 +243,3 @@ def plot_areas(panels: Mapping[str, Mapping[str, Areas]]) -> Figure:
         every[0].set_yticklabels(detectors)
         every[-1].legend(loc="lower left")
     return drawing
-
-
-@contextmanager
-def figure(
-    columns: int, size: tuple[float, float], rows: int = 1
-) -> Iterator[tuple[Figure, Sequence[Axes]]]:
-    """A figure with axes side by side, in rows, in the house style."""
-    with mpl.rc_context(_STYLE):
-        # Not pyplot: a figure made here is neither shown nor kept open.
-        drawing = Figure(figsize=size)
-        yield drawing, drawing.subplots(rows, columns, squeeze=False).ravel().tolist()
-
-
-def _score_histogram(axes: Axes, scores: Mapping[str, ArrayLike]) -> None:
-    arrays = {name: np.asarray(z) for name, z in scores.items() if np.size(z)}
-    reach = max([4.0, *(float(np.abs(z).max()) for z in arrays.values())])
-    edges = np.linspace(-reach - 0.5, reach + 0.5, 50).tolist()
-    for (name, z), style in zip(arrays.items(), _styles(), strict=False):
-        axes.hist(
-            z, list(edges), density=True, alpha=0.75, color=style["color"], label=name
-        )
-    grid = np.linspace(edges[0], edges[-1], 300)
-    density = np.exp(-(grid**2) / 2) / np.sqrt(2 * np.pi)
-    axes.plot(grid, density, color=REFERENCE, lw=1.2, ls="--", label="N(0, 1)")
-    axes.axvline(0, color=REFERENCE, lw=1)
-    axes.set(xlabel="score z of a bit (read right above 0)", ylabel="density")
-    axes.legend()
-
-
-def _draw_lines(axes: Axes, curves: Curves) -> None:
-    for name, points, style in _styled(curves):
-        x, y = np.transpose(points) if points else ([], [])
-        axes.plot(x, y, label=name, **style)
-
-
-def _styles() -> Iterator[dict[str, Any]]:
-    yield {"color": MARKED, "ls": "-"}
-    yield {"color": UNMARKED, "ls": "--"}
-
-
-def _styled(lines: Mapping[str, Line]) -> Iterator[tuple[str, Line, dict[str, Any]]]:
-    """Lines with their styles; a mark has the same style in every figure."""
-    styles = [
-        {"color": color, "marker": marker, "markersize": 4, "ls": dashes}
-        for dashes in _DASHES
-        for color, marker in zip(_SERIES, _MARKERS, strict=True)
-    ]
-    for number, (name, line) in enumerate(lines.items()):
-        known = _MARKS.index(name) if name in _MARKS else number
-        yield name, line, styles[known % len(styles)]

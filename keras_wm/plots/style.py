@@ -1,0 +1,69 @@
+"""What all figures have in common: colours, marks and the frame."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, which colour-blind readers can tell apart; they differ in
+# lightness too, for print in grey.
+MARKED = "#0072B2"
+UNMARKED = "#E69F00"
+REFERENCE = "#555555"
+_MARKS = ("default", "unmarked", "random", "direct", "diff", "before training")
+_SERIES = (MARKED, UNMARKED, "#009E73", "#CC79A7", "#D55E00", "#000000")
+_DASHES = ("-", "--", "-.", ":")
+_MARKERS = ("o", "s", "^", "D", "v", "x")
+
+Curves = Mapping[str, Sequence[tuple[float, float]]]
+Line = TypeVar("Line")
+
+_STYLE: Any = {
+    "axes.grid": True,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": "medium",
+    "figure.constrained_layout.use": True,
+    "figure.dpi": 110,
+    "font.size": 10,
+    "grid.alpha": 0.25,
+    "legend.frameon": False,
+    "lines.linewidth": 2,
+    "savefig.dpi": 160,
+}
+
+
+@contextmanager
+def figure(
+    columns: int, size: tuple[float, float], rows: int = 1
+) -> Iterator[tuple[Figure, Sequence[Axes]]]:
+    """A figure with axes side by side, in rows, in the house style."""
+    with mpl.rc_context(_STYLE):
+        # Not pyplot: a figure made here is neither shown nor kept open.
+        drawing = Figure(figsize=size)
+        yield drawing, drawing.subplots(rows, columns, squeeze=False).ravel().tolist()
+
+
+def styled(lines: Mapping[str, Line]) -> Iterator[tuple[str, Line, dict[str, Any]]]:
+    """Lines with their styles; a mark has the same style in every figure."""
+    styles = [
+        {"color": color, "marker": marker, "markersize": 4, "ls": dashes}
+        for dashes in _DASHES
+        for color, marker in zip(_SERIES, _MARKERS, strict=True)
+    ]
+    for number, (name, line) in enumerate(lines.items()):
+        known = _MARKS.index(name) if name in _MARKS else number
+        yield name, line, styles[known % len(styles)]
+
+
+def draw_lines(axes: Axes, curves: Curves) -> None:
+    for name, points, style in styled(curves):
+        x, y = np.transpose(points) if points else ([], [])
+        axes.plot(x, y, label=name, **style)
