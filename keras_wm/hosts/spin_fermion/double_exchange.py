@@ -1,0 +1,155 @@
+r"""The exact model: electrons that hop between classical spins.
+
+Double exchange on a lattice of N sites (Tomiya & Nagai 2023, whose surrogate
+`keras_wm.hosts.spin_fermion` rebuilds):
+
+\[ H = -t \sum_{\langle ij \rangle, s} (c^\dagger_{is} c_{js} + \mathrm{h.c.})
+   + \frac{J}{2} \sum_i S_i \cdot c^\dagger_i \sigma c_i - \mu \sum_i n_i. \]
+
+The electrons can be summed over for any spins: with the 2N eigenvalues E_n of the
+single-particle matrix h(S), a configuration has the weight
+\(W(S) = \prod_n (1 + e^{-\beta (E_n - \mu)})\).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import isfinite
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from keras_wm.hosts.spin_fermion.diagonalization import eigenvalues
+from keras_wm.hosts.spin_fermion.lattice import Lattice
+from keras_wm.hosts.spin_fermion.spins import checked_spins
+from keras_wm.normal import Floats
+
+
+@dataclass(frozen=True)
+class DoubleExchange:
+    r"""Electrons on a lattice, coupled to a classical spin at each site.
+
+    Args:
+        lattice: Where they are.
+        beta: The inverse temperature, in 1 / t.
+        mu: The chemical potential; 0 is half filling.
+        J: The coupling of the spins. Its sign makes no difference to any weight.
+        t: The hopping amplitude, the unit of energy.
+
+    Raises:
+        ValueError: If beta is not positive, or a parameter is not a finite number.
+
+    Example:
+
+    ```python
+    model = DoubleExchange(square_lattice(6), beta=20.0)
+    spins = random_spins(np.random.default_rng(1), chains=4, sites=36)
+    model.log_weight(spins)  # shape (4,)
+    ```
+    """
+
+    lattice: Lattice
+    beta: float
+    mu: float = 0.0
+    J: float = 1.0
+    t: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("beta", "mu", "J", "t"):
+            value = getattr(self, name)
+            if not isinstance(value, (int, float, np.number)) or not isfinite(value):
+                raise ValueError(
+                    f"Expected a finite number. Received: {name}={value!r}"
+                )
+        if self.beta <= 0:
+            raise ValueError(
+                f"Expected a positive inverse temperature. Received: beta={self.beta!r}"
+            )
+
+    def hamiltonian(self, spins: ArrayLike) -> NDArray[np.complex128]:
+        r"""The single-particle matrix \(h(S) = T \otimes 1_2 + (J/2) S \cdot \sigma\).
+
+        Args:
+            spins: Unit vectors, shape `(..., N, 3)`.
+
+        Returns:
+            Hermitian matrices, shape `(..., 2N, 2N)`; row 2i is spin up at site i.
+
+        Raises:
+            ValueError: If they are not spins of the lattice.
+        """
+        half = self.J / 2 * checked_spins(spins, self.lattice.sites)
+        x, y, z = np.moveaxis(half, -1, 0)
+        count = 2 * self.lattice.sites
+        matrix = np.empty((*half.shape[:-2], count, count), np.complex128)
+        matrix[...] = np.kron(-self.t * self.lattice.bonds, np.eye(2))
+        up = np.arange(0, count, 2)
+        down = up + 1
+        matrix[..., up, up] += z
+        matrix[..., down, down] -= z
+        matrix[..., up, down] = x - 1j * y
+        matrix[..., down, up] = x + 1j * y
+        return matrix
+
+    def electrons(self, spins: ArrayLike) -> Electrons:
+        """What the electrons do in a configuration of the spins.
+
+        Args:
+            spins: Unit vectors, shape `(..., N, 3)`.
+
+        Raises:
+            ValueError: If they are not spins of the lattice.
+        """
+        return Electrons(eigenvalues(self.hamiltonian(spins)), self.beta, self.mu)
+
+    def log_weight(self, spins: ArrayLike) -> Floats:
+        r"""\(\ln W(S)\), shape `(...)`: see `Electrons.log_weight`."""
+        return self.electrons(spins).log_weight
+
+
+@dataclass(frozen=True)
+class Electrons:
+    """Free electrons in the field of spins that stand still.
+
+    Attributes:
+        levels: E_n, in ascending order, shape `(..., 2N)`.
+        beta: The inverse temperature.
+        mu: The chemical potential.
+    """
+
+    levels: Floats
+    beta: float
+    mu: float
+
+    @property
+    def log_weight(self) -> Floats:
+        r"""\(\ln W = \sum_n \ln(1 + e^{-\beta (E_n - \mu)})\), shape `(...)`."""
+        logs = np.logaddexp(0, -self.beta * (self.levels - self.mu))
+        return _total(logs)
+
+    @property
+    def occupations(self) -> Floats:
+        r"""\(f_n = 1 / (1 + e^{\beta (E_n - \mu)})\), shape `(..., 2N)`."""
+        from scipy.special import expit
+
+        shares: Floats = expit(-self.beta * (self.levels - self.mu))
+        return shares
+
+    @property
+    def energy(self) -> Floats:
+        r"""\(\sum_n E_n f_n / N\), the energy of a site in units of t."""
+        return _total(self.levels * self.occupations) / self._sites
+
+    @property
+    def density(self) -> Floats:
+        r"""\(\sum_n f_n / N\), electrons a site, between 0 and 2."""
+        return _total(self.occupations) / self._sites
+
+    @property
+    def _sites(self) -> float:
+        return float(self.levels.shape[-1] / 2)
+
+
+def _total(of_levels: Floats) -> Floats:
+    sums: Floats = of_levels.sum(axis=-1)
+    return sums
