@@ -1,0 +1,162 @@
+r"""The effective model: a Heisenberg model of effective spins.
+
+\[ \ln W_\mathrm{eff}(S) = K_0 + \sum_n K_n \sum_{\langle ij \rangle_n}
+   S^{(L)}_i \cdot S^{(L)}_j, \]
+
+where \(K_n = \beta J_n\), n counts shells of neighbours and \(S^{(L)}\) are the spins
+behind L blocks of attention. With L = 0 it is the linear model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_wm.hosts.spin_fermion.attention import (
+    EquivariantSelfAttention,
+    NearIdentity,
+)
+from keras_wm.hosts.spin_fermion.lattice import Lattice
+from keras_wm.hosts.spin_fermion.shell_layer import ShellLayer, shell_pairs
+from keras_wm.normal import Floats
+
+READOUT = "readout"
+# Configurations, so that the scores of all pairs of sites fit the memory.
+_AT_ONCE = 1024
+
+
+@keras.saving.register_keras_serializable(package="keras_wm")
+class HeisenbergReadout(ShellLayer):
+    r"""The logarithm of a weight, by the products of spins in each shell.
+
+    Args:
+        extent: L_x and L_y, of a lattice with periodic boundaries.
+        squared_distances: Those of the shells that are coupled.
+        kernel_regularizer: Of the couplings \(K_n\), shape `(shells, 1)`.
+        **kwargs: What every Keras layer takes.
+
+    Input shape:
+        `(batch, N, 3)`.
+
+    Output shape:
+        `(batch, 1)`.
+    """
+
+    def build(self, input_shape: Sequence[int | None]) -> None:
+        self.kernel = self.add_weight(
+            shape=(len(self.squared_distances), 1),
+            initializer="zeros",
+            regularizer=self.kernel_regularizer,
+            name="kernel",
+        )
+        self.offset = self.add_weight(shape=(1,), initializer="zeros", name="offset")
+        super().build(input_shape)
+
+    def call(self, spins: Any) -> Any:
+        # Each pair is counted from both of its ends.
+        couplings = ops.einsum("nij,no->ij", self.pairs(), self.kernel) / 2
+        fields = ops.einsum("ij,bjc->bic", couplings, spins)
+        return ops.sum(fields * spins, axis=(1, 2))[:, None] + self.offset
+
+
+def effective_model(
+    lattice: Lattice,
+    shells: int | None = 6,
+    blocks: int = 0,
+    heads: int = 1,
+    kernel_regularizer: Any = None,
+    seed: int = 0,
+    dtype: str | None = None,
+) -> keras.Model:
+    r"""A model of the logarithm of a configuration's weight.
+
+    Args:
+        lattice: A square lattice with periodic boundaries.
+        shells: How many shells of neighbours it sees; `None` is all of the lattice.
+        blocks: L, how many blocks of attention: layers `attention1`, `attention2`, ...
+            Each starts near the identity. 0 is the linear model.
+        heads: How many attentions a block adds up.
+        kernel_regularizer: Of the weights of each attention.
+        seed: Of the attentions' first weights.
+        dtype: In which it computes; Keras's own by default. Single precision is enough.
+
+    Returns:
+        A `keras.Model` of spins `(batch, N, 3)` that gives \(\ln W_\mathrm{eff}\),
+        shape `(batch, 1)`, not compiled. It has 3 L heads (shells + 1) + shells + 1
+        parameters.
+
+    Raises:
+        ValueError: If the lattice has fewer shells, or a number is not positive.
+    """
+    squared_distances = [
+        shell.squared_distance for shell in lattice.first_shells(shells)
+    ]
+    inputs = spins = keras.Input((lattice.sites, 3), dtype=dtype, name="spins")
+    for number in range(1, blocks + 1):
+        spins = EquivariantSelfAttention(
+            lattice.extent,
+            squared_distances,
+            heads,
+            kernel_initializer=NearIdentity(seed=seed + number),
+            kernel_regularizer=kernel_regularizer,
+            name=f"attention{number}",
+            dtype=dtype,
+        )(spins)
+    readout = HeisenbergReadout(
+        lattice.extent, squared_distances, name=READOUT, dtype=dtype
+    )
+    return keras.Model(inputs, readout(spins), name="effective_model")
+
+
+def log_weights(model: keras.Model, spins: Floats) -> Floats:
+    r"""\(\ln W_\mathrm{eff}\) by an effective model.
+
+    Args:
+        model: What `effective_model` made.
+        spins: Shape `(samples, N, 3)`.
+
+    Returns:
+        Shape `(samples,)`.
+    """
+    # Not `predict`, which would make single precision of double.
+    parts = np.split(spins.astype(_dtype(model)), range(_AT_ONCE, len(spins), _AT_ONCE))
+    found = [np.asarray(model.predict_on_batch(part)) for part in parts]
+    return np.concatenate(found)[:, 0].astype(np.float64)
+
+
+def attentions(model: keras.Model) -> list[EquivariantSelfAttention]:
+    """The blocks of attention of an effective model, from the spins onwards."""
+    return [
+        layer for layer in model.layers if isinstance(layer, EquivariantSelfAttention)
+    ]
+
+
+def on_lattice(model: keras.Model, lattice: Lattice) -> keras.Model:
+    """The same effective model on another lattice.
+
+    Args:
+        model: What `effective_model` made.
+        lattice: A square lattice with shells at the same distances.
+
+    Returns:
+        A `keras.Model` with the same weights.
+
+    Raises:
+        ValueError: If the lattice has no shell at one of the distances.
+    """
+    shell_pairs(lattice, model.get_layer(READOUT).squared_distances)
+    inputs = spins = keras.Input((lattice.sites, 3), dtype=_dtype(model), name="spins")
+    for layer in model.layers[1:]:
+        config = layer.get_config() | {"extent": lattice.extent}
+        spins = type(layer).from_config(config)(spins)
+    twin = keras.Model(inputs, spins, name=model.name)
+    twin.set_weights(model.get_weights())
+    return twin
+
+
+def _dtype(model: keras.Model) -> str:
+    return str(model.inputs[0].dtype)

@@ -1,0 +1,100 @@
+"""Proposals from an effective model with attention, by local Metropolis updates."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_wm.hosts.spin_fermion.effective_model import log_weights
+from keras_wm.hosts.spin_fermion.metropolis import check_step
+from keras_wm.hosts.spin_fermion.proposal import Proposal
+from keras_wm.hosts.spin_fermion.site_order import SiteOrder, visits
+from keras_wm.normal import Floats
+
+
+class NeuralMetropolis(Proposal):
+    r"""Sweeps in which single spins are turned, and the effective model tells whether.
+
+    Attention sees all pairs of sites, so every trial evaluates the whole model,
+    \(O(L N^2)\), for all chains at once. A proposal of N trials a sweep is \(O(N^3)\),
+    as the diagonalization behind it.
+
+    Args:
+        model: What `effective_model` made.
+        sweeps: How many sweeps make a proposal.
+        step: How far spins are turned: see `Metropolis`.
+        order: `"random"`, `"coin"`, or `"sequential"`, which is not reversible.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        sweeps: int = 8,
+        step: float = 1.0,
+        order: SiteOrder = "random",
+    ) -> None:
+        super().__init__(sweeps, order)
+        self.model = model
+        self.step = check_step(step)
+        self._updates = _LocalUpdates(model)
+
+    def log_weight(self, spins: Floats) -> Floats:
+        return log_weights(self.model, spins)
+
+    def propose(
+        self, rng: np.random.Generator, spins: Floats, log_weight: Floats
+    ) -> tuple[Floats, Floats]:
+        chains, sites, _ = spins.shape
+        order = visits(rng, self.order, sites, self.sweeps, chains).T
+        dtype = self.model.inputs[0].dtype
+        turned, effective = self._updates.predict_on_batch(
+            [
+                spins.astype(dtype),
+                log_weight.astype(dtype)[:, None],
+                order.astype(np.int32),
+                (self.step * rng.normal(size=(*order.shape, 3))).astype(dtype),
+                np.log(rng.random(order.shape)).astype(dtype),
+            ]
+        )
+        return np.asarray(turned, np.float64), np.asarray(effective, np.float64)[:, 0]
+
+    def describe(self) -> dict[str, Any]:
+        weights = b"".join(np.asarray(one).tobytes() for one in self.model.weights)
+        return super().describe() | {
+            "step": self.step,
+            "weights": hashlib.sha256(weights).hexdigest(),
+        }
+
+
+class _LocalUpdates(keras.Model):
+    """All trials of a proposal, as one call that the backend compiles."""
+
+    def __init__(self, model: keras.Model) -> None:
+        super().__init__(name="local_updates")
+        self.model = model
+
+    def call(self, inputs: list[Any]) -> tuple[Any, Any]:
+        spins, log_weight, order, turns, log_evens = inputs
+
+        def trial(number: Any, now: tuple[Any, Any]) -> tuple[Any, Any]:
+            spins, log_weight = now
+            chosen = ops.one_hot(
+                ops.take(order, number, axis=1), spins.shape[1], dtype=spins.dtype
+            )[..., None]
+            old = ops.sum(chosen * spins, axis=1)
+            new = old + ops.take(turns, number, axis=1)
+            new = new / ops.norm(new, axis=-1, keepdims=True)
+            candidate = spins + chosen * (new - old)[:, None]
+            found = self.model(candidate)
+            better = ops.take(log_evens, number, axis=1)[:, None] < found - log_weight
+            return (
+                ops.where(better[..., None], candidate, spins),
+                ops.where(better, found, log_weight),
+            )
+
+        spins, log_weight = ops.fori_loop(0, order.shape[1], trial, (spins, log_weight))
+        return spins, log_weight
