@@ -13,7 +13,7 @@ from keras import ops
 
 from keras_wm.key import WatermarkKey
 from keras_wm.key_scope import find_key
-from keras_wm.moments import advance, log_length, with_moments_held
+from keras_wm.moments import Moments, advance
 from keras_wm.reading import Loss, Reading
 
 # The papers' lambda for the cross-entropy; for the margin what was measured to embed
@@ -34,7 +34,8 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
       gradient. It does not depend on the scale of the weights, and once every bit
       stands m standard deviations clear it leaves them alone. Its gradient is
       corrected so that the mark changes neither the spread of the weights nor
-      its kurtosis, and of keyed filters not their mean: see `keras_wm.moments`.
+      their kurtosis nor the sixth moment, and of keyed filters not their mean: see
+      `keras_wm.moments`.
     - `"crossentropy"`: \(\lambda \sum_j \mathrm{BCE}(\sigma(y_j), b_j)\), the sum
       over bits that the papers train on (Uchida et al. 2017, equations 3 and 4;
       their tables print the mean per bit).
@@ -124,20 +125,16 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
             # softplus(-s y) is the binary cross-entropy of sigmoid(y) from logits:
             # finite for any y, where log(sigmoid(y)) is not.
             return ops.softplus(-y)
-        # Holding them would cost a large kernel several times its step.
-        held = not reading.negligible
-        # Keyed signs are balanced, so that what they read has no part in the mean.
-        spare_mean = self._key is not None and self._key.filters == "keyed"
-        y, norm = reading.signed_outputs(
-            with_moments_held(kernel, spare_mean) if held else kernel
-        )
+        # Holding the moments would cost a large kernel several times its step.
+        moments = None if reading.negligible else self._moments(kernel)
+        y, norm = reading.signed_outputs(moments.held(kernel) if moments else kernel)
         z = y / norm
         missing = ops.relu(reading.margin - z)
         losses = ops.square(missing)
-        if not held:
+        if moments is None:
             return losses
-        shorter = ops.stop_gradient(2.0 * missing * advance(z, reading.margin))
-        return losses + shorter * log_length(kernel, spare_mean)
+        more = ops.stop_gradient(2.0 * missing * advance(z, reading.margin))
+        return losses + more * moments.noise(kernel)
 
     def get_config(self) -> dict[str, Any]:
         """Everything but the key, of which only the commitment is given.
@@ -228,6 +225,10 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
         self._readings: dict[tuple[int, ...], Reading] = {}
         self._kernel_shapes: set[tuple[int, ...]] = set()
         self._lora_shapes: set[tuple[int, ...]] = set()
+
+    def _moments(self, kernel: Any) -> Moments:
+        # Keyed signs are balanced, so that what they read has no part in the mean.
+        return Moments(kernel, self._key is not None and self._key.filters == "keyed")
 
     def _reading(self, shape: tuple[int, ...]) -> Reading:
         """The constants of a kernel's shape, made once."""
