@@ -104,8 +104,7 @@ class EquivariantSelfAttention(ShellLayer):
 
     def call(self, spins: Any) -> Any:
         scores, values = self._scores_and_values(spins)
-        turned = spins + ops.einsum("bhij,bhjc->bic", scores, values)
-        return turned / ops.norm(turned, axis=-1, keepdims=True)
+        return normalized(spins + ops.einsum("bhij,bhjc->bic", scores, values))
 
     def attention(self, spins: Any) -> Any:
         """M, how much each site attends to each other.
@@ -140,3 +139,10 @@ class EquivariantSelfAttention(ShellLayer):
     @property
     def _square(self) -> tuple[int, int]:
         return self._pairs.shape[1], self._pairs.shape[2]
+
+
+def normalized(vectors: Any) -> Any:
+    """Vectors of length 1 in the same direction, along the last axis."""
+    # Not `ops.norm`, which takes double precision down to single on PyTorch.
+    squares = ops.sum(ops.square(vectors), axis=-1, keepdims=True)
+    return vectors / ops.sqrt(squares)

@@ -122,9 +122,10 @@ def log_weights(model: keras.Model, spins: Floats) -> Floats:
     Returns:
         Shape `(samples,)`.
     """
-    # Not `predict`, which would make single precision of double.
-    parts = np.split(spins.astype(_dtype(model)), range(_AT_ONCE, len(spins), _AT_ONCE))
-    found = [np.asarray(model.predict_on_batch(part)) for part in parts]
+    parts = np.split(spins, range(_AT_ONCE, len(spins), _AT_ONCE))
+    # Not `predict`, and tensors, since arrays may come to single precision.
+    tensors = [ops.convert_to_tensor(part, _dtype(model)) for part in parts]
+    found = [np.asarray(model.predict_on_batch(one)) for one in tensors]
     return np.concatenate(found)[:, 0].astype(np.float64)
 
 

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_wm.hosts.spin_fermion.attention import normalized
 from keras_wm.hosts.spin_fermion.effective_model import log_weights
 from keras_wm.hosts.spin_fermion.metropolis import check_step
 from keras_wm.hosts.spin_fermion.proposal import Proposal
@@ -86,8 +87,7 @@ class _LocalUpdates(keras.Model):
                 ops.take(order, number, axis=1), spins.shape[1], dtype=spins.dtype
             )[..., None]
             old = ops.sum(chosen * spins, axis=1)
-            new = old + ops.take(turns, number, axis=1)
-            new = new / ops.norm(new, axis=-1, keepdims=True)
+            new = normalized(old + ops.take(turns, number, axis=1))
             candidate = spins + chosen * (new - old)[:, None]
             found = self.model(candidate)
             better = ops.take(log_evens, number, axis=1)[:, None] < found - log_weight
