@@ -40,8 +40,8 @@ class Estimate:
 def autocorrelation_time(series: ArrayLike) -> float:
     r"""The integrated autocorrelation time \(1 + 2 \sum_t \rho(t)\), in steps.
 
-    As many steps make one independent sample; it is 1 where all are independent. The
-    sum ends at the first lag that is five times as long as the time found up to there
+    As many steps make one independent sample; it is 1 where all are independent, and no
+    less where they alternate, which is not counted as a gain. The sum ends at the first lag that is five times as long as the time found up to there
     (Sokal 1997).
 
     Args:
@@ -62,7 +62,7 @@ def autocorrelation_time(series: ArrayLike) -> float:
         )
     times = 2 * np.cumsum(correlation / correlation[0]) - 1
     far_enough = np.arange(len(times)) >= _WINDOW * times
-    time = float(times[far_enough.argmax() if far_enough.any() else -1])
+    time = max(1.0, float(times[far_enough.argmax() if far_enough.any() else -1]))
     if len(array) < FEWEST_TIMES * time:
         raise ValueError(
             f"Expected a chain of {FEWEST_TIMES} autocorrelation times or more. "
