@@ -40,9 +40,9 @@ class Estimate:
 def autocorrelation_time(series: ArrayLike) -> float:
     r"""The integrated autocorrelation time \(1 + 2 \sum_t \rho(t)\), in steps.
 
-    As many steps make one independent sample; it is 1 where all are independent, and no
-    less where they alternate, which is not counted as a gain. The sum ends at the first lag that is five times as long as the time found up to there
-    (Sokal 1997).
+    As many steps make one independent sample. It is 1 where all are independent, and no
+    less where they alternate, which is not counted as a gain. The sum ends at the first
+    lag that is five times as long as the time found up to there (Sokal 1997).
 
     Args:
         series: Shape `(steps,)` or `(steps, chains)`. The autocovariances of all chains

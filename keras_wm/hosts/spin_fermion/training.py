@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import ceil
-from typing import Any, Self
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
+from numpy.typing import NDArray
 
 from keras_wm.hosts.spin_fermion.attention import (
     EquivariantSelfAttention,
@@ -46,10 +47,15 @@ class Samples:
     spins: Floats
     log_weights: Floats
 
+    @classmethod
+    def none(cls, sites: int) -> Samples:
+        """No configurations of a lattice of so many sites."""
+        return cls(np.empty((0, sites, 3)), np.empty(0))
+
     def __len__(self) -> int:
         return len(self.log_weights)
 
-    def __add__(self, other: Self) -> Samples:
+    def __add__(self, other: Samples) -> Samples:
         return Samples(
             np.concatenate([self.spins, other.spins]),
             np.concatenate([self.log_weights, other.log_weights]),
@@ -61,7 +67,7 @@ class Samples:
         first, rest = np.split(order, [round(share * len(self))])
         return self._of(first), self._of(rest)
 
-    def _of(self, which: np.ndarray) -> Samples:
+    def _of(self, which: NDArray[np.int64]) -> Samples:
         return Samples(self.spins[which], self.log_weights[which])
 
 

@@ -1,0 +1,210 @@
+"""Learning an effective model while sampling with it, block by block."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from math import nan
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_wm.hosts.spin_fermion.chain import Series, run
+from keras_wm.hosts.spin_fermion.double_exchange import DoubleExchange
+from keras_wm.hosts.spin_fermion.effective_model import effective_model
+from keras_wm.hosts.spin_fermion.heat_bath import HeatBath
+from keras_wm.hosts.spin_fermion.lattice import Lattice
+from keras_wm.hosts.spin_fermion.linear_model import LinearModel, fit_linear
+from keras_wm.hosts.spin_fermion.neural_metropolis import NeuralMetropolis
+from keras_wm.hosts.spin_fermion.proposal import Proposal
+from keras_wm.hosts.spin_fermion.self_learning import SelfLearning
+from keras_wm.hosts.spin_fermion.spins import random_spins
+from keras_wm.hosts.spin_fermion.training import (
+    EPOCHS,
+    LEARNING_RATE,
+    Samples,
+    fit,
+    grown,
+    residuals,
+    set_linear,
+)
+from keras_wm.normal import Floats
+
+# From hot to cold, in shares of beta; at the end twice, since the last fit is by
+# samples of the model before it.
+_COOLING = (0.125, 0.25, 0.5, 0.75, 1.0, 1.0)
+_THERMALISATION = 8
+HELD_OUT = 0.125
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How much is sampled and trained.
+
+    Attributes:
+        chains: How many chains sample.
+        proposals: How many proposals of each chain give samples, before the first fit
+            and again before each block.
+        sweeps: How many sweeps make a proposal.
+        epochs: How often a fit sees each sample.
+        learning_rate: The first one of a fit.
+    """
+
+    chains: int = 256
+    proposals: int = 20
+    sweeps: int = 8
+    epochs: int = EPOCHS
+    learning_rate: float = LEARNING_RATE
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """What was learned with so many blocks.
+
+    Attributes:
+        blocks: L.
+        model: The effective model.
+        variance: Of ln W - ln W_eff, in configurations that it was not fitted to.
+        fitted: To how many it was fitted.
+        acceptance: The share of its own proposals that was accepted, model and chains
+            at rest; NaN where it has not sampled.
+    """
+
+    blocks: int
+    model: keras.Model
+    variance: float
+    fitted: int
+    acceptance: float = nan
+
+
+def learn_linear(
+    model: DoubleExchange, shells: int | None, schedule: Schedule, seed: int
+) -> tuple[LinearModel, Floats]:
+    """A linear effective model, by sampling with it while the electrons cool down.
+
+    Args:
+        model: What gives a configuration its weight.
+        shells: How many shells are coupled; `None` is all.
+        schedule: How much is sampled.
+        seed: Of all that is random.
+
+    Returns:
+        The model, and the spins of chains that it led to, `(chains, N, 3)`.
+    """
+    lattice = model.lattice
+    spins = random_spins(np.random.default_rng(seed), schedule.chains, lattice.sites)
+    linear = LinearModel(lattice, np.zeros(len(lattice.first_shells(shells))))
+    for number, share in enumerate(_COOLING):
+        warmer = replace(model, beta=share * model.beta)
+        proposal = HeatBath(linear, schedule.sweeps)
+        chain = SelfLearning(
+            warmer, proposal, schedule.chains, seed + number, spins=spins
+        )
+        samples, _ = _sampled(chain, schedule.proposals)
+        linear = fit_linear(lattice, samples.spins, samples.log_weights, shells)
+        spins = chain.spins
+    return linear, spins
+
+
+def learn(
+    model: DoubleExchange,
+    shells: int | None = 6,
+    blocks: int = 2,
+    schedule: Schedule | None = None,
+    seed: int = 0,
+) -> Iterator[Stage]:
+    r"""Learns an effective model online, and lets it grow block by block.
+
+    A linear model of the same shells comes first. Then, for every block: chains sample
+    with the model as it is, all that was diagonalized for them joins the samples,
+    whether it was accepted or not, a block is added near the identity, and all of the
+    model is fitted to all samples. From scratch, two blocks stick in a poor minimum.
+
+    While a model learns, its chains have no distribution: freeze it, and thermalise
+    again, before anything is measured.
+
+    Args:
+        model: What gives a configuration its weight.
+        shells: How many shells the effective model sees; `None` is all.
+        blocks: L, with how many blocks it ends.
+        schedule: How much is sampled and trained.
+        seed: Of all that is random.
+
+    Yields:
+        A `Stage` for each number of blocks, from 0 on.
+
+    Raises:
+        ValueError: If the lattice has fewer shells.
+    """
+    schedule = schedule or Schedule()
+    linear, spins = learn_linear(model, shells, schedule, seed)
+    effective = effective_model(model.lattice, shells)
+    set_linear(effective, linear)
+    proposal: Proposal = HeatBath(linear, schedule.sweeps)
+    samples = Samples.none(model.lattice.sites)
+    for number in range(blocks + 1):
+        if number:
+            effective = grown(effective, seed + number)
+            fit(effective, samples, schedule.epochs, schedule.learning_rate, seed)
+            proposal = NeuralMetropolis(effective, schedule.sweeps)
+        chain = SelfLearning(model, proposal, schedule.chains, seed + number, spins)
+        run(chain, 0, _THERMALISATION)
+        tried, series = _sampled(chain, schedule.proposals)
+        yield Stage(
+            number,
+            effective,
+            float(series["delta"].var()),
+            len(samples),
+            float(series["acceptance"].mean()),
+        )
+        samples, spins = samples + tried, chain.spins
+
+
+def learn_from(
+    lattice: Lattice,
+    samples: Samples,
+    shells: int | None = 6,
+    blocks: int = 2,
+    schedule: Schedule | None = None,
+    seed: int = 0,
+) -> Iterator[Stage]:
+    """Learns an effective model from samples that are there, block by block.
+
+    Args:
+        lattice: Where the spins are.
+        samples: Configurations and their weights, of the exact distribution or near it.
+            An eighth of them is held out.
+        shells: How many shells the effective model sees; `None` is all.
+        blocks: L, with how many blocks it ends.
+        schedule: How much is trained; of sampling nothing counts.
+        seed: Of all that is random.
+
+    Yields:
+        A `Stage` for each number of blocks, from 0 on.
+
+    Raises:
+        ValueError: If the lattice has fewer shells, or there are too few samples.
+    """
+    schedule = schedule or Schedule()
+    held_out, kept = samples.parted(HELD_OUT, seed)
+    effective = effective_model(lattice, shells)
+    set_linear(effective, fit_linear(lattice, kept.spins, kept.log_weights, shells))
+    for number in range(blocks + 1):
+        if number:
+            effective = grown(effective, seed + number)
+            fit(effective, kept, schedule.epochs, schedule.learning_rate, seed)
+        variance = float(residuals(effective, held_out).var())
+        yield Stage(number, effective, variance, len(kept))
+
+
+def _sampled(chain: SelfLearning, proposals: int) -> tuple[Samples, Series]:
+    """All that was diagonalized on the way, and what the chains measured."""
+    tried: list[Samples] = []
+
+    def keep(one: Any) -> Floats:
+        tried.append(Samples(one.tried, one.tried_log_weight))
+        return one.accepted  # type: ignore[no-any-return]
+
+    series = run(chain, proposals, observables={"acceptance": keep})
+    return sum(tried, Samples.none(chain.model.lattice.sites)), series

@@ -1,0 +1,138 @@
+"""Training: fits that get better, models that grow, and the whole loop."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_wm.hosts.spin_fermion.double_exchange import DoubleExchange
+from keras_wm.hosts.spin_fermion.effective_model import (
+    READOUT,
+    attentions,
+    effective_model,
+    log_weights,
+)
+from keras_wm.hosts.spin_fermion.lattice import square_lattice
+from keras_wm.hosts.spin_fermion.learning import Schedule, learn, learn_from
+from keras_wm.hosts.spin_fermion.linear_model import LinearModel, fit_linear
+from keras_wm.hosts.spin_fermion.spins import random_spins
+from keras_wm.hosts.spin_fermion.training import (
+    Samples,
+    centre,
+    fit,
+    grown,
+    residuals,
+    set_linear,
+)
+
+LATTICE = square_lattice(4)
+SHORT = Schedule(chains=64, proposals=8, sweeps=4, epochs=25)
+
+
+def hot_samples(count=1500, beta=6.0, seed=0):
+    spins = random_spins(np.random.default_rng(seed), count, 16)
+    return Samples(spins, DoubleExchange(LATTICE, beta).log_weight(spins))
+
+
+def test_least_squares_find_the_couplings_that_made_the_weights():
+    spins = random_spins(np.random.default_rng(1), 200, 16)
+    truth = LinearModel(LATTICE, np.array([-0.3, 0.2, 0.1]), 5.0)
+    found = fit_linear(LATTICE, spins, truth.log_weight(spins), 3)
+    np.testing.assert_allclose(found.couplings, truth.couplings, atol=1e-12)
+    assert found.offset == pytest.approx(5.0)
+
+
+def test_too_few_samples_for_a_fit_are_refused():
+    samples = hot_samples(5)
+    with pytest.raises(ValueError, match="To fit 5 couplings, more samples"):
+        fit_linear(LATTICE, samples.spins, samples.log_weights)
+
+
+def test_the_hypercubes_symmetry_is_found_by_a_fit():
+    samples = hot_samples(4000)
+    linear = fit_linear(LATTICE, samples.spins, samples.log_weights)
+    # (1, 1) and (2, 0), which a fit takes for different shells.
+    assert linear.couplings[1] == pytest.approx(linear.couplings[2], abs=0.005)
+    assert abs(linear.couplings[1] - linear.couplings[0]) > 0.03
+
+
+@pytest.mark.backends
+def test_a_block_of_attention_fits_what_few_shells_do_not():
+    held_out, kept = hot_samples().parted(0.2, seed=1)
+    linear = fit_linear(LATTICE, kept.spins, kept.log_weights, 2)
+    model = effective_model(LATTICE, 2)
+    set_linear(model, linear)
+    before = residuals(model, held_out).var()
+    expected = held_out.log_weights - linear.log_weight(held_out.spins)
+    assert before == pytest.approx(expected.var(), rel=1e-3)
+    model = grown(model, seed=1)
+    fit(model, kept, epochs=40, seed=1)
+    assert residuals(model, held_out).var() < 0.8 * before
+    # Centred where it was fitted.
+    assert abs(residuals(model, kept).mean()) < 1e-3
+
+
+@pytest.mark.backends
+def test_a_fit_follows_from_its_seed():
+    weights = []
+    for seed in (1, 1, 2):
+        model = grown(effective_model(LATTICE, 2), seed=5)
+        fit(model, hot_samples(400), epochs=2, seed=seed)
+        weights.append(keras.ops.convert_to_numpy(attentions(model)[0].kernel))
+    np.testing.assert_array_equal(weights[0], weights[1])
+    assert np.abs(weights[0] - weights[2]).max() > 1e-6
+
+
+@pytest.mark.backends
+def test_a_model_grows_and_keeps_what_it_knew():
+    small = effective_model(LATTICE, 2, blocks=1, heads=2)
+    set_linear(small, LinearModel(LATTICE, np.array([-0.2, 0.1]), 3.0))
+    larger = grown(small, seed=2)
+    assert [one.heads for one in attentions(larger)] == [2, 2]
+    for name in ("attention1", READOUT):
+        for one, other in zip(
+            larger.get_layer(name).get_weights(),
+            small.get_layer(name).get_weights(),
+            strict=True,
+        ):
+            np.testing.assert_array_equal(one, other)
+    spins = random_spins(np.random.default_rng(3), 20, 16)
+    close = log_weights(larger, spins) - log_weights(small, spins)
+    assert 0 < np.abs(close).max() < 0.2
+
+
+@pytest.mark.backends
+def test_the_offset_takes_the_mean_of_what_is_missed():
+    samples, model = hot_samples(300), effective_model(LATTICE, 2, blocks=1)
+    centre(model, samples)
+    assert abs(residuals(model, samples).mean()) < 1e-3
+
+
+def test_samples_are_parted_without_loss():
+    samples = hot_samples(50)
+    first, rest = samples.parted(0.3, seed=4)
+    assert (len(first), len(rest)) == (15, 35)
+    again = first + rest
+    order = np.argsort(again.log_weights)
+    expected = np.argsort(samples.log_weights)
+    np.testing.assert_array_equal(again.spins[order], samples.spins[expected])
+
+
+def test_learning_online_raises_what_is_accepted():
+    model = DoubleExchange(LATTICE, beta=10.0)
+    linear, deep = learn(model, shells=1, blocks=1, schedule=SHORT, seed=1)
+    assert (linear.blocks, linear.fitted) == (0, 0)
+    assert (deep.blocks, deep.fitted) == (1, 64 * 8)
+    assert deep.variance < 0.8 * linear.variance
+    assert deep.acceptance > linear.acceptance + 0.03
+
+
+def test_learning_from_samples_is_by_what_it_has_not_seen():
+    samples = hot_samples()
+    linear, deep = learn_from(LATTICE, samples, 1, 1, SHORT, seed=2)
+    held_out, kept = samples.parted(0.125, seed=2)
+    assert linear.fitted == deep.fitted == len(kept)
+    expected = fit_linear(LATTICE, kept.spins, kept.log_weights, 1)
+    missed = held_out.log_weights - expected.log_weight(held_out.spins)
+    assert linear.variance == pytest.approx(missed.var(), rel=1e-3)
+    assert deep.variance < 0.8 * linear.variance
+    assert np.isnan(deep.acceptance)
