@@ -136,3 +136,14 @@ def test_learning_from_samples_is_by_what_it_has_not_seen():
     assert linear.variance == pytest.approx(missed.var(), rel=1e-3)
     assert deep.variance < 0.8 * linear.variance
     assert np.isnan(deep.acceptance)
+
+
+@pytest.mark.backends
+def test_a_trained_model_is_saved_without_its_training(tmp_path):
+    model = grown(effective_model(LATTICE, 2), seed=1)
+    fit(model, hot_samples(300), epochs=1)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert not loaded.compiled
+    spins = hot_samples(10).spins
+    np.testing.assert_array_equal(log_weights(loaded, spins), log_weights(model, spins))

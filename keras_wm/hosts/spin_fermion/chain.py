@@ -91,6 +91,21 @@ def run(
     return log.series(steps)
 
 
+def read_series(path: str | os.PathLike[str]) -> Series:
+    """The series in a checkpoint, shape `(steps, chains, ...)` each.
+
+    Raises:
+        ValueError: If the file is none.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            if _DESCRIPTION in arrays:
+                return _with_prefix(arrays, _SERIES)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{os.fspath(path)!r} cannot be read: {error}") from error
+    raise ValueError(f"{os.fspath(path)!r} is no checkpoint of chains.")
+
+
 class _Log:
     """How far chains have come, and what was measured."""
 

@@ -89,7 +89,9 @@ def fit(
     """
     centre(model, samples)
     steps = epochs * ceil(len(samples) / BATCH)
-    model.compile(
+    # A model of the same layers, so that none of this is saved with the other.
+    trained = keras.Model(model.inputs, model.outputs)
+    trained.compile(
         keras.optimizers.AdamW(
             keras.optimizers.schedules.CosineDecay(learning_rate, steps),
             weight_decay=_WEIGHT_DECAY,
@@ -98,7 +100,7 @@ def fit(
         _variance,
     )
     keras.utils.set_random_seed(seed)
-    model.fit(
+    trained.fit(
         samples.spins,
         samples.log_weights[:, None],
         BATCH,

@@ -1,0 +1,253 @@
+"""What `keras-wm slmc` does: sampling, training, and how training scales."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import keras
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from keras_wm.atomic import replaced_whole
+from keras_wm.hosts.spin_fermion.analysis import (
+    blocked_error,
+    estimate,
+    predicted_acceptance,
+)
+from keras_wm.hosts.spin_fermion.chain import (
+    OBSERVABLES,
+    Observable,
+    Series,
+    read_series,
+    run,
+)
+from keras_wm.hosts.spin_fermion.double_exchange import DoubleExchange
+from keras_wm.hosts.spin_fermion.effective_model import READOUT, on_lattice
+from keras_wm.hosts.spin_fermion.heat_bath import HeatBath
+from keras_wm.hosts.spin_fermion.learning import (
+    Schedule,
+    Stage,
+    learn,
+    learn_from,
+    learn_linear,
+)
+from keras_wm.hosts.spin_fermion.metropolis import Metropolis
+from keras_wm.hosts.spin_fermion.neural_metropolis import NeuralMetropolis
+from keras_wm.hosts.spin_fermion.sampler import Sampler
+from keras_wm.hosts.spin_fermion.scaling import Point, points, power_law
+from keras_wm.hosts.spin_fermion.self_learning import SelfLearning
+from keras_wm.hosts.spin_fermion.training import Samples
+from keras_wm.normal import Floats
+from keras_wm.plots import plot_lines
+
+METROPOLIS, LINEAR = "metropolis", "linear"
+NAMES = {
+    "m2": "m²",
+    "ms2": "staggered m²",
+    "energy": "energy a site, t",
+    "density": "electrons a site",
+}
+_SPINS: dict[str, Observable] = {"spins": lambda one: one.spins}
+_NO_TIME = "-"
+
+
+def sampler_by(
+    by: str, model: DoubleExchange, chains: int, sweeps: int, seed: int
+) -> Sampler:
+    """Chains of an exact model, by the name of what proposes.
+
+    Args:
+        by: `"metropolis"`; `"linear"`, a heat bath of a linear model of all shells that
+            is learned first; or a file of an effective model.
+        model: What gives a configuration its weight.
+        chains: How many chains.
+        sweeps: How many sweeps make a proposal.
+        seed: Of all that is random.
+
+    Raises:
+        ValueError: If the file is none of an effective model.
+    """
+    if by == METROPOLIS:
+        return Metropolis(model, chains, seed)
+    if by == LINEAR:
+        schedule = Schedule(chains=max(chains, 64), sweeps=sweeps)
+        linear, spins = learn_linear(model, None, schedule, seed)
+        return SelfLearning(
+            model, HeatBath(linear, sweeps), chains, seed, spins[:chains]
+        )
+    proposal = NeuralMetropolis(load_model(by, model), sweeps)
+    return SelfLearning(model, proposal, chains, seed)
+
+
+def load_model(path: str, model: DoubleExchange) -> keras.Model:
+    """An effective model from a file, on the lattice of an exact one."""
+    if not Path(path).is_file():
+        raise ValueError(
+            f"Expected {METROPOLIS!r}, {LINEAR!r} or a file of an effective model. "
+            f"Received: {path!r}"
+        )
+    loaded = keras.saving.load_model(path)
+    if READOUT not in {layer.name for layer in loaded.layers}:
+        raise ValueError(
+            f"{path!r} is no effective model: it has no layer {READOUT!r}. Make one "
+            "with `keras-wm slmc train`."
+        )
+    return on_lattice(loaded, model.lattice)
+
+
+def run_sampling(
+    sampler: Sampler,
+    steps: int,
+    thermalisation: int,
+    out: Path,
+    keep_spins: bool,
+    console: Console,
+) -> None:
+    """Samples, keeps a checkpoint with all series, and shows what they tell."""
+    observables = OBSERVABLES | (_SPINS if keep_spins else {})
+    started = time.perf_counter()
+    series = run(
+        sampler,
+        steps,
+        thermalisation,
+        observables,
+        out,
+        progress=console.is_terminal,
+    )
+    seconds = time.perf_counter() - started
+    console.print(_measured(series))
+    console.print(
+        f"{steps} steps of {sampler.chains} chains after {thermalisation} to "
+        f"thermalise, {seconds:.1f} s; all series in {out}",
+        soft_wrap=True,
+    )
+
+
+def run_training(
+    model: DoubleExchange,
+    shells: int | None,
+    blocks: int,
+    schedule: Schedule,
+    seed: int,
+    samples: Path | None,
+    out: Path,
+    console: Console,
+) -> None:
+    """Trains an effective model block by block, and keeps it after each."""
+    stages: Iterable[Stage] = (
+        learn(model, shells, blocks, schedule, seed)
+        if samples is None
+        else learn_from(
+            model.lattice, read_samples(samples), shells, blocks, schedule, seed
+        )
+    )
+    found = []
+    for stage in stages:
+        found += points(seed, [stage])
+        with replaced_whole(out) as temporary:
+            stage.model.save(temporary)
+        console.print(
+            f"L = {stage.blocks}: variance {stage.variance:.3g} of what is missed, "
+            f"fitted to {stage.fitted} samples"
+        )
+    console.print(_points_table(found))
+    console.print(f"The last model is in {out}", soft_wrap=True)
+
+
+def run_scaling(
+    model: DoubleExchange,
+    shells: int | None,
+    blocks: int,
+    seeds: int,
+    schedule: Schedule,
+    out: Path,
+    console: Console,
+) -> None:
+    """Trains several models of every size, and fits a power law to what they miss."""
+    found: list[Point] = []
+    out.mkdir(parents=True, exist_ok=True)
+    for seed in range(seeds):
+        console.print(f"seed {seed}")
+        found += points(seed, learn(model, shells, blocks, schedule, seed))
+        with replaced_whole(out / "points.json") as temporary:
+            temporary.write_text(json.dumps([one.to_dict() for one in found], indent=1))
+    console.print(_points_table(found))
+    for fewest, which in ((0, "all"), (1, "without the linear model"), (2, "L >= 2")):
+        if blocks - fewest >= 1 and (blocks - fewest + 1) * seeds >= 3:
+            law = power_law(found, fewest)
+            console.print(
+                f"variance ~ parameters^({law.exponent:.2f} ± {law.error:.2f}), {which}"
+            )
+    curves = {
+        f"seed {seed}": [(p.parameters, p.variance) for p in found if p.seed == seed]
+        for seed in range(seeds)
+    }
+    figure = plot_lines(curves, "parameters", "Var(ln W - ln W_eff)", 10, 10)
+    figure.savefig(out / "scaling.png")
+    console.print(f"Points and a picture are in {out}", soft_wrap=True)
+
+
+def read_samples(path: Path) -> Samples:
+    """Configurations that `keras-wm slmc sample --spins` kept.
+
+    Raises:
+        ValueError: If there are none in the file.
+    """
+    series = read_series(path)
+    if not {"spins", "log_weight"} <= series.keys():
+        raise ValueError(
+            f"{str(path)!r} holds no spins. Sample with --spins to keep them."
+        )
+    spins, log_weights = series["spins"], series["log_weight"]
+    return Samples(spins.reshape(-1, *spins.shape[-2:]), log_weights.ravel())
+
+
+def _measured(series: Series) -> Table:
+    table = Table("", "mean", "error", "autocorrelation time, steps")
+    for name, title in NAMES.items():
+        table.add_row(title, *_mean_error_time(series[name]))
+    accepted = series["acceptance"]
+    table.add_row("acceptance", *_mean_and_blocked_error(accepted), _NO_TIME)
+    if "delta" in series:
+        variance = float(series["delta"].var())
+        table.add_row("Var(ln W - ln W_eff)", f"{variance:.4g}", "", _NO_TIME)
+        predicted = predicted_acceptance(variance)
+        table.add_row("acceptance it predicts", f"{predicted:.4f}", "", _NO_TIME)
+    return table
+
+
+def _mean_error_time(values: Floats) -> tuple[str, str, str]:
+    if np.ptp(values) < 1e-9:
+        return f"{values.mean():.6g}", "0", _NO_TIME
+    try:
+        found = estimate(values)
+    except ValueError:
+        return *_mean_and_blocked_error(values), "too short to tell"
+    return f"{found.mean:.6g}", f"{found.error:.2g}", f"{found.time:.1f}"
+
+
+def _mean_and_blocked_error(values: Floats) -> tuple[str, str]:
+    steps, chains = values.shape
+    if steps * chains < 2:
+        return f"{values.mean():.6g}", _NO_TIME
+    error = blocked_error(values, 1 if chains > 1 else min(steps, 10))
+    return f"{values.mean():.6g}", f"{error:.2g}"
+
+
+def _points_table(found: Iterable[Point]) -> Table:
+    table = Table("seed", "L", "parameters", "variance", "erfc(s / 2)", "acceptance")
+    for one in found:
+        measured = "-" if np.isnan(one.acceptance) else f"{one.acceptance:.3f}"
+        table.add_row(
+            str(one.seed),
+            str(one.blocks),
+            str(one.parameters),
+            f"{one.variance:.4g}",
+            f"{one.predicted:.3f}",
+            measured,
+        )
+    return table

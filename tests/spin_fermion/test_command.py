@@ -1,0 +1,154 @@
+"""`keras-wm slmc`: what a physicist types, and what comes back."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from keras_wm.cli import app
+from keras_wm.hosts.spin_fermion.chain import read_series
+from keras_wm.hosts.spin_fermion.double_exchange import DoubleExchange
+from keras_wm.hosts.spin_fermion.lattice import square_lattice
+from keras_wm.hosts.spin_fermion.observables import squared_staggered_magnetisation
+from keras_wm.hosts.spin_fermion.scaling import Point, power_law
+
+SMALL = ["--size", "2x4", "--beta", "4"]
+QUICK = ["--chains", "64", "--proposals", "4", "--epochs", "2"]
+
+
+def slmc(*words):
+    return CliRunner().invoke(app, ["slmc", *map(str, words)], catch_exceptions=False)
+
+
+def printed(result, line):
+    """The number behind a title."""
+    (found,) = (each for each in result.output.splitlines() if line in each)
+    return float(found.split(line)[1].replace("│", " ").split()[0])
+
+
+def test_samples_are_kept_and_their_means_printed(tmp_path):
+    path = tmp_path / "run.npz"
+    result = slmc(
+        *["sample", *SMALL, "--by", "metropolis", "--chains", 8, "--steps", 30],
+        *["--thermalise", 5, "--spins", "--out", path],
+    )
+    assert result.exit_code == 0
+    series = read_series(path)
+    assert series["spins"].shape == (30, 8, 8, 3)
+    lattice = square_lattice(2, 4)
+    staggered = squared_staggered_magnetisation(series["spins"], lattice)
+    np.testing.assert_allclose(series["ms2"], staggered)
+    assert printed(result, "staggered m²") == pytest.approx(staggered.mean(), rel=1e-5)
+    log_weight = DoubleExchange(lattice, 4.0).log_weight(series["spins"])
+    np.testing.assert_allclose(series["log_weight"], log_weight)
+
+
+def test_parameters_of_the_model_are_taken(tmp_path):
+    path = tmp_path / "run.npz"
+    slmc(
+        *["sample", "--size", 2, "--beta", 3, "--mu", 0.4, "-J", 2.5, "-t", 0.7],
+        *["--by", "metropolis", "--chains", 4, "--steps", 2, "--thermalise", 0],
+        *["--spins", "--out", path],
+    )
+    series = read_series(path)
+    model = DoubleExchange(square_lattice(2), 3.0, 0.4, 2.5, 0.7)
+    np.testing.assert_allclose(series["log_weight"], model.log_weight(series["spins"]))
+
+
+def test_a_model_is_trained_from_samples_and_proposes(tmp_path):
+    samples, model = tmp_path / "run.npz", tmp_path / "model.keras"
+    slmc(
+        *["sample", *SMALL, "--by", "linear", "--chains", 64, "--steps", 10],
+        *["--thermalise", 2, "--sweeps", 2, "--spins", "--out", samples],
+    )
+    trained = slmc(
+        *["train", *SMALL, "--shells", 2, "--blocks", 1, "--epochs", 2],
+        *["--samples", samples, "--out", model],
+    )
+    assert "fitted to 560 samples" in trained.output
+    assert keras.saving.load_model(model).count_params() == 3 * 3 + 3
+    result = slmc(
+        *["sample", *SMALL, "--by", model, "--chains", 8, "--steps", 5],
+        *["--thermalise", 2, "--sweeps", 1, "--out", tmp_path / "by.npz"],
+    )
+    assert 0 < printed(result, "acceptance  ") <= 1
+
+
+def test_a_model_is_trained_while_it_samples(tmp_path):
+    out = tmp_path / "model.keras"
+    result = slmc("train", *SMALL, *QUICK, "--shells", 2, "--blocks", 1, "--out", out)
+    assert result.exit_code == 0
+    assert len(keras.saving.load_model(out).layers) == 3
+
+
+def test_how_it_scales_is_told_in_points_and_a_picture(tmp_path):
+    result = slmc(
+        *["scale", *SMALL, *QUICK, "--shells", 2, "--blocks", 2, "--seeds", 1],
+        *["--out", tmp_path],
+    )
+    points = [Point(**_known(one)) for one in json.loads(_read(tmp_path))]
+    assert [one.parameters for one in points] == [3, 12, 21]
+    law = power_law(points)
+    assert f"parameters^({law.exponent:.2f} ± {law.error:.2f}), all" in result.output
+    assert (tmp_path / "scaling.png").stat().st_size > 1000
+
+
+def _read(folder):
+    return (folder / "points.json").read_text()
+
+
+def _known(point):
+    point.pop("predicted")
+    return point
+
+
+def test_a_power_law_is_the_slope_of_the_logarithms():
+    found = [
+        Point(seed, blocks, size, 5.0 * size**-1.5, 0.5)
+        for seed in range(2)
+        for blocks, size in enumerate((7, 28, 49, 70))
+    ]
+    law = power_law(found)
+    assert law.exponent == pytest.approx(-1.5)
+    assert law.factor == pytest.approx(5.0)
+    assert law.error == pytest.approx(0.0, abs=1e-6)
+    # The linear model is no part of the law.
+    spoilt = [Point(0, 0, 7, 100.0, 0.1), *found[1:]]
+    assert power_law(spoilt, fewest_blocks=1).exponent == pytest.approx(-1.5)
+    with pytest.raises(ValueError, match="three models or more"):
+        power_law(found, fewest_blocks=3)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--size", "6y6"], "Expected a lattice's size, such as 6, or 6x8"),
+        (["--size", "1"], "two sites or more in each direction"),
+        (["--beta", "-2"], "positive inverse temperature"),
+        (["--by", "nothing.keras"], "'metropolis', 'linear' or a file"),
+    ],
+)
+def test_what_cannot_be_sampled_is_refused(words, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        slmc("sample", *words, "--out", tmp_path / "run.npz")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_model_that_is_no_effective_one_is_refused(tmp_path):
+    path = tmp_path / "other.keras"
+    keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]).save(path)
+    with pytest.raises(ValueError, match=r"no effective model.*no layer 'readout'"):
+        slmc("sample", *SMALL, "--by", path, "--out", tmp_path / "run.npz")
+
+
+def test_samples_without_spins_are_refused(tmp_path):
+    path = tmp_path / "run.npz"
+    slmc(
+        *["sample", *SMALL, "--by", "metropolis", "--chains", 2, "--steps", 2],
+        *["--thermalise", 0, "--out", path],
+    )
+    for file, message in ((path, "Sample with --spins"), (__file__, "cannot be read")):
+        with pytest.raises(ValueError, match=message):
+            slmc("train", *SMALL, "--samples", file, "--out", tmp_path / "m.keras")
