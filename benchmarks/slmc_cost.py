@@ -172,7 +172,7 @@ def _table(found: list[Cost]) -> Table:
             f"{one.step_ms:.3g}",
             f"{one.step_ms / one.diagonalization_ms:.1f}",
             f"{one.acceptance:.3f}",
-            f"{one.ms2:.4f} ± {one.ms2_error:.4f}",
+            f"{one.ms2:.4f}({round(1e4 * one.ms2_error)})",
             f"{one.time:.1f}",
             f"{one.sample_ms:.3g}",
             f"{plain[one.size] / one.sample_ms:.1f}",
