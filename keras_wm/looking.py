@@ -202,7 +202,7 @@ def _aligned(
                 refused[str(error)] = None
                 continue
             found = Finding(answer[name], detect(kernel, key), 1, 0)
-            findings.append((found, alignment.undone))
+            findings.append((found, alignment.found.changes))
     if not findings:
         reasons = refused or ["No kernel that can hold the message has a counterpart."]
         raise AlignmentError(" ".join(reasons))

@@ -7,14 +7,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from keras_wm.channels import Call, ChannelGraph, by_variable, calls_in, channel_graph
 from keras_wm.errors import AlignmentError
 from keras_wm.files import Kernel, ModelFile
+from keras_wm.normal import Floats
 
 Name = tuple[str, str]
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

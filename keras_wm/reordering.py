@@ -24,8 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_wm.key import WatermarkKey
-
-Floats = NDArray[np.float64]
+from keras_wm.normal import Floats
 
 # The assignment takes time that grows with the cube of it.
 MOST_FILTERS = 2048
