@@ -31,13 +31,16 @@ ShellsOption = Annotated[
     typer.Option(min=1, help="How many shells of neighbours are seen; else all."),
 ]
 BlocksOption = Annotated[int, typer.Option(min=0, help="L, blocks of attention.")]
+HeadsOption = Annotated[
+    int, typer.Option(min=1, help="How many attentions a block adds up.")
+]
 ChainsOption = Annotated[int, typer.Option(min=1, help="How many chains.")]
 SweepsOption = Annotated[int, typer.Option(min=1, help="Sweeps that make a proposal.")]
 ProposalsOption = Annotated[
     int, typer.Option(min=1, help="Proposals of each chain between two fits.")
 ]
 EpochsOption = Annotated[int, typer.Option(min=1, help="Of each fit.")]
-RateOption = Annotated[float, typer.Option(help="The first learning rate of a fit.")]
+RateOption = Annotated[float, typer.Option(help="The largest learning rate of a fit.")]
 
 
 @slmc.command()
@@ -82,6 +85,7 @@ def train(
     hopping: HoppingOption = 1.0,
     shells: ShellsOption = 6,
     blocks: BlocksOption = 2,
+    heads: HeadsOption = 1,
     chains: ChainsOption = 256,
     proposals: ProposalsOption = 20,
     epochs: EpochsOption = 60,
@@ -104,7 +108,7 @@ def train(
 
     model = _model(size, beta, mu, coupling, hopping)
     schedule = Schedule(chains, proposals, epochs=epochs, learning_rate=learning_rate)
-    run_training(model, shells, blocks, schedule, seed, samples, out, Console())
+    run_training(model, shells, blocks, heads, schedule, seed, samples, out, Console())
 
 
 @slmc.command()
@@ -117,6 +121,7 @@ def scale(
     shells: ShellsOption = 6,
     blocks: BlocksOption = 4,
     seeds: Annotated[int, typer.Option(min=1, help="How many trainings.")] = 3,
+    heads: HeadsOption = 1,
     chains: ChainsOption = 256,
     proposals: ProposalsOption = 20,
     epochs: EpochsOption = 60,
@@ -134,7 +139,7 @@ def scale(
 
     model = _model(size, beta, mu, coupling, hopping)
     schedule = Schedule(chains, proposals, epochs=epochs, learning_rate=learning_rate)
-    run_scaling(model, shells, blocks, seeds, schedule, out, Console())
+    run_scaling(model, shells, blocks, heads, seeds, schedule, out, Console())
 
 
 def _model(

@@ -4,6 +4,8 @@ import keras
 import numpy as np
 import pytest
 
+from keras_wm import WatermarkRegularizer
+from keras_wm.detection import detect
 from keras_wm.hosts.spin_fermion.double_exchange import DoubleExchange
 from keras_wm.hosts.spin_fermion.effective_model import (
     READOUT,
@@ -23,6 +25,8 @@ from keras_wm.hosts.spin_fermion.training import (
     residuals,
     set_linear,
 )
+from keras_wm.reading import asking_for_much
+from tests.conftest import fixed_key
 
 LATTICE = square_lattice(4)
 SHORT = Schedule(chains=64, proposals=8, sweeps=4, epochs=25)
@@ -86,7 +90,7 @@ def test_a_fit_follows_from_its_seed():
 def test_a_model_grows_and_keeps_what_it_knew():
     small = effective_model(LATTICE, 2, blocks=1, heads=2)
     set_linear(small, LinearModel(LATTICE, np.array([-0.2, 0.1]), 3.0))
-    larger = grown(small, seed=2)
+    larger = grown(small, seed=2, heads=2)
     assert [one.heads for one in attentions(larger)] == [2, 2]
     for name in ("attention1", READOUT):
         for one, other in zip(
@@ -147,3 +151,17 @@ def test_a_trained_model_is_saved_without_its_training(tmp_path):
     assert not loaded.compiled
     spins = hot_samples(10).spins
     np.testing.assert_array_equal(log_weights(loaded, spins), log_weights(model, spins))
+
+
+@pytest.mark.backends
+def test_a_mark_stays_in_training_while_the_model_grows():
+    key = fixed_key(8, groups=8)
+    with asking_for_much():
+        mark = WatermarkRegularizer(key, strength=0.1, margin=1.5)
+        model = grown(effective_model(LATTICE, 4), 1, 8, mark)
+        model = grown(model, 2)
+        marked, free = attentions(model)
+        assert (marked.kernel.regularizer, free.kernel.regularizer) == (mark, None)
+        fit(model, hot_samples(500), epochs=25)
+    found = detect(keras.ops.convert_to_numpy(marked.kernel), key)
+    assert found.ber == 0

@@ -35,7 +35,9 @@ class NearIdentity(keras.initializers.Initializer):
 
     def __call__(self, shape: Sequence[int], dtype: Any = None, **kwargs: Any) -> Any:
         deviates = keras.random.normal(shape, dtype=dtype, seed=self.seed)
-        scales = np.repeat([self.scores, self.scores, self.values], shape[-1] // 3)
+        heads = shape[-1] // 3
+        # All heads are added up.
+        scales = np.repeat([self.scores, self.scores, self.values / heads], heads)
         return deviates * ops.convert_to_tensor(scales, deviates.dtype)
 
     def get_config(self) -> dict[str, Any]:

@@ -131,6 +131,7 @@ def run_training(
     model: DoubleExchange,
     shells: int | None,
     blocks: int,
+    heads: int,
     schedule: Schedule,
     seed: int,
     samples: Path | None,
@@ -139,10 +140,10 @@ def run_training(
 ) -> None:
     """Trains an effective model block by block, and keeps it after each."""
     stages: Iterable[Stage] = (
-        learn(model, shells, blocks, schedule, seed)
+        learn(model, shells, blocks, schedule, seed, heads)
         if samples is None
         else learn_from(
-            model.lattice, read_samples(samples), shells, blocks, schedule, seed
+            model.lattice, read_samples(samples), shells, blocks, schedule, seed, heads
         )
     )
     found = []
@@ -162,6 +163,7 @@ def run_scaling(
     model: DoubleExchange,
     shells: int | None,
     blocks: int,
+    heads: int,
     seeds: int,
     schedule: Schedule,
     out: Path,
@@ -172,7 +174,7 @@ def run_scaling(
     out.mkdir(parents=True, exist_ok=True)
     for seed in range(seeds):
         console.print(f"seed {seed}")
-        found += points(seed, learn(model, shells, blocks, schedule, seed))
+        found += points(seed, learn(model, shells, blocks, schedule, seed, heads))
         with replaced_whole(out / "points.json") as temporary:
             temporary.write_text(json.dumps([one.to_dict() for one in found], indent=1))
     console.print(_points_table(found))

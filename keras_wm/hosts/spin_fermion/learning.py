@@ -48,7 +48,7 @@ class Schedule:
             and again before each block.
         sweeps: How many sweeps make a proposal.
         epochs: How often a fit sees each sample.
-        learning_rate: The first one of a fit.
+        learning_rate: The largest of a fit.
     """
 
     chains: int = 256
@@ -113,6 +113,8 @@ def learn(
     blocks: int = 2,
     schedule: Schedule | None = None,
     seed: int = 0,
+    heads: int = 1,
+    kernel_regularizer: Any = None,
 ) -> Iterator[Stage]:
     r"""Learns an effective model online, and lets it grow block by block.
 
@@ -130,6 +132,9 @@ def learn(
         blocks: L, with how many blocks it ends.
         schedule: How much is sampled and trained.
         seed: Of all that is random.
+        heads: How many attentions a block adds up.
+        kernel_regularizer: Of the weights of each block, such as a
+            `WatermarkRegularizer`.
 
     Yields:
         A `Stage` for each number of blocks, from 0 on.
@@ -145,7 +150,7 @@ def learn(
     samples = Samples.none(model.lattice.sites)
     for number in range(blocks + 1):
         if number:
-            effective = grown(effective, seed + number)
+            effective = grown(effective, seed + number, heads, kernel_regularizer)
             fit(effective, samples, schedule.epochs, schedule.learning_rate, seed)
             proposal = NeuralMetropolis(effective, schedule.sweeps)
         chain = SelfLearning(model, proposal, schedule.chains, seed + number, spins)
@@ -168,6 +173,8 @@ def learn_from(
     blocks: int = 2,
     schedule: Schedule | None = None,
     seed: int = 0,
+    heads: int = 1,
+    kernel_regularizer: Any = None,
 ) -> Iterator[Stage]:
     """Learns an effective model from samples that are there, block by block.
 
@@ -179,6 +186,9 @@ def learn_from(
         blocks: L, with how many blocks it ends.
         schedule: How much is trained; of sampling nothing counts.
         seed: Of all that is random.
+        heads: How many attentions a block adds up.
+        kernel_regularizer: Of the weights of each block, such as a
+            `WatermarkRegularizer`.
 
     Yields:
         A `Stage` for each number of blocks, from 0 on.
@@ -192,7 +202,7 @@ def learn_from(
     set_linear(effective, fit_linear(lattice, kept.spins, kept.log_weights, shells))
     for number in range(blocks + 1):
         if number:
-            effective = grown(effective, seed + number)
+            effective = grown(effective, seed + number, heads, kernel_regularizer)
             fit(effective, kept, schedule.epochs, schedule.learning_rate, seed)
         variance = float(residuals(effective, held_out).var())
         yield Stage(number, effective, variance, len(kept))

@@ -31,6 +31,7 @@ EPOCHS = 60
 BATCH = 256
 LEARNING_RATE = 1e-2
 _WEIGHT_DECAY = 1e-4
+_WARMING = 0.1
 # Of the norm of the gradient, which is large where a new block begins to act.
 _CLIP = 10.0
 
@@ -78,22 +79,29 @@ def fit(
     learning_rate: float = LEARNING_RATE,
     seed: int = 0,
 ) -> None:
-    """Trains an effective model, by AdamW with a rate that falls as a cosine.
+    """Trains an effective model, by AdamW, whose rate warms up and falls as a cosine.
 
     Args:
         model: What `effective_model` made.
         samples: What it is fitted to.
         epochs: How often each sample is seen.
-        learning_rate: The first one.
+        learning_rate: The largest.
         seed: Of the order of the samples.
     """
     centre(model, samples)
     steps = epochs * ceil(len(samples) / BATCH)
+    # Without, first steps may lead to where no gradient leads out.
+    warming = round(_WARMING * steps)
     # A model of the same layers, so that none of this is saved with the other.
     trained = keras.Model(model.inputs, model.outputs)
     trained.compile(
         keras.optimizers.AdamW(
-            keras.optimizers.schedules.CosineDecay(learning_rate, steps),
+            keras.optimizers.schedules.CosineDecay(
+                0.0,
+                max(1, steps - warming),
+                warmup_target=learning_rate,
+                warmup_steps=warming,
+            ),
             weight_decay=_WEIGHT_DECAY,
             clipnorm=_CLIP,
         ),
@@ -138,36 +146,41 @@ def set_linear(model: keras.Model, linear: LinearModel) -> None:
     readout.offset.assign([linear.offset])
 
 
-def grown(model: keras.Model, seed: int = 0) -> keras.Model:
+def grown(
+    model: keras.Model, seed: int = 0, heads: int = 1, kernel_regularizer: Any = None
+) -> keras.Model:
     """An effective model with one block more, which changes next to nothing yet.
 
     Args:
         model: What `effective_model` made, with any number of blocks.
         seed: Of the new block's first weights.
+        heads: How many attentions the new block adds up.
+        kernel_regularizer: Of the new block's weights.
 
     Returns:
         A `keras.Model` with the weights of all that was there.
     """
-    blocks = attentions(model)
-    readout = model.get_layer(READOUT)
-    inputs = spins = keras.Input(model.input_shape[1:], name="spins")
-    heads = blocks[0].heads if blocks else 1
+    blocks, readout = attentions(model), model.get_layer(READOUT)
     new = EquivariantSelfAttention(
         readout.extent,
         readout.squared_distances,
         heads,
         kernel_initializer=NearIdentity(seed=seed),
-        kernel_regularizer=blocks[0].kernel_regularizer if blocks else None,
+        kernel_regularizer=kernel_regularizer,
         name=f"attention{len(blocks) + 1}",
     )
-    layers = [
-        *[type(each).from_config(each.get_config()) for each in blocks],
-        new,
-        type(readout).from_config(readout.get_config()),
-    ]
-    for layer in layers:
+    inputs = spins = keras.Input(model.input_shape[1:], name="spins")
+    for layer in [*map(_twin, blocks), new, _twin(readout)]:
         spins = layer(spins)
     larger = keras.Model(inputs, spins, name=model.name)
     for layer in [*blocks, readout]:
         larger.get_layer(layer.name).set_weights(layer.get_weights())
     return larger
+
+
+def _twin(layer: keras.layers.Layer) -> keras.layers.Layer:
+    """A layer of the same settings, regularizer included."""
+    # Not by the config alone, from which a mark's regularizer comes back inert.
+    twin = type(layer).from_config(layer.get_config() | {"kernel_regularizer": None})
+    twin.kernel_regularizer = layer.kernel_regularizer
+    return twin
