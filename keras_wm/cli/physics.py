@@ -1,4 +1,4 @@
-"""The commands of self-learning Monte Carlo: sample, train, scale."""
+"""The commands of self-learning Monte Carlo: sample, train, scale, study."""
 
 from __future__ import annotations
 
@@ -140,6 +140,22 @@ def scale(
     model = _model(size, beta, mu, coupling, hopping)
     schedule = Schedule(chains, proposals, epochs=epochs, learning_rate=learning_rate)
     run_scaling(model, shells, blocks, heads, seeds, schedule, out, Console())
+
+
+@slmc.command()
+def study(
+    records: Annotated[
+        Path, typer.Argument(help="A file of JSON; what is in it is not done again.")
+    ] = Path("slmc.json"),
+    fast: Annotated[bool, typer.Option(help="A minute of it, to see it run.")] = False,
+) -> None:
+    """Do what notebooks/self_learning_monte_carlo.ipynb shows; goes on after a stop."""
+    from rich.console import Console
+
+    with silent_import():
+        from keras_wm.hosts.spin_fermion.study import FAST, Study, run_study
+
+    run_study(FAST if fast else Study(), records, Console())
 
 
 def _model(

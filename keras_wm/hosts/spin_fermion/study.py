@@ -1,0 +1,246 @@
+"""The study of notebooks/self_learning_monte_carlo.ipynb, part by part.
+
+Each part is kept in a file as soon as it is done, so that a study that was stopped goes
+on where it was, and what is shown need not be sampled again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from keras_wm.atomic import replaced_whole
+from keras_wm.derivation import Secret
+from keras_wm.hosts.spin_fermion.analysis import blocked_error
+from keras_wm.hosts.spin_fermion.chain import Series, run
+from keras_wm.hosts.spin_fermion.cost import costs
+from keras_wm.hosts.spin_fermion.double_exchange import DoubleExchange
+from keras_wm.hosts.spin_fermion.effective_model import attentions
+from keras_wm.hosts.spin_fermion.heat_bath import HeatBath
+from keras_wm.hosts.spin_fermion.lattice import square_lattice
+from keras_wm.hosts.spin_fermion.learning import (
+    Schedule,
+    Stage,
+    learn,
+    learn_linear,
+)
+from keras_wm.hosts.spin_fermion.linear_model import fit_linear
+from keras_wm.hosts.spin_fermion.metropolis import Metropolis
+from keras_wm.hosts.spin_fermion.neural_metropolis import NeuralMetropolis
+from keras_wm.hosts.spin_fermion.sampler import Sampler
+from keras_wm.hosts.spin_fermion.scaling import points
+from keras_wm.hosts.spin_fermion.self_learning import SelfLearning
+from keras_wm.key import WatermarkKey
+from keras_wm.publishing import publish
+from keras_wm.reading import asking_for_much
+from keras_wm.regularizer import WatermarkRegularizer
+from keras_wm.verification import verify
+
+Part = Callable[[], Any]
+_MEASURED = ("m2", "ms2", "energy", "acceptance")
+# A small kernel has room for few bits, and none unseen.
+MARK_BITS, MARK_MARGIN, MARK_STRENGTH, MARK_HEADS = 16, 1.8, 1e-2, 8
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is done, and how long.
+
+    Attributes:
+        size: L, of L x L sites.
+        beta: The inverse temperature of all but the linear and the temperature parts.
+        shells: How many shells the truncated models see.
+        betas: The inverse temperatures of the other parts.
+        linear_shells: How many shells linear models see.
+        heads: How many attentions a block adds up, narrow and wide.
+        blocks: L, with how many blocks learning ends.
+        seeds: How many trainings.
+        sizes: The lattices whose cost is measured.
+        chains: How many chains measure.
+        steps: How many proposals, or sweeps of plain Metropolis, are measured.
+        schedule: Of learning.
+    """
+
+    size: int = 6
+    beta: float = 20.0
+    shells: int = 6
+    betas: tuple[float, ...] = (2.0, 5.0, 10.0, 15.0, 20.0, 30.0)
+    linear_shells: tuple[int, ...] = (1, 2, 3, 6, 9)
+    heads: tuple[int, ...] = (1, 4)
+    blocks: int = 4
+    seeds: int = 3
+    sizes: tuple[int, ...] = (4, 6, 8, 10)
+    chains: int = 64
+    steps: int = 200
+    schedule: Schedule = field(default_factory=Schedule)
+
+    def exact(self, beta: float | None = None) -> DoubleExchange:
+        """The exact model, at the study's own temperature unless told."""
+        return DoubleExchange(square_lattice(self.size), beta or self.beta)
+
+    def parts(self) -> Iterator[tuple[str, Part]]:
+        """All parts, by name."""
+        for beta in self.betas:
+            yield f"linear, beta {beta:g}", partial(_linear, self, beta)
+        for heads in self.heads:
+            for seed in range(self.seeds):
+                name = f"attention, {heads} heads, seed {seed}"
+                yield name, partial(_attention, self, heads, seed)
+        for size in self.sizes:
+            yield f"cost, size {size}", partial(_cost, self, size)
+        for seed in range(self.seeds):
+            for marked in (False, True):
+                name = f"{'marked' if marked else 'unmarked'}, seed {seed}"
+                yield name, partial(_marked, self, seed, marked)
+
+
+FAST = Study(
+    size=4,
+    beta=5.0,
+    shells=2,
+    betas=(5.0,),
+    linear_shells=(1, 5),
+    heads=(1,),
+    blocks=2,
+    seeds=1,
+    sizes=(2, 3),
+    chains=16,
+    steps=10,
+    schedule=Schedule(64, 3, 2, 2),
+)
+
+
+def run_study(study: Study, records: Path, console: Console) -> dict[str, Any]:
+    """Does what is left of a study.
+
+    Args:
+        study: What is done.
+        records: A file of JSON, which is written after each part.
+        console: Where it says how far it is.
+
+    Returns:
+        What each part found, by its name.
+
+    Raises:
+        ValueError: If the file holds another study.
+    """
+    description = json.loads(json.dumps(asdict(study)))
+    kept: dict[str, Any] = {"study": description, "parts": {}}
+    if records.exists():
+        kept = json.loads(records.read_text("utf-8"))
+        if kept["study"] != description:
+            raise ValueError(
+                f"{str(records)!r} holds a study of other settings. Choose another "
+                "file, or delete it to begin anew."
+            )
+    for name, part in study.parts():
+        if name in kept["parts"]:
+            continue
+        console.print(name)
+        kept["parts"][name] = part()
+        with replaced_whole(records) as temporary:
+            temporary.write_text(json.dumps(kept, indent=1), "utf-8")
+    return dict(kept["parts"])
+
+
+def _linear(study: Study, beta: float) -> dict[str, Any]:
+    """Plain Metropolis, and linear models of few shells and of all."""
+    model = study.exact(beta)
+    _, spins = learn_linear(model, None, study.schedule, seed=0)
+    chain = Metropolis(model, study.chains, 1, spins[: study.chains])
+    found: dict[str, Any] = {"metropolis": _measured(chain, study.steps)}
+    spins, log_weights = _samples(chain, study.steps)
+    for shells in study.linear_shells:
+        linear = fit_linear(model.lattice, spins, log_weights, shells)
+        proposal = HeatBath(linear, study.schedule.sweeps)
+        own = SelfLearning(model, proposal, study.chains, 2, chain.spins)
+        figures = _measured(own, study.steps)
+        found[str(shells)] = figures | {"couplings": linear.couplings.tolist()}
+    return found
+
+
+def _samples(chain: Sampler, steps: int) -> tuple[Any, Any]:
+    series = run(
+        chain,
+        steps,
+        observables={
+            "spins": lambda one: one.spins,
+            "log_weight": lambda one: one.electrons.log_weight,
+        },
+    )
+    spins = series["spins"]
+    return spins.reshape(-1, *spins.shape[-2:]), series["log_weight"].ravel()
+
+
+def _attention(study: Study, heads: int, seed: int) -> list[dict[str, Any]]:
+    """A model that grows, its weights, and what its own proposals are worth."""
+    model = study.exact()
+    found = []
+    for stage in learn(model, study.shells, study.blocks, study.schedule, seed, heads):
+        (point,) = points(seed, [stage])
+        weights = [np.asarray(one).tolist() for one in stage.model.get_weights()]
+        found.append(point.to_dict() | {"heads": heads, "weights": weights})
+    return found
+
+
+def _cost(study: Study, size: int) -> list[dict[str, Any]]:
+    model = DoubleExchange(square_lattice(size), study.beta)
+    return [asdict(one) | {"sample_ms": one.sample_ms} for one in costs(model)]
+
+
+def _marked(study: Study, seed: int, marked: bool) -> dict[str, Any]:
+    """A wide block of attention with a mark or without, and the file's verdict."""
+    key = mark_key(seed)
+    model = study.exact()
+    with asking_for_much():
+        mark = WatermarkRegularizer(key, strength=MARK_STRENGTH, margin=MARK_MARGIN)
+        stages = learn(
+            *(model, study.shells, 1, study.schedule, seed, MARK_HEADS),
+            kernel_regularizer=mark if marked else None,
+        )
+        *_, stage = stages
+    proposal = NeuralMetropolis(stage.model, study.schedule.sweeps)
+    _, spins = learn_linear(model, None, study.schedule, seed + 1)
+    chain = SelfLearning(model, proposal, study.chains, seed, spins[: study.chains])
+    figures = _measured(chain, study.steps)
+    return figures | {"variance": stage.variance} | _verdict(stage, key)
+
+
+def mark_key(seed: int) -> WatermarkKey:
+    """The key of a training's mark, which everybody can make: it keeps no secret."""
+    secret = hashlib.sha256(f"keras_wm slmc {seed}".encode()).digest()
+    return WatermarkKey(
+        *(Secret(secret), f"owner {seed}", MARK_BITS, "random", "keyed", MARK_BITS)
+    )
+
+
+def _verdict(stage: Stage, key: WatermarkKey) -> dict[str, Any]:
+    """What is found in the published file of a model."""
+    layer = attentions(stage.model)[0].name
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "effective.keras")
+        publish(stage.model, path)
+        found = verify(path, key, layer)
+    return {"ber": found.ber, "log10_p": found.log10_p, "verdict": found.verdict}
+
+
+def _measured(chain: Sampler, steps: int) -> dict[str, Any]:
+    """Means with errors, by chains that had time to forget where they began."""
+    series = run(chain, steps, max(8, steps // 10))
+    figures: dict[str, Any] = {name: _mean(series, name) for name in _MEASURED}
+    if "delta" in series:
+        figures["delta_variance"] = float(series["delta"].var())
+    return figures
+
+
+def _mean(series: Series, name: str) -> list[float]:
+    return [float(series[name].mean()), blocked_error(series[name], 1)]
