@@ -59,7 +59,7 @@ class EquivariantSelfAttention(ShellLayer):
     weights belong to distances, it moves with it under every symmetry of the lattice.
     There is no bias, which would be a direction, and no code of positions.
 
-    After the equivariant Transformer of Tomiya & Nagai (2023, arXiv:2306.11527).
+    After the equivariant Transformer of Nagai & Tomiya (2023, arXiv:2306.11527).
 
     Args:
         extent: L_x and L_y, of a lattice with periodic boundaries.

@@ -1,6 +1,6 @@
 r"""The exact model: electrons that hop between classical spins.
 
-Double exchange on a lattice of N sites (Tomiya & Nagai 2023, whose surrogate
+Double exchange on a lattice of N sites (Nagai & Tomiya 2023, whose surrogate
 `keras_wm.hosts.spin_fermion` rebuilds):
 
 \[ H = -t \sum_{\langle ij \rangle, s} (c^\dagger_{is} c_{js} + \mathrm{h.c.})

@@ -1,6 +1,6 @@
 r"""How the variance of what an effective model misses falls with its parameters.
 
-Tomiya & Nagai report a power law of the mean squared error, without the linear model
+Nagai & Tomiya report a power law of the mean squared error, without the linear model
 and the one of a single block.
 """
 
