@@ -11,7 +11,10 @@ from keras_wm.cli import app
 from keras_wm.hosts.spin_fermion.chain import read_series
 from keras_wm.hosts.spin_fermion.double_exchange import DoubleExchange
 from keras_wm.hosts.spin_fermion.lattice import square_lattice
-from keras_wm.hosts.spin_fermion.observables import squared_staggered_magnetisation
+from keras_wm.hosts.spin_fermion.observables import (
+    shell_correlations,
+    squared_staggered_magnetisation,
+)
 from keras_wm.hosts.spin_fermion.scaling import Point, power_law
 
 SMALL = ["--size", "2x4", "--beta", "4"]
@@ -43,6 +46,12 @@ def test_samples_are_kept_and_their_means_printed(tmp_path):
     assert printed(result, "staggered m²") == pytest.approx(staggered.mean(), rel=1e-5)
     log_weight = DoubleExchange(lattice, 4.0).log_weight(series["spins"])
     np.testing.assert_allclose(series["log_weight"], log_weight)
+    correlations = shell_correlations(series["spins"], lattice).mean(axis=(0, 1))
+    for shell, expected in zip(lattice.shells, correlations, strict=True):
+        line = f"│ {shell.squared_distance}                │ {shell.coordination}     │"
+        assert printed(result, line) == pytest.approx(expected, rel=1e-5)
+    waves = series["structure_factor"].mean(axis=(0, 1))
+    assert waves[1, 2] == pytest.approx(8 * staggered.mean())
 
 
 def test_parameters_of_the_model_are_taken(tmp_path):

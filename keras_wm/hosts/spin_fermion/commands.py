@@ -28,6 +28,7 @@ from keras_wm.hosts.spin_fermion.chain import (
 from keras_wm.hosts.spin_fermion.double_exchange import DoubleExchange
 from keras_wm.hosts.spin_fermion.effective_model import READOUT, on_lattice
 from keras_wm.hosts.spin_fermion.heat_bath import HeatBath
+from keras_wm.hosts.spin_fermion.lattice import Lattice
 from keras_wm.hosts.spin_fermion.learning import (
     Schedule,
     Stage,
@@ -37,6 +38,10 @@ from keras_wm.hosts.spin_fermion.learning import (
 )
 from keras_wm.hosts.spin_fermion.metropolis import Metropolis
 from keras_wm.hosts.spin_fermion.neural_metropolis import NeuralMetropolis
+from keras_wm.hosts.spin_fermion.observables import (
+    shell_correlations,
+    structure_factor,
+)
 from keras_wm.hosts.spin_fermion.sampler import Sampler
 from keras_wm.hosts.spin_fermion.scaling import Point, points, power_law
 from keras_wm.hosts.spin_fermion.self_learning import SelfLearning
@@ -50,6 +55,12 @@ NAMES = {
     "ms2": "staggered m²",
     "energy": "energy a site, t",
     "density": "electrons a site",
+}
+CORRELATIONS, STRUCTURE = "correlations", "structure_factor"
+# Of more than one number a configuration.
+_ARRAYS: dict[str, Observable] = {
+    CORRELATIONS: lambda one: shell_correlations(one.spins, one.model.lattice),
+    STRUCTURE: lambda one: structure_factor(one.spins, one.model.lattice),
 }
 _SPINS: dict[str, Observable] = {"spins": lambda one: one.spins}
 _NO_TIME = "-"
@@ -108,7 +119,7 @@ def run_sampling(
     console: Console,
 ) -> None:
     """Samples, keeps a checkpoint with all series, and shows what they tell."""
-    observables = OBSERVABLES | (_SPINS if keep_spins else {})
+    observables = OBSERVABLES | _ARRAYS | (_SPINS if keep_spins else {})
     started = time.perf_counter()
     series = run(
         sampler,
@@ -120,6 +131,7 @@ def run_sampling(
     )
     seconds = time.perf_counter() - started
     console.print(_measured(series))
+    console.print(_correlations(series[CORRELATIONS], sampler.model.lattice))
     console.print(
         f"{steps} steps of {sampler.chains} chains after {thermalisation} to "
         f"thermalise, {seconds:.1f} s; all series in {out}",
@@ -219,6 +231,17 @@ def _measured(series: Series) -> Table:
         table.add_row("Var(ln W - ln W_eff)", f"{variance:.4g}", "", _NO_TIME)
         predicted = predicted_acceptance(variance)
         table.add_row("acceptance it predicts", f"{predicted:.4f}", "", _NO_TIME)
+    return table
+
+
+def _correlations(values: Floats, lattice: Lattice) -> Table:
+    table = Table("squared distance", "sites", "spin correlation", "error")
+    for number, shell in enumerate(lattice.shells):
+        table.add_row(
+            str(shell.squared_distance),
+            str(shell.coordination),
+            *_mean_and_blocked_error(values[..., number]),
+        )
     return table
 
 
