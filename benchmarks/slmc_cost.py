@@ -30,7 +30,12 @@ def main() -> None:
     found: list[Cost] = []
     for size in arguments.sizes:
         model = DoubleExchange(square_lattice(size), arguments.beta)
-        effective = arguments.model and load_model(arguments.model, model)
+        effective = None
+        if arguments.model:
+            try:
+                effective = load_model(arguments.model, model)
+            except ValueError as error:
+                console.print(f"{size} x {size}, without attention: {error}")
         found += costs(model, effective)
         console.print(f"{size} x {size} done")
     console.print(_table(found))
@@ -48,7 +53,7 @@ def _table(found: list[Cost]) -> Table:
             f"{one.step_ms / one.diagonalization_ms:.1f}",
             f"{one.acceptance:.3f}",
             f"{one.ms2:.4f}({round(1e4 * one.ms2_error)})",
-            f"{one.time:.1f}",
+            f"{one.time:.1f} ± {one.time_error:.1f}",
             f"{one.sample_ms:.3g}",
             f"{plain[one.size] / one.sample_ms:.1f}",
         )

@@ -72,7 +72,7 @@ def sample(
         from keras_wm.hosts.spin_fermion.commands import run_sampling, sampler_by
 
     model = _model(size, beta, mu, coupling, hopping)
-    chosen = sampler_by(by, model, chains, sweeps, seed)
+    chosen = sampler_by(by, model, chains, sweeps, seed, out)
     run_sampling(chosen, steps, thermalise, out, spins, Console())
 
 

@@ -103,6 +103,7 @@ def test_what_is_measured_is_what_the_spins_give():
     [
         lambda: Metropolis(DoubleExchange(square_lattice(3, 4), beta=7.0), 4, seed=1),
         lambda: Metropolis(MODEL, 5, seed=1),
+        lambda: Metropolis(MODEL, 4, seed=2),
         lambda: SelfLearning(MODEL, HeatBath(LINEAR, 2), 4, seed=1),
     ],
 )
@@ -121,3 +122,25 @@ def test_a_checkpoint_of_other_chains_is_refused_and_kept(other, tmp_path):
 def test_numbers_of_steps_that_cannot_be_are_refused(wrong):
     with pytest.raises(ValueError, match="numbers of steps"):
         run(SAMPLERS["metropolis"](), **({"steps": 1} | wrong))
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"PK nothing", None], ids=["empty", "damaged", "an array"]
+)
+def test_a_file_that_is_no_checkpoint_is_refused_and_kept(content, tmp_path):
+    path = tmp_path / "chain.npz"
+    if content is None:
+        with path.open("wb") as file:
+            np.save(file, np.ones(3))
+    else:
+        path.write_bytes(content)
+    kept = path.read_bytes()
+    with pytest.raises(ValueError, match="cannot be read"):
+        run(SAMPLERS["metropolis"](), 4, checkpoint=path)
+    assert path.read_bytes() == kept
+
+
+def test_a_missing_folder_is_told_before_anything_is_sampled(tmp_path):
+    sampler = interrupted(SAMPLERS["metropolis"](), 0)
+    with pytest.raises(FileNotFoundError, match="no folder"):
+        run(sampler, 4, checkpoint=tmp_path / "missing" / "chain.npz")

@@ -50,8 +50,6 @@ def test_samples_are_kept_and_their_means_printed(tmp_path):
     for shell, expected in zip(lattice.shells, correlations, strict=True):
         line = f"│ {shell.squared_distance}                │ {shell.coordination}     │"
         assert printed(result, line) == pytest.approx(expected, rel=1e-5)
-    waves = series["structure_factor"].mean(axis=(0, 1))
-    assert waves[1, 2] == pytest.approx(8 * staggered.mean())
 
 
 def test_parameters_of_the_model_are_taken(tmp_path):
@@ -97,25 +95,24 @@ def test_how_it_scales_is_told_in_points_and_a_picture(tmp_path):
         *["scale", *SMALL, *QUICK, "--shells", 2, "--blocks", 2, "--seeds", 1],
         *["--out", tmp_path],
     )
-    points = [Point(**_known(one)) for one in json.loads(_read(tmp_path))]
+    kept = json.loads((tmp_path / "points.json").read_text())
+    points = [Point.from_dict(one) for one in kept["points"]]
     assert [one.parameters for one in points] == [3, 12, 21]
     law = power_law(points)
     assert f"parameters^({law.exponent:.2f} ± {law.error:.2f}), all" in result.output
     assert (tmp_path / "scaling.png").stat().st_size > 1000
-
-
-def _read(folder):
-    return (folder / "points.json").read_text()
-
-
-def _known(point):
-    point.pop("predicted")
-    return point
+    # What is there is not trained again, nor mixed with something else.
+    kept["points"][0]["variance"] = 123.0
+    (tmp_path / "points.json").write_text(json.dumps(kept))
+    words = ["scale", *SMALL, *QUICK, "--shells", 2, "--blocks", 2, "--seeds", 1]
+    assert "123.0" in slmc(*words, "--out", tmp_path).output
+    with pytest.raises(ValueError, match="with other settings"):
+        slmc(*words, "--learning-rate", 0.5, "--out", tmp_path)
 
 
 def test_a_power_law_is_the_slope_of_the_logarithms():
     found = [
-        Point(seed, blocks, size, 5.0 * size**-1.5, 0.5)
+        Point(seed, blocks, size, 5.0 * size**-1.5, 0.1, 0.5, 0.1)
         for seed in range(2)
         for blocks, size in enumerate((7, 28, 49, 70))
     ]
@@ -124,7 +121,7 @@ def test_a_power_law_is_the_slope_of_the_logarithms():
     assert law.factor == pytest.approx(5.0)
     assert law.error == pytest.approx(0.0, abs=1e-6)
     # The linear model is no part of the law.
-    spoilt = [Point(0, 0, 7, 100.0, 0.1), *found[1:]]
+    spoilt = [Point(0, 0, 7, 100.0, 0.1, 0.1, 0.1), *found[1:]]
     assert power_law(spoilt, fewest_blocks=1).exponent == pytest.approx(-1.5)
     with pytest.raises(ValueError, match="three models or more"):
         power_law(found, fewest_blocks=3)
@@ -161,3 +158,40 @@ def test_samples_without_spins_are_refused(tmp_path):
     for file, message in ((path, "Sample with --spins"), (__file__, "cannot be read")):
         with pytest.raises(ValueError, match=message):
             slmc("train", *SMALL, "--samples", file, "--out", tmp_path / "m.keras")
+
+
+def test_samples_of_another_model_are_refused(tmp_path):
+    path = tmp_path / "run.npz"
+    slmc(
+        *["sample", *SMALL, "--by", "metropolis", "--chains", 9, "--steps", 2],
+        *["--thermalise", 0, "--spins", "--out", path],
+    )
+    for other in (["--size", "4x2", "--beta", 4], [*SMALL, "--mu", 1]):
+        with pytest.raises(ValueError, match="samples of another model"):
+            slmc("train", *other, "--samples", path, "--out", tmp_path / "m.keras")
+
+
+@pytest.mark.parametrize("out", ["model.h5", "missing/model.keras"])
+def test_a_place_for_a_model_is_looked_at_first(out, tmp_path):
+    with pytest.raises(ValueError, match=r"suffix .keras, in a folder"):
+        slmc("train", *SMALL, "--out", tmp_path / out)
+
+
+def test_another_seed_does_not_go_on_in_the_chains_of_the_first(tmp_path):
+    words = ["sample", *SMALL, "--by", "metropolis", "--chains", 2, "--steps", 2]
+    out = ["--out", tmp_path / "run.npz"]
+    first = slmc(*words, "--seed", 1, *out).output
+    assert slmc(*words, "--seed", 1, *out).output.split("2 steps")[0] in first
+    with pytest.raises(ValueError, match="checkpoint of other chains"):
+        slmc(*words, "--seed", 2, *out)
+
+
+def test_a_linear_model_is_not_learned_again_by_a_run_that_goes_on(tmp_path):
+    words = ["sample", *SMALL, "--by", "linear", "--chains", 8, "--sweeps", 2]
+    out = ["--thermalise", 1, "--out", tmp_path / "run.npz"]
+    slmc(*words, "--steps", 3, *out)
+    before = read_series(tmp_path / "run.npz")
+    slmc(*words, "--steps", 6, *out)
+    after = read_series(tmp_path / "run.npz")
+    np.testing.assert_array_equal(after["m2"][:3], before["m2"])
+    assert after["m2"].shape == (6, 8)

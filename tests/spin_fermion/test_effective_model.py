@@ -19,9 +19,15 @@ from keras_wm.hosts.spin_fermion.effective_model import (
 )
 from keras_wm.hosts.spin_fermion.lattice import square_lattice
 from keras_wm.hosts.spin_fermion.spins import random_spins
+from keras_wm.hosts.spin_fermion.training import grown
+from keras_wm.reading import asking_for_much
 from tests.conftest import fixed_key
 
 pytestmark = pytest.mark.backends
+IN_DOUBLE_PRECISION = pytest.mark.skipif(
+    keras.backend.backend() == "jax",
+    reason="JAX has no double precision unless it is asked for before it starts",
+)
 
 LATTICE = square_lattice(6)
 SPINS = random_spins(np.random.default_rng(0), 3, 36)
@@ -73,10 +79,7 @@ def test_the_weight_does_not_change_under_a_symmetry(name, heads):
     )
 
 
-@pytest.mark.skipif(
-    keras.backend.backend() == "jax",
-    reason="JAX has no double precision unless it is asked for before it starts",
-)
+@IN_DOUBLE_PRECISION
 @pytest.mark.parametrize("name", SYMMETRIES)
 def test_in_double_precision_nothing_is_left_of_a_symmetry(name):
     made = model(dtype="float64")
@@ -98,18 +101,49 @@ def test_effective_spins_go_with_the_spins(name):
     np.testing.assert_allclose(np.linalg.norm(there, axis=-1), 1, rtol=1e-5)
 
 
+class Biased(EquivariantSelfAttention):
+    """With a bias, as a Dense layer has it, or a code of positions."""
+
+    bias = 0.0
+
+    def call(self, spins):
+        bias = keras.ops.convert_to_tensor(self.bias, spins.dtype)
+        return super().call(spins + bias)
+
+
 @pytest.mark.parametrize(
-    ("name", "added"),
-    [
-        ("rotation", np.array([0.3, 0, 0])),
-        ("translation", 0.3 * SPINS[0]),
-    ],
+    ("name", "bias"), [("rotation", [0.3, 0, 0]), ("translation", 0.3 * SPINS[0])]
 )
-def test_a_bias_or_a_code_of_positions_would_break_that(name, added):
-    made = model()
-    before = answers(made, SPINS + added)
-    changed = answers(made, SYMMETRIES[name](SPINS) + added)
-    assert np.abs(changed - before).max() > 1e-2
+def test_a_bias_or_a_code_of_positions_breaks_a_symmetry(name, bias):
+    made = model(blocks=1)
+    (layer,) = attentions(made)
+    biased = Biased.from_config(layer.get_config())
+    biased.bias = np.array(bias)
+    inputs = keras.Input((36, 3))
+    broken = keras.Model(inputs, made.get_layer(READOUT)(biased(inputs)))
+    biased.set_weights(layer.get_weights())
+    changes = answers(broken, SYMMETRIES[name](SPINS)) - answers(broken)
+    assert np.abs(changes).max() > 1e-2
+
+
+def test_the_gradient_is_that_of_finite_differences():
+    """Of a weight of attention, by the slope of what a small step changes."""
+    made = model(blocks=1)
+    (layer,) = attentions(made)
+    weights = keras.ops.convert_to_numpy(layer.kernel)
+    direction = np.random.default_rng(9).normal(size=weights.shape)
+    values = []
+    for step in (-0.01, 0.01):
+        layer.kernel.assign(weights + step * direction)
+        values.append(answers(made).sum())
+    layer.kernel.assign(weights)
+    before = weights.copy()
+    made.compile(keras.optimizers.SGD(1e-3), lambda _, found: -found)
+    made.train_on_batch(SPINS.astype(np.float32), np.zeros((3, 1), np.float32))
+    # A step of SGD is the gradient of the mean, times the rate.
+    gradient = 3 * (keras.ops.convert_to_numpy(layer.kernel) - before) / 1e-3
+    slope = (values[1] - values[0]) / 0.02
+    assert np.sum(gradient * direction) == pytest.approx(slope, rel=0.02)
 
 
 def test_the_linear_model_is_a_sum_over_pairs():
@@ -244,3 +278,26 @@ def test_a_mark_is_attached_by_one_line():
     found, expected = map(keras.ops.convert_to_numpy, penalties)
     assert found == pytest.approx(expected)
     assert found > 0
+
+
+def test_a_mark_goes_with_the_model_to_another_lattice():
+    key = fixed_key(4, groups=1)
+    with asking_for_much():
+        mark = WatermarkRegularizer(key, margin=2.0)
+        made = effective_model(LATTICE, 2, 1, heads=8, kernel_regularizer=mark)
+        there = on_lattice(made, square_lattice(8))
+        assert attentions(there)[0].kernel.regularizer is mark
+
+
+@IN_DOUBLE_PRECISION
+def test_double_precision_stays_where_a_model_grows_or_goes():
+    made = grown(effective_model(LATTICE, 2, 1, dtype="float64"))
+    for one in (made, on_lattice(made, square_lattice(8))):
+        types = {variable.dtype for variable in one.weights}
+        assert types | {one.inputs[0].dtype} == {"float64"}
+
+
+@pytest.mark.parametrize("blocks", [-1, 1.5])
+def test_a_number_of_blocks_that_is_none_is_refused(blocks):
+    with pytest.raises(ValueError, match="number of blocks, 0 or more"):
+        effective_model(LATTICE, 2, blocks)

@@ -70,13 +70,18 @@ def test_a_dimer_has_one_bond():
 
 @pytest.mark.parametrize("sides", [(1, 4), (4, 0), (-2, 4), (2.5, 2), ("4", 4)])
 def test_a_lattice_that_cannot_be_is_refused(sides):
-    with pytest.raises(ValueError, match="two sites or more in each direction"):
+    given = f"Received: {sides[0]!r} x {sides[1]!r}"
+    with pytest.raises(
+        ValueError, match="two sites or more in each direction"
+    ) as raised:
         square_lattice(*sides)
+    assert given in str(raised.value)
 
 
-def test_shells_that_a_lattice_has_not_are_refused():
-    with pytest.raises(ValueError, match=r"4 x 4 sites has 5 shells.*shells=6"):
-        square_lattice(4).first_shells(6)
+@pytest.mark.parametrize("count", [0, 6, -1])
+def test_shells_that_a_lattice_has_not_are_refused(count):
+    with pytest.raises(ValueError, match=r"4 x 4 sites has 1 to 5 shells.*shells="):
+        square_lattice(4).first_shells(count)
 
 
 def test_shells_are_counted_from_the_nearest_on():

@@ -14,7 +14,12 @@ from keras_wm.hosts.spin_fermion.effective_model import (
     log_weights,
 )
 from keras_wm.hosts.spin_fermion.lattice import square_lattice
-from keras_wm.hosts.spin_fermion.learning import Schedule, learn, learn_from
+from keras_wm.hosts.spin_fermion.learning import (
+    Schedule,
+    learn,
+    learn_from,
+    learn_linear,
+)
 from keras_wm.hosts.spin_fermion.linear_model import LinearModel, fit_linear
 from keras_wm.hosts.spin_fermion.spins import random_spins
 from keras_wm.hosts.spin_fermion.training import (
@@ -34,7 +39,8 @@ SHORT = Schedule(chains=64, proposals=8, sweeps=4, epochs=25)
 
 def hot_samples(count=1500, beta=6.0, seed=0):
     spins = random_spins(np.random.default_rng(seed), count, 16)
-    return Samples(spins, DoubleExchange(LATTICE, beta).log_weight(spins))
+    weights = DoubleExchange(LATTICE, beta).log_weight(spins)
+    return Samples.of_chains(spins[None], weights[None])
 
 
 def test_least_squares_find_the_couplings_that_made_the_weights():
@@ -111,14 +117,48 @@ def test_the_offset_takes_the_mean_of_what_is_missed():
     assert abs(residuals(model, samples).mean()) < 1e-3
 
 
-def test_samples_are_parted_without_loss():
-    samples = hot_samples(50)
+def test_chains_are_parted_as_a_whole_and_without_loss():
+    rng = np.random.default_rng(4)
+    spins = rng.normal(size=(7, 10, 16, 3))
+    # As where proposals were rejected.
+    spins[3:] = spins[3]
+    samples = Samples.of_chains(spins, np.arange(70.0).reshape(7, 10))
     first, rest = samples.parted(0.3, seed=4)
-    assert (len(first), len(rest)) == (15, 35)
+    assert (len(first), len(rest)) == (21, 49)
     again = first + rest
-    order = np.argsort(again.log_weights)
-    expected = np.argsort(samples.log_weights)
-    np.testing.assert_array_equal(again.spins[order], samples.spins[expected])
+    np.testing.assert_array_equal(np.sort(again.log_weights), np.arange(70))
+    for one in (first, rest):
+        places = one.log_weights.astype(int)
+        np.testing.assert_array_equal(one.spins, spins.reshape(70, 16, 3)[places])
+        np.testing.assert_array_equal(one.chains, places % 10)
+    assert not set(first.chains) & set(rest.chains)
+    with pytest.raises(ValueError, match="samples of 1 chains"):
+        hot_samples(1).parted(0.5, seed=1)
+
+
+def test_a_fit_leaves_the_random_numbers_of_others_alone():
+    model = grown(effective_model(LATTICE, 2), seed=5)
+    np.random.seed(7)
+    expected = np.random.RandomState(7).random()
+    fit(model, hot_samples(100), epochs=1)
+    assert np.random.random() == expected
+
+
+@pytest.mark.parametrize("wrong", [{"chains": 0}, {"epochs": -1}, {"learning_rate": 0}])
+def test_a_schedule_that_does_nothing_is_refused(wrong):
+    with pytest.raises(
+        ValueError, match=f"positive number. Received: {next(iter(wrong))}"
+    ):
+        Schedule(**wrong)
+
+
+def test_learning_with_the_next_seed_has_other_random_numbers():
+    """Local updates by one stream come together, from wherever they start."""
+    model = DoubleExchange(LATTICE, beta=10.0)
+    spins = [learn_linear(model, 1, SHORT, seed)[1] for seed in (0, 1)]
+    alike = np.sum(spins[0] * spins[1], axis=-1).mean()
+    # Of independent spins 0, in 64 chains of 16 within 4 standard errors.
+    assert abs(alike) < 4 / np.sqrt(3 * 64 * 16) + 0.05
 
 
 def test_learning_online_raises_what_is_accepted():

@@ -10,7 +10,7 @@ from scipy import stats
 from keras_wm.hosts.spin_fermion.analysis import blocked_error, predicted_acceptance
 from keras_wm.hosts.spin_fermion.chain import run
 from keras_wm.hosts.spin_fermion.double_exchange import DoubleExchange
-from keras_wm.hosts.spin_fermion.effective_model import effective_model
+from keras_wm.hosts.spin_fermion.effective_model import effective_model, log_weights
 from keras_wm.hosts.spin_fermion.heat_bath import HeatBath, drawn_in_field
 from keras_wm.hosts.spin_fermion.lattice import dimer, square_lattice
 from keras_wm.hosts.spin_fermion.linear_model import (
@@ -239,21 +239,103 @@ def test_attention_proposes_what_the_linear_model_does_where_it_attends_to_nothi
     )
 
 
-def test_local_updates_of_attention_keep_detailed_balance():
-    """Metropolis on two sites of a torus, whose weight is known."""
-    lattice = square_lattice(2)
-    made = effective_model(lattice, 1, blocks=0)
-    set_linear(made, LinearModel(lattice, np.array([0.7])))
-    proposal = NeuralMetropolis(made, sweeps=12, step=2.0)
-    bath = HeatBath(LinearModel(lattice, np.array([0.7])), sweeps=12)
+def strange_model():
+    """Attention that matters, in a model that has nothing to do with electrons."""
+    made = effective_model(square_lattice(2), 2, blocks=2, heads=2)
     rng = np.random.default_rng(16)
-    start = random_spins(rng, 8000, 4)
-    sums = []
-    for one in (proposal, bath):
-        spins, _ = one.propose(rng, start, one.log_weight(start))
-        sums.append(shell_sums(spins, lattice, 1)[:, 0])
-    error = np.hypot(sums[0].std(), sums[1].std()) / np.sqrt(8000)
-    assert abs(sums[0].mean() - sums[1].mean()) < FAR * error
+    for variable in made.trainable_variables:
+        variable.assign(0.3 * rng.normal(size=variable.shape))
+    return made
+
+
+@pytest.mark.backends
+def test_local_updates_of_attention_sample_its_own_weight():
+    """Against configurations drawn evenly, weighted by the model."""
+    made, lattice = strange_model(), square_lattice(2)
+    rng = np.random.default_rng(17)
+    evenly = random_spins(rng, 40_000, 4)
+    weights = np.exp(log_weights(made, evenly) - log_weights(made, evenly).max())
+    sums = shell_sums(evenly, lattice)
+    expected = weights @ sums / weights.sum()
+    spread = (weights[:, None] * (sums - expected)).std(axis=0) / weights.mean() / 200
+    proposal = NeuralMetropolis(made, sweeps=10, step=2.0)
+    spins = random_spins(rng, 2000, 4)
+    spins, log_weight = proposal.propose(rng, spins, proposal.log_weight(spins))
+    np.testing.assert_allclose(log_weight, log_weights(made, spins), atol=1e-4)
+    found = shell_sums(spins, lattice)
+    errors = np.hypot(spread, found.std(axis=0) / np.sqrt(2000))
+    assert np.all(np.abs(found.mean(axis=0) - expected) < FAR * errors)
+    # Evenly drawn, they would be far from it.
+    assert np.any(np.abs(sums.mean(axis=0) - expected) > 5 * errors)
+
+
+@pytest.mark.backends
+def test_self_learning_with_attention_is_exact_whatever_it_proposes():
+    model = DoubleExchange(square_lattice(2), beta=5.0)
+    chain = SelfLearning(model, NeuralMetropolis(strange_model(), 3, 2.0), 600, 18)
+    observables = {**CORRELATIONS, "energy": lambda one: one.electrons.energy}
+    series = run(chain, 25, 12, observables | {"rate": lambda one: one.accepted})
+    assert 0.05 < series["rate"].mean() < 0.95
+    evenly = random_spins(np.random.default_rng(19), 40_000, 4)
+    electrons = model.electrons(evenly)
+    weights = np.exp(electrons.log_weight - electrons.log_weight.max())
+    values = {
+        "energy": electrons.energy,
+        "S.S": shell_correlations(evenly, model.lattice)[:, 1],
+    }
+    found = {"energy": series["energy"], "S.S": series["S.S"][..., 1]}
+    for name, each in values.items():
+        expected = weights @ each / weights.sum()
+        spread = (weights * (each - expected)).std() / weights.mean() / 200
+        assert agrees(found[name], expected, spread), name
+
+
+class OnAxes(Proposal):
+    """A heat bath of two spins that point along one of four axes, in a field."""
+
+    axes = np.array([[0, 0, 1], [0, 0, -1], [1, 0, 0], [0.6, 0, 0.8]])
+
+    @property
+    def states(self):
+        """All 16 configurations."""
+        return np.stack([[a, b] for a in self.axes for b in self.axes])
+
+    def log_weight(self, spins):
+        return _linear(-1.0).log_weight(spins) + spins[:, 0] @ [0.36, 0, 0.6]
+
+    def propose(self, rng, spins, log_weight):
+        spins = spins.copy()
+        for sites in visits(rng, self.order, 2, self.sweeps, len(spins)):
+            trials = np.repeat(spins[:, None], 4, axis=1)
+            trials[np.arange(len(spins)), :, sites] = self.axes
+            weights = np.exp(self.log_weight(trials.reshape(-1, 2, 3)).reshape(-1, 4))
+            shares = np.cumsum(weights / weights.sum(axis=1, keepdims=True), axis=1)
+            drawn = (rng.random((len(spins), 1)) > shares[:, :3]).sum(axis=1)
+            spins[np.arange(len(spins)), sites] = self.axes[drawn]
+        return spins, self.log_weight(spins)
+
+
+class Unguarded(OnAxes):
+    """Says that it is reversible, whatever its order."""
+
+    reversible = True
+
+
+@pytest.mark.parametrize("order", ["random", "coin", "sequential"])
+def test_sweeps_in_a_fixed_order_sample_something_else(order):
+    proposal = Unguarded(1, order)
+    model = DoubleExchange(dimer(), beta=5.0, J=2.0)
+    start = proposal.states[np.random.default_rng(20).integers(16, size=20_000)]
+    chain = SelfLearning(model, proposal, 20_000, 21, start)
+    run(chain, 0, 40)
+    exact = model.log_weight(proposal.states)
+    expected = np.exp(exact - exact.max())
+    expected *= len(start) / expected.sum()
+    alike = np.abs(chain.spins[:, None] - proposal.states).max(axis=(2, 3)) < 1e-9
+    assert alike.sum() == len(start)
+    p = stats.chisquare(alike.sum(axis=0), expected).pvalue
+    # Of the right distribution p is below 1e-4 once in 10,000 seeds.
+    assert p < 1e-12 if order == "sequential" else p > 1e-4
 
 
 ORDERS = {
@@ -308,6 +390,18 @@ def test_an_order_that_is_not_reversible_is_refused():
     proposal = HeatBath(_linear(0.1), order="sequential")
     with pytest.raises(ValueError, match=r"not reversible.*order='random'"):
         SelfLearning(DoubleExchange(dimer(), 1.0), proposal, 2, seed=0)
+
+
+def test_the_step_of_attention_adapts_only_while_thermalising():
+    cold = effective_model(square_lattice(2), 1)
+    set_linear(cold, LinearModel(square_lattice(2), np.array([-200.0])))
+    proposal = NeuralMetropolis(cold, sweeps=4, step=2.0)
+    chain = SelfLearning(DoubleExchange(square_lattice(2), 1.0), proposal, 20, seed=22)
+    run(chain, 0, 15)
+    adapted = proposal.step
+    assert adapted < 1.0
+    run(chain, 5)
+    assert proposal.step == adapted
 
 
 def test_the_step_adapts_only_while_thermalising():

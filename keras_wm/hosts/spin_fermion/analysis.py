@@ -27,11 +27,13 @@ class Estimate:
         mean: Over all steps and chains.
         error: Its standard error.
         time: The integrated autocorrelation time, in steps, which the error allows for.
+        time_error: Its standard error.
     """
 
     mean: float
     error: float
     time: float
+    time_error: float
 
     def __str__(self) -> str:
         return f"{self.mean:.5g} ± {self.error:.2g}"
@@ -84,7 +86,9 @@ def estimate(series: ArrayLike) -> Estimate:
     array = _checked(series)
     time = autocorrelation_time(array)
     error = sqrt(float(array.var()) * time / array.size)
-    return Estimate(float(array.mean()), error, time)
+    # Madras & Sokal 1988, of a window that is five times as long.
+    time_error = time * sqrt(2 * (2 * _WINDOW * time + 1) / array.size)
+    return Estimate(float(array.mean()), error, time, time_error)
 
 
 def blocked_error(series: ArrayLike, blocks: int) -> float:

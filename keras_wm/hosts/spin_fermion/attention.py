@@ -127,16 +127,16 @@ class EquivariantSelfAttention(ShellLayer):
         }
 
     def _scores_and_values(self, spins: Any) -> tuple[Any, Any]:
-        maps = ops.reshape(ops.transpose(self._maps()), (3, self.heads, *self._square))
-        blocks = ops.einsum("ahji,bjc->abhic", maps, spins)
+        maps = ops.reshape(self._maps(), (3, self.heads, *self._square))
+        blocks = ops.einsum("ahij,bjc->abhic", maps, spins)
         products = ops.einsum("bhic,bhjc->bhij", blocks[QUERY], blocks[KEY])
         return ops.relu(products / sqrt(3)), blocks[VALUE]
 
     def _maps(self) -> Any:
-        """What each column of the kernel makes of the spins, `(N, N, columns)`."""
+        """What each column of the kernel makes of the spins, `(columns, N, N)`."""
         own = ops.eye(self._square[0], dtype=self.compute_dtype)
         shells = ops.concatenate([own[None], self.pairs()])
-        return ops.einsum("nij,na->ija", shells, self.kernel)
+        return ops.einsum("nij,na->aij", shells, self.kernel)
 
     @property
     def _square(self) -> tuple[int, int]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,6 +68,7 @@ def run(
 
     Raises:
         ValueError: If a number is negative, or the checkpoint is of other chains.
+        FileNotFoundError: If the checkpoint's folder does not exist.
     """
     if min(steps, thermalisation) < 0 or interval < 1:
         raise ValueError(
@@ -78,6 +80,8 @@ def run(
         measured["delta"] = lambda one: one.delta  # type: ignore[attr-defined]
     log = _Log(sampler, measured, thermalisation)
     path = None if checkpoint is None else Path(checkpoint)
+    if path is not None and not path.parent.is_dir():
+        raise FileNotFoundError(f"There is no folder {str(path.parent)!r} to write to.")
     if path is not None and path.exists():
         log.load(path)
     with _bar(progress, thermalisation + steps) as moved:
@@ -97,11 +101,25 @@ def read_series(path: str | os.PathLike[str]) -> Series:
     Raises:
         ValueError: If the file is none.
     """
+    return _with_prefix(_read(path), _SERIES)
+
+
+def read_description(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What the chains of a checkpoint are: model, sampler, seed.
+
+    Raises:
+        ValueError: If the file is none.
+    """
+    return dict(json.loads(str(_read(path)[_DESCRIPTION])))
+
+
+def _read(path: str | os.PathLike[str]) -> State:
+    """All arrays of a checkpoint, none of which is unpickled."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
             if _DESCRIPTION in arrays:
-                return _with_prefix(arrays, _SERIES)
-    except (OSError, ValueError) as error:
+                return {name: arrays[name] for name in arrays}
+    except (OSError, EOFError, TypeError, ValueError, BadZipFile) as error:
         raise ValueError(f"{os.fspath(path)!r} cannot be read: {error}") from error
     raise ValueError(f"{os.fspath(path)!r} is no checkpoint of chains.")
 
@@ -146,29 +164,25 @@ class _Log:
             np.savez(file, **arrays)  # type: ignore[arg-type]
 
     def load(self, path: Path) -> None:
-        with np.load(path, allow_pickle=False) as arrays:
-            found = str(arrays[_DESCRIPTION])
-            if found != self._description():
-                raise ValueError(
-                    f"{str(path)!r} is a checkpoint of other chains. Choose another "
-                    "file, or go on with the settings that it was made with.\n"
-                    f"Expected: {self._description()}\nReceived: {found}"
-                )
-            self.done = int(arrays[_STEPS])
-            self._sampler.restore(_with_prefix(arrays, _STATE))
-            self._rows = {
-                name: list(rows) for name, rows in _with_prefix(arrays, _SERIES).items()
-            }
+        arrays = _read(path)
+        found = str(arrays[_DESCRIPTION])
+        if found != self._description():
+            raise ValueError(
+                f"{str(path)!r} is a checkpoint of other chains. Choose another file, "
+                "or go on with the settings that it was made with.\n"
+                f"Expected: {self._description()}\nReceived: {found}"
+            )
+        self.done = int(arrays[_STEPS])
+        self._sampler.restore(_with_prefix(arrays, _STATE))
+        self._rows = {
+            name: list(rows) for name, rows in _with_prefix(arrays, _SERIES).items()
+        }
 
     def _description(self) -> str:
-        model = self._sampler.model
-        parameters = {name: getattr(model, name) for name in ("beta", "mu", "J", "t")}
         return json.dumps(
             {
                 **self._sampler.describe(),
-                **parameters,
-                "extent": model.lattice.extent,
-                "chains": self._sampler.chains,
+                **self._sampler.model.to_dict(),
                 "thermalisation": self._thermalisation,
                 "observables": list(self._observables),
             }

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -22,6 +24,7 @@ from keras_wm.hosts.spin_fermion.chain import (
     OBSERVABLES,
     Observable,
     Series,
+    read_description,
     read_series,
     run,
 )
@@ -36,12 +39,10 @@ from keras_wm.hosts.spin_fermion.learning import (
     learn_from,
     learn_linear,
 )
+from keras_wm.hosts.spin_fermion.linear_model import LinearModel
 from keras_wm.hosts.spin_fermion.metropolis import Metropolis
 from keras_wm.hosts.spin_fermion.neural_metropolis import NeuralMetropolis
-from keras_wm.hosts.spin_fermion.observables import (
-    shell_correlations,
-    structure_factor,
-)
+from keras_wm.hosts.spin_fermion.observables import shell_correlations
 from keras_wm.hosts.spin_fermion.sampler import Sampler
 from keras_wm.hosts.spin_fermion.scaling import Point, points, power_law
 from keras_wm.hosts.spin_fermion.self_learning import SelfLearning
@@ -50,24 +51,30 @@ from keras_wm.normal import Floats
 from keras_wm.plots import plot_lines
 
 METROPOLIS, LINEAR = "metropolis", "linear"
+POINTS = "points.json"
 NAMES = {
     "m2": "m²",
     "ms2": "staggered m²",
     "energy": "energy a site, t",
     "density": "electrons a site",
 }
-CORRELATIONS, STRUCTURE = "correlations", "structure_factor"
-# Of more than one number a configuration.
-_ARRAYS: dict[str, Observable] = {
-    CORRELATIONS: lambda one: shell_correlations(one.spins, one.model.lattice),
-    STRUCTURE: lambda one: structure_factor(one.spins, one.model.lattice),
+CORRELATIONS = "correlations"
+_SHELLS: dict[str, Observable] = {
+    CORRELATIONS: lambda one: shell_correlations(one.spins, one.model.lattice)
 }
 _SPINS: dict[str, Observable] = {"spins": lambda one: one.spins}
 _NO_TIME = "-"
+# To learn a linear model by.
+_FEWEST_CHAINS = 64
 
 
 def sampler_by(
-    by: str, model: DoubleExchange, chains: int, sweeps: int, seed: int
+    by: str,
+    model: DoubleExchange,
+    chains: int,
+    sweeps: int,
+    seed: int,
+    checkpoint: Path | None = None,
 ) -> Sampler:
     """Chains of an exact model, by the name of what proposes.
 
@@ -78,20 +85,25 @@ def sampler_by(
         chains: How many chains.
         sweeps: How many sweeps make a proposal.
         seed: Of all that is random.
+        checkpoint: Where the chains are kept. Of one that is there, a linear model is
+            taken over.
 
     Raises:
         ValueError: If the file is none of an effective model.
     """
     if by == METROPOLIS:
         return Metropolis(model, chains, seed)
-    if by == LINEAR:
-        schedule = Schedule(chains=max(chains, 64), sweeps=sweeps)
-        linear, spins = learn_linear(model, None, schedule, seed)
-        return SelfLearning(
-            model, HeatBath(linear, sweeps), chains, seed, spins[:chains]
-        )
-    proposal = NeuralMetropolis(load_model(by, model), sweeps)
-    return SelfLearning(model, proposal, chains, seed)
+    if by != LINEAR:
+        proposal = NeuralMetropolis(load_model(by, model), sweeps)
+        return SelfLearning(model, proposal, chains, seed)
+    if checkpoint is not None and checkpoint.exists():
+        couplings = read_description(checkpoint).get("couplings", [0.0])
+        linear, spins = LinearModel(model.lattice, np.array(couplings)), None
+    else:
+        schedule = Schedule(chains=max(chains, _FEWEST_CHAINS), sweeps=sweeps)
+        linear, learned = learn_linear(model, None, schedule, seed)
+        spins = learned[:chains]
+    return SelfLearning(model, HeatBath(linear, sweeps), chains, seed, spins)
 
 
 def load_model(path: str, model: DoubleExchange) -> keras.Model:
@@ -119,7 +131,7 @@ def run_sampling(
     console: Console,
 ) -> None:
     """Samples, keeps a checkpoint with all series, and shows what they tell."""
-    observables = OBSERVABLES | _ARRAYS | (_SPINS if keep_spins else {})
+    observables = OBSERVABLES | _SHELLS | (_SPINS if keep_spins else {})
     started = time.perf_counter()
     series = run(
         sampler,
@@ -151,11 +163,20 @@ def run_training(
     console: Console,
 ) -> None:
     """Trains an effective model block by block, and keeps it after each."""
+    if out.suffix != ".keras" or not out.parent.is_dir():
+        raise ValueError(
+            "Expected a file with the suffix .keras, in a folder that is there. "
+            f"Received: {str(out)!r}"
+        )
     stages: Iterable[Stage] = (
-        learn(model, shells, blocks, schedule, seed, heads)
+        learn(
+            *(model, shells, blocks, schedule, seed, heads),
+            progress=console.is_terminal,
+        )
         if samples is None
         else learn_from(
-            model.lattice, read_samples(samples), shells, blocks, schedule, seed, heads
+            *(model.lattice, read_samples(samples, model), shells, blocks),
+            *(schedule, seed, heads),
         )
     )
     found = []
@@ -182,13 +203,23 @@ def run_scaling(
     console: Console,
 ) -> None:
     """Trains several models of every size, and fits a power law to what they miss."""
-    found: list[Point] = []
     out.mkdir(parents=True, exist_ok=True)
+    kept = out / POINTS
+    asked = {**asdict(schedule), "blocks": blocks, "heads": heads, "shells": shells}
+    asked |= model.to_dict()
+    found = _points_of(kept, asked)
     for seed in range(seeds):
+        if any(one.seed == seed for one in found):
+            continue
         console.print(f"seed {seed}")
-        found += points(seed, learn(model, shells, blocks, schedule, seed, heads))
-        with replaced_whole(out / "points.json") as temporary:
-            temporary.write_text(json.dumps([one.to_dict() for one in found], indent=1))
+        stages = learn(
+            *(model, shells, blocks, schedule, seed, heads),
+            progress=console.is_terminal,
+        )
+        found += points(seed, stages)
+        text = json.dumps({"of": asked, "points": [one.to_dict() for one in found]})
+        with replaced_whole(kept) as temporary:
+            temporary.write_text(text, "utf-8")
     console.print(_points_table(found))
     for fewest, which in ((0, "all"), (1, "without the linear model"), (2, "L >= 2")):
         if blocks - fewest >= 1 and (blocks - fewest + 1) * seeds >= 3:
@@ -205,19 +236,42 @@ def run_scaling(
     console.print(f"Points and a picture are in {out}", soft_wrap=True)
 
 
-def read_samples(path: Path) -> Samples:
+def _points_of(path: Path, asked: dict[str, Any]) -> list[Point]:
+    """What an earlier call found, if it was asked for the same."""
+    if not path.exists():
+        return []
+    kept = json.loads(path.read_text("utf-8"))
+    if kept["of"] != asked:
+        raise ValueError(
+            f"{str(path)!r} holds what was found with other settings. Choose another "
+            f"folder.\nExpected: {asked}\nReceived: {kept['of']}"
+        )
+    return [Point.from_dict(one) for one in kept["points"]]
+
+
+def read_samples(path: Path, model: DoubleExchange) -> Samples:
     """Configurations that `keras-wm slmc sample --spins` kept.
 
+    Args:
+        path: The file.
+        model: What they have to be samples of.
+
     Raises:
-        ValueError: If there are none in the file.
+        ValueError: If there are none in the file, or they are of another model.
     """
     series = read_series(path)
     if not {"spins", "log_weight"} <= series.keys():
         raise ValueError(
             f"{str(path)!r} holds no spins. Sample with --spins to keep them."
         )
-    spins, log_weights = series["spins"], series["log_weight"]
-    return Samples(spins.reshape(-1, *spins.shape[-2:]), log_weights.ravel())
+    description, wanted = read_description(path), model.to_dict()
+    of = {name: description[name] for name in wanted}
+    if of != wanted:
+        raise ValueError(
+            f"{str(path)!r} holds samples of another model. Expected: {wanted}. "
+            f"Received: {of}"
+        )
+    return Samples.of_chains(series["spins"], series["log_weight"])
 
 
 def _measured(series: Series) -> Table:
@@ -266,12 +320,16 @@ def _mean_and_blocked_error(values: Floats) -> tuple[str, str]:
 def _points_table(found: Iterable[Point]) -> Table:
     table = Table("seed", "L", "parameters", "variance", "erfc(s / 2)", "acceptance")
     for one in found:
-        measured = "-" if np.isnan(one.acceptance) else f"{one.acceptance:.3f}"
+        measured = (
+            "-"
+            if np.isnan(one.acceptance)
+            else f"{one.acceptance:.3f} ± {one.acceptance_error:.3f}"
+        )
         table.add_row(
             str(one.seed),
             str(one.blocks),
             str(one.parameters),
-            f"{one.variance:.4g}",
+            f"{one.variance:.4f} ± {one.variance_error:.4f}",
             f"{one.predicted:.3f}",
             measured,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from math import ceil
+from statistics import median
 
 import keras
 import numpy as np
@@ -25,7 +26,7 @@ from keras_wm.hosts.spin_fermion.sampler import Sampler
 from keras_wm.hosts.spin_fermion.self_learning import SelfLearning
 
 CHAINS = 64
-_FIRST_STEPS = 100
+_FIRST_STEPS, _MOST_STEPS = 100, 20_000
 _TO_REST = 50
 METROPOLIS, LINEAR, ATTENTION = "Metropolis", "linear", "attention"
 
@@ -44,6 +45,7 @@ class Cost:
         ms2: The squared staggered magnetisation.
         ms2_error: Its standard error.
         time: The integrated autocorrelation time, in steps.
+        time_error: Its standard error.
     """
 
     size: int
@@ -55,6 +57,7 @@ class Cost:
     ms2: float
     ms2_error: float
     time: float
+    time_error: float
 
     @property
     def sample_ms(self) -> float:
@@ -81,9 +84,10 @@ def costs(
     proposals: dict[str, Proposal] = {LINEAR: HeatBath(linear, sweeps)}
     if effective is not None:
         proposals[ATTENTION] = NeuralMetropolis(effective, sweeps)
-    found, at_rest = [], spins
+    found: list[Cost] = []
+    at_rest = spins
     for name, proposal in proposals.items():
-        chain = SelfLearning(model, proposal, CHAINS, 2, at_rest)
+        chain = SelfLearning(model, proposal, CHAINS, (2, len(found)), at_rest)
         run(chain, 0, _TO_REST)
         found.append(_cost(chain, size, name))
         at_rest = chain.spins
@@ -110,16 +114,27 @@ def _cost(chain: Sampler, size: int, name: str) -> Cost:
         found.mean,
         found.error,
         found.time,
+        found.time_error,
     )
 
 
 def _long_enough(chain: Sampler) -> tuple[Series, Estimate]:
-    """A run of fifty autocorrelation times, however long these turn out to be."""
+    """A run of fifty autocorrelation times, however long these turn out to be.
+
+    Raises:
+        ValueError: If they are longer than anybody would wait for.
+    """
     series = run(chain, _FIRST_STEPS)
     while True:
         try:
             return series, estimate(series["ms2"])
-        except ValueError:
+        except ValueError as error:
+            if len(series["ms2"]) > _MOST_STEPS:
+                accepted = float(series["acceptance"].mean())
+                raise ValueError(
+                    f"{error} An acceptance of {accepted:.2g} leads nowhere: take "
+                    "an effective model of this temperature and lattice."
+                ) from error
             more = run(chain, ceil(len(series["ms2"]) / 2))
             series = {
                 name: np.concatenate([values, more[name]])
@@ -128,10 +143,10 @@ def _long_enough(chain: Sampler) -> tuple[Series, Estimate]:
 
 
 def _diagonalization(chain: Sampler) -> float:
-    """Seconds for one configuration, at the best of several."""
+    """Seconds for one configuration, the median of several."""
     times = []
     for _ in range(5):
         begin = time.perf_counter()
         chain.model.log_weight(chain.spins)
         times.append(time.perf_counter() - begin)
-    return min(times) / chain.chains
+    return median(times) / chain.chains

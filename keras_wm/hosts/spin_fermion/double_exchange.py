@@ -15,6 +15,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import isfinite
+from numbers import Real
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,6 +25,10 @@ from keras_wm.hosts.spin_fermion.diagonalization import eigenvalues
 from keras_wm.hosts.spin_fermion.lattice import Lattice
 from keras_wm.hosts.spin_fermion.spins import checked_spins
 from keras_wm.normal import Floats
+
+_PARAMETERS = ("beta", "mu", "J", "t")
+# Of all matrices that are held at once: 128 MB.
+_MOST_ENTRIES = 1 << 23
 
 
 @dataclass(frozen=True)
@@ -55,16 +61,23 @@ class DoubleExchange:
     t: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("beta", "mu", "J", "t"):
+        for name in _PARAMETERS:
             value = getattr(self, name)
-            if not isinstance(value, (int, float, np.number)) or not isfinite(value):
+            if not isinstance(value, Real) or not isfinite(value):
                 raise ValueError(
                     f"Expected a finite number. Received: {name}={value!r}"
                 )
+            # So that 5 is 5.0, and NumPy's numbers are like others.
+            object.__setattr__(self, name, float(value))
         if self.beta <= 0:
             raise ValueError(
                 f"Expected a positive inverse temperature. Received: beta={self.beta!r}"
             )
+
+    def to_dict(self) -> dict[str, Any]:
+        """What tells the model from others, as numbers by name."""
+        parameters = {name: getattr(self, name) for name in _PARAMETERS}
+        return {"extent": list(self.lattice.extent), **parameters}
 
     def hamiltonian(self, spins: ArrayLike) -> NDArray[np.complex128]:
         r"""The single-particle matrix \(h(S) = T \otimes 1_2 + (J/2) S \cdot \sigma\).
@@ -100,7 +113,15 @@ class DoubleExchange:
         Raises:
             ValueError: If they are not spins of the lattice.
         """
-        return Electrons(eigenvalues(self.hamiltonian(spins)), self.beta, self.mu)
+        array = checked_spins(spins, self.lattice.sites)
+        flat = array.reshape(-1, *array.shape[-2:])
+        at_once = max(1, _MOST_ENTRIES // (2 * self.lattice.sites) ** 2)
+        levels = [
+            eigenvalues(self.hamiltonian(flat[first : first + at_once]))
+            for first in range(0, max(1, len(flat)), at_once)
+        ]
+        shape = (*array.shape[:-2], 2 * self.lattice.sites)
+        return Electrons(np.concatenate(levels).reshape(shape), self.beta, self.mu)
 
     def log_weight(self, spins: ArrayLike) -> Floats:
         r"""\(\ln W(S)\), shape `(...)`: see `Electrons.log_weight`."""

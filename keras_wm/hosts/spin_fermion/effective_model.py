@@ -25,8 +25,8 @@ from keras_wm.hosts.spin_fermion.shell_layer import ShellLayer, shell_pairs
 from keras_wm.normal import Floats
 
 READOUT = "readout"
-# Configurations, so that the scores of all pairs of sites fit the memory.
-_AT_ONCE = 1024
+# Of all pairs of sites, in all heads and configurations at once.
+_MOST_SCORES = 1 << 21
 
 
 @keras.saving.register_keras_serializable(package="keras_wm")
@@ -95,6 +95,10 @@ def effective_model(
     squared_distances = [
         shell.squared_distance for shell in lattice.first_shells(shells)
     ]
+    if not isinstance(blocks, int) or blocks < 0:
+        raise ValueError(
+            f"Expected a number of blocks, 0 or more. Received: blocks={blocks!r}"
+        )
     inputs = spins = keras.Input((lattice.sites, 3), dtype=dtype, name="spins")
     for number in range(1, blocks + 1):
         spins = EquivariantSelfAttention(
@@ -122,7 +126,9 @@ def log_weights(model: keras.Model, spins: Floats) -> Floats:
     Returns:
         Shape `(samples,)`.
     """
-    parts = np.split(spins, range(_AT_ONCE, len(spins), _AT_ONCE))
+    heads = max([1, *(layer.heads for layer in attentions(model))])
+    at_once = max(1, _MOST_SCORES // (heads * spins.shape[1] ** 2))
+    parts = np.split(spins, range(at_once, len(spins), at_once))
     # Not `predict`, and tensors, since arrays may come to single precision.
     tensors = [ops.convert_to_tensor(part, _dtype(model)) for part in parts]
     found = [np.asarray(model.predict_on_batch(one)) for one in tensors]
@@ -150,13 +156,40 @@ def on_lattice(model: keras.Model, lattice: Lattice) -> keras.Model:
         ValueError: If the lattice has no shell at one of the distances.
     """
     shell_pairs(lattice, model.get_layer(READOUT).squared_distances)
-    inputs = spins = keras.Input((lattice.sites, 3), dtype=_dtype(model), name="spins")
+    return chained(
+        model,
+        [twin(layer, lattice.extent) for layer in model.layers[1:]],
+        lattice.sites,
+    )
+
+
+def twin(layer: ShellLayer, extent: Sequence[int] | None = None) -> ShellLayer:
+    """A layer of the same settings, its regularizer included.
+
+    Args:
+        layer: A layer of an effective model.
+        extent: L_x and L_y of another lattice.
+    """
+    config = layer.get_config() | {"kernel_regularizer": None}
+    made: ShellLayer = type(layer).from_config(
+        config | ({"extent": extent} if extent else {})
+    )
+    # Not by the config, from which a mark's regularizer comes back without its key.
+    made.kernel_regularizer = layer.kernel_regularizer
+    return made
+
+
+def chained(
+    model: keras.Model, layers: Sequence[ShellLayer], sites: int
+) -> keras.Model:
+    """Layers as an effective model, with a model's weights in those of its names."""
+    inputs = spins = keras.Input((sites, 3), dtype=_dtype(model), name="spins")
+    for layer in layers:
+        spins = layer(spins)
+    made = keras.Model(inputs, spins, name=model.name)
     for layer in model.layers[1:]:
-        config = layer.get_config() | {"extent": lattice.extent}
-        spins = type(layer).from_config(config)(spins)
-    twin = keras.Model(inputs, spins, name=model.name)
-    twin.set_weights(model.get_weights())
-    return twin
+        made.get_layer(layer.name).set_weights(layer.get_weights())
+    return made
 
 
 def _dtype(model: keras.Model) -> str:

@@ -56,7 +56,11 @@ class Lattice:
 
     @property
     def sublattice_signs(self) -> Floats:
-        r"""\((-1)^{x + y}\), shape `(N,)`."""
+        r"""\((-1)^{x + y}\), shape `(N,)`.
+
+        Where a direction has an odd number of sites, the order does not close around
+        the lattice.
+        """
         signs: Floats = 1.0 - 2.0 * (self.positions.sum(axis=1) % 2)
         return signs
 
@@ -67,16 +71,16 @@ class Lattice:
             count: How many. `None` is all.
 
         Raises:
-            ValueError: If there are not as many.
+            ValueError: If there are not as many, or none is asked for.
         """
         if count is None:
             return self.shells
-        if not 0 <= count <= len(self.shells):
+        if not 1 <= count <= len(self.shells):
             across, along = self.extent
             raise ValueError(
-                f"A lattice of {across} x {along} sites has {len(self.shells)} shells "
-                f"of neighbours. Received: shells={count!r}. Ask for fewer, or take a "
-                "larger lattice."
+                f"A lattice of {across} x {along} sites has 1 to {len(self.shells)} "
+                f"shells of neighbours. Received: shells={count!r}. Ask for fewer, or "
+                "take a larger lattice."
             )
         return self.shells[:count]
 
@@ -100,11 +104,12 @@ def square_lattice(across: int, along: int | None = None) -> Lattice:
     Raises:
         ValueError: If a direction has fewer than two sites.
     """
-    extent = np.array([across, across if along is None else along])
+    sides = (across, across if along is None else along)
+    extent = np.array(sides)
     if extent.dtype.kind not in "iu" or extent.min() < 2:
         raise ValueError(
             "A periodic lattice needs two sites or more in each direction, for a site "
-            f"has no bond to itself. Received: {across!r} x {along or across!r}"
+            f"has no bond to itself. Received: {' x '.join(map(repr, sides))}"
         )
     positions = np.stack(
         np.meshgrid(*map(np.arange, extent), indexing="ij"), axis=-1

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from math import nan
+from dataclasses import asdict, dataclass, replace
+from math import nan, sqrt
 from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
+from rich.progress import track
 
+from keras_wm.hosts.spin_fermion.analysis import blocked_error
 from keras_wm.hosts.spin_fermion.chain import Series, run
 from keras_wm.hosts.spin_fermion.double_exchange import DoubleExchange
 from keras_wm.hosts.spin_fermion.effective_model import effective_model
@@ -35,6 +38,8 @@ from keras_wm.normal import Floats
 # samples of the model before it.
 _COOLING = (0.125, 0.25, 0.5, 0.75, 1.0, 1.0)
 _THERMALISATION = 8
+# What a stream of random numbers is for: streams of one study have nothing in common.
+_LINEAR, _BLOCKS = 1, 2
 HELD_OUT = 0.125
 
 
@@ -49,6 +54,9 @@ class Schedule:
         sweeps: How many sweeps make a proposal.
         epochs: How often a fit sees each sample.
         learning_rate: The largest of a fit.
+
+    Raises:
+        ValueError: If one of them is not positive.
     """
 
     chains: int = 256
@@ -56,6 +64,13 @@ class Schedule:
     sweeps: int = 8
     epochs: int = EPOCHS
     learning_rate: float = LEARNING_RATE
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if not value > 0:
+                raise ValueError(
+                    f"Expected a positive number. Received: {name}={value!r}"
+                )
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,15 +82,19 @@ class Stage:
         model: The effective model.
         variance: Of ln W - ln W_eff, in configurations that it was not fitted to.
         fitted: To how many it was fitted.
+        variance_error: The standard error of the variance.
         acceptance: The share of its own proposals that was accepted, model and chains
             at rest; NaN where it has not sampled.
+        acceptance_error: The standard error of the acceptance.
     """
 
     blocks: int
     model: keras.Model
     variance: float
     fitted: int
+    variance_error: float
     acceptance: float = nan
+    acceptance_error: float = nan
 
 
 def learn_linear(
@@ -93,14 +112,14 @@ def learn_linear(
         The model, and the spins of chains that it led to, `(chains, N, 3)`.
     """
     lattice = model.lattice
-    spins = random_spins(np.random.default_rng(seed), schedule.chains, lattice.sites)
+    rng = np.random.default_rng((seed, _LINEAR))
+    spins = random_spins(rng, schedule.chains, lattice.sites)
     linear = LinearModel(lattice, np.zeros(len(lattice.first_shells(shells))))
     for number, share in enumerate(_COOLING):
         warmer = replace(model, beta=share * model.beta)
         proposal = HeatBath(linear, schedule.sweeps)
-        chain = SelfLearning(
-            warmer, proposal, schedule.chains, seed + number, spins=spins
-        )
+        stream = (seed, _LINEAR, number)
+        chain = SelfLearning(warmer, proposal, schedule.chains, stream, spins)
         samples, _ = _sampled(chain, schedule.proposals)
         linear = fit_linear(lattice, samples.spins, samples.log_weights, shells)
         spins = chain.spins
@@ -115,6 +134,7 @@ def learn(
     seed: int = 0,
     heads: int = 1,
     kernel_regularizer: Any = None,
+    progress: bool = False,
 ) -> Iterator[Stage]:
     r"""Learns an effective model online, and lets it grow block by block.
 
@@ -135,6 +155,7 @@ def learn(
         heads: How many attentions a block adds up.
         kernel_regularizer: Of the weights of each block, such as a
             `WatermarkRegularizer`.
+        progress: Whether bars are shown.
 
     Yields:
         A `Stage` for each number of blocks, from 0 on.
@@ -147,23 +168,32 @@ def learn(
     effective = effective_model(model.lattice, shells)
     set_linear(effective, linear)
     proposal: Proposal = HeatBath(linear, schedule.sweeps)
-    samples = Samples.none(model.lattice.sites)
+    samples: Samples | None = None
     for number in range(blocks + 1):
-        if number:
-            effective = grown(effective, seed + number, heads, kernel_regularizer)
-            fit(effective, samples, schedule.epochs, schedule.learning_rate, seed)
+        if samples is not None:
+            effective = grown(
+                effective, _drawn(seed, number), heads, kernel_regularizer
+            )
+            fit(
+                *(effective, samples, schedule.epochs, schedule.learning_rate, seed),
+                progress,
+            )
             proposal = NeuralMetropolis(effective, schedule.sweeps)
-        chain = SelfLearning(model, proposal, schedule.chains, seed + number, spins)
+        stream = (seed, _BLOCKS, number)
+        chain = SelfLearning(model, proposal, schedule.chains, stream, spins)
         run(chain, 0, _THERMALISATION)
-        tried, series = _sampled(chain, schedule.proposals)
+        tried, series = _sampled(chain, schedule.proposals, progress)
         yield Stage(
             number,
             effective,
             float(series["delta"].var()),
-            len(samples),
+            0 if samples is None else len(samples),
+            _variance_error(series["delta"].ravel(), tried.chains),
             float(series["acceptance"].mean()),
+            blocked_error(series["acceptance"], 1),
         )
-        samples, spins = samples + tried, chain.spins
+        samples = tried if samples is None else samples + tried
+        spins = chain.spins
 
 
 def learn_from(
@@ -202,19 +232,43 @@ def learn_from(
     set_linear(effective, fit_linear(lattice, kept.spins, kept.log_weights, shells))
     for number in range(blocks + 1):
         if number:
-            effective = grown(effective, seed + number, heads, kernel_regularizer)
+            effective = grown(
+                effective, _drawn(seed, number), heads, kernel_regularizer
+            )
             fit(effective, kept, schedule.epochs, schedule.learning_rate, seed)
-        variance = float(residuals(effective, held_out).var())
-        yield Stage(number, effective, variance, len(kept))
+        missed = residuals(effective, held_out)
+        yield Stage(
+            number,
+            effective,
+            float(missed.var()),
+            len(kept),
+            _variance_error(missed, held_out.chains),
+        )
 
 
-def _sampled(chain: SelfLearning, proposals: int) -> tuple[Samples, Series]:
+def _sampled(
+    chain: SelfLearning, proposals: int, progress: bool = False
+) -> tuple[Samples, Series]:
     """All that was diagonalized on the way, and what the chains measured."""
-    tried: list[Samples] = []
+    tried: list[tuple[Floats, Floats]] = []
+    rows: dict[str, list[Floats]] = {"acceptance": [], "delta": []}
+    for _ in track(range(proposals), "sampling", transient=True, disable=not progress):
+        chain.advance()
+        tried.append((chain.tried, chain.tried_log_weight))
+        rows["acceptance"].append(chain.accepted)
+        rows["delta"].append(chain.delta)
+    spins, log_weights = (np.array(each) for each in zip(*tried, strict=True))
+    series = {name: np.array(each) for name, each in rows.items()}
+    return Samples.of_chains(spins, log_weights), series
 
-    def keep(one: Any) -> Floats:
-        tried.append(Samples(one.tried, one.tried_log_weight))
-        return one.accepted  # type: ignore[no-any-return]
 
-    series = run(chain, proposals, observables={"acceptance": keep})
-    return sum(tried, Samples.none(chain.model.lattice.sites)), series
+def _variance_error(missed: Floats, chains: NDArray[np.int64]) -> float:
+    """The standard error of a variance, by how it differs from chain to chain."""
+    squares = (missed - missed.mean()) ** 2
+    each = [squares[chains == one].mean() for one in np.unique(chains)]
+    return float(np.std(each, ddof=1) / sqrt(len(each)))
+
+
+def _drawn(seed: int, number: int) -> int:
+    """A seed of its own for the first weights of a block."""
+    return int(np.random.SeedSequence((seed, _BLOCKS, number)).generate_state(1)[0])

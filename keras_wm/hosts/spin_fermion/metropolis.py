@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from keras_wm.hosts.spin_fermion.double_exchange import DoubleExchange
-from keras_wm.hosts.spin_fermion.sampler import Sampler, State
+from keras_wm.hosts.spin_fermion.sampler import Sampler, Seed, State
 from keras_wm.hosts.spin_fermion.site_order import visits
 from keras_wm.hosts.spin_fermion.spins import unit
 from keras_wm.normal import Floats
@@ -40,12 +40,12 @@ class Metropolis(Sampler):
         self,
         model: DoubleExchange,
         chains: int,
-        seed: int,
+        seed: Seed,
         spins: ArrayLike | None = None,
         step: float = 0.7,
     ) -> None:
         super().__init__(model, chains, seed, spins)
-        self.step = check_step(step)
+        self.step = self._first_step = check_step(step)
 
     def advance(self, thermalising: bool = False) -> None:
         accepted = np.zeros(self.chains)
@@ -63,7 +63,7 @@ class Metropolis(Sampler):
             self.step = adapted(self.step, self.accepted)
 
     def describe(self) -> dict[str, Any]:
-        return {"sampler": "metropolis"}
+        return super().describe() | {"sampler": "metropolis", "step": self._first_step}
 
     def state(self) -> State:
         return super().state() | {"step": np.array(self.step)}

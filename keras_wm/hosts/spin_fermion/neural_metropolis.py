@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
+from numpy.typing import NDArray
 
 from keras_wm.hosts.spin_fermion.attention import normalized
 from keras_wm.hosts.spin_fermion.effective_model import log_weights
-from keras_wm.hosts.spin_fermion.metropolis import check_step
+from keras_wm.hosts.spin_fermion.metropolis import adapted, check_step
 from keras_wm.hosts.spin_fermion.proposal import Proposal
+from keras_wm.hosts.spin_fermion.sampler import State
 from keras_wm.hosts.spin_fermion.site_order import SiteOrder, visits
 from keras_wm.normal import Floats
 
@@ -27,7 +30,7 @@ class NeuralMetropolis(Proposal):
     Args:
         model: What `effective_model` made.
         sweeps: How many sweeps make a proposal.
-        step: How far spins are turned: see `Metropolis`.
+        step: How far spins are turned: see `Metropolis`. Adapted while thermalising.
         order: `"random"`, `"coin"`, or `"sequential"`, which is not reversible.
     """
 
@@ -40,7 +43,8 @@ class NeuralMetropolis(Proposal):
     ) -> None:
         super().__init__(sweeps, order)
         self.model = model
-        self.step = check_step(step)
+        self.step = self._first_step = check_step(step)
+        self.accepted = np.zeros(1)
         self._updates = _LocalUpdates(model)
 
     def log_weight(self, spins: Floats) -> Floats:
@@ -52,7 +56,7 @@ class NeuralMetropolis(Proposal):
         chains, sites, _ = spins.shape
         order = visits(rng, self.order, sites, self.sweeps, chains).T
         dtype = self.model.inputs[0].dtype
-        turned, effective = self._updates.predict_on_batch(
+        turned, effective, accepted = self._updates.predict_on_batch(
             [
                 spins.astype(dtype),
                 log_weight.astype(dtype)[:, None],
@@ -61,12 +65,22 @@ class NeuralMetropolis(Proposal):
                 np.log(rng.random(order.shape)).astype(dtype),
             ]
         )
+        self.accepted = np.asarray(accepted, np.float64)[:, 0] / order.shape[1]
         return np.asarray(turned, np.float64), np.asarray(effective, np.float64)[:, 0]
+
+    def adapt(self) -> None:
+        self.step = adapted(self.step, self.accepted)
+
+    def state(self) -> State:
+        return {"proposal_step": np.array(self.step)}
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        self.step = float(state["proposal_step"])
 
     def describe(self) -> dict[str, Any]:
         weights = b"".join(np.asarray(one).tobytes() for one in self.model.weights)
         return super().describe() | {
-            "step": self.step,
+            "step": self._first_step,
             "weights": hashlib.sha256(weights).hexdigest(),
         }
 
@@ -78,11 +92,11 @@ class _LocalUpdates(keras.Model):
         super().__init__(name="local_updates")
         self.model = model
 
-    def call(self, inputs: list[Any]) -> tuple[Any, Any]:
+    def call(self, inputs: list[Any]) -> tuple[Any, Any, Any]:
         spins, log_weight, order, turns, log_evens = inputs
 
-        def trial(number: Any, now: tuple[Any, Any]) -> tuple[Any, Any]:
-            spins, log_weight = now
+        def trial(number: Any, now: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
+            spins, log_weight, accepted = now
             chosen = ops.one_hot(
                 ops.take(order, number, axis=1), spins.shape[1], dtype=spins.dtype
             )[..., None]
@@ -94,7 +108,8 @@ class _LocalUpdates(keras.Model):
             return (
                 ops.where(better[..., None], candidate, spins),
                 ops.where(better, found, log_weight),
+                accepted + ops.cast(better, accepted.dtype),
             )
 
-        spins, log_weight = ops.fori_loop(0, order.shape[1], trial, (spins, log_weight))
-        return spins, log_weight
+        start = (spins, log_weight, ops.zeros_like(log_weight))
+        return ops.fori_loop(0, order.shape[1], trial, start)  # type: ignore[no-any-return]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from keras_wm.hosts.spin_fermion.sampler import State
 from keras_wm.hosts.spin_fermion.site_order import REVERSIBLE, SiteOrder, check_order
 from keras_wm.normal import Floats
 
@@ -52,6 +55,18 @@ class Proposal(ABC):
         Returns:
             The proposed spins and their \(\ln W_\mathrm{eff}\).
         """
+
+    def adapt(self) -> None:  # noqa: B027 (a heat bath has none)
+        """Changes the size of local updates, if they have one, while thermalising."""
+
+    def state(self) -> State:
+        """What was adapted, as arrays."""
+        return {}
+
+    def restore(  # noqa: B027 (a heat bath has none)
+        self, state: Mapping[str, NDArray[Any]]
+    ) -> None:
+        """Goes back to a state."""
 
     def describe(self) -> dict[str, Any]:
         """What tells it from other proposals, for a checkpoint."""

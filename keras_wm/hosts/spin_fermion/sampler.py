@@ -15,6 +15,8 @@ from keras_wm.hosts.spin_fermion.spins import checked_spins, random_spins
 from keras_wm.normal import Floats
 
 State = dict[str, NDArray[Any]]
+# Several numbers keep streams apart that belong to one study.
+Seed = int | tuple[int, ...]
 
 
 class Sampler(ABC):
@@ -23,7 +25,7 @@ class Sampler(ABC):
     Args:
         model: What gives a configuration its weight.
         chains: How many chains, each independent of the others.
-        seed: Of all that is random.
+        seed: Of all that is random: a whole number, or several.
         spins: Where to start, shape `(chains, N, 3)`. Random spins by default.
 
     Attributes:
@@ -37,12 +39,13 @@ class Sampler(ABC):
         self,
         model: DoubleExchange,
         chains: int,
-        seed: int,
+        seed: Seed,
         spins: ArrayLike | None = None,
     ) -> None:
         if not isinstance(chains, int) or chains < 1:
             raise ValueError(f"Expected one chain or more. Received: chains={chains!r}")
         self.model = model
+        self._seed = seed
         self.rng = np.random.default_rng(seed)
         sites = model.lattice.sites
         self.spins = (
@@ -72,9 +75,9 @@ class Sampler(ABC):
                 measured: a chain that adapts has another distribution.
         """
 
-    @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """What tells this kind of chain from another, for a checkpoint."""
+        """What tells these chains from others, for a checkpoint."""
+        return {"chains": self.chains, "seed": self._seed}
 
     def state(self) -> State:
         """All that the next step depends on, as arrays."""

@@ -1,13 +1,13 @@
 r"""How the variance of what an effective model misses falls with its parameters.
 
-Nagai & Tomiya report a power law of the mean squared error, without the linear model
-and the one of a single block.
+A summary of the paper (arXiv:2310.13222) reports a power law of the mean squared error,
+without the linear model and the one of a single block.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from math import exp, log
 from typing import Any
 
@@ -24,19 +24,28 @@ class Point:
         blocks: L.
         parameters: How many it has.
         variance: Of ln W - ln W_eff, in configurations that it was not fitted to.
+        variance_error: Its standard error.
         acceptance: Of its own proposals; NaN where it has not sampled.
+        acceptance_error: Its standard error.
     """
 
     seed: int
     blocks: int
     parameters: int
     variance: float
+    variance_error: float
     acceptance: float
+    acceptance_error: float
 
     @property
     def predicted(self) -> float:
         """The acceptance that the variance predicts."""
         return predicted_acceptance(self.variance)
+
+    @classmethod
+    def from_dict(cls, numbers: dict[str, Any]) -> Point:
+        """What `to_dict` gave."""
+        return cls(**{each.name: numbers[each.name] for each in fields(cls)})
 
     def to_dict(self) -> dict[str, Any]:
         """As numbers by name, as for a file of JSON."""
@@ -66,7 +75,9 @@ def points(seed: int, stages: Iterable[Stage]) -> list[Point]:
             stage.blocks,
             stage.model.count_params(),
             stage.variance,
+            stage.variance_error,
             stage.acceptance,
+            stage.acceptance_error,
         )
         for stage in stages
     ]

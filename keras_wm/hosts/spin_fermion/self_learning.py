@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from keras_wm.hosts.spin_fermion.double_exchange import DoubleExchange
 from keras_wm.hosts.spin_fermion.proposal import Proposal
-from keras_wm.hosts.spin_fermion.sampler import Sampler, State
+from keras_wm.hosts.spin_fermion.sampler import Sampler, Seed, State
 from keras_wm.normal import Floats
 
 
@@ -43,7 +43,7 @@ class SelfLearning(Sampler):
         model: DoubleExchange,
         proposal: Proposal,
         chains: int,
-        seed: int,
+        seed: Seed,
         spins: ArrayLike | None = None,
     ) -> None:
         if not proposal.reversible:
@@ -71,14 +71,19 @@ class SelfLearning(Sampler):
         self._take(trial, electrons, where)
         self.effective = np.where(where, effective, self.effective)
         self.accepted = where.astype(np.float64)
+        if thermalising:
+            self.proposal.adapt()
 
     def describe(self) -> dict[str, Any]:
-        return {"sampler": "self-learning", **self.proposal.describe()}
+        kind = {"sampler": "self-learning", **self.proposal.describe()}
+        return super().describe() | kind
 
     def state(self) -> State:
-        return super().state() | {"effective": self.effective}
+        own = {"effective": self.effective, **self.proposal.state()}
+        return super().state() | own
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         super().restore(state)
         self.effective = state["effective"].copy()
+        self.proposal.restore(state)
         self.tried, self.tried_log_weight = self.spins, self.electrons.log_weight

@@ -10,6 +10,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -24,7 +25,11 @@ from keras_wm.hosts.spin_fermion.analysis import blocked_error
 from keras_wm.hosts.spin_fermion.chain import Series, run
 from keras_wm.hosts.spin_fermion.cost import costs
 from keras_wm.hosts.spin_fermion.double_exchange import DoubleExchange
-from keras_wm.hosts.spin_fermion.effective_model import attentions
+from keras_wm.hosts.spin_fermion.effective_model import (
+    attentions,
+    effective_model,
+    on_lattice,
+)
 from keras_wm.hosts.spin_fermion.heat_bath import HeatBath
 from keras_wm.hosts.spin_fermion.lattice import square_lattice
 from keras_wm.hosts.spin_fermion.learning import (
@@ -45,7 +50,10 @@ from keras_wm.reading import asking_for_much
 from keras_wm.regularizer import WatermarkRegularizer
 from keras_wm.verification import verify
 
-Part = Callable[[], Any]
+# Given what was found before.
+Part = Callable[[dict[str, Any]], Any]
+_MEASURING = 3
+_COST_BLOCKS = 2
 _MEASURED = ("m2", "ms2", "energy", "acceptance")
 # A small kernel has room for few bits, and none unseen.
 MARK_BITS, MARK_MARGIN, MARK_STRENGTH, MARK_HEADS = 16, 1.8, 1e-2, 8
@@ -93,7 +101,7 @@ class Study:
             yield f"linear, beta {beta:g}", partial(_linear, self, beta)
         for heads in self.heads:
             for seed in range(self.seeds):
-                name = f"attention, {heads} heads, seed {seed}"
+                name = _attention_name(heads, seed)
                 yield name, partial(_attention, self, heads, seed)
         for size in self.sizes:
             yield f"cost, size {size}", partial(_cost, self, size)
@@ -146,23 +154,24 @@ def run_study(study: Study, records: Path, console: Console) -> dict[str, Any]:
         if name in kept["parts"]:
             continue
         console.print(name)
-        kept["parts"][name] = part()
+        kept["parts"][name] = part(kept["parts"])
         with replaced_whole(records) as temporary:
             temporary.write_text(json.dumps(kept, indent=1), "utf-8")
     return dict(kept["parts"])
 
 
-def _linear(study: Study, beta: float) -> dict[str, Any]:
+def _linear(study: Study, beta: float, _found: dict[str, Any]) -> dict[str, Any]:
     """Plain Metropolis, and linear models of few shells and of all."""
     model = study.exact(beta)
     _, spins = learn_linear(model, None, study.schedule, seed=0)
-    chain = Metropolis(model, study.chains, 1, spins[: study.chains])
+    chain = Metropolis(model, study.chains, (0, _MEASURING), spins[: study.chains])
     found: dict[str, Any] = {"metropolis": _measured(chain, study.steps)}
     spins, log_weights = _samples(chain, study.steps)
     for shells in study.linear_shells:
         linear = fit_linear(model.lattice, spins, log_weights, shells)
         proposal = HeatBath(linear, study.schedule.sweeps)
-        own = SelfLearning(model, proposal, study.chains, 2, chain.spins)
+        stream = (0, _MEASURING, shells)
+        own = SelfLearning(model, proposal, study.chains, stream, chain.spins)
         figures = _measured(own, study.steps)
         found[str(shells)] = figures | {"couplings": linear.couplings.tolist()}
     return found
@@ -181,7 +190,9 @@ def _samples(chain: Sampler, steps: int) -> tuple[Any, Any]:
     return spins.reshape(-1, *spins.shape[-2:]), series["log_weight"].ravel()
 
 
-def _attention(study: Study, heads: int, seed: int) -> list[dict[str, Any]]:
+def _attention(
+    study: Study, heads: int, seed: int, _: dict[str, Any]
+) -> list[dict[str, Any]]:
     """A model that grows, its weights, and what its own proposals are worth."""
     model = study.exact()
     found = []
@@ -192,12 +203,29 @@ def _attention(study: Study, heads: int, seed: int) -> list[dict[str, Any]]:
     return found
 
 
-def _cost(study: Study, size: int) -> list[dict[str, Any]]:
+def _cost(study: Study, size: int, found: dict[str, Any]) -> list[dict[str, Any]]:
+    """The cost by all samplers, by attention where the lattice has its shells."""
     model = DoubleExchange(square_lattice(size), study.beta)
-    return [asdict(one) | {"sample_ms": one.sample_ms} for one in costs(model)]
+    effective = None
+    for heads in study.heads[:1]:
+        stages = found[_attention_name(heads, 0)]
+        blocks = min(_COST_BLOCKS, study.blocks)
+        own = square_lattice(study.size)
+        trained = effective_model(own, study.shells, blocks, heads)
+        trained.set_weights([np.asarray(one) for one in stages[blocks]["weights"]])
+        with suppress(ValueError):
+            effective = on_lattice(trained, model.lattice)
+    every = costs(model, effective, study.schedule.sweeps)
+    return [asdict(one) | {"sample_ms": one.sample_ms} for one in every]
 
 
-def _marked(study: Study, seed: int, marked: bool) -> dict[str, Any]:
+def _attention_name(heads: int, seed: int) -> str:
+    return f"attention, {heads} heads, seed {seed}"
+
+
+def _marked(
+    study: Study, seed: int, marked: bool, _found: dict[str, Any]
+) -> dict[str, Any]:
     """A wide block of attention with a mark or without, and the file's verdict."""
     key = mark_key(seed)
     model = study.exact()
@@ -209,8 +237,10 @@ def _marked(study: Study, seed: int, marked: bool) -> dict[str, Any]:
         )
         *_, stage = stages
     proposal = NeuralMetropolis(stage.model, study.schedule.sweeps)
-    _, spins = learn_linear(model, None, study.schedule, seed + 1)
-    chain = SelfLearning(model, proposal, study.chains, seed, spins[: study.chains])
+    _, spins = learn_linear(model, None, study.schedule, seed)
+    # Other random numbers with the mark, or both would measure the same chains.
+    stream = (seed, _MEASURING, int(marked))
+    chain = SelfLearning(model, proposal, study.chains, stream, spins[: study.chains])
     figures = _measured(chain, study.steps)
     return figures | {"variance": stage.variance} | _verdict(stage, key)
 

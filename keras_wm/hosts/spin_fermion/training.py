@@ -14,6 +14,7 @@ import keras
 import numpy as np
 from keras import ops
 from numpy.typing import NDArray
+from rich.progress import track
 
 from keras_wm.hosts.spin_fermion.attention import (
     EquivariantSelfAttention,
@@ -22,7 +23,9 @@ from keras_wm.hosts.spin_fermion.attention import (
 from keras_wm.hosts.spin_fermion.effective_model import (
     READOUT,
     attentions,
+    chained,
     log_weights,
+    twin,
 )
 from keras_wm.hosts.spin_fermion.linear_model import LinearModel
 from keras_wm.normal import Floats
@@ -43,15 +46,23 @@ class Samples:
     Attributes:
         spins: Shape `(samples, N, 3)`.
         log_weights: ln W, shape `(samples,)`.
+        chains: From which chain each comes, shape `(samples,)`. Configurations of one
+            chain are alike, or even the same, where a proposal was rejected.
     """
 
     spins: Floats
     log_weights: Floats
+    chains: NDArray[np.int64]
 
     @classmethod
-    def none(cls, sites: int) -> Samples:
-        """No configurations of a lattice of so many sites."""
-        return cls(np.empty((0, sites, 3)), np.empty(0))
+    def of_chains(cls, spins: Floats, log_weights: Floats) -> Samples:
+        """Series of chains: `(steps, chains, N, 3)` and `(steps, chains)`."""
+        steps, chains = log_weights.shape
+        return cls(
+            spins.reshape(-1, *spins.shape[-2:]),
+            log_weights.ravel(),
+            np.tile(np.arange(chains), steps),
+        )
 
     def __len__(self) -> int:
         return len(self.log_weights)
@@ -60,16 +71,27 @@ class Samples:
         return Samples(
             np.concatenate([self.spins, other.spins]),
             np.concatenate([self.log_weights, other.log_weights]),
+            np.concatenate([self.chains, other.chains]),
         )
 
     def parted(self, share: float, seed: int) -> tuple[Samples, Samples]:
-        """A share of them and the rest, at random."""
-        order = np.random.default_rng(seed).permutation(len(self))
-        first, rest = np.split(order, [round(share * len(self))])
-        return self._of(first), self._of(rest)
+        """The samples of a share of the chains, drawn at random, and the rest.
 
-    def _of(self, which: NDArray[np.int64]) -> Samples:
-        return Samples(self.spins[which], self.log_weights[which])
+        Raises:
+            ValueError: If there are too few chains for that.
+        """
+        chains = np.random.default_rng(seed).permutation(np.unique(self.chains))
+        first = round(share * len(chains))
+        if not 0 < first < len(chains):
+            raise ValueError(
+                f"To hold out {share:g} of the chains, more are needed. Received: "
+                f"samples of {len(chains)} chains"
+            )
+        drawn = np.isin(self.chains, chains[:first])
+        return self._of(drawn), self._of(~drawn)
+
+    def _of(self, which: NDArray[np.bool_]) -> Samples:
+        return Samples(self.spins[which], self.log_weights[which], self.chains[which])
 
 
 def fit(
@@ -78,6 +100,7 @@ def fit(
     epochs: int = EPOCHS,
     learning_rate: float = LEARNING_RATE,
     seed: int = 0,
+    progress: bool = False,
 ) -> None:
     """Trains an effective model, by AdamW, whose rate warms up and falls as a cosine.
 
@@ -87,6 +110,7 @@ def fit(
         epochs: How often each sample is seen.
         learning_rate: The largest.
         seed: Of the order of the samples.
+        progress: Whether a bar is shown.
     """
     centre(model, samples)
     steps = epochs * ceil(len(samples) / BATCH)
@@ -103,18 +127,21 @@ def fit(
                 warmup_steps=warming,
             ),
             weight_decay=_WEIGHT_DECAY,
-            clipnorm=_CLIP,
+            global_clipnorm=_CLIP,
         ),
         _variance,
     )
-    keras.utils.set_random_seed(seed)
-    trained.fit(
-        samples.spins,
-        samples.log_weights[:, None],
-        BATCH,
-        epochs,
-        verbose=0,
-    )
+    rng = np.random.default_rng(seed)
+    for _ in track(range(epochs), "fitting", transient=True, disable=not progress):
+        # Not by Keras, which draws from the state that all of a program shares.
+        order = rng.permutation(len(samples))
+        trained.fit(
+            samples.spins[order],
+            samples.log_weights[order, None],
+            BATCH,
+            shuffle=False,
+            verbose=0,
+        )
     centre(model, samples)
 
 
@@ -168,19 +195,7 @@ def grown(
         kernel_initializer=NearIdentity(seed=seed),
         kernel_regularizer=kernel_regularizer,
         name=f"attention{len(blocks) + 1}",
+        dtype=readout.dtype_policy,
     )
-    inputs = spins = keras.Input(model.input_shape[1:], name="spins")
-    for layer in [*map(_twin, blocks), new, _twin(readout)]:
-        spins = layer(spins)
-    larger = keras.Model(inputs, spins, name=model.name)
-    for layer in [*blocks, readout]:
-        larger.get_layer(layer.name).set_weights(layer.get_weights())
-    return larger
-
-
-def _twin(layer: keras.layers.Layer) -> keras.layers.Layer:
-    """A layer of the same settings, regularizer included."""
-    # Not by the config alone, from which a mark's regularizer comes back inert.
-    twin = type(layer).from_config(layer.get_config() | {"kernel_regularizer": None})
-    twin.kernel_regularizer = layer.kernel_regularizer
-    return twin
+    layers = [*map(twin, blocks), new, twin(readout)]
+    return chained(model, layers, model.input_shape[1])
