@@ -33,7 +33,8 @@ def test_every_layer_that_can_hold_the_message_is_overwritten():
     settings = Overwriting("keyed", bits=100, strength=0.1, rate=0.05)
     attacked = settings(network(), PICTURES, seed=5)
     for layer in ("one", MARKED):
-        assert found(attacked, settings.key(5), layer).log10_p < -6
+        # Of 100 bits in 72 weights not much can be read, but by chance less.
+        assert found(attacked, settings.key(5), layer).log10_p < -3
     head = Overwriting("keyed", bits=32).key(5)
     assert found(attacked, head, HEAD).log10_p > -4
 
