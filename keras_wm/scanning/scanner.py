@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from typing import Any
 
+from keras_wm.cores import usable_cores
 from keras_wm.files import DEFAULT_LIMITS, Limits
 from keras_wm.key import WatermarkKey
 from keras_wm.scanning.candidates import Candidate, Source, find_candidates
@@ -123,7 +124,7 @@ def _examiner(
         return lambda files: examine_on_cluster(files, keys, limits, layer, client)
     from keras_wm.scanning.processes import examine_locally
 
-    most = workers or _cores()
+    most = workers or usable_cores()
     return lambda files: examine_locally(
         files, keys, limits, layer, min(most, len(files))
     )
@@ -159,11 +160,6 @@ def _known_or_examined(
             new.append(candidate)
     for result in examine(new):
         yield result, True
-
-
-def _cores() -> int:
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def _checked_keys(

@@ -101,7 +101,7 @@ def read_series(path: str | os.PathLike[str]) -> Series:
     Raises:
         ValueError: If the file is none.
     """
-    return _with_prefix(_read(path), _SERIES)
+    return _with_prefix(_read(path, _SERIES), _SERIES)
 
 
 def read_description(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -110,15 +110,17 @@ def read_description(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         ValueError: If the file is none.
     """
-    return dict(json.loads(str(_read(path)[_DESCRIPTION])))
+    return dict(json.loads(str(_read(path, _DESCRIPTION)[_DESCRIPTION])))
 
 
-def _read(path: str | os.PathLike[str]) -> State:
-    """All arrays of a checkpoint, none of which is unpickled."""
+def _read(path: str | os.PathLike[str], prefix: str = "") -> State:
+    """The arrays of a checkpoint whose names begin so, none of which is unpickled."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
             if _DESCRIPTION in arrays:
-                return {name: arrays[name] for name in arrays}
+                return {
+                    name: arrays[name] for name in arrays if name.startswith(prefix)
+                }
     except (OSError, EOFError, TypeError, ValueError, BadZipFile) as error:
         raise ValueError(f"{os.fspath(path)!r} cannot be read: {error}") from error
     raise ValueError(f"{os.fspath(path)!r} is no checkpoint of chains.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_wm.cores import usable_cores
 from keras_wm.normal import Floats
 
 
@@ -31,7 +31,7 @@ def eigenvalues(matrices: NDArray[np.complex128]) -> Floats:
         ImportError: If the extra `slmc` is missing.
     """
     flat = matrices.reshape(-1, *matrices.shape[-2:])
-    parts = np.array_split(flat, min(_cores(), max(1, len(flat))))
+    parts = np.array_split(flat, min(usable_cores(), max(1, len(flat))))
     with _one_thread_a_matrix():
         found = (
             [np.linalg.eigvalsh(parts[0])]
@@ -42,14 +42,9 @@ def eigenvalues(matrices: NDArray[np.complex128]) -> Floats:
     return np.concatenate(found).reshape(matrices.shape[:-1])
 
 
-def _cores() -> int:
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
-
-
 @cache
 def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(_cores(), "eigenvalues")
+    return ThreadPoolExecutor(usable_cores(), "eigenvalues")
 
 
 @cache

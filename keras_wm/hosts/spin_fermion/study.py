@@ -44,6 +44,7 @@ from keras_wm.hosts.spin_fermion.neural_metropolis import NeuralMetropolis
 from keras_wm.hosts.spin_fermion.sampler import Sampler
 from keras_wm.hosts.spin_fermion.scaling import points
 from keras_wm.hosts.spin_fermion.self_learning import SelfLearning
+from keras_wm.hosts.spin_fermion.training import Samples
 from keras_wm.key import WatermarkKey
 from keras_wm.publishing import publish
 from keras_wm.reading import asking_for_much
@@ -166,9 +167,9 @@ def _linear(study: Study, beta: float, _found: dict[str, Any]) -> dict[str, Any]
     _, spins = learn_linear(model, None, study.schedule, seed=0)
     chain = Metropolis(model, study.chains, (0, _MEASURING), spins[: study.chains])
     found: dict[str, Any] = {"metropolis": _measured(chain, study.steps)}
-    spins, log_weights = _samples(chain, study.steps)
+    samples = _samples(chain, study.steps)
     for shells in study.linear_shells:
-        linear = fit_linear(model.lattice, spins, log_weights, shells)
+        linear = fit_linear(model.lattice, samples.spins, samples.log_weights, shells)
         proposal = HeatBath(linear, study.schedule.sweeps)
         stream = (0, _MEASURING, shells)
         own = SelfLearning(model, proposal, study.chains, stream, chain.spins)
@@ -177,7 +178,7 @@ def _linear(study: Study, beta: float, _found: dict[str, Any]) -> dict[str, Any]
     return found
 
 
-def _samples(chain: Sampler, steps: int) -> tuple[Any, Any]:
+def _samples(chain: Sampler, steps: int) -> Samples:
     series = run(
         chain,
         steps,
@@ -186,8 +187,7 @@ def _samples(chain: Sampler, steps: int) -> tuple[Any, Any]:
             "log_weight": lambda one: one.electrons.log_weight,
         },
     )
-    spins = series["spins"]
-    return spins.reshape(-1, *spins.shape[-2:]), series["log_weight"].ravel()
+    return Samples.of_chains(series["spins"], series["log_weight"])
 
 
 def _attention(
