@@ -28,13 +28,13 @@ def test_the_attackers_own_mark_can_be_read(filters, monkeypatch):
     assert found(attacked, settings.key(6)).log10_p > -4
 
 
-def test_every_layer_that_can_hold_the_message_is_overwritten():
+def test_every_layer_that_can_hold_the_message_is_overwritten(monkeypatch):
+    monkeypatch.setattr(training, "STEPS", 60)
     # The head's 16 x 3 weights satisfy at most 95 bits.
-    settings = Overwriting("keyed", bits=100, strength=0.1, rate=0.05)
+    settings = Overwriting("keyed", bits=100, strength=0.01, rate=0.05)
     attacked = settings(network(), PICTURES, seed=5)
     for layer in ("one", MARKED):
-        # Of 100 bits in 72 weights not much can be read, but by chance less.
-        assert found(attacked, settings.key(5), layer).log10_p < -3
+        assert found(attacked, settings.key(5), layer).log10_p < -6
     head = Overwriting("keyed", bits=32).key(5)
     assert found(attacked, head, HEAD).log10_p > -4
 
