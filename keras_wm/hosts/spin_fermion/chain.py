@@ -38,6 +38,8 @@ OBSERVABLES: dict[str, Observable] = {
     "log_weight": lambda one: one.electrons.log_weight,
     "acceptance": lambda one: one.accepted,
 }
+# What effective models learn from, with the log weight.
+SPINS: dict[str, Observable] = {"spins": lambda one: one.spins}
 
 
 def run(

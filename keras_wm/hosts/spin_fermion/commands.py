@@ -22,6 +22,7 @@ from keras_wm.hosts.spin_fermion.analysis import (
 )
 from keras_wm.hosts.spin_fermion.chain import (
     OBSERVABLES,
+    SPINS,
     Observable,
     Series,
     read_description,
@@ -62,7 +63,6 @@ CORRELATIONS = "correlations"
 _SHELLS: dict[str, Observable] = {
     CORRELATIONS: lambda one: shell_correlations(one.spins, one.model.lattice)
 }
-_SPINS: dict[str, Observable] = {"spins": lambda one: one.spins}
 _NO_TIME = "-"
 # To learn a linear model by.
 _FEWEST_CHAINS = 64
@@ -131,7 +131,7 @@ def run_sampling(
     console: Console,
 ) -> None:
     """Samples, keeps a checkpoint with all series, and shows what they tell."""
-    observables = OBSERVABLES | _SHELLS | (_SPINS if keep_spins else {})
+    observables = OBSERVABLES | _SHELLS | (SPINS if keep_spins else {})
     started = time.perf_counter()
     series = run(
         sampler,

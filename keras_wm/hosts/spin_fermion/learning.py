@@ -171,12 +171,9 @@ def learn(
     samples: Samples | None = None
     for number in range(blocks + 1):
         if samples is not None:
-            effective = grown(
-                effective, _drawn(seed, number), heads, kernel_regularizer
-            )
-            fit(
-                *(effective, samples, schedule.epochs, schedule.learning_rate, seed),
-                progress,
+            effective = _one_block_more(
+                *(effective, samples, schedule, (seed, _BLOCKS, number)),
+                *(heads, kernel_regularizer, progress),
             )
             proposal = NeuralMetropolis(effective, schedule.sweeps)
         stream = (seed, _BLOCKS, number)
@@ -232,10 +229,10 @@ def learn_from(
     set_linear(effective, fit_linear(lattice, kept.spins, kept.log_weights, shells))
     for number in range(blocks + 1):
         if number:
-            effective = grown(
-                effective, _drawn(seed, number), heads, kernel_regularizer
+            effective = _one_block_more(
+                *(effective, kept, schedule, (seed, _BLOCKS, number)),
+                *(heads, kernel_regularizer),
             )
-            fit(effective, kept, schedule.epochs, schedule.learning_rate, seed)
         missed = residuals(effective, held_out)
         yield Stage(
             number,
@@ -244,6 +241,24 @@ def learn_from(
             len(kept),
             _variance_error(missed, held_out.chains),
         )
+
+
+def _one_block_more(
+    effective: keras.Model,
+    samples: Samples,
+    schedule: Schedule,
+    stream: tuple[int, ...],
+    heads: int,
+    kernel_regularizer: Any,
+    progress: bool = False,
+) -> keras.Model:
+    """A model with a block more, all of it fitted to samples."""
+    # A seed of its own for the first weights of each block.
+    drawn = int(np.random.SeedSequence(stream).generate_state(1)[0])
+    model = grown(effective, drawn, heads, kernel_regularizer)
+    seed = stream[0]
+    fit(model, samples, schedule.epochs, schedule.learning_rate, seed, progress)
+    return model
 
 
 def _sampled(
@@ -267,8 +282,3 @@ def _variance_error(missed: Floats, chains: NDArray[np.int64]) -> float:
     squares = (missed - missed.mean()) ** 2
     each = [squares[chains == one].mean() for one in np.unique(chains)]
     return float(np.std(each, ddof=1) / sqrt(len(each)))
-
-
-def _drawn(seed: int, number: int) -> int:
-    """A seed of its own for the first weights of a block."""
-    return int(np.random.SeedSequence((seed, _BLOCKS, number)).generate_state(1)[0])

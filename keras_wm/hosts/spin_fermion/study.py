@@ -22,7 +22,7 @@ from rich.console import Console
 from keras_wm.atomic import replaced_whole
 from keras_wm.derivation import Secret
 from keras_wm.hosts.spin_fermion.analysis import blocked_error
-from keras_wm.hosts.spin_fermion.chain import Series, run
+from keras_wm.hosts.spin_fermion.chain import OBSERVABLES, SPINS, Series, run
 from keras_wm.hosts.spin_fermion.cost import costs
 from keras_wm.hosts.spin_fermion.double_exchange import DoubleExchange
 from keras_wm.hosts.spin_fermion.effective_model import (
@@ -166,8 +166,9 @@ def _linear(study: Study, beta: float, _found: dict[str, Any]) -> dict[str, Any]
     model = study.exact(beta)
     _, spins = learn_linear(model, None, study.schedule, seed=0)
     chain = Metropolis(model, study.chains, (0, _MEASURING), spins[: study.chains])
-    found: dict[str, Any] = {"metropolis": _measured(chain, study.steps)}
-    samples = _samples(chain, study.steps)
+    series = run(chain, study.steps, _to_rest(study.steps), OBSERVABLES | SPINS)
+    samples = Samples.of_chains(series["spins"], series["log_weight"])
+    found: dict[str, Any] = {"metropolis": _figures(series)}
     for shells in study.linear_shells:
         linear = fit_linear(model.lattice, samples.spins, samples.log_weights, shells)
         proposal = HeatBath(linear, study.schedule.sweeps)
@@ -176,18 +177,6 @@ def _linear(study: Study, beta: float, _found: dict[str, Any]) -> dict[str, Any]
         figures = _measured(own, study.steps)
         found[str(shells)] = figures | {"couplings": linear.couplings.tolist()}
     return found
-
-
-def _samples(chain: Sampler, steps: int) -> Samples:
-    series = run(
-        chain,
-        steps,
-        observables={
-            "spins": lambda one: one.spins,
-            "log_weight": lambda one: one.electrons.log_weight,
-        },
-    )
-    return Samples.of_chains(series["spins"], series["log_weight"])
 
 
 def _attention(
@@ -265,12 +254,18 @@ def _verdict(stage: Stage, key: WatermarkKey) -> dict[str, Any]:
 
 def _measured(chain: Sampler, steps: int) -> dict[str, Any]:
     """Means with errors, by chains that had time to forget where they began."""
-    series = run(chain, steps, max(8, steps // 10))
-    figures: dict[str, Any] = {name: _mean(series, name) for name in _MEASURED}
+    return _figures(run(chain, steps, _to_rest(steps)))
+
+
+def _to_rest(steps: int) -> int:
+    return max(8, steps // 10)
+
+
+def _figures(series: Series) -> dict[str, Any]:
+    figures: dict[str, Any] = {
+        name: [float(series[name].mean()), blocked_error(series[name], 1)]
+        for name in _MEASURED
+    }
     if "delta" in series:
         figures["delta_variance"] = float(series["delta"].var())
     return figures
-
-
-def _mean(series: Series, name: str) -> list[float]:
-    return [float(series[name].mean()), blocked_error(series[name], 1)]

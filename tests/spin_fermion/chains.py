@@ -1,0 +1,23 @@
+"""What tests of chains share."""
+
+import numpy as np
+
+from keras_wm.hosts.spin_fermion.analysis import blocked_error
+from keras_wm.hosts.spin_fermion.lattice import dimer
+from keras_wm.hosts.spin_fermion.linear_model import LinearModel
+from keras_wm.hosts.spin_fermion.observables import shell_correlations
+
+# Standard errors: by chance once in 16,000 seeds.
+FAR = 4.0
+CORRELATIONS = {"S.S": lambda one: shell_correlations(one.spins, one.model.lattice)}
+
+
+def agrees(series, expected, error=0.0):
+    """The mean of independent chains and a figure with an error of its own."""
+    error = np.hypot(blocked_error(series, 1), error)
+    return abs(series.mean() - expected) < FAR * error
+
+
+def one_bond(coupling):
+    """A linear model of two spins."""
+    return LinearModel(dimer(), np.array([coupling]))
