@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from math import log10
+from math import log10, nan
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -44,6 +44,7 @@ TRAINED_STRENGTHS = 3
 # one that does not, such as noise.
 LITTLE, MUCH = TOLERANCE, 0.05
 NOTHING = "none"
+_GAP = (nan, nan)
 _LEFT = ("strength", "test_error", "ber", "log10_p", "aligned", "refused")
 
 
@@ -224,12 +225,16 @@ def _figures(rows: Sequence[Row]) -> dict[str, Figure]:
 
 
 def _evidence(attacked: Sequence[Row], before: Sequence[Row]) -> Figure:
-    """Accuracy against evidence, of one mark: a point for each network attacked."""
+    """Accuracy against evidence, of one mark: a line for each network attacked."""
     points: dict[str, dict[str, list[tuple[float, float]]]] = {}
-    for row in attacked:
-        of_family = points.setdefault(row["family"], {})
-        of_attack = of_family.setdefault(row["attack"], [])
-        of_attack.append((-row["log10_p"], 1 - row["test_error"]))
+    for seed in values(attacked, "seed"):
+        for row in having(attacked, seed=seed):
+            of_family = points.setdefault(row["family"], {})
+            of_attack = of_family.setdefault(row["attack"], [])
+            of_attack.append((-row["log10_p"], 1 - row["test_error"]))
+        for of_family in points.values():
+            for of_attack in of_family.values():
+                of_attack.append(_GAP)
     accuracy = 1 - float(np.mean([row["test_error"] for row in before]))
     evidence = -float(np.mean([row["log10_p"] for row in before]))
     return plots.plot_evidence(
