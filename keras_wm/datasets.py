@@ -19,7 +19,8 @@ class Pictures:
 
     Attributes:
         name: What to call it.
-        x_train: Pictures, shape `(N, height, width, channels)`, float32 in [0, 1].
+        x_train: Pictures, shape `(N, height, width, channels)`, float32, as the network
+            takes them.
         y_train: Class indices, shape `(N,)`.
         x_test: As `x_train`.
         y_test: As `y_train`.
@@ -82,14 +83,15 @@ def load_pictures(name: str) -> Pictures:
             for testing (needs the extra `demo`, no download). `"cifar10"`:
             through `keras.datasets`, which downloads it. Otherwise an `.npz`
             file with the arrays `x_train`, `y_train`, `x_test` and `y_test`,
-            as `keras.datasets` returns them.
+            as `keras.datasets` returns them. Integers from 0 to 255 become floats
+            from 0 to 1; floats are taken as they are.
 
     Returns:
         `Pictures`.
 
     Raises:
         ImportError: If the extra `demo` is missing.
-        ValueError: If the file does not hold such arrays.
+        ValueError: If the file does not hold such arrays, or they do not fit together.
     """
     if name == "digits":
         return _digits()
@@ -112,7 +114,7 @@ def _digits() -> Pictures:
     digits = load_digits()
     # They are ordered by writer; a fixed shuffle puts every writer into both parts.
     order = np.random.default_rng(0).permutation(len(digits.target))
-    x, y = digits.images[order] * (255 / 16), digits.target[order]
+    x, y = digits.images[order] / 16, digits.target[order]
     split = len(y) - _DIGITS_TEST
     return _prepared("digits", x[:split], y[:split], x[split:], y[split:])
 
@@ -122,7 +124,7 @@ def _from_file(path: Path) -> Pictures:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return _prepared(path.stem, *(arrays[name] for name in names))
-    except (OSError, KeyError, ValueError, AttributeError) as error:
+    except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise ValueError(
             f"Expected 'digits', 'cifar10' or an .npz file with the arrays "
             f"{', '.join(names)}. Received: {str(path)!r} ({error})"
@@ -131,9 +133,20 @@ def _from_file(path: Path) -> Pictures:
 
 def _prepared(name: str, *arrays: Any) -> Pictures:
     x_train, y_train, x_test, y_test = arrays
-    return Pictures(
-        name, _pixels(x_train), _labels(y_train), _pixels(x_test), _labels(y_test)
-    )
+    train = _pixels(x_train), _labels(y_train)
+    test = _pixels(x_test), _labels(y_test)
+    for pictures, labels in (train, test):
+        if not len(pictures) or len(pictures) != len(labels):
+            raise ValueError(
+                f"{len(pictures)} pictures and {len(labels)} labels, expected a label "
+                "for each of one or more"
+            )
+    if train[0].shape[1:] != test[0].shape[1:]:
+        raise ValueError(
+            f"pictures of shape {train[0].shape[1:]} for training and of shape "
+            f"{test[0].shape[1:]} for tests, expected the same"
+        )
+    return Pictures(name, *train, *test)
 
 
 def _pixels(x: Any) -> NDArray[np.float32]:
@@ -141,8 +154,17 @@ def _pixels(x: Any) -> NDArray[np.float32]:
         x = x[..., None]
     if x.ndim != 4:
         raise ValueError(f"pictures of shape {x.shape}, expected rank 3 or 4")
-    return (np.asarray(x, np.float32) / 255).astype(np.float32)
+    scale = 255 if np.issubdtype(x.dtype, np.integer) else 1
+    return (np.asarray(x, np.float32) / scale).astype(np.float32)
 
 
 def _labels(y: Any) -> NDArray[np.int64]:
-    return np.asarray(y).reshape(-1).astype(np.int64)
+    if y.shape not in ((len(y),), (len(y), 1)):
+        raise ValueError(
+            f"labels of shape {y.shape}, expected class indices of shape (N,) or "
+            "(N, 1); of one-hot labels take y.argmax(axis=1)"
+        )
+    labels: NDArray[np.int64] = y.reshape(-1).astype(np.int64)
+    if np.any(labels != y.reshape(-1)) or np.any(labels < 0):
+        raise ValueError("labels that are no class indices, expected 0, 1, 2, ...")
+    return labels

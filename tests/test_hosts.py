@@ -98,6 +98,35 @@ def test_a_file_of_arrays_is_read_as_keras_gives_them(tmp_path, rng):
     assert pictures.name == "mine"
 
 
+def test_floats_are_taken_as_they_are(tmp_path, rng):
+    x, y = rng.normal(size=(6, 8, 8, 3)), np.arange(6.0)
+    np.savez(tmp_path / "mine.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    pictures = load_pictures(str(tmp_path / "mine.npz"))
+    np.testing.assert_array_equal(pictures.x_train, np.float32(x))
+    assert pictures.y_train.tolist() == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"y_train": np.zeros(5)}, "6 pictures and 5 labels"),
+        ({"x_test": np.zeros((0, 8, 8)), "y_test": np.zeros(0)}, "0 pictures"),
+        ({"x_test": np.zeros((6, 8, 9, 1))}, r"\(8, 8, 1\) for training.*\(8, 9, 1\)"),
+        ({"y_train": np.eye(6)}, r"labels of shape \(6, 6\).*argmax"),
+        ({"y_train": np.full(6, 0.5)}, "no class indices"),
+        ({"y_test": np.full(6, -1)}, "no class indices"),
+        ({"x_train": np.zeros((6, 64))}, r"pictures of shape \(6, 64\)"),
+        ({"y_train": np.array(["cat"] * 6)}, "labels|cat"),
+    ],
+)
+def test_arrays_that_do_not_fit_together_are_refused(tmp_path, arrays, message):
+    x, y = np.zeros((6, 8, 8, 1), np.uint8), np.zeros(6, int)
+    good = {"x_train": x, "y_train": y, "x_test": x, "y_test": y}
+    np.savez(tmp_path / "mine.npz", **(good | arrays))
+    with pytest.raises(ValueError, match=rf"Expected 'digits'.*mine\.npz.*{message}"):
+        load_pictures(str(tmp_path / "mine.npz"))
+
+
 def test_turned_pictures_are_labelled_by_their_quarters(rng):
     x = rng.normal(size=(50, 4, 4, 2)).astype(np.float32)
     pictures = Pictures("mine", x[:30], np.zeros(30, int), x[30:], np.zeros(20, int))

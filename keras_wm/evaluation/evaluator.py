@@ -15,6 +15,7 @@ import numpy as np
 from keras_wm.attacks.catalogue import families as every_family
 from keras_wm.attacks.catalogue import families_named
 from keras_wm.attacks.forging import searched_keys
+from keras_wm.attacks.training import check_data
 from keras_wm.capacity import readable_weights, share, unseen_bits
 from keras_wm.datasets import Pictures
 from keras_wm.detectability import kernel_statistics
@@ -95,6 +96,8 @@ def evaluate(
             f"{file or network.name!r}, in which it is not found "
             f"(p = {10**verification.log10_p:.2g})."
         )
+    if data is not None:
+        check_data(network, data)
     layer = _layer_name(network, verification.layer)
     kernel = np.asarray(network.get_layer(layer).kernel, np.float64)
     twin = None if baseline is None else _loaded(baseline, key)[0]

@@ -188,6 +188,15 @@ def test_a_network_without_the_mark_is_not_evaluated(twin, marked):
         evaluate(marked.files[".keras"], fixed_key(64, secret=b"\x07" * 32))
 
 
+def test_data_that_do_not_fit_the_network_are_refused(marked, pictures):
+    larger = replace(pictures, x_train=np.zeros((1280, 9, 9, 1), np.float32))
+    with pytest.raises(ValueError, match=r"shape \(8, 8, 1\).*shape \(9, 9, 1\)"):
+        evaluate(marked.model, marked.key, larger)
+    more = replace(pictures, y_train=pictures.y_train + 1)
+    with pytest.raises(ValueError, match=r"labels from 1 to 4, .*\(None, 4\)"):
+        evaluate(marked.model, marked.key, more)
+
+
 def test_a_family_that_does_not_exist_lists_those_that_do(marked):
     with pytest.raises(ValueError, match=r"among fine-tuning, .*Received: magic"):
         evaluate(marked.model, marked.key, families=["magic"])
