@@ -179,6 +179,39 @@ def test_the_command_line_names_the_recipient(leak):
     assert run("verify", file, "--key", key, *listed).returncode == 1
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        # As editors on Windows write it.
+        b"\xef\xbb\xbfcustomer-3\r\nnobody\r\n",
+        # No line ends there.
+        "customer-3\nnobody\u2028customer-4\n".encode(),
+    ],
+)
+def test_a_line_is_a_name_whatever_wrote_it(leak, content):
+    (leak / "customers.txt").write_bytes(content)
+    listed = ("--recipients", leak / "customers.txt", "--json")
+    result = run("verify", leak / "leaked.keras", "--key", leak / "owner.key", *listed)
+    found = json.loads(result.stdout)
+    assert found["recipients_tried"] == 2
+    assert [one["recipient"] for one in found["named"]] == ["customer-3"]
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ("customer-3\n".encode("utf-16"), "Expected text in UTF-8, one name a line"),
+        (b"\n  \n", "Received none in"),
+    ],
+)
+def test_a_list_that_cannot_be_read_is_named(leak, content, complaint):
+    (leak / "customers.txt").write_bytes(content)
+    listed = ("--recipients", leak / "customers.txt")
+    result = run("verify", leak / "leaked.keras", "--key", leak / "owner.key", *listed)
+    assert_fails(result, 2, complaint)
+    assert "customers.txt" in result.stderr
+
+
 def test_the_command_line_makes_a_recipients_key(leak, owner):
     path = leak / "customer-17.key"
     result = run("derive", leak / "owner.key", "customer-17", path)

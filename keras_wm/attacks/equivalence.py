@@ -7,6 +7,7 @@ Yan, Pan et al. (2023, arXiv 2205.00199) chain all of that.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -25,7 +26,10 @@ Indices = NDArray[np.intp]
 
 
 def weights_of(model: Any) -> dict[tuple[str, str], Any]:
-    """A network's variables by layer, those in models inside as `"model/layer"`."""
+    """A network's variables by layer, those in models inside as `"model/layer"`.
+
+    Of several with one name in a layer, as in attention, the second is `"kernel 2"`.
+    """
     return dict(_variables(model, ""))
 
 
@@ -35,8 +39,12 @@ def _variables(model: Any, prefix: str) -> Iterator[tuple[tuple[str, str], Any]]
         if hasattr(layer, "layers"):
             yield from _variables(layer, f"{path}/")
         else:
+            seen: Counter[str] = Counter()
             for variable in layer.weights:
-                yield (path, variable.name), variable
+                seen[variable.name] += 1
+                number = seen[variable.name]
+                name = variable.name if number == 1 else f"{variable.name} {number}"
+                yield (path, name), variable
 
 
 def graph_of(model: Any) -> ChannelGraph:

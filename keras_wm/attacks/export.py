@@ -51,8 +51,13 @@ def _halved(dtype: str) -> Change:
 
 
 def _in(dtype: str, config: Any) -> Any:
-    """A config whose layers have another type."""
+    """A config whose layers have another type, and no weights that are drawn.
+
+    Not every way to draw them is there for every type.
+    """
     if isinstance(config, dict):
+        if config.get("module") == "keras.initializers":
+            return keras.initializers.serialize(keras.initializers.Zeros())
         return {
             name: dtype if (name, value) == ("name", "float32") else _in(dtype, value)
             for name, value in config.items()

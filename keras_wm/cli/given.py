@@ -100,8 +100,25 @@ def reader_of(limit: list[str] | None, sandbox: bool) -> Iterator[dict[str, Any]
 
 
 def read_lines(path: Path | None) -> list[str]:
-    """The lines of a file, or of the input, without empty ones."""
+    """The lines of a file, or of the input, without empty ones.
+
+    Raises:
+        ValueError: If the file is not text in UTF-8, or there is nothing in it.
+    """
     if path is None:
         return []
-    text = sys.stdin.read() if str(path) == "-" else path.read_text("utf-8")
-    return [line.strip() for line in text.splitlines() if line.strip()]
+    content = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+    try:
+        # Some editors begin a file with a mark of its encoding.
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            "Expected text in UTF-8, one name a line. "
+            f"Received: {str(path)!r} ({error})"
+        ) from error
+    # Not by splitlines: a name may hold what Unicode calls a line's end.
+    lines = [line.strip() for line in text.replace("\r", "\n").split("\n")]
+    lines = [line for line in lines if line]
+    if not lines:
+        raise ValueError(f"Expected one name a line. Received none in {str(path)!r}.")
+    return lines

@@ -94,11 +94,22 @@ def shared():
     return keras.Model(inputs, layers.Dense(3)(x))
 
 
+def attending():
+    """Layers whose kernels have one name: attention, and a sequence read both ways."""
+    inputs = keras.Input((6, 8))
+    x = layers.Dense(12, activation="relu")(inputs)
+    x = layers.Add()([x, layers.MultiHeadAttention(2, 4)(x, x)])
+    x = layers.Bidirectional(layers.LSTM(5))(layers.LayerNormalization()(x))
+    x = layers.ReLU()(layers.BatchNormalization()(layers.Dense(64)(x)))
+    return keras.Model(inputs, layers.Dense(3)(x))
+
+
 BUILDERS = {
     "wide residual": lambda: wide_resnet((8, 8, 1), 10, n=1, k=1),
     "plain": plain,
     "separated": separated,
     "shared": shared,
+    "attending": attending,
 }
 
 _STEPS = {

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_wm.attacks.collusion import average, averaging
-from tests.attacks.networks import shared, with_weights
+from tests.attacks.networks import attending, shared, with_weights
 from tests.attacks.trained import arrays, changed, network
 
 COPIES = [with_weights(network(), seed) for seed in range(3)]
@@ -35,8 +35,9 @@ def test_the_attack_goes_up_to_the_plain_mean():
             np.testing.assert_allclose(weights, expected, atol=1e-6)
 
 
-def test_layers_of_other_names_and_models_inside_are_averaged():
-    left, right = (with_weights(shared(), seed) for seed in (1, 2))
+@pytest.mark.parametrize("build", [shared, attending])
+def test_every_weight_of_every_layer_is_averaged(build):
+    left, right = (with_weights(build(), seed) for seed in (1, 2))
     averaged = average([left, right])
     names = [{layer.name for layer in one.layers} for one in (left, right)]
     assert names[0] != names[1]

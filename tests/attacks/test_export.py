@@ -8,7 +8,7 @@ from keras_wm.attacks.export import FILES, HALVES
 from tests.attacks.networks import BUILDERS, answers, shared, with_weights
 
 
-@pytest.fixture(scope="module", params=["plain", "wide residual"])
+@pytest.fixture(scope="module", params=["plain", "wide residual", "attending"])
 def model(request):
     return with_weights(BUILDERS[request.param]())
 
