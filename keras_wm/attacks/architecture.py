@@ -53,14 +53,14 @@ def head_of(model: Any) -> Any:
     )
 
 
-def config_without(config: Any, name: str) -> Any:
-    """A config without a setting, however deep it is."""
+def config_without(config: Any, *names: str) -> Any:
+    """A config without some settings, however deep they are."""
     if isinstance(config, dict):
         return {
-            key: config_without(value, name)
+            key: config_without(value, *names)
             for key, value in config.items()
-            if key != name
+            if key not in names
         }
     if type(config) is list:
-        return [config_without(one, name) for one in config]
+        return [config_without(one, *names) for one in config]
     return config

@@ -118,7 +118,9 @@ class _Growing:
             grown = grown[:, mixed].reshape(-1, *array.shape[1:])
             self._weights[axis.layer, axis.variable] = np.moveaxis(grown, 0, axis.axis)
             if axis.variable == "kernel" and axis.axis == -1:
-                _widen(self._config, axis.layer.split("/"), len(order))
+                _widen(_config_of(self._config, axis.layer), len(order))
+        for layer in self._graph.channels[number].entered:
+            _widen_input(_config_of(self._config, layer), len(order) / count)
 
     def _used_only(self, number: int) -> set[Member]:
         """The axes along which channels are used, and not made at the same time."""
@@ -135,24 +137,34 @@ class _Growing:
         """The network with all that was added."""
         model = type(self._model).from_config(
             # Layers find out anew how wide their inputs are.
-            config_without(self._config, "build_config")
+            config_without(self._config, "build_config", "build_input_shape")
         )
         for name, variable in weights_of(model).items():
             variable.assign(self._weights[name])
         return model
 
 
-def _widen(config: dict[str, Any], path: list[str], count: int) -> None:
-    """Writes a layer's new width into a model's config."""
-    (settings,) = (
-        node["config"]
-        for node in config["layers"]
-        if node["config"].get("name") == path[0]
-    )
-    if len(path) > 1:
-        _widen(settings, path[1:], count)
-    else:
-        settings["filters" if "filters" in settings else "units"] = count
+def _config_of(config: dict[str, Any], path: str) -> dict[str, Any]:
+    """A layer's config in that of a model, by its name behind those of models."""
+    for name in path.split("/"):
+        (config,) = (
+            node["config"]
+            for node in config["layers"]
+            if node["config"].get("name") == name
+        )
+    return config
+
+
+def _widen(config: dict[str, Any], count: int) -> None:
+    """Writes a layer's new width into its config."""
+    config["filters" if "filters" in config else "units"] = count
+
+
+def _widen_input(config: dict[str, Any], factor: float) -> None:
+    """The same for an input layer, which may have each channel for each pixel."""
+    *others, before = config["batch_shape"]
+    if before is not None:
+        config["batch_shape"] = (*others, round(before * factor))
 
 
 _SHARES = (0.05, 0.25, 0.5)

@@ -47,10 +47,13 @@ class Calls:
     Attributes:
         calls: In an order in which the inputs of each are there.
         outputs: The tensors that the model gives.
+        entered: The input layers of models inside it, each with a tensor that it is
+            given.
     """
 
     calls: list[Call] = field(default_factory=list)
     outputs: list[Tensor] = field(default_factory=list)
+    entered: list[tuple[str, Tensor]] = field(default_factory=list)
 
 
 def calls_in(config: Any) -> Calls | None:
@@ -64,11 +67,10 @@ def calls_in(config: Any) -> Calls | None:
     """
     found = Calls()
     try:
-        outputs = _Reader(found.calls).model(_settings(config), "", [], 0)
+        found.outputs = _Reader(found).model(_settings(config), "", [], 0)
     # A tensor that no layer gives, layers in a circle, layers inside each other.
     except (_NotUnderstoodError, KeyError, CycleError, RecursionError):
         return None
-    found.outputs = outputs
     return found
 
 
@@ -89,11 +91,12 @@ class _Reader:
     """Collects calls.
 
     Args:
-        calls: Where they go.
+        found: Where they go.
     """
 
-    def __init__(self, calls: list[Call]) -> None:
-        self._calls = calls
+    def __init__(self, found: Calls) -> None:
+        self._calls = found.calls
+        self._entered = found.entered
 
     def model(
         self, config: dict[str, Any], prefix: str, inputs: list[Tensor], depth: int
@@ -112,6 +115,7 @@ class _Reader:
         for node in config["layers"]:
             name, kind, settings = _parts(node)
             if kind == "InputLayer" and at:
+                self._entered += [(f"{prefix}{name}", one) for one in at]
                 continue
             at = self._call(_Node(name, kind, settings), prefix, at, depth)
         return at
@@ -121,6 +125,7 @@ class _Reader:
     ) -> list[Tensor]:
         names = [one[0] for one in _references(config["input_layers"])]
         given = dict(zip(names, inputs, strict=False)) if inputs else {}
+        self._entered += [(f"{prefix}{name}", one) for name, one in given.items()]
         made: dict[Tensor, Tensor] = {}
         nodes: dict[tuple[str, int], _Node] = {}
         for node in config["layers"]:
@@ -242,11 +247,15 @@ def _arguments(called: Any) -> tuple[list[Tensor], bool]:
     found: list[Tensor] = []
     plain = _collect(called.get("args"), found)
     others = called.get("kwargs") or {}
-    # Such as `training=False`, which is what matters here anyway.
-    plain &= isinstance(others, dict) and all(
-        one is None or isinstance(one, bool) for one in others.values()
-    )
+    plain &= isinstance(others, dict) and all(map(_says_nothing, others.values()))
     return found, plain
+
+
+def _says_nothing(value: Any) -> bool:
+    """Such as `training=False`, which is what matters here anyway, or no masks."""
+    if isinstance(value, (list, tuple)):
+        return all(map(_says_nothing, value))
+    return value is None or isinstance(value, bool)
 
 
 def _collect(value: Any, found: list[Tensor]) -> bool:

@@ -99,6 +99,11 @@ class Draft:
             for segment, _ in layout.parts:
                 self._channels[self._segments[segment].channels].fixed = True
 
+    def enter(self, layout: Layout | None, layer: str) -> None:
+        """Notes that channels pass the input layer of a model inside."""
+        for segment, _ in layout.parts if layout else ():
+            self._channels[self._segments[segment].channels].entered.add(layer)
+
     def join(self, left: Layout, right: Layout) -> None:
         """Notes that two layouts are alike in order and scale."""
         for (one, _), (other, _) in zip(left.parts, right.parts, strict=True):
@@ -114,6 +119,7 @@ class Draft:
         for number, part in zip(of_channels, self._channels, strict=True):
             whole = channels.setdefault(number, Channels(part.count))
             whole.fixed |= part.fixed
+            whole.entered |= part.entered
         segments: dict[int, Segment] = {}
         for number, each in zip(
             self._same_segment.numbers(), self._segments, strict=True

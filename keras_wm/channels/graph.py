@@ -69,10 +69,12 @@ class Channels:
     Attributes:
         count: How many.
         fixed: Whether another order would change what the network computes.
+        entered: The input layers of models inside the network that they pass.
     """
 
     count: int
     fixed: bool = False
+    entered: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,8 @@ def channel_graph(config: Any, shapes: Shapes) -> ChannelGraph | None:
     for call in calls.calls:
         inputs = [layouts[one] for one in call.inputs]
         layouts[call.output] = tracing.trace(call, inputs)
+    for layer, one in calls.entered:
+        draft.enter(layouts[one], layer)
     for one in calls.outputs:
         draft.freeze(layouts[one])
     return draft.finished()

@@ -94,6 +94,21 @@ def shared():
     return keras.Model(inputs, layers.Dense(3)(x))
 
 
+def inside():
+    """Models inside: channels cross their inputs, also flattened and of any number."""
+    taken = [keras.Input((6, 6, 8)), keras.Input((None, None, 8))]
+    first, second = (layers.Conv2D(8, 3, padding="same")(one) for one in taken)
+    two = keras.Model(taken, layers.ReLU()(first + layers.ReLU()(second)), name="two")
+    pooling = keras.Sequential(
+        [keras.Input((None, None, None)), layers.MaxPooling2D()], name="pooling"
+    )
+    head = keras.Sequential([layers.Dense(12, "relu"), layers.Dense(3)], name="head")
+    inputs = keras.Input((6, 6, 1))
+    x = layers.BatchNormalization()(layers.Conv2D(8, 3, padding="same")(inputs))
+    x = pooling(two([x, layers.ReLU()(layers.Conv2D(8, 1)(inputs))]))
+    return keras.Model(inputs, head(layers.Flatten()(x)))
+
+
 def attending():
     """Layers whose kernels have one name: attention, and a sequence read both ways."""
     inputs = keras.Input((6, 8))
@@ -109,6 +124,7 @@ BUILDERS = {
     "plain": plain,
     "separated": separated,
     "shared": shared,
+    "inside": inside,
     "attending": attending,
 }
 

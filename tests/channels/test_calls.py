@@ -77,6 +77,14 @@ def test_a_model_inside_has_its_name_before_its_layers_and_is_called_as_often():
     assert len(inside) == 2 * 3
 
 
+def test_a_model_inside_may_have_several_inputs():
+    calls = calls_in(BUILDERS["inside"]().get_config()).calls
+    assert [one.kind for one in calls if one.layer.startswith("two/")] == [
+        *("Conv2D", "Conv2D", "ReLU", "Add", "ReLU")
+    ]
+    assert all(one.understood for one in calls)
+
+
 def test_a_number_among_the_tensors_is_something_else_than_a_layer_by_itself():
     inputs = keras.Input((4,))
     x = layers.Dense(3, name="dense")(inputs) + 1.0
