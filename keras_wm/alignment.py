@@ -16,7 +16,9 @@ standard normal deviates.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterator
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 
@@ -37,41 +39,75 @@ _MOST_SWEEPS = 10
 # A square of a cosine; no two channels are told to be the same for sure.
 _MOST_SHARED = 0.9999
 
+Answer = TypeVar("Answer")
 
-class Alignment:
-    """Where the channels of the owner's network are in a suspect.
+
+class Aligner:
+    """Aligns a suspect with the owner's network, as often as there are marked weights.
+
+    Most of what one alignment compares, another has compared before, with the same
+    channels around it: what came of it is kept.
 
     Args:
         graph: The channels of the owner's network.
         reference: Its weights.
         suspect: The suspect's weights, under the same names.
-        held_out: The weights that are to be aligned by the others.
+    """
 
-    Raises:
-        AlignmentError: If the suspect is of another architecture.
+    def __init__(
+        self, graph: ChannelGraph, reference: Weights, suspect: Weights
+    ) -> None:
+        self.graph = graph
+        self.reference, self.suspect = reference, suspect
+        self.owners_factors = {
+            name: balancing_factors(array)
+            for name, array in reference.items()
+            if array.ndim > 1
+        }
+        self._answers: dict[Hashable, object] = {}
+
+    def without(self, *held_out: Name) -> Alignment:
+        """An alignment by all weights but some.
+
+        Args:
+            held_out: The weights that are to be aligned by the others.
+
+        Raises:
+            AlignmentError: If the suspect is of another architecture.
+        """
+        return Alignment(self, held_out)
+
+    def once(self, question: Hashable, answer: Callable[[], Answer]) -> Answer:
+        """Answers a question that was not asked before; else with what was said."""
+        if question not in self._answers:
+            self._answers[question] = answer()
+        return self._answers[question]  # type: ignore[return-value]
+
+
+class Alignment:
+    """Where the channels of the owner's network are in a suspect.
+
+    Args:
+        aligner: The two networks.
+        held_out: The weights that are to be aligned by the others.
 
     Attributes:
         found: Where they are.
     """
 
-    def __init__(
-        self,
-        graph: ChannelGraph,
-        reference: Weights,
-        suspect: Weights,
-        held_out: Collection[Name],
-    ) -> None:
-        self._graph = graph
-        self._reference, self._suspect = reference, suspect
-        self._compared = {
-            name for name in reference if name not in held_out and name in suspect
+    def __init__(self, aligner: Aligner, held_out: Collection[Name]) -> None:
+        self._aligner = aligner
+        self._graph = aligner.graph
+        self._reference, self._suspect = aligner.reference, aligner.suspect
+        self.found = Correspondence(self._graph, self._reference, self._suspect)
+        # The weights that tell of a set of channels, and which of their axes counts it.
+        self._telling: dict[int, list[tuple[Name, int]]] = {
+            number: [] for number in range(len(self._graph.channels))
         }
-        self.found = Correspondence(graph, reference, suspect)
-        self._owners_factors = {
-            name: balancing_factors(array)
-            for name, array in reference.items()
-            if array.ndim > 1
-        }
+        for (*name, axis), parts in self.found.parts.items():
+            if (named := tuple(name)) not in held_out and named in self._suspect:
+                for number in {part.channels for part in parts}:
+                    self._telling[number].append((named, axis))
         self._align()
 
     def aligned(self, name: Name) -> Floats:
@@ -88,7 +124,7 @@ class Alignment:
                     f"Nothing beside it tells how {'/'.join(name)} is to be aligned."
                 )
             array = undone
-        theirs, owners = balancing_factors(array), self._owners_factors[name]
+        theirs, owners = balancing_factors(array), self._aligner.owners_factors[name]
         result: Floats = array * (theirs[-2] / owners[-2]) * (theirs[-1] / owners[-1])
         return result
 
@@ -122,15 +158,28 @@ class Alignment:
         return found
 
     def _match(self, number: int) -> bool:
-        """Finds where the channels of a set are, by all weights that count them.
+        """Finds where the channels of a set are.
 
         Returns:
             Whether they are elsewhere than it was known before.
         """
-        from scipy.optimize import linear_sum_assignment
-
         if self._graph.channels[number].fixed:
             return False
+        pairs = self._aligner.once(
+            ("match", number, self._known(number)), partial(self._pairs, number)
+        )
+        return pairs is not None and self.found.put(number, *pairs)
+
+    def _known(self, number: int) -> Hashable:
+        """All that what is told of a set depends on, but for the weights themselves."""
+        return tuple(
+            (name, self.found.known(name)) for name, _ in self._telling[number]
+        )
+
+    def _pairs(self, number: int) -> tuple[Indices, Indices] | None:
+        """The owner's channels of a set and the suspect's, by all weights."""
+        from scipy.optimize import linear_sum_assignment
+
         count, width = self._graph.channels[number].count, self.found.widths[number]
         evidence = np.zeros((count, width), np.float32)
         for one in self._stretches(number):
@@ -141,10 +190,7 @@ class Alignment:
                 # The log-likelihood of vectors that have so much in common.
                 size = one.owners.shape[1]
                 evidence -= size / 2 * np.log1p(-np.minimum(shared**2, _MOST_SHARED))
-        if not evidence.any():
-            return False
-        rows, columns = linear_sum_assignment(-evidence)
-        return self.found.put(number, rows, columns)
+        return linear_sum_assignment(-evidence) if evidence.any() else None
 
     def _keeps_sign(self, one: Stretch) -> bool:
         """Whether a channel is not the owner's if it is the opposite of it."""
@@ -166,25 +212,25 @@ class Alignment:
         order = self.found.order(number)
         if not free or order is None:
             return False
-        stretches = list(self._stretches(number))
         changed = False
         for segment in free:
-            evidence = self._likeness(segment, order, stretches)
+            evidence = self._aligner.once(
+                ("turn", segment, self._known(number)),
+                partial(self._likeness, segment, order),
+            )
             if evidence.any():
                 signs = np.where(evidence < 0, -1.0, 1.0)
                 changed |= self.found.turn(segment, signs)
         return changed
 
-    def _likeness(
-        self, segment: int, order: Indices, stretches: Iterable[Stretch]
-    ) -> Floats:
+    def _likeness(self, segment: int, order: Indices) -> Floats:
         """How much more like the owner's than their opposites a segment's channels are.
 
         By the weights whose other signs are known.
         """
         there = order != MISSING
         evidence = np.zeros(len(order))
-        for one in stretches:
+        for one in self._stretches(self._graph.segments[segment].channels):
             others = [each for each in one.part.segments if each != segment]
             if segment in one.part.segments and all(
                 map(self.found.knows_sign, [*others, *one.across])
@@ -196,10 +242,8 @@ class Alignment:
 
     def _stretches(self, number: int) -> Iterator[Stretch]:
         """Every stretch of a weight that counts a set, as far as it can be compared."""
-        for (layer, variable, axis), parts in self.found.parts.items():
-            name = (layer, variable)
-            if name not in self._compared or number not in {p.channels for p in parts}:
-                continue
+        for name, axis in self._telling[number]:
+            parts = self.found.parts[*name, axis]
             pair = self._comparable(name, axis)
             if pair is None:
                 continue
@@ -233,5 +277,5 @@ class Alignment:
             both = self.found.undone(name, axis, other)
             factors = balancing_factors(other if both is None else both)
             theirs = other * factors[other_axis(axis)]
-            owners = owners * self._owners_factors[name][other_axis(axis)]
+            owners = owners * self._aligner.owners_factors[name][other_axis(axis)]
         return np.moveaxis(owners, axis, 0), np.moveaxis(theirs, axis, 0)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from hashlib import blake2b
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_wm.channels import ChannelGraph, Part
 from keras_wm.comparing import Indices
@@ -53,6 +56,8 @@ class Correspondence:
         }
         # Which channels have the other sign, by the segment.
         self._signs: dict[int, Floats] = {}
+        # What is known of a set or a segment, in short.
+        self._digests: dict[tuple[str, int], bytes] = {}
 
     @property
     def moved(self) -> int:
@@ -94,6 +99,7 @@ class Correspondence:
         order[rows] = columns
         before = self._orders.get(number)
         self._orders[number] = order
+        self._digests["order", number] = _digest(order)
         return before is None or not np.array_equal(before, order)
 
     def turn(self, segment: int, signs: Floats) -> bool:
@@ -104,7 +110,20 @@ class Correspondence:
         """
         before = self._signs.get(segment)
         self._signs[segment] = signs
+        self._digests["signs", segment] = _digest(signs)
         return before is None or not np.array_equal(before, signs)
+
+    def known(self, name: Name) -> Hashable:
+        """What is known of a weight's channels; the same value for the same."""
+        parts = [one for axis in (-1, -2) for one in self.parts.get((*name, axis), [])]
+        return tuple(
+            self._digests.get(part)
+            for one in parts
+            for part in (
+                ("order", one.channels),
+                *(("signs", segment) for segment in one.segments),
+            )
+        )
 
     def knows_sign(self, segment: int) -> bool:
         """Whether a segment's signs are known, or cannot be other ones."""
@@ -184,3 +203,7 @@ class Correspondence:
                     f"Expected {'/'.join(name)} of the shape {tuple(expected)}, as the "
                     f"layers around it have it. Received: {theirs}"
                 )
+
+
+def _digest(array: NDArray[Any]) -> bytes:
+    return blake2b(array.tobytes(), digest_size=16).digest()

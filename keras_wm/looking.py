@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from keras_wm.alignment import Alignment
+from keras_wm.alignment import Aligner
 from keras_wm.counterparts import Counterparts, counterparts
 from keras_wm.detection import detect
 from keras_wm.errors import AlignmentError, LayerNotFoundError
@@ -193,10 +193,10 @@ def _aligned(
     findings: list[tuple[Finding, dict[str, int]]] = []
     refused: dict[str, None] = {}
     for answer, names in tries:
-        values = read_all(answer)
+        aligner = Aligner(reference.graph, reference.values, read_all(answer))
         for name in names:
             try:
-                alignment = Alignment(reference.graph, reference.values, values, [name])
+                alignment = aligner.without(name)
                 kernel = alignment.aligned(name)
             except AlignmentError as error:
                 refused[str(error)] = None
