@@ -104,10 +104,11 @@ class Alignment:
         self._telling: dict[int, list[tuple[Name, int]]] = {
             number: [] for number in range(len(self._graph.channels))
         }
-        for (*name, axis), parts in self.found.parts.items():
-            if (named := tuple(name)) not in held_out and named in self._suspect:
+        for (layer, variable, axis), parts in self.found.parts.items():
+            name = (layer, variable)
+            if name not in held_out and name in self._suspect:
                 for number in {part.channels for part in parts}:
-                    self._telling[number].append((named, axis))
+                    self._telling[number].append((name, axis))
         self._align()
 
     def aligned(self, name: Name) -> Floats:

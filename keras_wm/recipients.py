@@ -12,6 +12,7 @@ from keras_wm.detection import Detection, corrected, format_p
 from keras_wm.files import DEFAULT_LIMITS, Limits, Sandbox, select
 from keras_wm.key import WatermarkKey
 from keras_wm.opening import open_model
+from keras_wm.progress import progress_bar
 from keras_wm.search import Finding, search
 from keras_wm.verdict import MARKED
 from keras_wm.verification import check_alpha, check_key
@@ -121,6 +122,7 @@ def identify(
     alpha: float = MARKED,
     limits: Limits = DEFAULT_LIMITS,
     sandbox: bool | Sandbox = False,
+    progress: bool = False,
 ) -> Identification:
     r"""Names the recipients whose marks are in a model.
 
@@ -139,6 +141,7 @@ def identify(
             recipients and kernels tried. Defaults to 1e-9.
         limits: What a file may ask of this machine. Defaults to `Limits()`.
         sandbox: Whether a file is read in a process of its own. Defaults to `False`.
+        progress: Whether to show a bar on a terminal or in a notebook.
 
     Returns:
         An `Identification`.
@@ -164,7 +167,8 @@ def identify(
         kernels = opened.kernels
         if layer is not None:
             kernels = select(kernels, layer, opened.path)
-        findings = search(kernels, keys, limits)
+        with progress_bar("recipients", progress) as show:
+            findings = search(kernels, keys, limits, show)
         if layer is not None and not findings[0].tried:
             key.check_shape(kernels[0].shape)
     tests = sum(finding.tried for finding in findings)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -55,6 +55,7 @@ def search(
     kernels: Sequence[Kernel],
     keys: Sequence[WatermarkKey],
     limits: Limits = DEFAULT_LIMITS,
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[Finding]:
     """Looks for each key in each kernel that can hold its message.
 
@@ -62,6 +63,8 @@ def search(
         kernels: Where to look.
         keys: What to look for.
         limits: What the search may take.
+        progress: Called with how many pairs of a kernel and a key are done, and how
+            many there are.
 
     Returns:
         A `Finding` for each key.
@@ -73,12 +76,17 @@ def search(
     check_work(kernels, keys, limits)
     best: list[tuple[Kernel, Detection] | None] = [None] * len(keys)
     tried = [0] * len(keys)
-    for kernel in kernels:
-        fitting = [index for index, key in enumerate(keys) if fits(kernel, key)]
-        if not fitting:
+    fitting = [
+        [index for index, key in enumerate(keys) if fits(one, key)] for one in kernels
+    ]
+    total = sum(map(len, fitting))
+    for kernel, indices in zip(kernels, fitting, strict=True):
+        if not indices:
             continue
         values = kernel.read()
-        for index in fitting:
+        for index in indices:
+            if progress is not None:
+                progress(sum(tried), total)
             tried[index] += 1
             detection, so_far = detect(values, keys[index]), best[index]
             if so_far is None or detection.log10_p < so_far[1].log10_p:

@@ -222,3 +222,12 @@ def test_the_command_line_makes_a_recipients_key(leak, owner):
     assert path.stat().st_mode & 0o777 == 0o600
     again = run("derive", leak / "owner.key", "customer-17", path)
     assert_fails(again, 2, "exists already")
+
+
+def test_a_bar_is_shown_where_somebody_looks(owner, copies, capsys, monkeypatch):
+    model = model_of(copies["customer-3"])
+    keras_wm.identify(model, owner, CUSTOMERS, progress=True)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    keras_wm.identify(model, owner, CUSTOMERS, progress=True)
+    assert "recipients" in capsys.readouterr().err

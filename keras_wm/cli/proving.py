@@ -81,7 +81,8 @@ def _identify(
         from keras_wm.recipients import identify
 
         layer = layers[0] if layers else None
-        found = identify(file, key, read_lines(recipients), layer, **reader)
+        names = read_lines(recipients)
+        found = identify(file, key, names, layer, progress=True, **reader)
     print_report(found, as_json)
     raise typer.Exit(Exit.FOUND if found.named else Exit.NOT_FOUND)
 

@@ -11,8 +11,8 @@ from typing import Any
 from keras_wm.cores import usable_cores
 from keras_wm.files import DEFAULT_LIMITS, Limits
 from keras_wm.key import WatermarkKey
+from keras_wm.progress import progress_bar
 from keras_wm.scanning.candidates import Candidate, Source, find_candidates
-from keras_wm.scanning.progress import progress_bar
 from keras_wm.scanning.record import MARKER, Record, write_line
 from keras_wm.scanning.report import FileResult, ScanReport
 from keras_wm.verdict import MARKED
@@ -87,7 +87,7 @@ def scan(
         candidates = find_candidates(sources)
         examine = _examiner(keys, layer, limits, workers, client)
         results = _results(candidates, known, examine)
-        show = stack.enter_context(progress_bar(progress))
+        show = stack.enter_context(progress_bar("scanning", progress))
         for count, (result, is_new) in enumerate(results, 1):
             report.add(result)
             if file is not None and is_new:

@@ -1,4 +1,4 @@
-"""The bar that a scan shows while it runs."""
+"""The bar that is shown while many files or keys are looked at."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ from rich.progress import (
 
 
 @contextmanager
-def progress_bar(shown: bool) -> Iterator[Callable[[int, int], None]]:
+def progress_bar(what: str, shown: bool) -> Iterator[Callable[[int, int], None]]:
     """A bar on standard error, where that is a terminal or a notebook.
 
     Args:
+        what: What is being done.
         shown: Whether to show it at all.
 
     Yields:
-        A function to call with how many files are done, and how many there are.
+        A function to call with how much is done, and how much there is.
     """
     console = Console(stderr=True)
     bar = Progress(
-        TextColumn("scanning"),
+        TextColumn(what),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
