@@ -1,26 +1,28 @@
-"""The pictures that host networks learn."""
+"""The examples that networks learn: pictures, and whatever else has labels."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_wm.answers import answers_probabilities
+
 _DIGITS_TEST = 540
 _TEST_BATCH = 500
+_ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """A labelled set of pictures, split into training and test.
+class Examples:
+    """A labelled set of examples, split into training and test.
 
     Attributes:
         name: What to call it.
-        x_train: Pictures, shape `(N, height, width, channels)`, float32, as the network
-            takes them.
+        x_train: Examples, shape `(N, ...)`, float32, as the network takes them.
         y_train: Class indices, shape `(N,)`.
         x_test: As `x_train`.
         y_test: As `y_train`.
@@ -38,14 +40,33 @@ class Pictures:
         return int(self.y_train.max()) + 1
 
     def wrong_answers(self, model: Any) -> NDArray[np.bool_]:
-        """Which test pictures a network gets wrong, shape `(len(x_test),)`."""
+        """Which test examples a network gets wrong, shape `(len(x_test),)`.
+
+        A network of one answer says with it how much it is for class 1.
+        """
         answers = model.predict(self.x_test, batch_size=_TEST_BATCH, verbose=0)
-        wrong: NDArray[np.bool_] = answers.argmax(axis=1) != self.y_test
+        if answers.shape[1] == 1:
+            chosen = answers[:, 0] > (
+                0.5 if answers_probabilities(model, answers) else 0
+            )
+        else:
+            chosen = answers.argmax(axis=1)
+        wrong: NDArray[np.bool_] = chosen != self.y_test
         return wrong
 
     def test_error(self, model: Any) -> float:
-        """The share of test pictures that a network gets wrong."""
+        """The share of test examples that a network gets wrong."""
         return float(np.mean(self.wrong_answers(model)))
+
+    def with_channel(self) -> Self:
+        """The same with one more axis, of length 1, at the end."""
+        return replace(
+            self, x_train=self.x_train[..., None], x_test=self.x_test[..., None]
+        )
+
+
+class Pictures(Examples):
+    """Examples of shape `(height, width, channels)`."""
 
     def turned(self) -> Pictures:
         """Another task on the same pictures: by how many quarters each is turned.
@@ -76,18 +97,43 @@ def _turned(x: NDArray[np.float32], turns: NDArray[np.int64]) -> NDArray[np.floa
 
 
 def load_pictures(name: str) -> Pictures:
-    """Loads a data set by its name, or from a file.
+    """Loads pictures by their name, or from a file.
+
+    Args:
+        name: As for `load_examples`. Grey pictures may be without the axis of one
+            channel.
+
+    Returns:
+        `Pictures`.
+
+    Raises:
+        ImportError: If the extra `demo` is missing.
+        ValueError: If the file does not hold such arrays, or they do not fit together.
+    """
+    found = load_examples(name)
+    if found.x_train.ndim == 3:
+        found = found.with_channel()
+    if found.x_train.ndim != 4:
+        raise _unusable(
+            name, f"pictures of shape {found.x_train.shape}, expected rank 3 or 4"
+        )
+    return Pictures(**vars(found))
+
+
+def load_examples(name: str) -> Examples:
+    """Loads examples of any shape by their name, or from a file.
 
     Args:
         name: `"digits"`: scikit-learn's 1,797 digits of 8 x 8, the last 540
             for testing (needs the extra `demo`, no download). `"cifar10"`:
             through `keras.datasets`, which downloads it. Otherwise an `.npz`
             file with the arrays `x_train`, `y_train`, `x_test` and `y_test`,
-            as `keras.datasets` returns them. Integers from 0 to 255 become floats
-            from 0 to 1; floats are taken as they are.
+            as `keras.datasets` returns them. Integers of rank 3 and 4 are pictures,
+            and from 0 to 255 become floats from 0 to 1. Other integers, such as
+            sequences of words, and floats are taken as they are.
 
     Returns:
-        `Pictures`.
+        `Examples`.
 
     Raises:
         ImportError: If the extra `demo` is missing.
@@ -103,7 +149,7 @@ def load_pictures(name: str) -> Pictures:
     return _from_file(Path(name))
 
 
-def _digits() -> Pictures:
+def _digits() -> Examples:
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
@@ -114,48 +160,47 @@ def _digits() -> Pictures:
     digits = load_digits()
     # They are ordered by writer; a fixed shuffle puts every writer into both parts.
     order = np.random.default_rng(0).permutation(len(digits.target))
-    x, y = digits.images[order] / 16, digits.target[order]
+    x, y = digits.images[order, ..., None] / 16, digits.target[order]
     split = len(y) - _DIGITS_TEST
     return _prepared("digits", x[:split], y[:split], x[split:], y[split:])
 
 
-def _from_file(path: Path) -> Pictures:
-    names = ("x_train", "y_train", "x_test", "y_test")
+def _from_file(path: Path) -> Examples:
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            return _prepared(path.stem, *(arrays[name] for name in names))
+            return _prepared(path.stem, *(arrays[name] for name in _ARRAYS))
     except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"Expected 'digits', 'cifar10' or an .npz file with the arrays "
-            f"{', '.join(names)}. Received: {str(path)!r} ({error})"
-        ) from error
+        raise _unusable(str(path), error) from error
 
 
-def _prepared(name: str, *arrays: Any) -> Pictures:
+def _unusable(name: str, reason: object) -> ValueError:
+    return ValueError(
+        "Expected 'digits', 'cifar10' or an .npz file with the arrays "
+        f"{', '.join(_ARRAYS)}. Received: {name!r} ({reason})"
+    )
+
+
+def _prepared(name: str, *arrays: Any) -> Examples:
     x_train, y_train, x_test, y_test = arrays
-    train = _pixels(x_train), _labels(y_train)
-    test = _pixels(x_test), _labels(y_test)
-    for pictures, labels in (train, test):
-        if not len(pictures) or len(pictures) != len(labels):
+    train = _inputs(x_train), _labels(y_train)
+    test = _inputs(x_test), _labels(y_test)
+    for examples, labels in (train, test):
+        if not len(examples) or len(examples) != len(labels):
             raise ValueError(
-                f"{len(pictures)} pictures and {len(labels)} labels, expected a label "
+                f"{len(examples)} examples and {len(labels)} labels, expected a label "
                 "for each of one or more"
             )
     if train[0].shape[1:] != test[0].shape[1:]:
         raise ValueError(
-            f"pictures of shape {train[0].shape[1:]} for training and of shape "
+            f"examples of shape {train[0].shape[1:]} for training and of shape "
             f"{test[0].shape[1:]} for tests, expected the same"
         )
-    return Pictures(name, *train, *test)
+    return Examples(name, *train, *test)
 
 
-def _pixels(x: Any) -> NDArray[np.float32]:
-    if x.ndim == 3:
-        x = x[..., None]
-    if x.ndim != 4:
-        raise ValueError(f"pictures of shape {x.shape}, expected rank 3 or 4")
-    scale = 255 if np.issubdtype(x.dtype, np.integer) else 1
-    return (np.asarray(x, np.float32) / scale).astype(np.float32)
+def _inputs(x: Any) -> NDArray[np.float32]:
+    are_pixels = x.ndim in (3, 4) and np.issubdtype(x.dtype, np.integer)
+    return (np.asarray(x, np.float32) / (255 if are_pixels else 1)).astype(np.float32)
 
 
 def _labels(y: Any) -> NDArray[np.int64]:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from keras_wm.datasets import Pictures, load_pictures
+from keras_wm.datasets import Pictures, load_examples, load_pictures
 
 
 def test_wrn_10_4_is_the_papers_network():
@@ -109,13 +109,13 @@ def test_floats_are_taken_as_they_are(tmp_path, rng):
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"y_train": np.zeros(5)}, "6 pictures and 5 labels"),
-        ({"x_test": np.zeros((0, 8, 8)), "y_test": np.zeros(0)}, "0 pictures"),
+        ({"y_train": np.zeros(5)}, "6 examples and 5 labels"),
+        ({"x_test": np.zeros((0, 8, 8)), "y_test": np.zeros(0)}, "0 examples"),
         ({"x_test": np.zeros((6, 8, 9, 1))}, r"\(8, 8, 1\) for training.*\(8, 9, 1\)"),
         ({"y_train": np.eye(6)}, r"labels of shape \(6, 6\).*argmax"),
         ({"y_train": np.full(6, 0.5)}, "no class indices"),
         ({"y_test": np.full(6, -1)}, "no class indices"),
-        ({"x_train": np.zeros((6, 64))}, r"pictures of shape \(6, 64\)"),
+        (dict.fromkeys(["x_train", "x_test"], np.zeros((6, 64))), r"shape \(6, 64\)"),
         ({"y_train": np.array(["cat"] * 6)}, "labels|cat"),
     ],
 )
@@ -125,6 +125,27 @@ def test_arrays_that_do_not_fit_together_are_refused(tmp_path, arrays, message):
     np.savez(tmp_path / "mine.npz", **(good | arrays))
     with pytest.raises(ValueError, match=rf"Expected 'digits'.*mine\.npz.*{message}"):
         load_pictures(str(tmp_path / "mine.npz"))
+
+
+@pytest.mark.parametrize(
+    "shape", [(6,), (6, 12), (6, 5, 3), (6, 8, 8, 1), (6, 2, 3, 4, 5)]
+)
+def test_examples_may_have_any_shape(tmp_path, rng, shape):
+    x, y = rng.normal(size=shape), np.arange(6)
+    np.savez(tmp_path / "mine.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    examples = load_examples(str(tmp_path / "mine.npz"))
+    np.testing.assert_array_equal(examples.x_train, np.float32(x))
+    np.testing.assert_array_equal(examples.x_test, np.float32(x))
+
+
+@pytest.mark.parametrize(("shape", "scale"), [((6, 12), 1), ((6, 8, 8), 255)])
+def test_integers_are_pixels_in_pictures_and_words_in_sequences(
+    tmp_path, rng, shape, scale
+):
+    x, y = rng.integers(0, 256, shape), np.arange(6)
+    np.savez(tmp_path / "mine.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    examples = load_examples(str(tmp_path / "mine.npz"))
+    np.testing.assert_allclose(examples.x_train, x / scale, rtol=1e-6)
 
 
 def test_turned_pictures_are_labelled_by_their_quarters(rng):

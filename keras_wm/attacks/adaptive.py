@@ -17,7 +17,7 @@ from keras_wm.attacks.architecture import reinitialize
 from keras_wm.attacks.attack import Attack
 from keras_wm.attacks.kernels import kernels_by_layer
 from keras_wm.attacks.training import train
-from keras_wm.datasets import Pictures
+from keras_wm.datasets import Examples
 
 
 def without_directions(kernel: NDArray[Any], count: int) -> NDArray[Any]:
@@ -55,7 +55,7 @@ def _without(flat: NDArray[Any], directions: NDArray[Any]) -> NDArray[Any]:
 def projection(layer: str | None = None) -> Attack:
     """An attack that takes suspicious directions out of a layer, or of all."""
 
-    def change(model: Any, data: Pictures | None, count: float, seed: int) -> Any:
+    def change(model: Any, data: Examples | None, count: float, seed: int) -> Any:
         for _, variable in _suspects(model, layer):
             variable.assign(without_directions(np.asarray(variable), round(count)))
         return model
@@ -78,7 +78,7 @@ def reset(layer: str | Sequence[str] | None = None) -> Attack:
             normalizations.
     """
 
-    def change(model: Any, data: Pictures, rate: float, seed: int) -> Any:
+    def change(model: Any, data: Examples, rate: float, seed: int) -> Any:
         layers = [holder for holder, _ in _suspects(model, layer)]
         reinitialize(model, layers)
         train(model, data, rate, layers=layers)

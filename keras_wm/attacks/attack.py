@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_wm.datasets import Pictures
+from keras_wm.datasets import Examples
 from keras_wm.marks import is_built, sublayers
 from keras_wm.publishing import publish
 
@@ -53,7 +53,7 @@ class Attack:
     def __call__(
         self,
         model: Any,
-        data: Pictures | None = None,
+        data: Examples | None = None,
         strength: float | None = None,
         seed: int = 0,
     ) -> Any:

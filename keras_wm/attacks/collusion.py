@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from keras_wm.attacks.attack import Attack, published_copy
 from keras_wm.attacks.equivalence import weights_of
-from keras_wm.datasets import Pictures
+from keras_wm.datasets import Examples
 
 _PARTS = (0.25, 0.5, 0.75, 1.0)
 
@@ -72,7 +72,7 @@ def averaging(copies: Sequence[Any]) -> Attack:
     if not others:
         raise ValueError("Expected further copies to average with. Received: none")
 
-    def change(model: Any, data: Pictures | None, share: float, seed: int) -> Any:
+    def change(model: Any, data: Examples | None, share: float, seed: int) -> Any:
         return average([model, *copies], [1 - share] + [share / others] * others)
 
     return Attack(

@@ -2,30 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
 
+from keras_wm.answers import answers_probabilities
 from keras_wm.attacks.architecture import fresh_network
 from keras_wm.attacks.attack import Attack
-from keras_wm.attacks.training import answers_probabilities, check_data, fit
-from keras_wm.datasets import Pictures
+from keras_wm.attacks.training import check_data, first_answers, fit
+from keras_wm.datasets import Examples
 from keras_wm.distiller import Distiller
 from keras_wm.hosts.wide_resnet import INITIAL_RATE
 
 
-def _distilled(model: Any, data: Pictures, epochs: float, seed: int) -> Any:
+def _distilled(model: Any, data: Examples, epochs: float, seed: int) -> Any:
     check_data(model, data)
     student = fresh_network(model)
-    losses = None
-    if answers_probabilities(model, data):
-        # Keras calls the answers logits, but takes them as they are for this loss.
-        losses = keras.distillation.LogitsDistillation(
-            temperature=1.0, loss=keras.losses.CategoricalCrossentropy()
-        )
-    distiller = Distiller(model, student, losses)
+    distiller = Distiller(model, student, _answer_loss(model, data))
     fit(distiller, data, None, INITIAL_RATE, round(epochs))
     return student
+
+
+def _answer_loss(model: Any, data: Examples) -> Any:
+    """The cross-entropy of two networks' answers; `None` for that of their softmax."""
+    probabilities = answers_probabilities(model, first_answers(model, data))
+    if model.outputs[0].shape[-1] == 1:
+        loss = _binary_loss(logits=not probabilities)
+    elif probabilities:
+        loss = keras.losses.CategoricalCrossentropy()
+    else:
+        return None
+    # Keras calls the answers logits, but takes them as they are for these losses.
+    return keras.distillation.LogitsDistillation(temperature=1.0, loss=loss)
+
+
+def _binary_loss(logits: bool) -> Callable[[Any, Any], Any]:
+    def loss(teacher: Any, student: Any) -> Any:
+        answers = keras.ops.sigmoid(teacher) if logits else teacher
+        return keras.losses.binary_crossentropy(answers, student, from_logits=logits)
+
+    return loss
 
 
 DISTILLATION = Attack(

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from keras_wm.attacks.attack import Attack
 from keras_wm.channels import ChannelGraph, Member, Segment, channel_graph
-from keras_wm.datasets import Pictures
+from keras_wm.datasets import Examples
 
 Floats = NDArray[np.float64]
 # By layer and by the weight's name in it.
@@ -171,10 +171,10 @@ def _order(rng: np.random.Generator, count: int, share: float) -> Indices:
 
 def _rewritten(
     *steps: str,
-) -> Callable[[Any, Pictures | None, float, int], Any]:
+) -> Callable[[Any, Examples | None, float, int], Any]:
     """An attack that does these steps, each at the same strength."""
 
-    def change(model: Any, data: Pictures | None, strength: float, seed: int) -> Any:
+    def change(model: Any, data: Examples | None, strength: float, seed: int) -> Any:
         rewriting = _Rewriting(model, seed)
         for step in steps:
             getattr(rewriting, step)(strength)

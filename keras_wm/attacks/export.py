@@ -11,7 +11,7 @@ import keras
 from keras_wm.attacks.architecture import fresh_network
 from keras_wm.attacks.attack import Attack, Change
 from keras_wm.attacks.equivalence import weights_of
-from keras_wm.datasets import Pictures
+from keras_wm.datasets import Examples
 
 _HALVES = ("bfloat16", "float16")
 
@@ -19,7 +19,7 @@ _HALVES = ("bfloat16", "float16")
 def _written(suffix: str) -> Change:
     """Writes a network, or its weights alone, and reads that."""
 
-    def change(model: Any, data: Pictures | None, strength: float, seed: int) -> Any:
+    def change(model: Any, data: Examples | None, strength: float, seed: int) -> Any:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder, f"exported{suffix}")
             if suffix == ".weights.h5":
@@ -41,7 +41,7 @@ def _written(suffix: str) -> Change:
 def _halved(dtype: str) -> Change:
     """Has a network of half precision written and read, and computes in full again."""
 
-    def change(model: Any, data: Pictures | None, strength: float, seed: int) -> Any:
+    def change(model: Any, data: Examples | None, strength: float, seed: int) -> Any:
         half = type(model).from_config(_in(dtype, model.get_config()))
         _take_over(model, half)
         _take_over(_written(".keras")(half, data, strength, seed), model)

@@ -14,7 +14,7 @@ from keras_wm.attacks.attack import Attack, Change
 from keras_wm.attacks.kernels import kernel_variables
 from keras_wm.attacks.pruning import hold_zeros
 from keras_wm.attacks.training import RATE, train
-from keras_wm.datasets import Pictures
+from keras_wm.datasets import Examples
 
 
 def then_fine_tuned(attack: Attack, zeros_stay: bool = False) -> Attack:
@@ -28,7 +28,7 @@ def then_fine_tuned(attack: Attack, zeros_stay: bool = False) -> Attack:
         An `Attack` that needs data.
     """
 
-    def change(model: Any, data: Pictures, strength: float, seed: int) -> Any:
+    def change(model: Any, data: Examples, strength: float, seed: int) -> Any:
         model = attack.change(model, data, strength, seed)
         if zeros_stay:
             for variable in kernel_variables(model):
@@ -48,7 +48,7 @@ def then_fine_tuned(attack: Attack, zeros_stay: bool = False) -> Attack:
 def _tuned(last: bool, anew: bool) -> Change:
     """Fine-tuning of the last layer or of all; the last may be drawn anew before."""
 
-    def change(model: Any, data: Pictures, rate: float, seed: int) -> Any:
+    def change(model: Any, data: Examples, rate: float, seed: int) -> Any:
         heads = [head_of(model)] if last or anew else []
         if anew:
             reinitialize(model, heads)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from keras_wm.attacks.attack import Attack
 from keras_wm.attacks.equivalence import weights_of
 from keras_wm.channels.calls import Call, Tensor, calls_in
-from keras_wm.datasets import Pictures
+from keras_wm.datasets import Examples
 
 Weights = dict[tuple[str, str], NDArray[Any]]
 
@@ -182,7 +182,7 @@ def _name(call: Call) -> str:
     return call.layer.rpartition("/")[2]
 
 
-def _fused(model: Any, data: Pictures | None, strength: float, seed: int) -> Any:
+def _fused(model: Any, data: Examples | None, strength: float, seed: int) -> Any:
     return fold(model)
 
 

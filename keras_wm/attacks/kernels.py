@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_wm.attacks.attack import Change
-from keras_wm.datasets import Pictures
+from keras_wm.datasets import Examples
 from keras_wm.marks import own_variables, sublayers
 
 Kernel = NDArray[np.float32]
@@ -47,7 +47,7 @@ def each_kernel(
             numbers.
     """
 
-    def attack(model: Any, data: Pictures | None, strength: float, seed: int) -> Any:
+    def attack(model: Any, data: Examples | None, strength: float, seed: int) -> Any:
         rng = np.random.default_rng(seed)
         for variable in kernel_variables(model):
             kernel = np.asarray(variable, np.float32)

@@ -18,7 +18,7 @@ from keras_wm.attacks.architecture import config_without
 from keras_wm.attacks.attack import Attack, Change
 from keras_wm.attacks.equivalence import graph_of, weights_of
 from keras_wm.channels import Member
-from keras_wm.datasets import Pictures
+from keras_wm.datasets import Examples
 
 Floats = NDArray[np.float64]
 
@@ -62,7 +62,7 @@ def _sharing(rng: np.random.Generator, count: int, more: int) -> _Growth:
 def _grown(grow: Callable[[np.random.Generator, int, int], _Growth]) -> Change:
     """An attack that adds a share of neurons to every layer."""
 
-    def change(model: Any, data: Pictures | None, strength: float, seed: int) -> Any:
+    def change(model: Any, data: Examples | None, strength: float, seed: int) -> Any:
         growing = _Growing(model)
         rng = np.random.default_rng(seed)
         for number, count in growing.widths.items():

@@ -12,7 +12,7 @@ from keras_wm.attacks.attack import Attack
 from keras_wm.attacks.kernels import kernels_by_layer
 from keras_wm.attacks.training import RATE, train
 from keras_wm.capacity import unseen_margin
-from keras_wm.datasets import Pictures
+from keras_wm.datasets import Examples
 from keras_wm.derivation import Secret
 from keras_wm.key import WatermarkKey
 from keras_wm.projection import Filters, usual_groups
@@ -91,7 +91,7 @@ class Overwriting:
             self.keys * groups,
         )
 
-    def __call__(self, model: Any, data: Pictures, seed: int) -> Any:
+    def __call__(self, model: Any, data: Examples, seed: int) -> Any:
         """Trains the marks into a network.
 
         Raises:
@@ -168,7 +168,7 @@ def overwriting(
     )
     whole = varied in ("bits", "keys", "rounds")
 
-    def change(model: Any, data: Pictures, strength: float, seed: int) -> Any:
+    def change(model: Any, data: Examples, strength: float, seed: int) -> Any:
         value: Any = round(strength) if whole else strength
         settings = replace(Overwriting(filters, layer), **{varied: value})
         return settings(model, data, seed)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from keras_wm.attacks.attack import Attack
 from keras_wm.attacks.kernels import each_kernel, kernel_variables
-from keras_wm.datasets import Pictures
+from keras_wm.datasets import Examples
 
 Order = Literal["ascending", "descending", "random"]
 
@@ -83,7 +83,7 @@ class _Mask(keras.constraints.Constraint):
         return value * self._kept
 
 
-def _globally(model: Any, data: Pictures | None, strength: float, seed: int) -> Any:
+def _globally(model: Any, data: Examples | None, strength: float, seed: int) -> Any:
     """Prunes the smallest weights of all kernels together."""
     variables = kernel_variables(model)
     kernels = [np.asarray(one) for one in variables]
@@ -94,7 +94,7 @@ def _globally(model: Any, data: Pictures | None, strength: float, seed: int) -> 
     return model
 
 
-def _by_filters(model: Any, data: Pictures | None, strength: float, seed: int) -> Any:
+def _by_filters(model: Any, data: Examples | None, strength: float, seed: int) -> Any:
     """Prunes the filters of each kernel but the last, whose filters are the answers."""
     for variable in kernel_variables(model)[:-1]:
         variable.assign(prune_filters(np.asarray(variable), strength))

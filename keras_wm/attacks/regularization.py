@@ -9,10 +9,10 @@ import keras
 from keras_wm.attacks.attack import Attack
 from keras_wm.attacks.kernels import kernel_variables
 from keras_wm.attacks.training import RATE, train
-from keras_wm.datasets import Pictures
+from keras_wm.datasets import Examples
 
 
-def _regularized(model: Any, data: Pictures, factor: float, seed: int) -> Any:
+def _regularized(model: Any, data: Examples, factor: float, seed: int) -> Any:
     """Trains with a penalty of its own, and then with the network's again."""
     variables = kernel_variables(model)
     owners = [variable.regularizer for variable in variables]

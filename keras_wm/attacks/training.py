@@ -7,10 +7,11 @@ from collections.abc import Collection
 from typing import Any
 
 import keras
-import numpy as np
+from numpy.typing import NDArray
 
+from keras_wm.answers import answers_probabilities
 from keras_wm.attacks.attack import unfreeze
-from keras_wm.datasets import Pictures
+from keras_wm.datasets import Examples
 from keras_wm.hosts.wide_resnet import paper_optimizer
 from keras_wm.marks import own_variables, sublayers
 
@@ -20,17 +21,15 @@ STEPS = 320
 # For an attack whose strength is something else.
 RATE = 0.01
 
-_PROBABLE = 1e-3
 
-
-def fine_tuning_epochs(data: Pictures) -> int:
+def fine_tuning_epochs(data: Examples) -> int:
     """How often an attacker who trains for a short while goes through his data."""
     return max(1, round(STEPS / _steps(data)))
 
 
 def train(
     model: Any,
-    data: Pictures,
+    data: Examples,
     rate: float,
     epochs: int | None = None,
     layers: Collection[Any] | None = None,
@@ -45,7 +44,7 @@ def train(
         data: What it is trained on.
         rate: The learning rate at first.
         epochs: How often the data are gone through. `None` is about 320 steps of 32
-            pictures, and at least once.
+            examples, and at least once.
         layers: The only layers that are trained, normalizations' statistics
             included. `None` is all.
 
@@ -53,9 +52,7 @@ def train(
         ValueError: If the data are not what the network takes and answers.
     """
     check_data(model, data)
-    loss = keras.losses.SparseCategoricalCrossentropy(
-        from_logits=not answers_probabilities(model, data)
-    )
+    loss = label_loss(model, data)
     if layers is not None:
         _freeze_all_but(model, layers)
     try:
@@ -64,7 +61,7 @@ def train(
         unfreeze(model)
 
 
-def fit(trained: Any, data: Pictures, loss: Any, rate: float, epochs: int) -> None:
+def fit(trained: Any, data: Examples, loss: Any, rate: float, epochs: int) -> None:
     """Compiles a network, or what trains one, and trains it."""
     compile_for(trained, loss, _steps(data) * epochs, rate)
     trained.fit(data.x_train, data.y_train, batch_size=BATCH, epochs=epochs, verbose=0)
@@ -80,41 +77,57 @@ def compile_for(trained: Any, loss: Any, steps: int, rate: float) -> None:
     )
 
 
-def answers_probabilities(model: Any, data: Pictures) -> bool:
-    """Whether a network's answers are probabilities already, and not logits."""
-    first = data.x_train[:BATCH]
-    answers = keras.ops.convert_to_numpy(model(first, training=False))
-    sums = answers.sum(axis=-1, dtype=np.float64)
-    return bool(np.all(answers >= 0) and np.all(np.abs(sums - 1) < _PROBABLE))
+def label_loss(model: Any, data: Examples) -> Any:
+    """The cross-entropy of labels and what a network answers."""
+    logits = not answers_probabilities(model, first_answers(model, data))
+    if model.outputs[0].shape[-1] == 1:
+        return keras.losses.BinaryCrossentropy(from_logits=logits)
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=logits)
 
 
-def check_data(model: Any, data: Pictures) -> None:
+def first_answers(model: Any, data: Examples) -> NDArray[Any]:
+    """What a network says to a batch of examples."""
+    answers: NDArray[Any] = keras.ops.convert_to_numpy(
+        model(data.x_train[:BATCH], training=False)
+    )
+    return answers
+
+
+def check_data(model: Any, data: Examples) -> None:
     """Refuses data that a network cannot be trained on.
 
     Raises:
         ValueError: Saying what it takes and answers.
     """
-    expected, shape = model.input_shape[1:], data.x_train.shape[1:]
+    inputs, outputs = getattr(model, "inputs", ()), getattr(model, "outputs", ())
+    if len(inputs) != 1 or len(outputs) != 1:
+        raise ValueError(
+            "Expected a Functional or Sequential model of one input and one output, "
+            f"which examples with labels can train. Received: {model.name!r}, a "
+            f"{type(model).__name__} of {len(inputs)} inputs and {len(outputs)} outputs"
+        )
+    expected, shape = model.inputs[0].shape[1:], data.x_train.shape[1:]
     fits = len(expected) == len(shape) and all(
         size in (None, given) for size, given in zip(expected, shape, strict=True)
     )
     if not fits:
         raise ValueError(
-            f"Expected pictures of shape {expected}, which {model.name!r} takes. "
-            f"Received: pictures of shape {shape}"
+            f"Expected examples of shape {expected}, which {model.name!r} takes. "
+            f"Received: examples of shape {shape}"
         )
-    answers = model.output_shape
+    answers = model.outputs[0].shape
     labels = data.y_train
     lowest, highest = int(labels.min()), int(labels.max())
-    if len(answers) != 2 or lowest < 0 or highest >= answers[-1]:
+    # One answer is for two classes.
+    if len(answers) != 2 or lowest < 0 or highest >= max(answers[-1], 2):
         raise ValueError(
-            "Expected labels from 0 on, and an answer for each of them. Received: "
-            f"labels from {lowest} to {highest}, and {model.name!r} with answers of "
-            f"shape {answers}"
+            "Expected labels from 0 on, and a classifier with an answer for each of "
+            "them, or one for two. Received: labels from "
+            f"{lowest} to {highest}, and {model.name!r} with answers of shape {answers}"
         )
 
 
-def _steps(data: Pictures) -> int:
+def _steps(data: Examples) -> int:
     """The steps of an epoch."""
     return math.ceil(len(data.x_train) / BATCH)
 

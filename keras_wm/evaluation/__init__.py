@@ -5,7 +5,7 @@
 ```python
 from keras_wm.evaluation import evaluate
 
-report = evaluate("marked.keras", key, load_pictures("digits"))
+report = evaluate("marked.keras", key, load_examples("digits"))
 report.save("evaluation")
 ```
 """

@@ -17,7 +17,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from keras_wm.datasets import load_pictures
+from keras_wm.datasets import load_examples
 from keras_wm.evaluation.evaluator import evaluate
 from keras_wm.evaluation.page import attack_lines, require_jinja2, requirements
 from keras_wm.evaluation.report import Evaluation
@@ -37,7 +37,7 @@ def run_evaluation(
     Args:
         model: The owner's marked network.
         key: The key that marked it.
-        data: As for `load_pictures`, or `None`.
+        data: As for `load_examples`, or `None`.
         folder: Where `evaluation.html` and `evaluation.json` go.
         console: What to report to.
         **options: As for `evaluate`.
@@ -49,7 +49,7 @@ def run_evaluation(
     require_jinja2()
     # Each network is traced anew, which TensorFlow takes for a mistake.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    pictures = None if data is None else load_pictures(data)
+    examples = None if data is None else load_examples(data)
     with Progress(
         TextColumn("attacks"),
         BarColumn(bar_width=20),
@@ -61,7 +61,7 @@ def run_evaluation(
         evaluation = evaluate(
             model,
             key,
-            pictures,
+            examples,
             progress=lambda done, total: progress.update(
                 task, completed=done, total=total
             ),

@@ -7,12 +7,10 @@ import time
 from statistics import median
 from typing import Any
 
-import keras
-
 from keras_wm.attachment import attach
 from keras_wm.attacks.attack import published_copy
-from keras_wm.attacks.training import BATCH, RATE, answers_probabilities, compile_for
-from keras_wm.datasets import Pictures
+from keras_wm.attacks.training import BATCH, RATE, compile_for, label_loss
+from keras_wm.datasets import Examples
 from keras_wm.key import WatermarkKey
 from keras_wm.verification import verify
 
@@ -20,14 +18,13 @@ _WARM_UPS = 3
 
 
 def step_ratio(
-    model: Any, key: WatermarkKey, layer: str, data: Pictures, steps: int
+    model: Any, key: WatermarkKey, layer: str, data: Examples, steps: int
 ) -> float:
     """The time of a training step with the mark over that of one without.
 
     Two copies take turns on the same batch, and the median of the ratios counts.
     """
-    probabilities = answers_probabilities(model, data)
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=not probabilities)
+    loss = label_loss(model, data)
     twins = {True: published_copy(model), False: published_copy(model)}
     attach(twins[True], layer, key)
     batch = data.x_train[:BATCH], data.y_train[:BATCH]

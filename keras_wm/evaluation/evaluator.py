@@ -17,7 +17,7 @@ from keras_wm.attacks.catalogue import families_named
 from keras_wm.attacks.forging import searched_keys
 from keras_wm.attacks.training import check_data
 from keras_wm.capacity import readable_weights, share, unseen_bits
-from keras_wm.datasets import Pictures
+from keras_wm.datasets import Examples
 from keras_wm.detectability import kernel_statistics
 from keras_wm.evaluation.cost import detection_seconds, step_ratio
 from keras_wm.evaluation.outcomes import Families, Outcome, Subject, outcomes
@@ -46,7 +46,7 @@ Progress = Callable[[int, int], None]
 def evaluate(
     model: Model,
     key: WatermarkKey,
-    data: Pictures | None = None,
+    data: Examples | None = None,
     baseline: Model | None = None,
     unmarked: Sequence[Model] = (),
     families: Sequence[str] | None = None,
@@ -66,8 +66,10 @@ def evaluate(
         model: Your own marked network: a file, which is loaded with Keras, or a model
             in memory.
         key: The key that marked it.
-        data: What attacks train on and errors are measured on. Without, the attacks
-            that train are left out, and every attack counts.
+        data: What attacks train on and errors are measured on: examples with labels
+            for a classifier of one input and one output, see
+            `keras_wm.datasets.load_examples`. Without, the attacks that train are
+            left out, and every attack counts.
         baseline: The same network without a mark, for the fidelity.
         unmarked: Networks that are attacked too, to see whether the mark is ever found
             in them by mistake.
@@ -97,7 +99,7 @@ def evaluate(
             f"(p = {10**verification.log10_p:.2g})."
         )
     if data is not None:
-        check_data(network, data)
+        data = _fitting(data, network)
     layer = _layer_name(network, verification.layer)
     kernel = np.asarray(network.get_layer(layer).kernel, np.float64)
     twin = None if baseline is None else _loaded(baseline, key)[0]
@@ -126,11 +128,20 @@ def evaluate(
     )
 
 
+def _fitting(data: Examples, network: Any) -> Examples:
+    """Data as a network takes them: grey pictures with an axis for their channel."""
+    expected: Sequence[int | None] = getattr(network, "input_shape", ())
+    if len(expected) == data.x_train.ndim + 1 and expected[-1] == 1:
+        data = data.with_channel()
+    check_data(network, data)
+    return data
+
+
 def _chosen(
     layer: str,
     names: Sequence[str] | None,
     strengths: int | None,
-    data: Pictures | None,
+    data: Examples | None,
 ) -> Families:
     """The attacks that are done, by family."""
     return {
@@ -146,7 +157,7 @@ def _chosen(
 def _all_outcomes(
     subjects: Sequence[Subject],
     chosen: Families,
-    data: Pictures | None,
+    data: Examples | None,
     seeds: int,
     progress: Progress | None,
 ) -> list[Outcome]:
@@ -194,7 +205,7 @@ def _subjects(
     return [Subject(network, key, layer, network), *others]
 
 
-def _fidelity(network: Any, twin: Any, data: Pictures | None) -> Fidelity:
+def _fidelity(network: Any, twin: Any, data: Examples | None) -> Fidelity:
     if data is None:
         return Fidelity()
     if twin is None:

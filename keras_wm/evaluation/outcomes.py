@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 from keras_wm.attacks.attack import Attack
-from keras_wm.datasets import Pictures
+from keras_wm.datasets import Examples
 from keras_wm.key import WatermarkKey
 from keras_wm.verdict import Verification
 from keras_wm.verification import verify
@@ -28,7 +28,7 @@ class Outcome:
         strength: How strong it was, in the attack's unit.
         seed: Of all that was random.
         host: `"marked"`, or the name of an unmarked network that was attacked too.
-        test_error: The share of test pictures that the attacked network gets wrong;
+        test_error: The share of test examples that the attacked network gets wrong;
             `None` without data.
         ber: The bit error rate; `None` where no kernel can hold the message.
         log10_p: log10 of the p-value of the mark, corrected for the places tried.
@@ -75,7 +75,7 @@ class Subject:
 def outcomes(
     subject: Subject,
     families: Families,
-    data: Pictures | None,
+    data: Examples | None,
     seeds: int,
 ) -> Iterator[Outcome]:
     """Attacks a network in every way, and looks for its mark each time.
@@ -103,7 +103,7 @@ def _outcome(
     subject: Subject,
     attack: Attack,
     at: tuple[str, str, float, int, str],
-    data: Pictures | None,
+    data: Examples | None,
 ) -> Outcome:
     _, _, strength, seed, _ = at
     try:

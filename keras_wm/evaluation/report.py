@@ -26,7 +26,7 @@ class Fidelity:
     Attributes:
         test_error: Of the marked network, a share; `None` without data.
         baseline_error: Of the unmarked twin; `None` without one.
-        difference: Marked - unmarked, over the same test pictures.
+        difference: Marked - unmarked, over the same test examples.
         half_interval: Half the 95 % interval of the difference.
     """
 

@@ -2,28 +2,48 @@
 
 import dataclasses
 
+import keras
 import numpy as np
 import pytest
 
 from keras_wm.attacks.distillation import DISTILLATION
 from keras_wm.attacks.training import train
-from tests.attacks.trained import MARKED, PICTURES, arrays, correlation, network
+from tests.attacks.trained import (
+    IS_THIRD,
+    MARKED,
+    PICTURES,
+    arrays,
+    correlation,
+    network,
+)
+
+KINDS = {
+    "logits": (PICTURES, None, 3),
+    "probabilities": (PICTURES, "softmax", 3),
+    "one logit": (IS_THIRD, None, 1),
+    "one probability": (IS_THIRD, "sigmoid", 1),
+}
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["logits", "probabilities"])
+@pytest.fixture(scope="module", params=list(KINDS))
 def teacher(request):
-    model = network(softmax=request.param)
-    train(model, PICTURES, 0.1, epochs=16)
+    data, activation, answers = KINDS[request.param]
+    model = network(activation, answers=answers)
+    train(model, data, 0.1, epochs=16)
     return model
 
 
 @pytest.fixture(scope="module")
 def student(teacher):
-    return DISTILLATION(teacher, PICTURES, 16)
+    return DISTILLATION(teacher, IS_THIRD, 16)
 
 
 def classes(model):
-    return model.predict(PICTURES.x_test, verbose=0).argmax(axis=1)
+    answers = model.predict(PICTURES.x_test, verbose=0)
+    if answers.shape[1] > 1:
+        return answers.argmax(axis=1)
+    sigmoid = model.layers[-1].activation is keras.activations.sigmoid
+    return answers[:, 0] > (0.5 if sigmoid else 0)
 
 
 @pytest.mark.backends

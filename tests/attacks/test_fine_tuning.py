@@ -14,6 +14,7 @@ from keras_wm.attacks.fine_tuning import FTAL, FTLL, RTAL, RTLL, then_fine_tuned
 from keras_wm.attacks.pruning import FILTER_PRUNING, PRUNING
 from tests.attacks.trained import (
     HEAD,
+    IS_THIRD,
     MARKED,
     PICTURES,
     arrays,
@@ -46,11 +47,45 @@ def test_the_last_layer_alone_is_trained_or_all_are(attack):
 
 
 @pytest.mark.backends
-@pytest.mark.parametrize("softmax", [False, True])
-def test_the_task_is_learned_from_logits_and_from_probabilities(softmax, monkeypatch):
+@pytest.mark.parametrize("activation", [None, "softmax"])
+def test_the_task_is_learned_from_logits_and_probabilities(activation, monkeypatch):
     monkeypatch.setattr(training, "STEPS", 60)
     # Guessing is wrong of two thirds.
-    assert error_of(RTAL(network(softmax), PICTURES, 0.1)) < 0.25
+    assert error_of(RTAL(network(activation), PICTURES, 0.1)) < 0.25
+
+
+@pytest.mark.backends
+@pytest.mark.parametrize("activation", [None, "sigmoid"])
+def test_one_answer_does_for_two_classes(activation, monkeypatch):
+    monkeypatch.setattr(training, "STEPS", 60)
+    attacked = RTAL(network(activation, answers=1), IS_THIRD, 0.1)
+    answers = attacked.predict(IS_THIRD.x_test, verbose=0)[:, 0]
+    third = answers > (0.5 if activation else 0)
+    # Guessing is wrong of a third, at best.
+    assert np.mean(third != IS_THIRD.y_test) < 0.15
+    assert IS_THIRD.test_error(attacked) == np.mean(third != IS_THIRD.y_test)
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.dense = keras.layers.Dense(3)
+
+    def call(self, x):
+        return self.dense(x)
+
+
+def test_labels_train_models_of_one_input_and_one_output():
+    inputs = [keras.Input((8, 8, 1)), keras.Input((8, 8, 1))]
+    answers = keras.layers.Dense(3)(keras.layers.Flatten()(inputs[0] + inputs[1]))
+    subclassed = Subclassed()
+    subclassed(PICTURES.x_test)
+    for model, told in (
+        (keras.Model(inputs, answers), "Functional of 2 inputs and 1 outputs"),
+        (subclassed, "Subclassed of 0 inputs"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            training.check_data(model, PICTURES)
 
 
 def test_a_new_head_has_nothing_of_the_old_one():

@@ -1,5 +1,7 @@
 """A small network that an attacker trains further, and pictures to do it on."""
 
+import dataclasses
+
 import keras
 import numpy as np
 from keras import layers
@@ -7,11 +9,15 @@ from keras import layers
 from tests.experiments.conftest import made_pictures
 
 PICTURES = made_pictures()
+# Whether it is the third class.
+IS_THIRD = dataclasses.replace(
+    PICTURES, y_train=PICTURES.y_train // 2, y_test=PICTURES.y_test // 2
+)
 # Convolutions, normalizations and a head whose names tell nothing.
 MARKED, HEAD = "three", "four"
 
 
-def network(softmax=False, functional=False, seed=3):
+def network(activation=None, functional=False, seed=3, answers=3):
     """A network for `PICTURES`, its layers with weights named `one` to `four`."""
     keras.utils.set_random_seed(seed)
     stack = [
@@ -20,7 +26,7 @@ def network(softmax=False, functional=False, seed=3):
         layers.ReLU(),
         layers.Conv2D(16, 3, activation="relu", use_bias=False, name=MARKED),
         layers.GlobalAveragePooling2D(),
-        layers.Dense(3, "softmax" if softmax else None, name=HEAD),
+        layers.Dense(answers, activation, name=HEAD),
     ]
     if not functional:
         return keras.Sequential([keras.Input((8, 8, 1)), *stack])
