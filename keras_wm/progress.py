@@ -1,9 +1,10 @@
-"""The bar that is shown while many files or keys are looked at."""
+"""The bar that is shown while something takes long."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import (
@@ -13,6 +14,16 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+
+Item = TypeVar("Item")
+
+
+def tracked(items: Sequence[Item], what: str, shown: bool) -> Iterator[Item]:
+    """Items one by one, with a bar of how many are done; see `progress_bar`."""
+    with progress_bar(what, shown) as show:
+        for done, item in enumerate(items):
+            show(done, len(items))
+            yield item
 
 
 @contextmanager

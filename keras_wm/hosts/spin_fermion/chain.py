@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -21,6 +20,7 @@ from keras_wm.hosts.spin_fermion.observables import (
 from keras_wm.hosts.spin_fermion.sampler import Sampler, State
 from keras_wm.hosts.spin_fermion.self_learning import SelfLearning
 from keras_wm.normal import Floats
+from keras_wm.progress import progress_bar
 
 # What is measured in every chain, shape `(chains, ...)`.
 Observable = Callable[[Sampler], Floats]
@@ -86,10 +86,11 @@ def run(
         raise FileNotFoundError(f"There is no folder {str(path.parent)!r} to write to.")
     if path is not None and path.exists():
         log.load(path)
-    with _bar(progress, thermalisation + steps) as moved:
-        while log.done < thermalisation + steps:
+    total = thermalisation + steps
+    with progress_bar("steps", progress) as show:
+        while log.done < total:
             log.step()
-            moved(log.done)
+            show(log.done, total)
             if path is not None and log.done % interval == 0:
                 log.save(path)
     if path is not None:
@@ -199,12 +200,3 @@ def _with_prefix(arrays: Mapping[str, NDArray[Any]], prefix: str) -> State:
         for name in arrays
         if name.startswith(prefix)
     }
-
-
-@contextmanager
-def _bar(shown: bool, total: int) -> Iterator[Callable[[int], None]]:
-    from rich.progress import Progress
-
-    with Progress(disable=not shown) as bar:
-        task = bar.add_task("steps", total=total)
-        yield lambda done: bar.update(task, completed=done)

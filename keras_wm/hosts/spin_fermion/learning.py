@@ -10,7 +10,6 @@ from typing import Any
 import keras
 import numpy as np
 from numpy.typing import NDArray
-from rich.progress import track
 
 from keras_wm.hosts.spin_fermion.analysis import blocked_error
 from keras_wm.hosts.spin_fermion.chain import Series, run
@@ -33,6 +32,7 @@ from keras_wm.hosts.spin_fermion.training import (
     set_linear,
 )
 from keras_wm.normal import Floats
+from keras_wm.progress import tracked
 
 # From hot to cold, in shares of beta; at the end twice, since the last fit is by
 # samples of the model before it.
@@ -267,7 +267,7 @@ def _sampled(
     """All that was diagonalized on the way, and what the chains measured."""
     tried: list[tuple[Floats, Floats]] = []
     rows: dict[str, list[Floats]] = {"acceptance": [], "delta": []}
-    for _ in track(range(proposals), "sampling", transient=True, disable=not progress):
+    for _ in tracked(range(proposals), "sampling", progress):
         chain.advance()
         tried.append((chain.tried, chain.tried_log_weight))
         rows["acceptance"].append(chain.accepted)

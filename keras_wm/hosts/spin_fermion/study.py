@@ -46,6 +46,7 @@ from keras_wm.hosts.spin_fermion.scaling import points
 from keras_wm.hosts.spin_fermion.self_learning import SelfLearning
 from keras_wm.hosts.spin_fermion.training import Samples
 from keras_wm.key import WatermarkKey
+from keras_wm.progress import tracked
 from keras_wm.publishing import publish
 from keras_wm.reading import asking_for_much
 from keras_wm.regularizer import WatermarkRegularizer
@@ -151,9 +152,8 @@ def run_study(study: Study, records: Path, console: Console) -> dict[str, Any]:
                 f"{str(records)!r} holds a study of other settings. Choose another "
                 "file, or delete it to begin anew."
             )
-    for name, part in study.parts():
-        if name in kept["parts"]:
-            continue
+    left = [one for one in study.parts() if one[0] not in kept["parts"]]
+    for name, part in tracked(left, "parts of the study", not console.quiet):
         console.print(name)
         kept["parts"][name] = part(kept["parts"])
         with replaced_whole(records) as temporary:

@@ -14,7 +14,6 @@ import keras
 import numpy as np
 from keras import ops
 from numpy.typing import NDArray
-from rich.progress import track
 
 from keras_wm.hosts.spin_fermion.attention import (
     EquivariantSelfAttention,
@@ -29,6 +28,7 @@ from keras_wm.hosts.spin_fermion.effective_model import (
 )
 from keras_wm.hosts.spin_fermion.linear_model import LinearModel
 from keras_wm.normal import Floats
+from keras_wm.progress import tracked
 
 EPOCHS = 60
 BATCH = 256
@@ -132,7 +132,7 @@ def fit(
         _variance,
     )
     rng = np.random.default_rng(seed)
-    for _ in track(range(epochs), "fitting", transient=True, disable=not progress):
+    for _ in tracked(range(epochs), "fitting", progress):
         # Not by Keras, which draws from the state that all of a program shares.
         order = rng.permutation(len(samples))
         trained.fit(
