@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
@@ -17,10 +16,12 @@ from keras_wm.derivation import Secret
 from keras_wm.key import WatermarkKey
 from keras_wm.projection import Filters, usual_groups
 from keras_wm.reading import Loss, asking_for_much
+from keras_wm.search import fits
 
 Varied = Literal["strength", "rate", "bits", "keys", "rounds"]
 
 BITS = 256
+_FEWEST_BITS = 8
 _LOSSES: dict[Filters, Loss] = {"mean": "crossentropy", "keyed": "margin"}
 _MARKS: dict[Filters, str] = {"mean": "the papers' mark", "keyed": "a keyed mark"}
 _STRENGTHS: dict[Filters, tuple[float, ...]] = {
@@ -41,12 +42,12 @@ _VARIED: dict[str, tuple[str, str, tuple[float, ...]]] = {
     ),
     "keys": (
         "of many keys at once",
-        "keys of 256 bits",
+        "keys of 256 bits at most",
         (1, 4, 16),
     ),
     "rounds": (
         "with one key after another",
-        "keys of 256 bits, each for an epoch",
+        "keys of 256 bits at most, each for an epoch",
         (1, 4, 8, 16),
     ),
 }
@@ -91,6 +92,21 @@ class Overwriting:
             self.keys * groups,
         )
 
+    def shortened(self, model: Any) -> Overwriting:
+        """With half the bits, and half of those, until a layer can hold them.
+
+        Raises:
+            ValueError: If there is no such layer.
+        """
+        kernels = self._kernels(model)
+        bits = self.bits
+        while bits >= _FEWEST_BITS:
+            shorter = replace(self, bits=bits)
+            if any(fits(kernel, shorter.key(0)) for _, kernel in kernels):
+                return shorter
+            bits //= 2
+        return self
+
     def __call__(self, model: Any, data: Examples, seed: int) -> Any:
         """Trains the marks into a network.
 
@@ -105,35 +121,25 @@ class Overwriting:
                 detach(model)
         return model
 
+    def _kernels(self, model: Any) -> list[tuple[Any, Any]]:
+        if self.layer is None:
+            return kernels_by_layer(model)
+        return [find_kernel(model, self.layer)]
+
     def _attach(self, model: Any, key: WatermarkKey) -> None:
-        if self.layer is not None:
-            kernels = [find_kernel(model, self.layer)]
-        else:
-            kernels = list(_holding(model, key))
+        kernels = self._kernels(model)
+        if self.layer is None:
+            kernels = [one for one in kernels if fits(one[1], key)]
+        if not kernels:
+            raise ValueError(
+                f"No layer of {model.name!r} can hold the attacker's {key.bits} bits."
+            )
         for layer, kernel in kernels:
             size, count = key.check_shape(kernel.shape)
             loss, margin = _LOSSES[self.filters], None
             if loss == "margin":
                 margin = unseen_margin(self.bits, self.filters, size, count)
             attach(model, layer, key, loss, self.strength, margin, kernel.name)
-
-
-def _holding(model: Any, key: WatermarkKey) -> Iterator[tuple[Any, Any]]:
-    """The layers and kernels that can hold a key's message."""
-    refused = None
-    found = 0
-    for layer, kernel in kernels_by_layer(model):
-        try:
-            key.check_shape(kernel.shape)
-        except ValueError as error:
-            refused = error
-            continue
-        found += 1
-        yield layer, kernel
-    if not found:
-        raise ValueError(
-            f"No layer of {model.name!r} can hold the attacker's {key.bits} bits."
-        ) from refused
 
 
 def overwriting(
@@ -145,7 +151,7 @@ def overwriting(
         filters: See `Overwriting`.
         layer: See `Overwriting`.
         varied: Which of the attributes of `Overwriting` the attack's strength is;
-            the others are its defaults.
+            the others are its defaults, but fewer bits where a kernel is small.
 
     Returns:
         An `Attack`.
@@ -171,6 +177,8 @@ def overwriting(
     def change(model: Any, data: Examples, strength: float, seed: int) -> Any:
         value: Any = round(strength) if whole else strength
         settings = replace(Overwriting(filters, layer), **{varied: value})
+        if varied != "bits":
+            settings = settings.shortened(model)
         return settings(model, data, seed)
 
     where = "every layer" if layer is None else f"the layer {layer!r}"

@@ -85,11 +85,11 @@ def test_what_is_varied_is_the_strength_of_the_attack(varied, monkeypatch):
         "__call__",
         lambda self, model, data, seed: taken.append(self) or model,
     )
-    attack = overwriting("keyed", "that layer", varied)
+    attack, model = overwriting("keyed", MARKED, varied), network()
     for strength in attack.strengths:
-        attack.change(None, None, strength, 0)
+        attack.change(model, None, strength, 0)
     assert [getattr(one, varied) for one in taken] == list(attack.strengths)
-    assert {one.layer for one in taken} == {"that layer"}
+    assert {one.layer for one in taken} == {MARKED}
 
 
 @pytest.mark.parametrize("wrong", [{"filters": "all"}, {"varied": "seed"}])
@@ -102,7 +102,16 @@ def test_a_layer_that_is_missing_or_too_small_is_told():
     model = network()
     with pytest.raises(ValueError, match=r"no layer 'seven'.*'three'"):
         overwriting("keyed", "seven")(model, PICTURES)
-    with pytest.raises(ValueError, match=r"Too many bits.*T=256.*M=16"):
-        overwriting("mean", HEAD)(model, PICTURES)
-    with pytest.raises(ValueError, match=r"No layer of .* attacker's 256 bits"):
-        overwriting("mean")(model, PICTURES)
+    with pytest.raises(ValueError, match=r"Too many bits.*T=1024.*M=16"):
+        overwriting("mean", HEAD, "bits")(model, PICTURES)
+    with pytest.raises(ValueError, match=r"No layer of .* attacker's 1024 bits"):
+        overwriting("mean", varied="bits")(model, PICTURES)
+
+
+@pytest.mark.parametrize(
+    ("layer", "bits"), [(HEAD, 16), ("one", 16), (MARKED, 128), (None, 128)]
+)
+def test_a_small_layer_gets_fewer_bits(layer, bits):
+    """The mean filters have 16, 9 and 72 weights: room for less than twice the bits."""
+    assert Overwriting("mean", layer).shortened(network()).bits == bits
+    assert Overwriting("mean", layer, bits=8).shortened(network()).bits == 8
