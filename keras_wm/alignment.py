@@ -184,12 +184,13 @@ class Alignment:
         count, width = self._graph.channels[number].count, self.found.widths[number]
         evidence = np.zeros((count, width), np.float32)
         for one in self._stretches(number):
-            if one.matrix:
+            size = one.owners.shape[1]
+            # All vectors of a single weight have the same direction.
+            if one.matrix and size > 1:
                 shared = one.owners @ one.theirs.T
                 if self._keeps_sign(one):
                     shared = np.maximum(shared, 0)
                 # The log-likelihood of vectors that have so much in common.
-                size = one.owners.shape[1]
                 evidence -= size / 2 * np.log1p(-np.minimum(shared**2, _MOST_SHARED))
         return linear_sum_assignment(-evidence) if evidence.any() else None
 

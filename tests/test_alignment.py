@@ -1,5 +1,6 @@
 """Finding the owner's channels again in weights that were rearranged."""
 
+import keras
 import numpy as np
 import pytest
 
@@ -88,6 +89,16 @@ def test_signs_are_told_by_what_keeps_its_sign_in_training():
         one for one in kernels(network) if arrays(network)[one].shape == (3, 3, 12, 16)
     )
     assert cosine(aligned(network, suspect, name), arrays(network)[name]) > 0.999
+
+
+def test_a_single_weight_of_each_channel_does_not_tell_them_apart():
+    inputs = keras.Input((20,))
+    x = keras.layers.Dense(16, "relu")(inputs)
+    x = keras.layers.Dense(16, "relu", name="last")(x)
+    network = with_weights(keras.Model(inputs, keras.layers.Dense(1)(x)))
+    suspect = equivalence.PERMUTATION(network, seed=3)
+    with pytest.raises(AlignmentError, match=r"Nothing beside .*last/kernel"):
+        aligned(network, suspect, ("last", "kernel"))
 
 
 def test_what_was_done_is_told():
