@@ -91,12 +91,32 @@ def answers(layer, rows):
     return (given - zero)[0]
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
-@pytest.mark.parametrize("bias", [True, False])
-def test_int8_is_the_kernel_from_before_to_half_a_step(tmp_path, suffix, bias):
-    model = network(bias)
+@pytest.fixture(scope="module", params=[True, False], ids=["bias", "no bias"])
+def int8_network(request):
+    """A quantized network, and its kernels from before."""
+    model = network(request.param)
     before = {layer.name: np.asarray(layer.kernel) for layer in model.layers[1:]}
-    path = save(quantize(model, "int8"), tmp_path / f"model{suffix}")
+    return quantize(model, "int8"), before
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        (mode, bias)
+        for mode in ("int4/4", "int4/-1", "int4/128")
+        for bias in (True, False)
+    ],
+    ids=str,
+)
+def int4_network(request):
+    mode, bias = request.param
+    return quantize(network(bias), mode)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_int8_is_the_kernel_from_before_to_half_a_step(int8_network, tmp_path, suffix):
+    model, before = int8_network
+    path = save(model, tmp_path / f"model{suffix}")
     for layer in model.layers[1:]:
         step = 1 / np.asarray(layer.kernel_scale).min()
         found = [
@@ -114,12 +134,11 @@ def test_int8_is_the_kernel_from_before_to_half_a_step(tmp_path, suffix, bias):
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-@pytest.mark.parametrize("mode", ["int4/4", "int4/-1", "int4/128"])
-@pytest.mark.parametrize("bias", [True, False])
-def test_int4_is_the_kernel_that_the_layer_computes_with(tmp_path, suffix, mode, bias):
-    model = quantize(network(bias), mode)
-    path = save(model, tmp_path / f"model{suffix}")
-    expected = answers(model.get_layer("dense"), 10)
+def test_int4_is_the_kernel_that_the_layer_computes_with(
+    int4_network, tmp_path, suffix
+):
+    path = save(int4_network, tmp_path / f"model{suffix}")
+    expected = answers(int4_network.get_layer("dense"), 10)
     readings = [
         kernel
         for kernel, note in kernels_of(path)["dense"]
