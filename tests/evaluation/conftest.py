@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from keras_wm.attacks import training
 from keras_wm.attacks.attack import published_copy
 from keras_wm.datasets import Pictures
 from keras_wm.evaluation import evaluate
@@ -31,12 +32,15 @@ def twin(marked):
 @pytest.fixture(scope="session")
 def evaluation(marked, pictures, twin):
     """The marked network's report, with three families of attacks."""
-    return evaluate(
-        marked.files[".keras"],
-        marked.key,
-        pictures,
-        baseline=twin,
-        unmarked=[twin],
-        families=FAMILIES,
-        strengths=2,
-    )
+    with pytest.MonkeyPatch.context() as patched:
+        # Attackers who go through the pictures once.
+        patched.setattr(training, "STEPS", 12)
+        return evaluate(
+            marked.files[".keras"],
+            marked.key,
+            pictures,
+            baseline=twin,
+            unmarked=[twin],
+            families=FAMILIES,
+            strengths=2,
+        )
