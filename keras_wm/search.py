@@ -79,14 +79,15 @@ def search(
     fitting = [
         [index for index, key in enumerate(keys) if fits(one, key)] for one in kernels
     ]
-    total = sum(map(len, fitting))
+    done, total = 0, sum(map(len, fitting))
     for kernel, indices in zip(kernels, fitting, strict=True):
         if not indices:
             continue
         values = kernel.read()
         for index in indices:
             if progress is not None:
-                progress(sum(tried), total)
+                progress(done, total)
+            done += 1
             tried[index] += 1
             detection, so_far = detect(values, keys[index]), best[index]
             if so_far is None or detection.log10_p < so_far[1].log10_p:

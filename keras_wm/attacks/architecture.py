@@ -53,6 +53,11 @@ def head_of(model: Any) -> Any:
     )
 
 
+def node_of(config: Any, name: str) -> Any:
+    """A layer's entry in a model's config."""
+    return next(one for one in config["layers"] if one["config"].get("name") == name)
+
+
 def config_without(config: Any, *names: str) -> Any:
     """A config without some settings, however deep they are."""
     if isinstance(config, dict):

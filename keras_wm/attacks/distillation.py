@@ -7,10 +7,9 @@ from typing import Any
 
 import keras
 
-from keras_wm.answers import answers_probabilities
 from keras_wm.attacks.architecture import fresh_network
 from keras_wm.attacks.attack import Attack
-from keras_wm.attacks.training import check_data, first_answers, fit
+from keras_wm.attacks.training import check_data, fit, gives_probabilities
 from keras_wm.datasets import Examples
 from keras_wm.distiller import Distiller
 from keras_wm.hosts.wide_resnet import INITIAL_RATE
@@ -26,7 +25,7 @@ def _distilled(model: Any, data: Examples, epochs: float, seed: int) -> Any:
 
 def _answer_loss(model: Any, data: Examples) -> Any:
     """The cross-entropy of two networks' answers; `None` for that of their softmax."""
-    probabilities = answers_probabilities(model, first_answers(model, data))
+    probabilities = gives_probabilities(model, data)
     if model.outputs[0].shape[-1] == 1:
         loss = _binary_loss(logits=not probabilities)
     elif probabilities:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_wm.attacks.architecture import node_of
 from keras_wm.attacks.attack import Attack
 from keras_wm.attacks.equivalence import weights_of
 from keras_wm.channels.calls import Call, Tensor, calls_in
@@ -115,7 +116,7 @@ def _is_plain(call: Call, rank: int) -> bool:
 
 def _always_trains(config: Any, path: list[str]) -> bool:
     """Whether a layer is called with `training=True`, and heeds no average."""
-    node = _node(config, path[0])
+    node = node_of(config, path[0])
     if len(path) > 1:
         return _always_trains(node["config"], path[1:])
     called = node.get("inbound_nodes") or [{}]
@@ -140,12 +141,12 @@ def _fold_weights(weights: Weights, call: Call, normalization: Call) -> None:
 
 def _remove(config: Any, path: list[str], normalization: str) -> None:
     """Takes a normalization out of a model's config; the layer gets a bias."""
-    settings = _node(config, path[0])["config"]
+    settings = node_of(config, path[0])["config"]
     if len(path) > 1:
         _remove(settings, path[1:], normalization)
         return
     settings["use_bias"] = True
-    config["layers"].remove(_node(config, normalization))
+    config["layers"].remove(node_of(config, normalization))
     for node in config["layers"]:
         if "inbound_nodes" in node:
             node["inbound_nodes"] = _redirected(
@@ -166,11 +167,6 @@ def _redirected(value: Any, old: str, new: str) -> Any:
             return [new, 0, 0]
         return [_redirected(one, old, new) for one in value]
     return value
-
-
-def _node(config: Any, name: str) -> Any:
-    """A layer's entry in a model's config."""
-    return next(one for one in config["layers"] if one["config"].get("name") == name)
 
 
 def _folder(call: Call) -> str:

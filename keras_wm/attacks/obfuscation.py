@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_wm.attacks.architecture import config_without
+from keras_wm.attacks.architecture import config_without, node_of
 from keras_wm.attacks.attack import Attack, Change
 from keras_wm.attacks.equivalence import graph_of, weights_of
 from keras_wm.channels import Member
@@ -147,11 +147,7 @@ class _Growing:
 def _config_of(config: dict[str, Any], path: str) -> dict[str, Any]:
     """A layer's config in that of a model, by its name behind those of models."""
     for name in path.split("/"):
-        (config,) = (
-            node["config"]
-            for node in config["layers"]
-            if node["config"].get("name") == name
-        )
+        config = node_of(config, name)["config"]
     return config
 
 

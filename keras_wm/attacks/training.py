@@ -7,7 +7,6 @@ from collections.abc import Collection
 from typing import Any
 
 import keras
-from numpy.typing import NDArray
 
 from keras_wm.answers import answers_probabilities
 from keras_wm.attacks.attack import unfreeze
@@ -79,18 +78,16 @@ def compile_for(trained: Any, loss: Any, steps: int, rate: float) -> None:
 
 def label_loss(model: Any, data: Examples) -> Any:
     """The cross-entropy of labels and what a network answers."""
-    logits = not answers_probabilities(model, first_answers(model, data))
+    logits = not gives_probabilities(model, data)
     if model.outputs[0].shape[-1] == 1:
         return keras.losses.BinaryCrossentropy(from_logits=logits)
     return keras.losses.SparseCategoricalCrossentropy(from_logits=logits)
 
 
-def first_answers(model: Any, data: Examples) -> NDArray[Any]:
-    """What a network says to a batch of examples."""
-    answers: NDArray[Any] = keras.ops.convert_to_numpy(
-        model(data.x_train[:BATCH], training=False)
-    )
-    return answers
+def gives_probabilities(model: Any, data: Examples) -> bool:
+    """Whether a network gives probabilities for its data, and not logits."""
+    answers = model(data.x_train[:BATCH], training=False)
+    return answers_probabilities(model, keras.ops.convert_to_numpy(answers))
 
 
 def check_data(model: Any, data: Examples) -> None:

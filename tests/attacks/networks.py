@@ -109,6 +109,24 @@ def inside():
     return keras.Model(inputs, head(layers.Flatten()(x)))
 
 
+class Subclassed(keras.Model):
+    """A dense layer in a model whose config does not tell of it."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = layers.Dense(3)
+
+    def call(self, x):
+        return self.dense(x)
+
+
+def subclassed(inputs):
+    """Such a model, built by these inputs."""
+    model = Subclassed()
+    model(inputs)
+    return model
+
+
 def attending():
     """Layers whose kernels have one name: attention, and a sequence read both ways."""
     inputs = keras.Input((6, 8))

@@ -12,6 +12,7 @@ from keras_wm.attacks.attack import published_copy
 from keras_wm.attacks.equivalence import PERMUTATION
 from keras_wm.attacks.fine_tuning import FTAL, FTLL, RTAL, RTLL, then_fine_tuned
 from keras_wm.attacks.pruning import FILTER_PRUNING, PRUNING
+from tests.attacks.networks import subclassed
 from tests.attacks.trained import (
     HEAD,
     IS_THIRD,
@@ -66,23 +67,12 @@ def test_one_answer_does_for_two_classes(activation, monkeypatch):
     assert IS_THIRD.test_error(attacked) == np.mean(third != IS_THIRD.y_test)
 
 
-class Subclassed(keras.Model):
-    def __init__(self):
-        super().__init__()
-        self.dense = keras.layers.Dense(3)
-
-    def call(self, x):
-        return self.dense(x)
-
-
 def test_labels_train_models_of_one_input_and_one_output():
     inputs = [keras.Input((8, 8, 1)), keras.Input((8, 8, 1))]
     answers = keras.layers.Dense(3)(keras.layers.Flatten()(inputs[0] + inputs[1]))
-    subclassed = Subclassed()
-    subclassed(PICTURES.x_test)
     for model, told in (
         (keras.Model(inputs, answers), "Functional of 2 inputs and 1 outputs"),
-        (subclassed, "Subclassed of 0 inputs"),
+        (subclassed(PICTURES.x_test), "Subclassed of 0 inputs"),
     ):
         with pytest.raises(ValueError, match=told):
             training.check_data(model, PICTURES)

@@ -61,11 +61,10 @@ def test_a_truncated_file_is_a_model_file_error(good, tmp_path, data):
 
 
 @pytest.mark.parametrize("write", [write_archive, write_weights, write_legacy])
-def test_a_file_that_ends_anywhere_is_a_model_file_error(write, tmp_path):
+def test_a_file_that_ends_at_any_byte_is_a_model_file_error(write, tmp_path):
     content = write(tmp_path / "good").read_bytes()
     path = tmp_path / "truncated"
-    # Numbers of up to 8 bytes: each of them is cut somewhere.
-    for size in [*range(0, len(content) - 64, 5), *range(len(content))[-64:]]:
+    for size in range(len(content)):
         path.write_bytes(content[:size])
         with pytest.raises(ModelFileError):
             read_kernels(path)
