@@ -69,7 +69,10 @@ def sample(
     from rich.console import Console
 
     with silent_import():
-        from keras_wm.hosts.spin_fermion.commands import run_sampling, sampler_by
+        from keras_wm.hosts.spin_fermion.sampling_command import (
+            run_sampling,
+            sampler_by,
+        )
 
     model = _model(size, beta, mu, coupling, hopping)
     chosen = sampler_by(by, model, chains, sweeps, seed, out)
@@ -103,8 +106,8 @@ def train(
     from rich.console import Console
 
     with silent_import():
-        from keras_wm.hosts.spin_fermion.commands import run_training
         from keras_wm.hosts.spin_fermion.learning import Schedule
+        from keras_wm.hosts.spin_fermion.training_commands import run_training
 
     model = _model(size, beta, mu, coupling, hopping)
     schedule = Schedule(chains, proposals, epochs=epochs, learning_rate=learning_rate)
@@ -134,8 +137,8 @@ def scale(
     from rich.console import Console
 
     with silent_import():
-        from keras_wm.hosts.spin_fermion.commands import run_scaling
         from keras_wm.hosts.spin_fermion.learning import Schedule
+        from keras_wm.hosts.spin_fermion.training_commands import run_scaling
 
     model = _model(size, beta, mu, coupling, hopping)
     schedule = Schedule(chains, proposals, epochs=epochs, learning_rate=learning_rate)

@@ -8,13 +8,6 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-)
 from rich.table import Table
 
 from keras_wm.datasets import load_examples
@@ -22,6 +15,7 @@ from keras_wm.evaluation.evaluator import evaluate
 from keras_wm.evaluation.page import attack_lines, require_jinja2, requirements
 from keras_wm.evaluation.report import Evaluation
 from keras_wm.key import WatermarkKey
+from keras_wm.progress import progress_bar
 
 
 def run_evaluation(
@@ -50,23 +44,8 @@ def run_evaluation(
     # Each network is traced anew, which TensorFlow takes for a mistake.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     examples = None if data is None else load_examples(data)
-    with Progress(
-        TextColumn("attacks"),
-        BarColumn(bar_width=20),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=console,
-    ) as progress:
-        task = progress.add_task("attacks", total=None)
-        evaluation = evaluate(
-            model,
-            key,
-            examples,
-            progress=lambda done, total: progress.update(
-                task, completed=done, total=total
-            ),
-            **options,
-        )
+    with progress_bar("attacks", shown=True) as show:
+        evaluation = evaluate(model, key, examples, progress=show, **options)
     _show(evaluation, console)
     files = evaluation.save(folder)
     console.print(f"Report: {', '.join(map(str, files))}")

@@ -1,0 +1,165 @@
+"""What `keras-wm slmc train` and `keras-wm slmc scale` do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from keras_wm.atomic import replaced_whole
+from keras_wm.hosts.spin_fermion.chain import read_description, read_series
+from keras_wm.hosts.spin_fermion.double_exchange import DoubleExchange
+from keras_wm.hosts.spin_fermion.learning import Schedule, Stage, learn, learn_from
+from keras_wm.hosts.spin_fermion.scaling import Point, points, power_law
+from keras_wm.hosts.spin_fermion.training import Samples
+from keras_wm.plots import plot_lines
+
+POINTS = "points.json"
+
+
+def run_training(
+    model: DoubleExchange,
+    shells: int | None,
+    blocks: int,
+    heads: int,
+    schedule: Schedule,
+    seed: int,
+    samples: Path | None,
+    out: Path,
+    console: Console,
+) -> None:
+    """Trains an effective model block by block, and keeps it after each."""
+    if out.suffix != ".keras" or not out.parent.is_dir():
+        raise ValueError(
+            "Expected a file with the suffix .keras, in a folder that is there. "
+            f"Received: {str(out)!r}"
+        )
+    stages: Iterable[Stage] = (
+        learn(
+            *(model, shells, blocks, schedule, seed, heads),
+            progress=console.is_terminal,
+        )
+        if samples is None
+        else learn_from(
+            *(model.lattice, read_samples(samples, model), shells, blocks),
+            *(schedule, seed, heads),
+        )
+    )
+    found = []
+    for stage in stages:
+        found += points(seed, [stage])
+        with replaced_whole(out) as temporary:
+            stage.model.save(temporary)
+        console.print(
+            f"L = {stage.blocks}: variance {stage.variance:.3g} of what is missed, "
+            f"fitted to {stage.fitted} samples"
+        )
+    console.print(_points_table(found))
+    console.print(f"The last model is in {out}", soft_wrap=True)
+
+
+def run_scaling(
+    model: DoubleExchange,
+    shells: int | None,
+    blocks: int,
+    heads: int,
+    seeds: int,
+    schedule: Schedule,
+    out: Path,
+    console: Console,
+) -> None:
+    """Trains several models of every size, and fits a power law to what they miss."""
+    out.mkdir(parents=True, exist_ok=True)
+    kept = out / POINTS
+    asked = {**asdict(schedule), "blocks": blocks, "heads": heads, "shells": shells}
+    asked |= model.to_dict()
+    found = _points_of(kept, asked)
+    for seed in range(seeds):
+        if any(one.seed == seed for one in found):
+            continue
+        console.print(f"seed {seed}")
+        stages = learn(
+            *(model, shells, blocks, schedule, seed, heads),
+            progress=console.is_terminal,
+        )
+        found += points(seed, stages)
+        text = json.dumps({"of": asked, "points": [one.to_dict() for one in found]})
+        with replaced_whole(kept) as temporary:
+            temporary.write_text(text, "utf-8")
+    console.print(_points_table(found))
+    for fewest, which in ((0, "all"), (1, "without the linear model"), (2, "L >= 2")):
+        if blocks - fewest >= 1 and (blocks - fewest + 1) * seeds >= 3:
+            law = power_law(found, fewest)
+            console.print(
+                f"variance ~ parameters^({law.exponent:.2f} ± {law.error:.2f}), {which}"
+            )
+    curves = {
+        f"seed {seed}": [(p.parameters, p.variance) for p in found if p.seed == seed]
+        for seed in range(seeds)
+    }
+    figure = plot_lines(curves, "parameters", "Var(ln W - ln W_eff)", 10, 10)
+    figure.savefig(out / "scaling.png")
+    console.print(f"Points and a picture are in {out}", soft_wrap=True)
+
+
+def _points_of(path: Path, asked: dict[str, Any]) -> list[Point]:
+    """What an earlier call found, if it was asked for the same."""
+    if not path.exists():
+        return []
+    kept = json.loads(path.read_text("utf-8"))
+    if kept["of"] != asked:
+        raise ValueError(
+            f"{str(path)!r} holds what was found with other settings. Choose another "
+            f"folder.\nExpected: {asked}\nReceived: {kept['of']}"
+        )
+    return [Point.from_dict(one) for one in kept["points"]]
+
+
+def read_samples(path: Path, model: DoubleExchange) -> Samples:
+    """Configurations that `keras-wm slmc sample --spins` kept.
+
+    Args:
+        path: The file.
+        model: What they have to be samples of.
+
+    Raises:
+        ValueError: If there are none in the file, or they are of another model.
+    """
+    series = read_series(path)
+    if not {"spins", "log_weight"} <= series.keys():
+        raise ValueError(
+            f"{str(path)!r} holds no spins. Sample with --spins to keep them."
+        )
+    description, wanted = read_description(path), model.to_dict()
+    of = {name: description[name] for name in wanted}
+    if of != wanted:
+        raise ValueError(
+            f"{str(path)!r} holds samples of another model. Expected: {wanted}. "
+            f"Received: {of}"
+        )
+    return Samples.of_chains(series["spins"], series["log_weight"])
+
+
+def _points_table(found: Iterable[Point]) -> Table:
+    table = Table("seed", "L", "parameters", "variance", "erfc(s / 2)", "acceptance")
+    for one in found:
+        measured = (
+            "-"
+            if np.isnan(one.acceptance)
+            else f"{one.acceptance:.3f} ± {one.acceptance_error:.3f}"
+        )
+        table.add_row(
+            str(one.seed),
+            str(one.blocks),
+            str(one.parameters),
+            f"{one.variance:.4f} ± {one.variance_error:.4f}",
+            f"{one.predicted:.3f}",
+            measured,
+        )
+    return table
