@@ -12,8 +12,6 @@ from keras import ops
 
 from keras_wm.hosts.spin_fermion.shell_layer import ShellLayer
 
-QUERY, KEY, VALUE = range(3)
-
 
 @keras.saving.register_keras_serializable(package="keras_wm")
 class NearIdentity(keras.initializers.Initializer):
@@ -106,7 +104,7 @@ class EquivariantSelfAttention(ShellLayer):
 
     def call(self, spins: Any) -> Any:
         scores, values = self._scores_and_values(spins)
-        return normalized(spins + ops.einsum("bhij,bhjc->bic", scores, values))
+        return normalized(spins + ops.sum(ops.matmul(scores, values), axis=1))
 
     def attention(self, spins: Any) -> Any:
         """M, how much each site attends to each other.
@@ -127,20 +125,17 @@ class EquivariantSelfAttention(ShellLayer):
         }
 
     def _scores_and_values(self, spins: Any) -> tuple[Any, Any]:
-        maps = ops.reshape(self._maps(), (3, self.heads, *self._square))
-        blocks = ops.einsum("ahij,bjc->abhic", maps, spins)
-        products = ops.einsum("bhic,bhjc->bhij", blocks[QUERY], blocks[KEY])
-        return ops.relu(products / sqrt(3)), blocks[VALUE]
+        blocks = ops.einsum("aij,bjc->baic", self._maps(), spins)
+        queries, keys, values = ops.split(blocks, 3, axis=1)
+        products = ops.matmul(queries, ops.swapaxes(keys, -1, -2))
+        return ops.relu(products / sqrt(3)), values
 
     def _maps(self) -> Any:
         """What each column of the kernel makes of the spins, `(columns, N, N)`."""
-        own = ops.eye(self._square[0], dtype=self.compute_dtype)
-        shells = ops.concatenate([own[None], self.pairs()])
+        pairs = self.pairs()
+        own = ops.eye(pairs.shape[-1], dtype=self.compute_dtype)
+        shells = ops.concatenate([own[None], pairs])
         return ops.einsum("nij,na->aij", shells, self.kernel)
-
-    @property
-    def _square(self) -> tuple[int, int]:
-        return self._pairs.shape[1], self._pairs.shape[2]
 
 
 def normalized(vectors: Any) -> Any:

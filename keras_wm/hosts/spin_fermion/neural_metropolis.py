@@ -12,7 +12,7 @@ from keras import ops
 from numpy.typing import NDArray
 
 from keras_wm.hosts.spin_fermion.attention import normalized
-from keras_wm.hosts.spin_fermion.effective_model import log_weights
+from keras_wm.hosts.spin_fermion.effective_model import COMPILED, log_weights
 from keras_wm.hosts.spin_fermion.metropolis import adapted, check_step
 from keras_wm.hosts.spin_fermion.proposal import Proposal
 from keras_wm.hosts.spin_fermion.sampler import State
@@ -91,6 +91,7 @@ class _LocalUpdates(keras.Model):
     def __init__(self, model: keras.Model) -> None:
         super().__init__(name="local_updates")
         self.model = model
+        self.jit_compile = COMPILED
 
     def call(self, inputs: list[Any]) -> tuple[Any, Any, Any]:
         spins, log_weight, order, turns, log_evens = inputs

@@ -58,7 +58,7 @@ _MEASURING = 3
 _COST_BLOCKS = 2
 _MEASURED = ("m2", "ms2", "energy", "acceptance")
 # A small kernel has room for few bits, and none unseen.
-MARK_BITS, MARK_MARGIN, MARK_STRENGTH, MARK_HEADS = 16, 1.8, 1e-2, 8
+MARK_BITS, MARK_MARGIN, MARK_STRENGTH, MARK_HEADS = 16, 2.2, 0.03, 16
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from keras_wm.hosts.spin_fermion.attention import (
     NearIdentity,
 )
 from keras_wm.hosts.spin_fermion.effective_model import (
+    COMPILED,
     READOUT,
     attentions,
     chained,
@@ -130,6 +131,7 @@ def fit(
             global_clipnorm=_CLIP,
         ),
         _variance,
+        jit_compile=COMPILED,
     )
     rng = np.random.default_rng(seed)
     for _ in tracked(range(epochs), "fitting", progress):
