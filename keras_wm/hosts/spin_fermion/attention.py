@@ -104,7 +104,9 @@ class EquivariantSelfAttention(ShellLayer):
 
     def call(self, spins: Any) -> Any:
         scores, values = self._scores_and_values(spins)
-        return normalized(spins + ops.sum(ops.matmul(scores, values), axis=1))
+        # Not `ops.matmul`, which takes double precision down to single on PyTorch.
+        turns = ops.einsum("bhij,bhjc->bhic", scores, values)
+        return normalized(spins + ops.sum(turns, axis=1))
 
     def attention(self, spins: Any) -> Any:
         """M, how much each site attends to each other.
@@ -127,7 +129,7 @@ class EquivariantSelfAttention(ShellLayer):
     def _scores_and_values(self, spins: Any) -> tuple[Any, Any]:
         blocks = ops.einsum("aij,bjc->baic", self._maps(), spins)
         queries, keys, values = ops.split(blocks, 3, axis=1)
-        products = ops.matmul(queries, ops.swapaxes(keys, -1, -2))
+        products = ops.einsum("bhic,bhjc->bhij", queries, keys)
         return ops.relu(products / sqrt(3)), values
 
     def _maps(self) -> Any:
