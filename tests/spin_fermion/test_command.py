@@ -1,6 +1,7 @@
 """`keras-wm slmc`: what a physicist types, and what comes back."""
 
 import json
+import zipfile
 
 import keras
 import numpy as np
@@ -186,12 +187,34 @@ def test_another_seed_does_not_go_on_in_the_chains_of_the_first(tmp_path):
         slmc(*words, "--seed", 2, *out)
 
 
-def test_a_linear_model_is_not_learned_again_by_a_run_that_goes_on(tmp_path):
+def test_a_run_by_a_linear_model_goes_on_to_the_same_chains(tmp_path):
     words = ["sample", *SMALL, "--by", "linear", "--chains", 8, "--sweeps", 2]
-    out = ["--thermalise", 1, "--out", tmp_path / "run.npz"]
-    slmc(*words, "--steps", 3, *out)
-    before = read_series(tmp_path / "run.npz")
-    slmc(*words, "--steps", 6, *out)
-    after = read_series(tmp_path / "run.npz")
-    np.testing.assert_array_equal(after["m2"][:3], before["m2"])
-    assert after["m2"].shape == (6, 8)
+    words += ["--thermalise", 1]
+    stopped, whole = tmp_path / "stopped.npz", tmp_path / "whole.npz"
+    slmc(*words, "--steps", 3, "--out", stopped)
+    slmc(*words, "--steps", 6, "--out", stopped)
+    slmc(*words, "--steps", 6, "--out", whole)
+    series = read_series(stopped)
+    for name, expected in read_series(whole).items():
+        np.testing.assert_array_equal(series[name], expected, name)
+    assert np.ptp(series["delta"]) > 0
+
+
+def test_a_checkpoint_of_a_larger_lattice_is_refused(tmp_path):
+    words = ["sample", "--beta", 4, "--by", "linear", "--chains", 2, "--steps", 1]
+    words += ["--thermalise", 0, "--out", tmp_path / "run.npz"]
+    slmc(*words, "--size", 4)
+    with pytest.raises(ValueError, match="checkpoint of other chains"):
+        slmc(*words, "--size", 2)
+
+
+def test_a_damaged_model_is_refused(tmp_path):
+    path = tmp_path / "effective.keras"
+    for content in (b"", b"PK nothing", None):
+        if content is None:
+            with zipfile.ZipFile(path, "w") as archive:
+                archive.writestr("other.txt", "nothing")
+        else:
+            path.write_bytes(content)
+        with pytest.raises(ValueError, match="damaged, or not a model"):
+            slmc("sample", *SMALL, "--by", path, "--out", tmp_path / "run.npz")

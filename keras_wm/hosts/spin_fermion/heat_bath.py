@@ -51,7 +51,10 @@ class HeatBath(Proposal):
         return spins, self.log_weight(spins)
 
     def describe(self) -> dict[str, Any]:
-        return super().describe() | {"couplings": self.model.couplings.tolist()}
+        return super().describe() | {
+            "couplings": self.model.couplings.tolist(),
+            "offset": self.model.offset,
+        }
 
 
 def drawn_in_field(rng: np.random.Generator, fields: Floats) -> Floats:

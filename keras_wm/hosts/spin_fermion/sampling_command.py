@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from zipfile import BadZipFile
 
 import keras
 import numpy as np
@@ -81,13 +82,24 @@ def sampler_by(
         proposal = NeuralMetropolis(load_model(by, model), sweeps)
         return SelfLearning(model, proposal, chains, seed)
     if checkpoint is not None and checkpoint.exists():
-        couplings = read_description(checkpoint).get("couplings", [0.0])
-        linear, spins = LinearModel(model.lattice, np.array(couplings)), None
+        linear, spins = _kept_linear_model(checkpoint, model.lattice), None
     else:
         schedule = Schedule(chains=max(chains, _FEWEST_CHAINS), sweeps=sweeps)
         linear, learned = learn_linear(model, None, schedule, seed)
         spins = learned[:chains]
     return SelfLearning(model, HeatBath(linear, sweeps), chains, seed, spins)
+
+
+def _kept_linear_model(checkpoint: Path, lattice: Lattice) -> LinearModel:
+    """The linear model by which the chains of a checkpoint propose.
+
+    Of other chains it is any, for to go on with them is refused when they run.
+    """
+    told = read_description(checkpoint)
+    couplings = np.array(told.get("couplings", [0.0]))
+    return LinearModel(
+        lattice, couplings[: len(lattice.shells)], told.get("offset", 0.0)
+    )
 
 
 def load_model(path: str, model: DoubleExchange) -> keras.Model:
@@ -97,7 +109,13 @@ def load_model(path: str, model: DoubleExchange) -> keras.Model:
             f"Expected {METROPOLIS!r}, {LINEAR!r} or a file of an effective model. "
             f"Received: {path!r}"
         )
-    loaded = keras.saving.load_model(path)
+    try:
+        loaded = keras.saving.load_model(path)
+    # Keras raises whatever its parts do of a damaged file.
+    except (ValueError, KeyError, TypeError, OSError, BadZipFile) as error:
+        raise ValueError(
+            f"{path!r} is damaged, or not a model that Keras can load: {error}"
+        ) from error
     if READOUT not in {layer.name for layer in loaded.layers}:
         raise ValueError(
             f"{path!r} is no effective model: it has no layer {READOUT!r}. Make one "
