@@ -19,13 +19,15 @@ slmc = typer.Typer(
 app.add_typer(slmc, name="slmc")
 
 SizeOption = Annotated[str, typer.Option(help="L, or Lx x Ly as in 6x8.")]
-BetaOption = Annotated[float, typer.Option(help="The inverse temperature, in 1/t.")]
+BetaOption = Annotated[
+    float, typer.Option(help="The inverse temperature, by the unit of t.")
+]
 MuOption = Annotated[float, typer.Option(help="The chemical potential.")]
 CouplingOption = Annotated[
     float, typer.Option("--coupling", "-J", help="J, between spins and electrons.")
 ]
 HoppingOption = Annotated[float, typer.Option("--hopping", "-t", help="t.")]
-SeedOption = Annotated[int, typer.Option(help="Of all that is random.")]
+SeedOption = Annotated[int, typer.Option(min=0, help="Of all that is random.")]
 ShellsOption = Annotated[
     int | None,
     typer.Option(min=1, help="How many shells of neighbours are seen; else all."),
@@ -95,7 +97,9 @@ def train(
     learning_rate: RateOption = 1e-2,
     samples: Annotated[
         Path | None,
-        typer.Option(help="What `sample --spins` kept; else it samples by itself."),
+        typer.Option(
+            help="What `sample --spins` kept, instead of --chains and --proposals."
+        ),
     ] = None,
     seed: SeedOption = 0,
     out: Annotated[Path, typer.Option(help="Where the model goes.")] = Path(

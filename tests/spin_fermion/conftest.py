@@ -13,10 +13,23 @@ from keras_wm.hosts.spin_fermion.self_learning import SelfLearning
 @pytest.fixture(scope="package")
 def six():
     """A 6 x 6 lattice at beta = 10 with linear models of 6 and all 9 shells."""
+    return with_linear_models(10.0)
+
+
+@pytest.fixture(scope="package")
+def cold_six():
+    """The same at beta = 20."""
+    return with_linear_models(20.0)
+
+
+def with_linear_models(beta):
+    """A 6 x 6 lattice with linear models of 6 and all 9 shells."""
     lattice = square_lattice(6)
-    model = DoubleExchange(lattice, beta=10.0)
+    model = DoubleExchange(lattice, beta)
+    # About what is known for beta = 10; K is beta times what hardly changes.
     couplings = np.array([-0.09, 0.12, 0.02, -0.02, 0.05, -0.01, 0.03, -0.01, 0.27])
-    guess = SelfLearning(model, HeatBath(LinearModel(lattice, couplings), 5), 200, 8)
+    linear = LinearModel(lattice, beta / 10 * couplings)
+    guess = SelfLearning(model, HeatBath(linear, 5), 200, 8)
     spins, log_weights = [], []
     for step in range(24):
         guess.advance()

@@ -70,6 +70,14 @@ def test_a_finished_run_is_read_and_can_be_made_longer(tmp_path):
     np.testing.assert_array_equal(longer["m2"], run(make(), 9)["m2"])
 
 
+def test_numbers_of_numpy_are_like_others(tmp_path):
+    path = tmp_path / "chain.npz"
+    made = Metropolis(MODEL, np.int64(3), (np.int32(1), 2))
+    kept = run(made, np.int64(4), checkpoint=path)
+    again = run(Metropolis(MODEL, 3, (1, 2)), 4, checkpoint=path)
+    np.testing.assert_array_equal(again["energy"], kept["energy"])
+
+
 def test_chains_of_one_seed_are_the_same_and_of_another_not():
     series = [run(Metropolis(MODEL, 3, seed), 5)["energy"] for seed in (1, 1, 2)]
     np.testing.assert_array_equal(series[0], series[1])

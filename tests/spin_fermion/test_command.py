@@ -11,12 +11,15 @@ from typer.testing import CliRunner
 from keras_wm.cli import app
 from keras_wm.hosts.spin_fermion.chain import read_series
 from keras_wm.hosts.spin_fermion.double_exchange import DoubleExchange
+from keras_wm.hosts.spin_fermion.effective_model import effective_model
 from keras_wm.hosts.spin_fermion.lattice import square_lattice
+from keras_wm.hosts.spin_fermion.linear_model import LinearModel
 from keras_wm.hosts.spin_fermion.observables import (
     shell_correlations,
     squared_staggered_magnetisation,
 )
 from keras_wm.hosts.spin_fermion.scaling import Point, power_law
+from keras_wm.hosts.spin_fermion.training import set_linear
 
 SMALL = ["--size", "2x4", "--beta", "4"]
 QUICK = ["--chains", "64", "--proposals", "4", "--epochs", "2"]
@@ -97,13 +100,13 @@ def test_how_it_scales_is_told_in_points_and_a_picture(tmp_path):
         *["--out", tmp_path],
     )
     kept = json.loads((tmp_path / "points.json").read_text())
-    points = [Point.from_dict(one) for one in kept["points"]]
+    points = [Point.from_dict(one) for one in kept["found"]]
     assert [one.parameters for one in points] == [3, 12, 21]
     law = power_law(points)
     assert f"parameters^({law.exponent:.2f} ± {law.error:.2f}), all" in result.output
     assert (tmp_path / "scaling.png").stat().st_size > 1000
     # What is there is not trained again, nor mixed with something else.
-    kept["points"][0]["variance"] = 123.0
+    kept["found"][0]["variance"] = 123.0
     (tmp_path / "points.json").write_text(json.dumps(kept))
     words = ["scale", *SMALL, *QUICK, "--shells", 2, "--blocks", 2, "--seeds", 1]
     assert "123.0" in slmc(*words, "--out", tmp_path).output
@@ -176,6 +179,38 @@ def test_samples_of_another_model_are_refused(tmp_path):
 def test_a_place_for_a_model_is_looked_at_first(out, tmp_path):
     with pytest.raises(ValueError, match=r"suffix .keras, in a folder"):
         slmc("train", *SMALL, "--out", tmp_path / out)
+
+
+@pytest.mark.parametrize("chains", [1, 2, 3, 16])
+def test_few_chains_tell_how_far_their_mean_is_off(chains, tmp_path):
+    """Of hot spins the variance is known, and with it the error of every mean."""
+    words = ["sample", "--size", 2, "--beta", 1e-3, "--by", "metropolis"]
+    words += ["--chains", chains, "--steps", 48, "--thermalise", 30]
+    # Of N = 4 independent spins m2 has the variance 2 (N - 1) / 3 N^3.
+    expected = np.sqrt(2 / 64 / (48 * chains))
+    errors = []
+    for seed in range(6):
+        result = slmc(*words, "--seed", seed, "--out", tmp_path / f"{seed}.npz")
+        (line,) = (one for one in result.output.splitlines() if "staggered" in one)
+        errors.append(float(line.split("│")[3]))
+    # Steps hang together a little. Of 16 blocks each error is known to 18 %.
+    assert 0.8 * expected < np.sqrt(np.mean(np.square(errors))) < 1.8 * expected
+    assert min(errors) > 0.4 * expected
+
+
+def test_a_model_that_fits_nothing_is_warned_of(tmp_path):
+    path = tmp_path / "effective.keras"
+    made = effective_model(square_lattice(2, 4), 1)
+    set_linear(made, LinearModel(square_lattice(2, 4), np.array([9.0])))
+    made.save(path)
+    words = ["sample", "--size", "2x4", "--chains", 8, "--steps", 20]
+    words += ["--thermalise", 20, "--sweeps", 1]
+    bad = slmc(*words, "--beta", 40, "--by", path, "--out", tmp_path / "bad.npz")
+    assert "no mean can be trusted" in bad.output
+    good = slmc(*words, "--beta", 1, "--by", "linear", "--out", tmp_path / "good.npz")
+    assert "no mean can be trusted" not in good.output
+    # Fifty times an autocorrelation time are at least as many steps.
+    assert "Too short to tell" in good.output
 
 
 def test_another_seed_does_not_go_on_in_the_chains_of_the_first(tmp_path):

@@ -205,6 +205,19 @@ def test_collinear_spins_leave_the_two_directions_of_electrons_apart():
     np.testing.assert_allclose(found, np.sort(np.ravel(blocks)), atol=EXACT)
 
 
+def test_coplanar_spins_need_no_imaginary_numbers():
+    """Turned into the plane of x and z, which changes no level."""
+    lattice = square_lattice(3, 4)
+    angles = np.random.default_rng(3).uniform(0, 2 * np.pi, 12)
+    across = np.array([[0.36, 0.48, 0.8], [-0.8, 0.6, 0.0]])
+    model = DoubleExchange(lattice, 1.0)
+    cos_sin = np.stack([np.cos(angles), np.sin(angles)], axis=-1)
+    turned = model.hamiltonian(cos_sin @ np.array([[0.0, 0, 1], [1.0, 0, 0]]))
+    assert not turned.imag.any()
+    expected = np.linalg.eigvalsh(turned.real)
+    np.testing.assert_allclose(levels(model, cos_sin @ across), expected, atol=EXACT)
+
+
 def test_cold_electrons_do_not_overflow():
     lattice = square_lattice(4)
     model = DoubleExchange(lattice, beta=2000.0)

@@ -54,7 +54,8 @@ def run(
     """Runs chains and measures after every step.
 
     With a checkpoint, a run that was stopped loses at most one interval, and goes on to
-    the same chains, bit for bit: call it again with a sampler that was made alike.
+    the same chains, bit for bit: call it again with a sampler that was made alike,
+    whose own first spins count for nothing then.
 
     Args:
         sampler: The chains.

@@ -10,6 +10,7 @@ from statistics import median
 import keras
 import numpy as np
 
+from keras_wm.cores import usable_cores
 from keras_wm.hosts.spin_fermion.analysis import (
     Estimate,
     blocked_error,
@@ -91,8 +92,8 @@ def costs(
         run(chain, 0, _TO_REST)
         found.append(_cost(chain, size, name))
         at_rest = chain.spins
-    # As many chains as it takes about as long as the others.
-    few = min(CHAINS, max(2, 32 * 6**4 // size**4))
+    # As many chains as it takes about as long as the others, and no core idles.
+    few = min(CHAINS, max(2, usable_cores(), 32 * 6**4 // size**4))
     plain = Metropolis(model, few, 3, at_rest[:few])
     run(plain, 0, _TO_REST)
     return [_cost(plain, size, METROPOLIS), *found]

@@ -37,10 +37,11 @@ class DoubleExchange:
 
     Args:
         lattice: Where they are.
-        beta: The inverse temperature, in 1 / t.
+        beta: The inverse temperature; like mu, J and t in one unit of energy, which
+            is t itself where t = 1.
         mu: The chemical potential; 0 is half filling.
         J: The coupling of the spins. Its sign makes no difference to any weight.
-        t: The hopping amplitude, the unit of energy.
+        t: The hopping amplitude.
 
     Raises:
         ValueError: If beta is not positive, or a parameter is not a finite number.
@@ -158,7 +159,7 @@ class Electrons:
 
     @property
     def energy(self) -> Floats:
-        r"""\(\sum_n E_n f_n / N\), the energy of a site in units of t."""
+        r"""\(\sum_n E_n f_n / N\), the energy of a site, in the unit of t."""
         return _total(self.levels * self.occupations) / self._sites
 
     @property

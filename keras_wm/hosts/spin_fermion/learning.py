@@ -56,7 +56,7 @@ class Schedule:
         learning_rate: The largest of a fit.
 
     Raises:
-        ValueError: If one of them is not positive.
+        ValueError: If one of them is not positive, or there is a single chain.
     """
 
     chains: int = 256
@@ -71,6 +71,11 @@ class Schedule:
                 raise ValueError(
                     f"Expected a positive number. Received: {name}={value!r}"
                 )
+        if self.chains < 2:
+            raise ValueError(
+                "Expected two chains or more, whose difference tells the errors. "
+                f"Received: chains={self.chains!r}"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,6 +174,7 @@ def learn(
     set_linear(effective, linear)
     proposal: Proposal = HeatBath(linear, schedule.sweeps)
     samples: Samples | None = None
+    fitted = schedule.chains * schedule.proposals
     for number in range(blocks + 1):
         if samples is not None:
             effective = _one_block_more(
@@ -184,12 +190,13 @@ def learn(
             number,
             effective,
             float(series["delta"].var()),
-            0 if samples is None else len(samples),
+            fitted,
             _variance_error(series["delta"].ravel(), tried.chains),
             float(series["acceptance"].mean()),
             blocked_error(series["acceptance"], 1),
         )
         samples = tried if samples is None else samples + tried
+        fitted = len(samples)
         spins = chain.spins
 
 

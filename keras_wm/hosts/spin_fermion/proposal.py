@@ -27,9 +27,9 @@ class Proposal(ABC):
 
     def __init__(self, sweeps: int, order: SiteOrder) -> None:
         check_order(order)
-        if not isinstance(sweeps, int) or sweeps < 1:
+        if not isinstance(sweeps, int | np.integer) or sweeps < 1:
             raise ValueError(f"Expected one sweep or more. Received: sweeps={sweeps!r}")
-        self.sweeps = sweeps
+        self.sweeps = int(sweeps)
         self.order = order
 
     @property

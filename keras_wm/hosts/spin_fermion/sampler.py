@@ -42,10 +42,10 @@ class Sampler(ABC):
         seed: Seed,
         spins: ArrayLike | None = None,
     ) -> None:
-        if not isinstance(chains, int) or chains < 1:
+        if not isinstance(chains, int | np.integer) or chains < 1:
             raise ValueError(f"Expected one chain or more. Received: chains={chains!r}")
         self.model = model
-        self._seed = seed
+        self._seed = np.asarray(seed).tolist()
         self.rng = np.random.default_rng(seed)
         sites = model.lattice.sites
         self.spins = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from math import ceil
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -41,14 +42,18 @@ METROPOLIS, LINEAR = "metropolis", "linear"
 NAMES = {
     "m2": "m²",
     "ms2": "staggered m²",
-    "energy": "energy a site, t",
+    "energy": "energy a site",
     "density": "electrons a site",
 }
 CORRELATIONS = "correlations"
 _SHELLS: dict[str, Observable] = {
     CORRELATIONS: lambda one: shell_correlations(one.spins, one.model.lattice)
 }
-_NO_TIME = "-"
+_NO_TIME, _TOO_SHORT = "-", "too short to tell"
+# Independent means that tell their own spread.
+_FEWEST_BLOCKS = 16
+# Of proposals; with fewer, chains hardly leave where they began.
+_LEAST_ACCEPTANCE = 0.02
 # To learn a linear model by.
 _FEWEST_CHAINS = 64
 
@@ -146,6 +151,8 @@ def run_sampling(
     seconds = time.perf_counter() - started
     console.print(_measured(series))
     console.print(_correlations(series[CORRELATIONS], sampler.model.lattice))
+    for caution in _cautions(series):
+        console.print(caution, soft_wrap=True)
     console.print(
         f"{steps} steps of {sampler.chains} chains after {thermalisation} to "
         f"thermalise, {seconds:.1f} s; all series in {out}",
@@ -158,7 +165,7 @@ def _measured(series: Series) -> Table:
     for name, title in NAMES.items():
         table.add_row(title, *_mean_error_time(series[name]))
     accepted = series["acceptance"]
-    table.add_row("acceptance", *_mean_and_blocked_error(accepted), _NO_TIME)
+    table.add_row("acceptance", *_mean_error_time(accepted))
     if "delta" in series:
         variance = float(series["delta"].var())
         table.add_row("Var(ln W - ln W_eff)", f"{variance:.4g}", "", _NO_TIME)
@@ -167,13 +174,31 @@ def _measured(series: Series) -> Table:
     return table
 
 
+def _cautions(series: Series) -> list[str]:
+    """What a reader of the means has to know."""
+    cautions = []
+    if any(_mean_error_time(series[name])[-1] == _TOO_SHORT for name in NAMES):
+        cautions.append(
+            "Too short to tell an autocorrelation time: there the error may be too "
+            "small, and the mean of where the chains began. Take more steps."
+        )
+    accepted = float(series["acceptance"].mean())
+    if accepted < _LEAST_ACCEPTANCE:
+        cautions.append(
+            f"Only {accepted:.2%} was accepted, so that the chains hardly move and no "
+            "mean can be trusted. Take an effective model of this lattice, temperature "
+            "and coupling."
+        )
+    return cautions
+
+
 def _correlations(values: Floats, lattice: Lattice) -> Table:
     table = Table("squared distance", "sites", "spin correlation", "error")
     for number, shell in enumerate(lattice.shells):
         table.add_row(
             str(shell.squared_distance),
             str(shell.coordination),
-            *_mean_and_blocked_error(values[..., number]),
+            *_mean_error_time(values[..., number])[:2],
         )
     return table
 
@@ -184,7 +209,7 @@ def _mean_error_time(values: Floats) -> tuple[str, str, str]:
     try:
         found = estimate(values)
     except ValueError:
-        return *_mean_and_blocked_error(values), "too short to tell"
+        return *_mean_and_blocked_error(values), _TOO_SHORT
     return f"{found.mean:.6g}", f"{found.error:.2g}", f"{found.time:.1f}"
 
 
@@ -192,5 +217,5 @@ def _mean_and_blocked_error(values: Floats) -> tuple[str, str]:
     steps, chains = values.shape
     if steps * chains < 2:
         return f"{values.mean():.6g}", _NO_TIME
-    error = blocked_error(values, 1 if chains > 1 else min(steps, 10))
+    error = blocked_error(values, min(steps, ceil(_FEWEST_BLOCKS / chains)))
     return f"{values.mean():.6g}", f"{error:.2g}"

@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from keras_wm.atomic import replaced_whole
 from keras_wm.derivation import Secret
 from keras_wm.hosts.spin_fermion.analysis import blocked_error
 from keras_wm.hosts.spin_fermion.chain import OBSERVABLES, SPINS, Series, run
@@ -31,6 +30,7 @@ from keras_wm.hosts.spin_fermion.effective_model import (
     on_lattice,
 )
 from keras_wm.hosts.spin_fermion.heat_bath import HeatBath
+from keras_wm.hosts.spin_fermion.kept import keep, read_kept
 from keras_wm.hosts.spin_fermion.lattice import square_lattice
 from keras_wm.hosts.spin_fermion.learning import (
     Schedule,
@@ -57,8 +57,32 @@ Part = Callable[[dict[str, Any]], Any]
 _MEASURING = 3
 _COST_BLOCKS = 2
 _MEASURED = ("m2", "ms2", "energy", "acceptance")
-# A small kernel has room for few bits, and none unseen.
-MARK_BITS, MARK_MARGIN, MARK_STRENGTH, MARK_HEADS = 16, 2.2, 0.03, 16
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What is put into a block of attention.
+
+    A small kernel has room for few bits, and none unseen.
+
+    Attributes:
+        heads: Of the block: the more, the larger its kernel.
+        bits: T.
+        margin: How many standard deviations each bit is pushed clear.
+        strength: The factor of the penalty.
+    """
+
+    heads: int = 16
+    bits: int = 16
+    margin: float = 2.2
+    strength: float = 0.03
+
+    def key(self, seed: int) -> WatermarkKey:
+        """The key of a training, which everybody can make: it keeps no secret."""
+        secret = hashlib.sha256(f"keras_wm slmc {seed}".encode()).digest()
+        return WatermarkKey(
+            *(Secret(secret), f"owner {seed}", self.bits, "random", "keyed", self.bits)
+        )
 
 
 @dataclass(frozen=True)
@@ -78,6 +102,7 @@ class Study:
         chains: How many chains measure.
         steps: How many proposals, or sweeps of plain Metropolis, are measured.
         schedule: Of learning.
+        mark: What is put into the marked models.
     """
 
     size: int = 6
@@ -92,6 +117,7 @@ class Study:
     chains: int = 64
     steps: int = 200
     schedule: Schedule = field(default_factory=Schedule)
+    mark: Mark = field(default_factory=Mark)
 
     def exact(self, beta: float | None = None) -> DoubleExchange:
         """The exact model, at the study's own temperature unless told."""
@@ -142,23 +168,17 @@ def run_study(study: Study, records: Path, console: Console) -> dict[str, Any]:
 
     Raises:
         ValueError: If the file holds another study.
+        FileNotFoundError: If its folder is not there.
     """
-    description = json.loads(json.dumps(asdict(study)))
-    kept: dict[str, Any] = {"study": description, "parts": {}}
-    if records.exists():
-        kept = json.loads(records.read_text("utf-8"))
-        if kept["study"] != description:
-            raise ValueError(
-                f"{str(records)!r} holds a study of other settings. Choose another "
-                "file, or delete it to begin anew."
-            )
-    left = [one for one in study.parts() if one[0] not in kept["parts"]]
+    # As JSON has it, which knows no tuples.
+    settings = json.loads(json.dumps(asdict(study)))
+    found: dict[str, Any] = read_kept(records, settings) or {}
+    left = [one for one in study.parts() if one[0] not in found]
     for name, part in tracked(left, "parts of the study", not console.quiet):
         console.print(name)
-        kept["parts"][name] = part(kept["parts"])
-        with replaced_whole(records) as temporary:
-            temporary.write_text(json.dumps(kept, indent=1), "utf-8")
-    return dict(kept["parts"])
+        found[name] = part(found)
+        keep(records, settings, found)
+    return found
 
 
 def _linear(study: Study, beta: float, _found: dict[str, Any]) -> dict[str, Any]:
@@ -216,13 +236,13 @@ def _marked(
     study: Study, seed: int, marked: bool, _found: dict[str, Any]
 ) -> dict[str, Any]:
     """A wide block of attention with a mark or without, and the file's verdict."""
-    key = mark_key(seed)
+    mark, key = study.mark, study.mark.key(seed)
     model = study.exact()
     with asking_for_much():
-        mark = WatermarkRegularizer(key, strength=MARK_STRENGTH, margin=MARK_MARGIN)
+        penalty = WatermarkRegularizer(key, strength=mark.strength, margin=mark.margin)
         stages = learn(
-            *(model, study.shells, 1, study.schedule, seed, MARK_HEADS),
-            kernel_regularizer=mark if marked else None,
+            *(model, study.shells, 1, study.schedule, seed, mark.heads),
+            kernel_regularizer=penalty if marked else None,
         )
         *_, stage = stages
     proposal = NeuralMetropolis(stage.model, study.schedule.sweeps)
@@ -232,14 +252,6 @@ def _marked(
     chain = SelfLearning(model, proposal, study.chains, stream, spins[: study.chains])
     figures = _measured(chain, study.steps)
     return figures | {"variance": stage.variance} | _verdict(stage, key)
-
-
-def mark_key(seed: int) -> WatermarkKey:
-    """The key of a training's mark, which everybody can make: it keeps no secret."""
-    secret = hashlib.sha256(f"keras_wm slmc {seed}".encode()).digest()
-    return WatermarkKey(
-        *(Secret(secret), f"owner {seed}", MARK_BITS, "random", "keyed", MARK_BITS)
-    )
 
 
 def _verdict(stage: Stage, key: WatermarkKey) -> dict[str, Any]:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -15,6 +13,7 @@ from rich.table import Table
 from keras_wm.atomic import replaced_whole
 from keras_wm.hosts.spin_fermion.chain import read_description, read_series
 from keras_wm.hosts.spin_fermion.double_exchange import DoubleExchange
+from keras_wm.hosts.spin_fermion.kept import keep, read_kept
 from keras_wm.hosts.spin_fermion.learning import Schedule, Stage, learn, learn_from
 from keras_wm.hosts.spin_fermion.scaling import Point, points, power_law
 from keras_wm.hosts.spin_fermion.training import Samples
@@ -79,7 +78,7 @@ def run_scaling(
     kept = out / POINTS
     asked = {**asdict(schedule), "blocks": blocks, "heads": heads, "shells": shells}
     asked |= model.to_dict()
-    found = _points_of(kept, asked)
+    found = [Point.from_dict(one) for one in read_kept(kept, asked) or []]
     for seed in range(seeds):
         if any(one.seed == seed for one in found):
             continue
@@ -89,9 +88,7 @@ def run_scaling(
             progress=console.is_terminal,
         )
         found += points(seed, stages)
-        text = json.dumps({"of": asked, "points": [one.to_dict() for one in found]})
-        with replaced_whole(kept) as temporary:
-            temporary.write_text(text, "utf-8")
+        keep(kept, asked, [one.to_dict() for one in found])
     console.print(_points_table(found))
     for fewest, which in ((0, "all"), (1, "without the linear model"), (2, "L >= 2")):
         if blocks - fewest >= 1 and (blocks - fewest + 1) * seeds >= 3:
@@ -106,19 +103,6 @@ def run_scaling(
     figure = plot_lines(curves, "parameters", "Var(ln W - ln W_eff)", 10, 10)
     figure.savefig(out / "scaling.png")
     console.print(f"Points and a picture are in {out}", soft_wrap=True)
-
-
-def _points_of(path: Path, asked: dict[str, Any]) -> list[Point]:
-    """What an earlier call found, if it was asked for the same."""
-    if not path.exists():
-        return []
-    kept = json.loads(path.read_text("utf-8"))
-    if kept["of"] != asked:
-        raise ValueError(
-            f"{str(path)!r} holds what was found with other settings. Choose another "
-            f"folder.\nExpected: {asked}\nReceived: {kept['of']}"
-        )
-    return [Point.from_dict(one) for one in kept["points"]]
 
 
 def read_samples(path: Path, model: DoubleExchange) -> Samples:
