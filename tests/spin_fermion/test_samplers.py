@@ -184,6 +184,15 @@ def test_self_learning_and_metropolis_agree():
         assert agrees(slow[name], fast[name].mean(), error), name
 
 
+def some_attention(lattice):
+    """An effective model that matters, and fits nothing."""
+    made = effective_model(lattice, 2, blocks=1)
+    rng = np.random.default_rng(27)
+    for variable in made.trainable_variables:
+        variable.assign(0.2 * rng.normal(size=variable.shape))
+    return made
+
+
 def unusual(kind):
     """Chains of electrons that are neither half filled nor on a square."""
     model = DoubleExchange(square_lattice(2, 3), 4.0, mu=0.7, J=-2.0, t=0.8)
@@ -194,7 +203,7 @@ def unusual(kind):
             LinearModel(model.lattice, np.array([-0.3, 0.2])), 3, "coin"
         ),
         "attention": lambda: NeuralMetropolis(
-            effective_model(model.lattice, 2, blocks=1, seed=1), 3, order="coin"
+            some_attention(model.lattice), 3, order="coin"
         ),
     }
     return SelfLearning(model, proposals[kind](), 256, seed=25)

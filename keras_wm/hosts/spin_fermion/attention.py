@@ -14,32 +14,28 @@ from keras_wm.hosts.spin_fermion.shell_layer import ShellLayer
 
 
 @keras.saving.register_keras_serializable(package="keras_wm")
-class NearIdentity(keras.initializers.Initializer):
-    """Normal deviates for queries and keys, and next to nothing for values.
+class AttendingToNothing(keras.initializers.Initializer):
+    """Normal deviates for queries and keys, and zero for values.
 
-    A block that starts so changes the spins very little, and may be put on a model that
-    is trained already.
+    A block that starts so leaves the spins as they are, and may be put on a model that
+    is trained already. With values a little off zero it may not: where spins are in
+    order, what all sites attend to adds up.
 
     Args:
-        scores: The standard deviation of the weights of queries and keys.
-        values: That of values.
+        scale: The standard deviation of the weights of queries and keys.
         seed: A whole number, or `None` for another at each call.
     """
 
-    def __init__(
-        self, scores: float = 0.1, values: float = 0.01, seed: int | None = None
-    ) -> None:
-        self.scores, self.values, self.seed = scores, values, seed
+    def __init__(self, scale: float = 0.1, seed: int | None = None) -> None:
+        self.scale, self.seed = scale, seed
 
     def __call__(self, shape: Sequence[int], dtype: Any = None, **kwargs: Any) -> Any:
         deviates = keras.random.normal(shape, dtype=dtype, seed=self.seed)
-        heads = shape[-1] // 3
-        # All heads are added up.
-        scales = np.repeat([self.scores, self.scores, self.values / heads], heads)
+        scales = np.repeat([self.scale, self.scale, 0.0], shape[-1] // 3)
         return deviates * ops.convert_to_tensor(scales, deviates.dtype)
 
     def get_config(self) -> dict[str, Any]:
-        return {"scores": self.scores, "values": self.values, "seed": self.seed}
+        return {"scale": self.scale, "seed": self.seed}
 
 
 @keras.saving.register_keras_serializable(package="keras_wm")
@@ -64,7 +60,8 @@ class EquivariantSelfAttention(ShellLayer):
         squared_distances: Those of the shells that are seen, besides the site itself.
         heads: How many attentions are added up.
         kernel_initializer: Of the weights, shape `(shells + 1, 3 heads)`: columns for
-            queries of all heads, then keys, then values. Defaults to `NearIdentity`.
+            queries of all heads, then keys, then values. Defaults to
+            `AttendingToNothing`.
         kernel_regularizer: Of the weights, such as a `WatermarkRegularizer`.
         **kwargs: What every Keras layer takes.
 
@@ -90,7 +87,7 @@ class EquivariantSelfAttention(ShellLayer):
             raise ValueError(f"Expected one head or more. Received: heads={heads!r}")
         self.heads = heads
         self.kernel_initializer = keras.initializers.get(
-            NearIdentity() if kernel_initializer is None else kernel_initializer
+            AttendingToNothing() if kernel_initializer is None else kernel_initializer
         )
 
     def build(self, input_shape: Sequence[int | None]) -> None:

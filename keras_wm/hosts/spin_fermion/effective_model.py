@@ -17,8 +17,8 @@ import numpy as np
 from keras import ops
 
 from keras_wm.hosts.spin_fermion.attention import (
+    AttendingToNothing,
     EquivariantSelfAttention,
-    NearIdentity,
 )
 from keras_wm.hosts.spin_fermion.lattice import Lattice
 from keras_wm.hosts.spin_fermion.shell_layer import ShellLayer, shell_pairs
@@ -81,7 +81,7 @@ def effective_model(
         lattice: A square lattice with periodic boundaries.
         shells: How many shells of neighbours it sees; `None` is all of the lattice.
         blocks: L, how many blocks of attention: layers `attention1`, `attention2`, ...
-            Each starts near the identity. 0 is the linear model.
+            Each starts as the identity. 0 is the linear model.
         heads: How many attentions a block adds up.
         kernel_regularizer: Of the weights of each attention.
         seed: Of the attentions' first weights.
@@ -108,7 +108,7 @@ def effective_model(
             lattice.extent,
             squared_distances,
             heads,
-            kernel_initializer=NearIdentity(seed=seed + number),
+            kernel_initializer=AttendingToNothing(seed=seed + number),
             kernel_regularizer=kernel_regularizer,
             name=f"attention{number}",
             dtype=dtype,

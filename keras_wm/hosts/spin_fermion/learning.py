@@ -145,7 +145,7 @@ def learn(
 
     A linear model of the same shells comes first. Then, for every block: chains sample
     with the model as it is, all that was diagonalized for them joins the samples,
-    whether it was accepted or not, a block is added near the identity, and all of the
+    whether it was accepted or not, a block is added as the identity, and all of the
     model is fitted to all samples. From scratch, two blocks stick in a poor minimum.
 
     While a model learns, its chains have no distribution: freeze it, and thermalise

@@ -16,8 +16,8 @@ from keras import ops
 from numpy.typing import NDArray
 
 from keras_wm.hosts.spin_fermion.attention import (
+    AttendingToNothing,
     EquivariantSelfAttention,
-    NearIdentity,
 )
 from keras_wm.hosts.spin_fermion.effective_model import (
     COMPILED,
@@ -178,7 +178,7 @@ def set_linear(model: keras.Model, linear: LinearModel) -> None:
 def grown(
     model: keras.Model, seed: int = 0, heads: int = 1, kernel_regularizer: Any = None
 ) -> keras.Model:
-    """An effective model with one block more, which changes next to nothing yet.
+    """An effective model with one block more, which changes nothing yet.
 
     Args:
         model: What `effective_model` made, with any number of blocks.
@@ -194,7 +194,7 @@ def grown(
         readout.extent,
         readout.squared_distances,
         heads,
-        kernel_initializer=NearIdentity(seed=seed),
+        kernel_initializer=AttendingToNothing(seed=seed),
         kernel_regularizer=kernel_regularizer,
         name=f"attention{len(blocks) + 1}",
         dtype=readout.dtype_policy,
