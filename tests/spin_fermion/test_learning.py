@@ -92,6 +92,20 @@ def test_a_fit_follows_from_its_seed():
     assert np.abs(weights[0] - weights[2]).max() > 1e-6
 
 
+def test_a_rate_that_is_too_large_makes_no_model_worse():
+    held_out, kept = hot_samples().parted(0.2, seed=1)
+    model = effective_model(LATTICE, 2)
+    set_linear(model, fit_linear(LATTICE, kept.spins, kept.log_weights, 2))
+    before = residuals(model, held_out).var()
+    model = grown(model, seed=1, heads=4)
+    fit(model, kept, epochs=10, learning_rate=1.0, seed=1)
+    # At a smaller rate it learned.
+    assert residuals(model, held_out).var() < 0.9 * before
+    weights = model.get_weights()
+    fit(model, kept, epochs=1, learning_rate=1e6, seed=1)
+    assert model.get_weights()[0] == pytest.approx(weights[0])
+
+
 @pytest.mark.backends
 def test_a_model_grows_and_keeps_what_it_knew():
     small = effective_model(LATTICE, 2, blocks=1, heads=2)

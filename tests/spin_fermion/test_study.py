@@ -9,7 +9,7 @@ from rich.console import Console
 from keras_wm.hosts.spin_fermion.study import FAST, Study, run_study
 
 SILENT = Console(quiet=True)
-TINY = replace(FAST, size=2, linear_shells=(1, 2), heads=(), sizes=(2,), seeds=0)
+TINY = replace(FAST, size=2, linear_shells=(1, 2), sizes=(2,), seeds=0)
 
 
 def test_a_study_goes_on_where_it_stopped(tmp_path):

@@ -95,7 +95,7 @@ class Study:
         shells: How many shells the truncated models see.
         betas: The inverse temperatures of the other parts.
         linear_shells: How many shells linear models see.
-        heads: How many attentions a block adds up, narrow and wide.
+        heads: How many attentions a block adds up.
         blocks: L, with how many blocks learning ends.
         seeds: How many trainings.
         sizes: The lattices whose cost is measured.
@@ -110,7 +110,7 @@ class Study:
     shells: int = 6
     betas: tuple[float, ...] = (2.0, 5.0, 10.0, 15.0, 20.0, 30.0)
     linear_shells: tuple[int, ...] = (1, 2, 3, 6, 9)
-    heads: tuple[int, ...] = (1, 4)
+    heads: int = 1
     blocks: int = 4
     seeds: int = 3
     sizes: tuple[int, ...] = (4, 6, 8, 10)
@@ -127,10 +127,8 @@ class Study:
         """All parts, by name."""
         for beta in self.betas:
             yield f"linear, beta {beta:g}", partial(_linear, self, beta)
-        for heads in self.heads:
-            for seed in range(self.seeds):
-                name = _attention_name(heads, seed)
-                yield name, partial(_attention, self, heads, seed)
+        for seed in range(self.seeds):
+            yield f"attention, seed {seed}", partial(_attention, self, seed)
         for size in self.sizes:
             yield f"cost, size {size}", partial(_cost, self, size)
         for seed in range(self.seeds):
@@ -145,7 +143,6 @@ FAST = Study(
     shells=2,
     betas=(5.0,),
     linear_shells=(1, 5),
-    heads=(1,),
     blocks=2,
     seeds=1,
     sizes=(2, 3),
@@ -200,15 +197,18 @@ def _linear(study: Study, beta: float, _found: dict[str, Any]) -> dict[str, Any]
 
 
 def _attention(
-    study: Study, heads: int, seed: int, _: dict[str, Any]
+    study: Study, seed: int, _found: dict[str, Any]
 ) -> list[dict[str, Any]]:
     """A model that grows, its weights, and what its own proposals are worth."""
     model = study.exact()
     found = []
-    for stage in learn(model, study.shells, study.blocks, study.schedule, seed, heads):
+    stages = learn(
+        model, study.shells, study.blocks, study.schedule, seed, study.heads
+    )
+    for stage in stages:
         (point,) = points(seed, [stage])
         weights = [np.asarray(one).tolist() for one in stage.model.get_weights()]
-        found.append(point.to_dict() | {"heads": heads, "weights": weights})
+        found.append(point.to_dict() | {"weights": weights})
     return found
 
 
@@ -216,20 +216,15 @@ def _cost(study: Study, size: int, found: dict[str, Any]) -> list[dict[str, Any]
     """The cost by all samplers, by attention where the lattice has its shells."""
     model = DoubleExchange(square_lattice(size), study.beta)
     effective = None
-    for heads in study.heads[:1]:
-        stages = found[_attention_name(heads, 0)]
-        blocks = min(_COST_BLOCKS, study.blocks)
+    if study.seeds:
+        stage = found["attention, seed 0"][min(_COST_BLOCKS, study.blocks)]
         own = square_lattice(study.size)
-        trained = effective_model(own, study.shells, blocks, heads)
-        trained.set_weights([np.asarray(one) for one in stages[blocks]["weights"]])
+        trained = effective_model(own, study.shells, stage["blocks"], study.heads)
+        trained.set_weights([np.asarray(one) for one in stage["weights"]])
         with suppress(ValueError):
             effective = on_lattice(trained, model.lattice)
     every = costs(model, effective, study.schedule.sweeps)
     return [asdict(one) | {"sample_ms": one.sample_ms} for one in every]
-
-
-def _attention_name(heads: int, seed: int) -> str:
-    return f"attention, {heads} heads, seed {seed}"
 
 
 def _marked(

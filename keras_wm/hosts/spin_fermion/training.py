@@ -36,6 +36,7 @@ BATCH = 256
 LEARNING_RATE = 1e-2
 _WEIGHT_DECAY = 1e-4
 _WARMING = 0.1
+_TRIES = 4
 # Of the norm of the gradient, which is large where a new block begins to act.
 _CLIP = 10.0
 
@@ -105,8 +106,12 @@ def fit(
 ) -> None:
     """Trains an effective model, by AdamW, whose rate warms up and falls as a cosine.
 
+    A rate may be too large for many heads or blocks. A fit that leads to a worse model
+    than it began with is done again, at a quarter of the rate.
+
     Args:
-        model: What `effective_model` made.
+        model: What `effective_model` made. If no rate is small enough, it stays what it
+            was.
         samples: What it is fitted to.
         epochs: How often each sample is seen.
         learning_rate: The largest.
@@ -114,6 +119,30 @@ def fit(
         progress: Whether a bar is shown.
     """
     centre(model, samples)
+    first, before = model.get_weights(), _objective(model, samples)
+    for number in range(_TRIES):
+        rate = learning_rate / 4**number
+        _fit_at(model, samples, epochs, rate, seed, progress)
+        # A comparison with NaN is false.
+        if _objective(model, samples) <= before:
+            return
+        model.set_weights(first)
+
+
+def _objective(model: keras.Model, samples: Samples) -> float:
+    """What a fit makes small: the variance, and the penalty of a mark."""
+    return float(residuals(model, samples).var()) + sum(map(float, model.losses))
+
+
+def _fit_at(
+    model: keras.Model,
+    samples: Samples,
+    epochs: int,
+    learning_rate: float,
+    seed: int,
+    progress: bool,
+) -> None:
+    """A fit at one learning rate."""
     steps = epochs * ceil(len(samples) / BATCH)
     # Without, first steps may lead to where no gradient leads out.
     warming = round(_WARMING * steps)
