@@ -17,6 +17,8 @@ from keras_wm.normal import Floats
 _WINDOW = 5.0
 # Below so many autocorrelation times a chain does not tell its own.
 FEWEST_TIMES = 50
+# Of proposals: with fewer, chains hardly leave where they began.
+LEAST_ACCEPTANCE = 0.02
 
 
 @dataclass(frozen=True)

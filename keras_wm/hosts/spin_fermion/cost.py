@@ -12,6 +12,7 @@ import numpy as np
 
 from keras_wm.cores import usable_cores
 from keras_wm.hosts.spin_fermion.analysis import (
+    LEAST_ACCEPTANCE,
     Estimate,
     blocked_error,
     estimate,
@@ -130,8 +131,8 @@ def _long_enough(chain: Sampler) -> tuple[Series, Estimate]:
         try:
             return series, estimate(series["ms2"])
         except ValueError as error:
-            if len(series["ms2"]) > _MOST_STEPS:
-                accepted = float(series["acceptance"].mean())
+            accepted = float(series["acceptance"].mean())
+            if accepted < LEAST_ACCEPTANCE or len(series["ms2"]) > _MOST_STEPS:
                 raise ValueError(
                     f"{error} An acceptance of {accepted:.2g} leads nowhere: take "
                     "an effective model of this temperature and lattice."

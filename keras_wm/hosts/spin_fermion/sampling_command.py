@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from keras_wm.hosts.spin_fermion.analysis import (
+    LEAST_ACCEPTANCE,
     blocked_error,
     estimate,
     predicted_acceptance,
@@ -52,8 +53,6 @@ _SHELLS: dict[str, Observable] = {
 _NO_TIME, _TOO_SHORT = "-", "too short to tell"
 # Independent means that tell their own spread.
 _FEWEST_BLOCKS = 16
-# Of proposals; with fewer, chains hardly leave where they began.
-_LEAST_ACCEPTANCE = 0.02
 # To learn a linear model by.
 _FEWEST_CHAINS = 64
 
@@ -183,7 +182,7 @@ def _cautions(series: Series) -> list[str]:
             "small, and the mean of where the chains began. Take more steps."
         )
     accepted = float(series["acceptance"].mean())
-    if accepted < _LEAST_ACCEPTANCE:
+    if accepted < LEAST_ACCEPTANCE:
         cautions.append(
             f"Only {accepted:.2%} was accepted, so that the chains hardly move and no "
             "mean can be trusted. Take an effective model of this lattice, temperature "

@@ -11,11 +11,12 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 from rich.console import Console
 
@@ -44,7 +45,7 @@ from keras_wm.hosts.spin_fermion.neural_metropolis import NeuralMetropolis
 from keras_wm.hosts.spin_fermion.sampler import Sampler
 from keras_wm.hosts.spin_fermion.scaling import points
 from keras_wm.hosts.spin_fermion.self_learning import SelfLearning
-from keras_wm.hosts.spin_fermion.training import Samples
+from keras_wm.hosts.spin_fermion.training import Samples, fit
 from keras_wm.key import WatermarkKey
 from keras_wm.progress import tracked
 from keras_wm.publishing import publish
@@ -54,7 +55,8 @@ from keras_wm.verification import verify
 
 # Given what was found before.
 Part = Callable[[dict[str, Any]], Any]
-_MEASURING = 3
+_MEASURING, _SETTLING = 3, 4
+_SETTLING_EPOCHS = 20
 _COST_BLOCKS = 2
 _MEASURED = ("m2", "ms2", "energy", "acceptance")
 
@@ -196,15 +198,11 @@ def _linear(study: Study, beta: float, _found: dict[str, Any]) -> dict[str, Any]
     return found
 
 
-def _attention(
-    study: Study, seed: int, _found: dict[str, Any]
-) -> list[dict[str, Any]]:
+def _attention(study: Study, seed: int, _found: dict[str, Any]) -> list[dict[str, Any]]:
     """A model that grows, its weights, and what its own proposals are worth."""
     model = study.exact()
     found = []
-    stages = learn(
-        model, study.shells, study.blocks, study.schedule, seed, study.heads
-    )
+    stages = learn(model, study.shells, study.blocks, study.schedule, seed, study.heads)
     for stage in stages:
         (point,) = points(seed, [stage])
         weights = [np.asarray(one).tolist() for one in stage.model.get_weights()]
@@ -215,7 +213,7 @@ def _attention(
 def _cost(study: Study, size: int, found: dict[str, Any]) -> list[dict[str, Any]]:
     """The cost by all samplers, by attention where the lattice has its shells."""
     model = DoubleExchange(square_lattice(size), study.beta)
-    effective = None
+    effective: keras.Model | None = None
     if study.seeds:
         stage = found["attention, seed 0"][min(_COST_BLOCKS, study.blocks)]
         own = square_lattice(study.size)
@@ -223,8 +221,21 @@ def _cost(study: Study, size: int, found: dict[str, Any]) -> list[dict[str, Any]
         trained.set_weights([np.asarray(one) for one in stage["weights"]])
         with suppress(ValueError):
             effective = on_lattice(trained, model.lattice)
+    if effective is not None and size != study.size:
+        _settle(study, effective, model)
     every = costs(model, effective, study.schedule.sweeps)
     return [asdict(one) | {"sample_ms": one.sample_ms} for one in every]
+
+
+def _settle(study: Study, effective: keras.Model, model: DoubleExchange) -> None:
+    """Goes on training on a lattice, since scores add up over all of its sites."""
+    schedule = replace(study.schedule, chains=study.chains)
+    linear, spins = learn_linear(model, None, schedule, seed=0)
+    proposal = HeatBath(linear, schedule.sweeps)
+    chain = SelfLearning(model, proposal, study.chains, (0, _SETTLING), spins)
+    series = run(chain, study.steps, _to_rest(study.steps), OBSERVABLES | SPINS)
+    samples = Samples.of_chains(series["spins"], series["log_weight"])
+    fit(effective, samples, _SETTLING_EPOCHS, schedule.learning_rate)
 
 
 def _marked(
