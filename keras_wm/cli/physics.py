@@ -20,7 +20,7 @@ app.add_typer(slmc, name="slmc")
 
 SizeOption = Annotated[str, typer.Option(help="L, or Lx x Ly as in 6x8.")]
 BetaOption = Annotated[
-    float, typer.Option(help="The inverse temperature, by the unit of t.")
+    float, typer.Option(help="1 / T, with T in the unit of t, J and mu.")
 ]
 MuOption = Annotated[float, typer.Option(help="The chemical potential.")]
 CouplingOption = Annotated[
