@@ -131,7 +131,8 @@ def fit(
 
 def _objective(model: keras.Model, samples: Samples) -> float:
     """What a fit makes small: the variance, and the penalty of a mark."""
-    return float(residuals(model, samples).var()) + sum(map(float, model.losses))
+    penalties = [float(ops.convert_to_numpy(one)) for one in model.losses]
+    return float(residuals(model, samples).var()) + sum(penalties)
 
 
 def _fit_at(
