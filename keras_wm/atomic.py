@@ -24,8 +24,7 @@ def replaced_whole(path: Path, overwrite: bool = True) -> Iterator[Path]:
         FileExistsError: If `path` exists and may not be replaced.
         FileNotFoundError: If the folder does not exist.
     """
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"There is no folder {str(path.parent)!r} to write to.")
+    check_folder(path)
     if not overwrite and path.exists():
         raise FileExistsError(_occupied(path))
     # A hidden name keeps every suffix, for Keras chooses the format by it.
@@ -40,6 +39,16 @@ def replaced_whole(path: Path, overwrite: bool = True) -> Iterator[Path]:
             _place(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_folder(path: Path) -> None:
+    """Refuses a path in a folder that is not there, before any work is done for it.
+
+    Raises:
+        FileNotFoundError: If the folder does not exist.
+    """
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"There is no folder {str(path.parent)!r} to write to.")
 
 
 def _place(temporary: Path, path: Path) -> None:

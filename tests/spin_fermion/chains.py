@@ -21,3 +21,11 @@ def agrees(series, expected, error=0.0):
 def one_bond(coupling):
     """A linear model of two spins."""
     return LinearModel(dimer(), np.array([coupling]))
+
+
+def with_random_weights(model, scale, seed):
+    """The model, with weights that make a difference and fit nothing."""
+    rng = np.random.default_rng(seed)
+    for variable in model.trainable_variables:
+        variable.assign(scale * rng.normal(size=variable.shape))
+    return model

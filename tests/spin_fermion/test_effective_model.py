@@ -22,6 +22,7 @@ from keras_wm.hosts.spin_fermion.spins import random_spins
 from keras_wm.hosts.spin_fermion.training import grown
 from keras_wm.reading import asking_for_much
 from tests.conftest import fixed_key
+from tests.spin_fermion.chains import with_random_weights
 
 pytestmark = pytest.mark.backends
 IN_DOUBLE_PRECISION = pytest.mark.skipif(
@@ -36,10 +37,7 @@ SPINS = random_spins(np.random.default_rng(0), 3, 36)
 def model(blocks=2, shells=6, lattice=LATTICE, heads=1, dtype="float32"):
     """A model whose weights are large enough to make a difference."""
     made = effective_model(lattice, shells, blocks, heads, dtype=dtype)
-    rng = np.random.default_rng(7)
-    for variable in made.trainable_variables:
-        variable.assign(0.1 * rng.normal(size=variable.shape))
-    return made
+    return with_random_weights(made, 0.1, seed=7)
 
 
 def answers(model, spins=SPINS):

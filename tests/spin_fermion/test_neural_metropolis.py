@@ -20,7 +20,7 @@ from keras_wm.hosts.spin_fermion.observables import shell_correlations
 from keras_wm.hosts.spin_fermion.self_learning import SelfLearning
 from keras_wm.hosts.spin_fermion.spins import random_spins
 from keras_wm.hosts.spin_fermion.training import set_linear
-from tests.spin_fermion.chains import CORRELATIONS, FAR, agrees
+from tests.spin_fermion.chains import CORRELATIONS, FAR, agrees, with_random_weights
 
 
 def test_attention_proposes_what_the_linear_model_does_where_it_attends_to_nothing(six):
@@ -48,10 +48,7 @@ def test_attention_proposes_what_the_linear_model_does_where_it_attends_to_nothi
 def strange_model():
     """Attention that matters, in a model that has nothing to do with electrons."""
     made = effective_model(square_lattice(2), 2, blocks=2, heads=2)
-    rng = np.random.default_rng(16)
-    for variable in made.trainable_variables:
-        variable.assign(0.3 * rng.normal(size=variable.shape))
-    return made
+    return with_random_weights(made, 0.3, seed=16)
 
 
 @pytest.mark.backends

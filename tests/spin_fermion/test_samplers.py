@@ -23,7 +23,13 @@ from keras_wm.hosts.spin_fermion.proposal import Proposal
 from keras_wm.hosts.spin_fermion.self_learning import SelfLearning
 from keras_wm.hosts.spin_fermion.spins import random_spins
 from tests.spin_fermion import closed_forms
-from tests.spin_fermion.chains import CORRELATIONS, FAR, agrees, one_bond
+from tests.spin_fermion.chains import (
+    CORRELATIONS,
+    FAR,
+    agrees,
+    one_bond,
+    with_random_weights,
+)
 
 
 def dimer_chain(kind, beta, J=1.0, chains=400):
@@ -184,15 +190,6 @@ def test_self_learning_and_metropolis_agree():
         assert agrees(slow[name], fast[name].mean(), error), name
 
 
-def some_attention(lattice):
-    """An effective model that matters, and fits nothing."""
-    made = effective_model(lattice, 2, blocks=1)
-    rng = np.random.default_rng(27)
-    for variable in made.trainable_variables:
-        variable.assign(0.2 * rng.normal(size=variable.shape))
-    return made
-
-
 def unusual(kind):
     """Chains of electrons that are neither half filled nor on a square."""
     model = DoubleExchange(square_lattice(2, 3), 4.0, mu=0.7, J=-2.0, t=0.8)
@@ -203,7 +200,8 @@ def unusual(kind):
             LinearModel(model.lattice, np.array([-0.3, 0.2])), 3, "coin"
         ),
         "attention": lambda: NeuralMetropolis(
-            some_attention(model.lattice), 3, order="coin"
+            with_random_weights(effective_model(model.lattice, 2, 1), 0.2, seed=27),
+            *(3, 1.0, "coin"),
         ),
     }
     return SelfLearning(model, proposals[kind](), 256, seed=25)

@@ -12,7 +12,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_wm.atomic import replaced_whole
+from keras_wm.atomic import check_folder, replaced_whole
 from keras_wm.hosts.spin_fermion.observables import (
     squared_magnetisation,
     squared_staggered_magnetisation,
@@ -83,10 +83,10 @@ def run(
         measured["delta"] = lambda one: one.delta  # type: ignore[attr-defined]
     log = _Log(sampler, measured, thermalisation)
     path = None if checkpoint is None else Path(checkpoint)
-    if path is not None and not path.parent.is_dir():
-        raise FileNotFoundError(f"There is no folder {str(path.parent)!r} to write to.")
-    if path is not None and path.exists():
-        log.load(path)
+    if path is not None:
+        check_folder(path)
+        if path.exists():
+            log.load(path)
     total = thermalisation + steps
     with progress_bar("steps", progress) as show:
         while log.done < total:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from keras_wm.atomic import replaced_whole
+from keras_wm.atomic import check_folder, replaced_whole
 
 _OF, _FOUND = "of", "found"
 
@@ -25,8 +25,7 @@ def read_kept(path: Path, settings: dict[str, Any]) -> Any:
         FileNotFoundError: If the folder is not there.
         ValueError: If the file holds something else.
     """
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"There is no folder {str(path.parent)!r} to write to.")
+    check_folder(path)
     if not path.exists():
         return None
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from math import ceil
 from pathlib import Path
 from zipfile import BadZipFile
@@ -148,9 +149,10 @@ def run_sampling(
         progress=console.is_terminal,
     )
     seconds = time.perf_counter() - started
-    console.print(_measured(series))
+    told = {name: _mean_error_time(series[name]) for name in NAMES}
+    console.print(_measured(series, told))
     console.print(_correlations(series[CORRELATIONS], sampler.model.lattice))
-    for caution in _cautions(series):
+    for caution in _cautions(series, told):
         console.print(caution, soft_wrap=True)
     console.print(
         f"{steps} steps of {sampler.chains} chains after {thermalisation} to "
@@ -159,12 +161,11 @@ def run_sampling(
     )
 
 
-def _measured(series: Series) -> Table:
+def _measured(series: Series, told: Mapping[str, tuple[str, str, str]]) -> Table:
     table = Table("", "mean", "error", "autocorrelation time, steps")
     for name, title in NAMES.items():
-        table.add_row(title, *_mean_error_time(series[name]))
-    accepted = series["acceptance"]
-    table.add_row("acceptance", *_mean_error_time(accepted))
+        table.add_row(title, *told[name])
+    table.add_row("acceptance", *_mean_error_time(series["acceptance"]))
     if "delta" in series:
         variance = float(series["delta"].var())
         table.add_row("Var(ln W - ln W_eff)", f"{variance:.4g}", "", _NO_TIME)
@@ -173,10 +174,10 @@ def _measured(series: Series) -> Table:
     return table
 
 
-def _cautions(series: Series) -> list[str]:
+def _cautions(series: Series, told: Mapping[str, tuple[str, str, str]]) -> list[str]:
     """What a reader of the means has to know."""
     cautions = []
-    if any(_mean_error_time(series[name])[-1] == _TOO_SHORT for name in NAMES):
+    if any(time == _TOO_SHORT for _, _, time in told.values()):
         cautions.append(
             "Too short to tell an autocorrelation time: there the error may be too "
             "small, and the mean of where the chains began. Take more steps."
