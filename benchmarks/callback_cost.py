@@ -14,9 +14,9 @@ import keras
 import numpy as np
 
 from keras_wm import BitErrorRate, WatermarkKey, WatermarkRegularizer
-from keras_wm.datasets import load_pictures
-from keras_wm.demo import BATCH, DemoSettings
-from keras_wm.hosts.wide_resnet import paper_optimizer, wide_resnet
+from keras_wm.research.datasets import load_pictures
+from keras_wm.research.demo import BATCH, DemoSettings
+from keras_wm.research.hosts.wide_resnet import paper_optimizer, wide_resnet
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ from rich.progress import track
 from rich.table import Table
 
 from keras_wm import WatermarkKey, WatermarkRegularizer
-from keras_wm.hosts.wide_resnet import wide_resnet, wide_resnet_decay
+from keras_wm.research.hosts.wide_resnet import wide_resnet, wide_resnet_decay
 
 Arrays = tuple[np.ndarray, np.ndarray]
 DECAY = 5e-4

@@ -25,9 +25,9 @@ from rich.table import Table
 from scipy.stats import kstest
 
 from keras_wm import WatermarkKey, detect
-from keras_wm.datasets import load_pictures
-from keras_wm.hosts.wide_resnet import wide_resnet
-from keras_wm.verdict import MARKED
+from keras_wm.research.datasets import load_pictures
+from keras_wm.research.hosts.wide_resnet import wide_resnet
+from keras_wm.verification.verdict import MARKED
 
 BITS = 64
 KINDS = ("dense", "convolutions", "wide residual")

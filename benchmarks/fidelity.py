@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from keras_wm.demo import DemoSettings, run_demo
+from keras_wm.research.demo import DemoSettings, run_demo
 
 ROWS = (
     "test error marked, %",

@@ -13,10 +13,10 @@ import argparse
 from rich.console import Console
 from rich.table import Table
 
-from keras_wm.hosts.spin_fermion.cost import METROPOLIS, Cost, costs
-from keras_wm.hosts.spin_fermion.double_exchange import DoubleExchange
-from keras_wm.hosts.spin_fermion.lattice import square_lattice
-from keras_wm.hosts.spin_fermion.sampling_command import load_model
+from keras_wm.slmc.cost import Cost, METROPOLIS, costs
+from keras_wm.slmc.double_exchange import DoubleExchange
+from keras_wm.slmc.lattice import square_lattice
+from keras_wm.slmc.samplers.by_name import load_model
 
 
 def main() -> None:

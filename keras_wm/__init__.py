@@ -22,14 +22,14 @@ from keras_wm._version import __version__
 
 _HOMES = {
     "AlignmentError": "errors",
-    "BitErrorRate": "callback",
-    "Claim": "priority",
-    "Comparison": "priority",
-    "Detection": "detection",
-    "Distiller": "distiller",
+    "BitErrorRate": "embedding.callback",
+    "Claim": "verification.comparison",
+    "Comparison": "verification.comparison",
+    "Detection": "scheme.detection",
+    "Distiller": "embedding.distiller",
     "FileResult": "scanning",
-    "Identification": "recipients",
-    "KernelReport": "inspection",
+    "Identification": "verification.identification",
+    "KernelReport": "verification.inspection",
     "KeyFileError": "errors",
     "LayerNotFoundError": "errors",
     "Limits": "files",
@@ -38,29 +38,29 @@ _HOMES = {
     "ScanReport": "scanning",
     "UnsafeFileError": "errors",
     "UnsupportedFileError": "errors",
-    "Verification": "verdict",
-    "WatermarkKey": "key",
-    "WatermarkRegularizer": "regularizer",
+    "Verification": "verification.verdict",
+    "WatermarkKey": "scheme.key",
+    "WatermarkRegularizer": "embedding.regularizer",
     "WrongPassphraseError": "errors",
-    "attach": "attachment",
-    "compare": "priority",
-    "detach": "attachment",
-    "detect": "detection",
-    "identify": "recipients",
-    "inspect": "inspection",
-    "keys": "key_scope",
-    "publish": "publishing",
+    "attach": "embedding.attachment",
+    "compare": "verification.comparison",
+    "detach": "embedding.attachment",
+    "detect": "scheme.detection",
+    "identify": "verification.identification",
+    "inspect": "verification.inspection",
+    "keys": "embedding.key_scope",
+    "publish": "embedding.publishing",
     "scan": "scanning",
-    "verify": "verification",
+    "verify": "verification.verification",
 }
 
 __all__ = ["__version__", *sorted(_HOMES)]
 
 if TYPE_CHECKING:
-    from keras_wm.attachment import attach, detach
-    from keras_wm.callback import BitErrorRate
-    from keras_wm.detection import Detection, detect
-    from keras_wm.distiller import Distiller
+    from keras_wm.embedding.attachment import attach, detach
+    from keras_wm.embedding.callback import BitErrorRate
+    from keras_wm.scheme.detection import Detection, detect
+    from keras_wm.embedding.distiller import Distiller
     from keras_wm.errors import (
         AlignmentError,
         KeyFileError,
@@ -71,16 +71,16 @@ if TYPE_CHECKING:
         WrongPassphraseError,
     )
     from keras_wm.files import Limits, Sandbox
-    from keras_wm.inspection import KernelReport, inspect
-    from keras_wm.key import WatermarkKey
-    from keras_wm.key_scope import keys
-    from keras_wm.priority import Claim, Comparison, compare
-    from keras_wm.publishing import publish
-    from keras_wm.recipients import Identification, identify
-    from keras_wm.regularizer import WatermarkRegularizer
+    from keras_wm.verification.inspection import KernelReport, inspect
+    from keras_wm.scheme.key import WatermarkKey
+    from keras_wm.embedding.key_scope import keys
+    from keras_wm.verification.comparison import Claim, Comparison, compare
+    from keras_wm.embedding.publishing import publish
+    from keras_wm.verification.identification import Identification, identify
+    from keras_wm.embedding.regularizer import WatermarkRegularizer
     from keras_wm.scanning import FileResult, ScanReport, scan
-    from keras_wm.verdict import Verification
-    from keras_wm.verification import verify
+    from keras_wm.verification.verdict import Verification
+    from keras_wm.verification.verification import verify
 
 
 def __getattr__(name: str) -> Any:
@@ -99,7 +99,7 @@ def __dir__() -> list[str]:
 def _register() -> None:
     """Lets Keras load models that hold our regularizer, where Keras is in use."""
     if "keras" in sys.modules:
-        importlib.import_module(f"{__name__}.regularizer")
+        importlib.import_module(f"{__name__}.embedding.regularizer")
 
 
 _register()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from keras_wm import WatermarkKey
-from keras_wm.derivation import Secret
+from keras_wm.scheme.secret import Secret
 
 FIXED_SECRET = bytes(range(32))
 

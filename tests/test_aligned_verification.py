@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 import keras_wm
-from keras_wm.attacks import equivalence, obfuscation
-from keras_wm.attacks.equivalence import weights_of
-from keras_wm.attacks.pruning import PRUNING
-from keras_wm.attacks.quantization import QUANTIZATION
+from keras_wm.research.attacks import equivalence, obfuscation
+from keras_wm.research.attacks.equivalence import weights_of
+from keras_wm.research.attacks.pruning import PRUNING
+from keras_wm.research.attacks.quantization import QUANTIZATION
 from keras_wm.errors import AlignmentError
-from keras_wm.hosts.wide_resnet import wide_resnet
+from keras_wm.research.hosts.wide_resnet import wide_resnet
 from tests.attacks.networks import separated, with_weights
 from tests.conftest import fixed_key
 from tests.files.test_old_files import DATA

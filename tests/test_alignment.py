@@ -4,12 +4,12 @@ import keras
 import numpy as np
 import pytest
 
-from keras_wm.alignment import Aligner
-from keras_wm.attacks import equivalence, obfuscation
-from keras_wm.attacks.equivalence import graph_of, weights_of
-from keras_wm.detection import detect
+from keras_wm.alignment.aligner import Aligner
+from keras_wm.research.attacks import equivalence, obfuscation
+from keras_wm.research.attacks.equivalence import graph_of, weights_of
+from keras_wm.scheme.detection import detect
 from keras_wm.errors import AlignmentError
-from keras_wm.hosts.wide_resnet import wide_resnet
+from keras_wm.research.hosts.wide_resnet import wide_resnet
 from tests.attacks.networks import BUILDERS, plain, with_weights
 from tests.conftest import fixed_key
 from tests.marked_model import with_mark

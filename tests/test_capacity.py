@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from keras_wm.capacity import share, unseen_bits, unseen_margin
+from keras_wm.scheme.capacity import share, unseen_bits, unseen_margin
 
 
 def test_the_margin_is_four_where_there_is_room():

@@ -22,7 +22,7 @@ BITS = 64
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
     """A short demo on 420 made-up pictures: its folder, networks and output."""
-    from keras_wm.demo import DemoSettings, run_demo
+    from keras_wm.research.demo import DemoSettings, run_demo
 
     folder = tmp_path_factory.mktemp("demo")
     rng = np.random.default_rng(0)
@@ -97,7 +97,7 @@ def test_nothing_of_the_key_is_in_anything_but_the_key_file(demo):
 
 
 def test_a_second_demo_keeps_the_key(demo):
-    from keras_wm.demo import _owner_key
+    from keras_wm.research.demo import _owner_key
 
     folder, _, _ = demo
     assert _owner_key(folder / "owner.key", BITS) == fixed_key(BITS)

@@ -6,7 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from keras_wm.detectability import STATISTICS, kernel_statistics, sorted_weights
+from keras_wm.research.detectability import (
+    STATISTICS,
+    kernel_statistics,
+    sorted_weights,
+)
 
 SIZE, COUNT = 300, 40
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from keras_wm import detect
-from keras_wm.detection import corrected, format_p, log10_binomial_tail
+from keras_wm.scheme.detection import corrected, format_p, log10_binomial_tail
 from tests.conftest import fixed_key
 
 

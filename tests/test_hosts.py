@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from keras_wm.datasets import Pictures, load_examples, load_pictures
+from keras_wm.research.datasets import Pictures, load_examples, load_pictures
 
 
 def test_wrn_10_4_is_the_papers_network():
-    from keras_wm.hosts.wide_resnet import wide_resnet
+    from keras_wm.research.hosts.wide_resnet import wide_resnet
 
     model = wide_resnet((32, 32, 3), 10)
     shapes = {
@@ -32,14 +32,14 @@ def test_wrn_10_4_is_the_papers_network():
 )
 def test_parameter_counts_are_those_of_the_wide_resnet_paper(n, k, millions):
     """Zagoruyko & Komodakis (2016), tables 2 and 4: WRN-16-4, WRN-28-10, WRN-40-1."""
-    from keras_wm.hosts.wide_resnet import wide_resnet
+    from keras_wm.research.hosts.wide_resnet import wide_resnet
 
     model = wide_resnet((32, 32, 3), 10, n, k)
     assert model.count_params() / 1e6 == pytest.approx(millions, abs=0.06)
 
 
 def test_resolution_halves_in_the_last_two_groups():
-    from keras_wm.hosts.wide_resnet import wide_resnet
+    from keras_wm.research.hosts.wide_resnet import wide_resnet
 
     model = wide_resnet((32, 32, 3), 10)
     sizes = [model.get_layer(f"conv{g}_block1_add").output.shape[1] for g in (2, 3, 4)]
@@ -47,7 +47,7 @@ def test_resolution_halves_in_the_last_two_groups():
 
 
 def test_weight_decay_is_the_gradient_it_says():
-    from keras_wm.hosts.wide_resnet import wide_resnet
+    from keras_wm.research.hosts.wide_resnet import wide_resnet
 
     model = wide_resnet((8, 8, 1), 10, weight_decay=5e-4)
     kernels = [w for w in model.weights if w.name == "kernel"]
@@ -56,7 +56,7 @@ def test_weight_decay_is_the_gradient_it_says():
 
 
 def test_a_regularizer_for_no_convolution_lists_the_names():
-    from keras_wm.hosts.wide_resnet import wide_resnet
+    from keras_wm.research.hosts.wide_resnet import wide_resnet
 
     with pytest.raises(ValueError, match=r"'conv9'.*conv4_block1_conv2"):
         wide_resnet((8, 8, 1), 10, regularizers={"conv9": "l2"})
@@ -64,14 +64,14 @@ def test_a_regularizer_for_no_convolution_lists_the_names():
 
 @pytest.mark.parametrize("arguments", [{"n": 0}, {"k": 0}, {"input_shape": (2, 2, 1)}])
 def test_an_impossible_network_is_refused(arguments):
-    from keras_wm.hosts.wide_resnet import wide_resnet
+    from keras_wm.research.hosts.wide_resnet import wide_resnet
 
     with pytest.raises(ValueError, match="n >= 1, k >= 1"):
         wide_resnet(**{"input_shape": (8, 8, 1), "classes": 10, **arguments})
 
 
 def test_the_papers_rate_falls_at_30_60_and_80_percent():
-    from keras_wm.hosts.wide_resnet import paper_optimizer
+    from keras_wm.research.hosts.wide_resnet import paper_optimizer
 
     schedule = paper_optimizer(1000)._learning_rate
     rates = [float(schedule(step)) for step in (1, 299, 301, 601, 801)]

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import integrate, stats
 
 from keras_wm import WatermarkRegularizer
-from keras_wm.reading import asking_for_much
+from keras_wm.embedding.kernel_projection import asking_for_much
 from tests.conftest import fixed_key
 from tests.models import expected_scores, value_and_gradient
 

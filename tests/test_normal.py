@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import log_ndtr, ndtri
 
-from keras_wm.normal import log_tail, quantile
+from keras_wm.scheme.normal import log_tail, quantile
 
 
 def test_the_quantiles_are_those_of_scipy(rng):

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 import keras_wm
-from keras_wm.detection import detect
+from keras_wm.scheme.detection import detect
 from tests.conftest import FIXED_SECRET, fixed_key
 from tests.marked_model import LAYER, with_mark
 from tests.test_cli import assert_fails, run

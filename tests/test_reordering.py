@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import keras_wm
-from keras_wm.detection import detect
-from keras_wm.reordering import MOST_FILTERS, arrangements
+from keras_wm.scheme.detection import detect
+from keras_wm.alignment.filter_assignment import MOST_FILTERS, arrangements
 from tests.conftest import fixed_key
 from tests.marked_model import with_mark
 

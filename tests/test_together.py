@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 import keras_wm
-from keras_wm.detection import detect, detect_together
+from keras_wm.scheme.detection import detect, detect_together
 from tests.conftest import fixed_key
 from tests.marked_model import LAYER, with_mark
 

@@ -15,11 +15,11 @@ _HOMES = {
     "Limits": "limits",
     "ModelFile": "contents",
     "Sandbox": "sandbox",
-    "is_model_folder": "model_bundle",
+    "is_model_folder": "formats.bundle",
     "open_model_file": "model_file",
     "select": "kernel",
-    "shards_of": "shard_index",
-    "weights_files": "model_bundle",
+    "shards_of": "formats.shard_index",
+    "weights_files": "formats.bundle",
 }
 
 __all__ = [
@@ -39,10 +39,10 @@ if TYPE_CHECKING:
     from keras_wm.files.contents import ModelFile
     from keras_wm.files.kernel import Kernel, select
     from keras_wm.files.limits import DEFAULT_LIMITS, Limits
-    from keras_wm.files.model_bundle import is_model_folder, weights_files
+    from keras_wm.files.formats.bundle import is_model_folder, weights_files
     from keras_wm.files.model_file import open_model_file
     from keras_wm.files.sandbox import Sandbox
-    from keras_wm.files.shard_index import shards_of
+    from keras_wm.files.formats.shard_index import shards_of
 
 
 def __getattr__(name: str) -> Any:

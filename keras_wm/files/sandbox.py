@@ -16,10 +16,11 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Self
 
 from keras_wm import errors
-from keras_wm.child_process import Answer, ChildDiedError, ChildProcess, Message
+from keras_wm.utils.child_process import Answer, ChildDiedError, ChildProcess, Message
 from keras_wm.errors import ModelFileError, UnsafeFileError
 from keras_wm.files.contents import ModelFile
-from keras_wm.files.kernel import Kernel, printable
+from keras_wm.files.kernel import Kernel
+from keras_wm.utils.text import printable
 from keras_wm.files.limits import DEFAULT_LIMITS, Limits
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ class Sandbox:
         if self._child is None or not self._child.alive:
             self.stop()
             self._child = ChildProcess(
-                "keras_wm.files.sandboxed", asdict(self._limits), _ENVIRONMENT
+                "keras_wm.files.sandbox_child", asdict(self._limits), _ENVIRONMENT
             )
         return self._child
 

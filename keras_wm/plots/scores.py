@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,11 +13,8 @@ from numpy.typing import ArrayLike
 
 from keras_wm.plots.style import MARKED, REFERENCE, UNMARKED, figure
 
-if TYPE_CHECKING:
-    from keras_wm.verdict import Verification
 
-
-def plot_scores(verification: Verification) -> Figure:
+def plot_scores(verification: Any) -> Figure:
     """The scores of a message in a kernel, beside those of an unmarked kernel.
 
     Args:

@@ -8,15 +8,15 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from typing import Any
 
-from keras_wm.cores import usable_cores
+from keras_wm.utils.cores import usable_cores
 from keras_wm.files import DEFAULT_LIMITS, Limits
-from keras_wm.key import WatermarkKey
-from keras_wm.progress import progress_bar
+from keras_wm.scheme.key import WatermarkKey
+from keras_wm.utils.progress import progress_bar
 from keras_wm.scanning.candidates import Candidate, Source, find_candidates
 from keras_wm.scanning.record import MARKER, Record, write_line
-from keras_wm.scanning.report import FileResult, ScanReport
-from keras_wm.verdict import MARKED
-from keras_wm.verification import check_alpha, check_key
+from keras_wm.scanning.scan_report import FileResult, ScanReport
+from keras_wm.verification.verdict import MARKED
+from keras_wm.verification.verification import check_alpha, check_key
 
 RECORD_VERSION = 1
 
@@ -119,10 +119,10 @@ def _examiner(
 ) -> Examine:
     """What examines files: processes of this machine, or a cluster."""
     if client is not None:
-        from keras_wm.scanning.cluster import examine_on_cluster
+        from keras_wm.scanning.dask_workers import examine_on_cluster
 
         return lambda files: examine_on_cluster(files, keys, limits, layer, client)
-    from keras_wm.scanning.processes import examine_locally
+    from keras_wm.scanning.local_workers import examine_locally
 
     most = workers or usable_cores()
     return lambda files: examine_locally(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from keras_wm.attacks import training
+from keras_wm.research.attacks import training
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import numpy as np
 from hypothesis import strategies as st
 from keras import layers
 
-from keras_wm.hosts.wide_resnet import wide_resnet
+from keras_wm.research.hosts.wide_resnet import wide_resnet
 
 
 def with_weights(model, seed=0):

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from keras_wm.attacks import adaptive
-from keras_wm.attacks.adaptive import projection, reset, without_directions
+from keras_wm.research.attacks import adaptive
+from keras_wm.research.attacks.adaptive import projection, reset, without_directions
 from tests.attacks.networks import with_weights
 from tests.attacks.trained import (
     HEAD,

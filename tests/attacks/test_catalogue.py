@@ -2,7 +2,7 @@
 
 import pytest
 
-from keras_wm.attacks.catalogue import attacks, families
+from keras_wm.research.attacks.catalogue import attacks, families
 from tests.attacks.trained import MARKED, network
 
 MODEL = network()

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_wm.attacks.collusion import average, averaging
+from keras_wm.research.attacks.collusion import average, averaging
 from tests.attacks.networks import attending, shared, with_weights
 from tests.attacks.trained import arrays, changed, network
 

@@ -6,8 +6,8 @@ import keras
 import numpy as np
 import pytest
 
-from keras_wm.attacks.distillation import DISTILLATION
-from keras_wm.attacks.training import train
+from keras_wm.research.attacks.distillation import DISTILLATION
+from keras_wm.research.attacks.training import train
 from tests.attacks.trained import (
     IS_THIRD,
     MARKED,

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_wm.attacks import equivalence, obfuscation
-from keras_wm.attacks.equivalence import graph_of
+from keras_wm.research.attacks import equivalence, obfuscation
+from keras_wm.research.attacks.equivalence import graph_of
 from tests.attacks.networks import (
     BUILDERS,
     RECIPES,

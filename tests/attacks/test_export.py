@@ -4,7 +4,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from keras_wm.attacks.export import FILES, HALVES
+from keras_wm.research.attacks.export import FILES, HALVES
 from tests.attacks.networks import BUILDERS, answers, shared, with_weights
 
 

@@ -7,11 +7,17 @@ import numpy as np
 import pytest
 
 import keras_wm
-from keras_wm.attacks import training
-from keras_wm.attacks.attack import published_copy
-from keras_wm.attacks.equivalence import PERMUTATION
-from keras_wm.attacks.fine_tuning import FTAL, FTLL, RTAL, RTLL, then_fine_tuned
-from keras_wm.attacks.pruning import FILTER_PRUNING, PRUNING
+from keras_wm.research.attacks import training
+from keras_wm.research.attacks.attack import published_copy
+from keras_wm.research.attacks.equivalence import PERMUTATION
+from keras_wm.research.attacks.fine_tuning import (
+    FTAL,
+    FTLL,
+    RTAL,
+    RTLL,
+    then_fine_tuned,
+)
+from keras_wm.research.attacks.pruning import FILTER_PRUNING, PRUNING
 from tests.attacks.networks import subclassed
 from tests.attacks.trained import (
     HEAD,

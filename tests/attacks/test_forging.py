@@ -4,8 +4,8 @@ import numpy as np
 from scipy import stats
 
 import keras_wm
-from keras_wm.attacks.forging import searched_keys, solved_key
-from keras_wm.detection import detect
+from keras_wm.research.attacks.forging import searched_keys, solved_key
+from keras_wm.scheme.detection import detect
 
 
 def test_a_projection_that_is_chosen_reads_any_message_off_any_weights(rng):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from keras import layers
 
-from keras_wm.attacks.fusion import FUSION, fold
+from keras_wm.research.attacks.fusion import FUSION, fold
 from tests.attacks.networks import (
     BUILDERS,
     RECIPES,

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from keras_wm.attacks import training
-from keras_wm.attacks.overwriting import Overwriting, overwriting
-from keras_wm.detection import detect
-from keras_wm.marks import find_marks
+from keras_wm.research.attacks import training
+from keras_wm.research.attacks.overwriting import Overwriting, overwriting
+from keras_wm.scheme.detection import detect
+from keras_wm.embedding.marked_layers import find_marks
 from tests.attacks.trained import HEAD, MARKED, PICTURES, arrays, network
 
 pytestmark = pytest.mark.usefixtures("short")

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keras_wm.attacks.pruning import prune
+from keras_wm.research.attacks.pruning import prune
 
 KERNEL = np.array([[[0.5, -3.0], [2.0, -0.1]], [[4.0, 1.0], [-1.5, 0.2]]], np.float32)
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from keras_wm.attacks import regularization
-from keras_wm.attacks.regularization import REGULARIZATION
+from keras_wm.research.attacks import regularization
+from keras_wm.research.attacks.regularization import REGULARIZATION
 from tests.attacks.trained import MARKED, PICTURES, arrays, network
 
 pytestmark = pytest.mark.usefixtures("short")

@@ -6,7 +6,7 @@ import keras
 import pytest
 from keras import layers
 
-from keras_wm.channels.calls import calls_in
+from keras_wm.files.config.calls import calls_in
 from tests.attacks.networks import BUILDERS
 
 LEGACY = {

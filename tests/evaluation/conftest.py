@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from keras_wm.attacks import training
-from keras_wm.attacks.attack import published_copy
-from keras_wm.datasets import Pictures
-from keras_wm.evaluation import evaluate
+from keras_wm.research.attacks import training
+from keras_wm.research.attacks.attack import published_copy
+from keras_wm.research.datasets import Pictures
+from keras_wm.research.evaluation import evaluate
 
 FAMILIES = ("quantization", "equivalence", "fusion")
 

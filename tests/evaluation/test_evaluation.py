@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from keras_wm import verify
-from keras_wm.attacks.catalogue import families
-from keras_wm.attacks.equivalence import PERMUTATION
-from keras_wm.detection import detect
-from keras_wm.evaluation import evaluate
-from keras_wm.evaluation.outcomes import Subject, outcomes
+from keras_wm.research.attacks.catalogue import families
+from keras_wm.research.attacks.equivalence import PERMUTATION
+from keras_wm.scheme.detection import detect
+from keras_wm.research.evaluation import evaluate
+from keras_wm.research.evaluation.outcomes import Subject, outcomes
 from tests.conftest import fixed_key
 from tests.evaluation.conftest import FAMILIES
 from tests.marked_model import LAYER

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from keras_wm.evaluation.page import page, requirements
+from keras_wm.research.evaluation.html_report import page, requirements
 from tests.test_cli import run
 
 

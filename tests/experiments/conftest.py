@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from keras_wm.datasets import Pictures
-from keras_wm.experiments import Settings
+from keras_wm.research.datasets import Pictures
+from keras_wm.research.experiments import Settings
 
 BITS = 32
 
@@ -29,7 +29,7 @@ def made_file(tmp_path_factory):
 
 
 def save_made_arrays(path):
-    """Writes them as `keras_wm.datasets` reads them."""
+    """Writes them as `keras_wm.research.datasets` reads them."""
     np.savez(path, **made_arrays())
     return path
 

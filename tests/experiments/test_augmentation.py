@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from keras_wm.experiments.augmentation import Distorted, Distortion
+from keras_wm.research.experiments.augmentation import Distorted, Distortion
 
 pytestmark = pytest.mark.backends
 

@@ -8,11 +8,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from keras_wm.attacks import training
-from keras_wm.experiments import EXPERIMENTS, Settings
-from keras_wm.experiments.catalogue import experiments_named
-from keras_wm.experiments.marking import SCHEMES
-from keras_wm.hosts.wide_resnet import wide_resnet
+from keras_wm.research.attacks import training
+from keras_wm.research.experiments import EXPERIMENTS, Settings
+from keras_wm.research.experiments.catalogue import experiments_named
+from keras_wm.research.experiments.schemes import SCHEMES
+from keras_wm.research.hosts.wide_resnet import wide_resnet
 from tests.experiments.conftest import made_pictures
 
 # What the papers print of their mark; tables show it whatever was measured.

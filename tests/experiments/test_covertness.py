@@ -5,11 +5,15 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from keras_wm.detectability import STATISTICS, kernel_statistics, sorted_weights
-from keras_wm.experiments import EXPERIMENTS, Settings
-from keras_wm.experiments.catalogue import experiments_named
-from keras_wm.experiments.covertness import FEWEST
-from keras_wm.hosts.wide_resnet import wide_resnet
+from keras_wm.research.detectability import (
+    STATISTICS,
+    kernel_statistics,
+    sorted_weights,
+)
+from keras_wm.research.experiments import EXPERIMENTS, Settings
+from keras_wm.research.experiments.catalogue import experiments_named
+from keras_wm.research.experiments.studies.covertness import FEWEST
+from keras_wm.research.hosts.wide_resnet import wide_resnet
 from tests.experiments.conftest import made_pictures
 
 EXPERIMENT = EXPERIMENTS["covertness"]

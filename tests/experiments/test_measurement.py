@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from keras_wm.experiments.marking import SCHEMES, Mark, group_layer
-from keras_wm.experiments.measurement import (
+from keras_wm.research.experiments.schemes import Mark, SCHEMES, group_layer
+from keras_wm.research.experiments.measurement import (
     kernel_figures,
     mark_figures,
     signed_outputs,
 )
-from keras_wm.hosts.wide_resnet import wide_resnet
+from keras_wm.research.hosts.wide_resnet import wide_resnet
 from tests.models import expected_ber, expected_crossentropy, expected_scores
 
 BITS = 32

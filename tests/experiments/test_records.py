@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from keras_wm.experiments.records import Records
+from keras_wm.research.experiments.run_records import Records
 
 HOST = {"data": "made", "epochs": 2}
 LABELS = {"scheme": "random", "seed": 0, "strength": 0.01}

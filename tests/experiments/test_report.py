@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from scipy import stats
 
-from keras_wm.experiments.report import (
+from keras_wm.research.experiments.tables import (
     ResultTable,
     difference,
     interval,

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from keras_wm.experiments import EXPERIMENTS, Settings
-from keras_wm.experiments.resistance import attacks_on
-from keras_wm.experiments.training import from_scratch
-from keras_wm.experiments.workshop import Workshop
+from keras_wm.research.experiments import EXPERIMENTS, Settings
+from keras_wm.research.experiments.studies.resistance import attacks_on
+from keras_wm.research.experiments.training import from_scratch
+from keras_wm.research.experiments.network_store import Workshop
 
 EXPERIMENT = EXPERIMENTS["resistance"]
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from keras_wm.experiments import EXPERIMENTS, Settings, run_experiment, worker
-from keras_wm.experiments.records import Records
-from keras_wm.experiments.runner import RECORDS, recorded_rows
+from keras_wm.research.experiments import EXPERIMENTS, Settings, run_experiment, worker
+from keras_wm.research.experiments.run_records import Records
+from keras_wm.research.experiments.runner import RECORDS, recorded_rows
 from tests.experiments.conftest import BITS, save_made_arrays
 
 RUNS = [

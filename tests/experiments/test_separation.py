@@ -11,7 +11,7 @@ from scipy.optimize import brentq
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.metrics import roc_auc_score
 
-from keras_wm.experiments.separation import (
+from keras_wm.research.experiments.roc import (
     auc,
     auc_interval,
     best_by_chance,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from keras_wm.experiments import Settings
+from keras_wm.research.experiments import Settings
 
 
 def test_on_cifar_the_settings_are_the_papers():

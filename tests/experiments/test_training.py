@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from keras_wm.detection import detect
-from keras_wm.experiments.marking import HEAD, Mark, group_layer
-from keras_wm.experiments.training import (
+from keras_wm.scheme.detection import detect
+from keras_wm.research.experiments.schemes import HEAD, Mark, group_layer
+from keras_wm.research.experiments.training import (
     TURNS,
     Training,
     convolutions,
@@ -16,7 +16,7 @@ from keras_wm.experiments.training import (
     take_over,
     train,
 )
-from keras_wm.hosts.wide_resnet import wide_resnet
+from keras_wm.research.hosts.wide_resnet import wide_resnet
 
 BITS = 32
 

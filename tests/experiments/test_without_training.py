@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy.optimize import check_grad, minimize
 
-from keras_wm.detection import detect
-from keras_wm.experiments.marking import SCHEMES, Mark, group_layer
-from keras_wm.experiments.without_training import (
+from keras_wm.scheme.detection import detect
+from keras_wm.research.experiments.schemes import Mark, SCHEMES, group_layer
+from keras_wm.research.experiments.studies.without_training import (
     _Objective,
     embedded_without_training,
 )

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from keras_wm.files import safetensors_file
-from keras_wm.files.keras_archive import recognise
+from keras_wm.files.formats import safetensors as safetensors_file
+from keras_wm.files.formats.keras_archive import recognise
 from keras_wm.files.limits import DEFAULT_LIMITS
-from keras_wm.files.source import Source, as_source
-from keras_wm.files.window import Window
+from keras_wm.files.storage.source import Source, as_source
+from keras_wm.files.storage.streams import Window
 from tests.files.written import weights_bytes, write_archive
 
 LARGE = np.zeros((1024, 2048), "float32")

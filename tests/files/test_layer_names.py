@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from keras_wm.errors import UnsafeFileError
 from keras_wm.files import Kernel, Limits, open_model_file, select
-from keras_wm.files.config_names import name_in, nodes_in_config
+from keras_wm.files.config.layer_names import name_in, nodes_in_config
 from tests.files.written import (
     KERNEL,
     config_of,

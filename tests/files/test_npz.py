@@ -11,7 +11,7 @@ import pytest
 
 from keras_wm.errors import ModelFileError, UnsafeFileError, UnsupportedFileError
 from keras_wm.files import Limits, open_model_file
-from keras_wm.files.inert_pickle import Call, Name, read_pickle
+from keras_wm.files.formats.inert_pickle import Call, Name, read_pickle
 from tests.files.written import KERNEL, OBJECT, config_of, read_kernels, write_npz
 
 

@@ -12,7 +12,7 @@ import pytest
 
 import keras_wm
 from keras_wm import Limits
-from keras_wm.key_transit import PackedKeys
+from keras_wm.scanning.worker_keys import PackedKeys
 from tests.test_cli import assert_fails, run
 
 QUICK = Limits(cpu_seconds=1, pickle_steps=10**9)

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from keras_wm.hosts.spin_fermion.analysis import blocked_error
-from keras_wm.hosts.spin_fermion.lattice import dimer
-from keras_wm.hosts.spin_fermion.linear_model import LinearModel
-from keras_wm.hosts.spin_fermion.observables import shell_correlations
+from keras_wm.slmc.statistics import blocked_error
+from keras_wm.slmc.lattice import dimer
+from keras_wm.slmc.models.linear_model import LinearModel
+from keras_wm.slmc.observables import shell_correlations
 
 # Standard errors: by chance once in 16,000 seeds.
 FAR = 4.0

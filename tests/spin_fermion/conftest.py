@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from keras_wm.hosts.spin_fermion.double_exchange import DoubleExchange
-from keras_wm.hosts.spin_fermion.heat_bath import HeatBath
-from keras_wm.hosts.spin_fermion.lattice import square_lattice
-from keras_wm.hosts.spin_fermion.linear_model import LinearModel, fit_linear
-from keras_wm.hosts.spin_fermion.self_learning import SelfLearning
+from keras_wm.slmc.double_exchange import DoubleExchange
+from keras_wm.slmc.samplers.heat_bath import HeatBath
+from keras_wm.slmc.lattice import square_lattice
+from keras_wm.slmc.models.linear_model import LinearModel, fit_linear
+from keras_wm.slmc.samplers.self_learning import SelfLearning
 
 
 @pytest.fixture(scope="package")

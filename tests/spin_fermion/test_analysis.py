@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.signal import lfilter
 
-from keras_wm.hosts.spin_fermion.analysis import (
+from keras_wm.slmc.statistics import (
     autocorrelation_time,
     blocked_error,
     estimate,

@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 
-from keras_wm.hosts.spin_fermion.chain import run
-from keras_wm.hosts.spin_fermion.double_exchange import DoubleExchange
-from keras_wm.hosts.spin_fermion.effective_model import effective_model
-from keras_wm.hosts.spin_fermion.heat_bath import HeatBath
-from keras_wm.hosts.spin_fermion.lattice import square_lattice
-from keras_wm.hosts.spin_fermion.linear_model import LinearModel
-from keras_wm.hosts.spin_fermion.metropolis import Metropolis
-from keras_wm.hosts.spin_fermion.neural_metropolis import NeuralMetropolis
-from keras_wm.hosts.spin_fermion.self_learning import SelfLearning
+from keras_wm.slmc.samplers.chain import run
+from keras_wm.slmc.double_exchange import DoubleExchange
+from keras_wm.slmc.models.effective_model import effective_model
+from keras_wm.slmc.samplers.heat_bath import HeatBath
+from keras_wm.slmc.lattice import square_lattice
+from keras_wm.slmc.models.linear_model import LinearModel
+from keras_wm.slmc.samplers.metropolis import Metropolis
+from keras_wm.slmc.samplers.neural_metropolis import NeuralMetropolis
+from keras_wm.slmc.samplers.self_learning import SelfLearning
 
 MODEL = DoubleExchange(square_lattice(3, 4), beta=6.0)
 LINEAR = LinearModel(MODEL.lattice, np.array([-0.1, 0.05]))

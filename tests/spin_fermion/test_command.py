@@ -9,17 +9,17 @@ import pytest
 from typer.testing import CliRunner
 
 from keras_wm.cli import app
-from keras_wm.hosts.spin_fermion.chain import read_series
-from keras_wm.hosts.spin_fermion.double_exchange import DoubleExchange
-from keras_wm.hosts.spin_fermion.effective_model import effective_model
-from keras_wm.hosts.spin_fermion.lattice import square_lattice
-from keras_wm.hosts.spin_fermion.linear_model import LinearModel
-from keras_wm.hosts.spin_fermion.observables import (
+from keras_wm.slmc.samplers.chain import read_series
+from keras_wm.slmc.double_exchange import DoubleExchange
+from keras_wm.slmc.models.effective_model import effective_model
+from keras_wm.slmc.lattice import square_lattice
+from keras_wm.slmc.models.linear_model import LinearModel
+from keras_wm.slmc.observables import (
     shell_correlations,
     squared_staggered_magnetisation,
 )
-from keras_wm.hosts.spin_fermion.scaling import Point, power_law
-from keras_wm.hosts.spin_fermion.training import set_linear
+from keras_wm.slmc.learning.scaling import Point, power_law
+from keras_wm.slmc.learning.fit import set_linear
 
 SMALL = ["--size", "2x4", "--beta", "4"]
 QUICK = ["--chains", "64", "--proposals", "4", "--epochs", "2"]

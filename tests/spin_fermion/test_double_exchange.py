@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import ortho_group
 
-from keras_wm.hosts.spin_fermion.double_exchange import DoubleExchange
-from keras_wm.hosts.spin_fermion.lattice import dimer, square_lattice
-from keras_wm.hosts.spin_fermion.observables import shell_correlations
-from keras_wm.hosts.spin_fermion.spins import random_spins
+from keras_wm.slmc.double_exchange import DoubleExchange
+from keras_wm.slmc.lattice import dimer, square_lattice
+from keras_wm.slmc.observables import shell_correlations
+from keras_wm.slmc.spins import random_spins
 from tests.spin_fermion import closed_forms
 
 EXACT = 1e-12

@@ -6,21 +6,18 @@ import pytest
 from scipy.stats import ortho_group
 
 from keras_wm import WatermarkRegularizer
-from keras_wm.hosts.spin_fermion.attention import (
-    AttendingToNothing,
-    EquivariantSelfAttention,
-)
-from keras_wm.hosts.spin_fermion.effective_model import (
+from keras_wm.slmc.models.attention import AttendingToNothing, EquivariantSelfAttention
+from keras_wm.slmc.models.effective_model import (
     READOUT,
     attentions,
     effective_model,
     log_weights,
     on_lattice,
 )
-from keras_wm.hosts.spin_fermion.lattice import square_lattice
-from keras_wm.hosts.spin_fermion.spins import random_spins
-from keras_wm.hosts.spin_fermion.training import grown
-from keras_wm.reading import asking_for_much
+from keras_wm.slmc.lattice import square_lattice
+from keras_wm.slmc.spins import random_spins
+from keras_wm.slmc.learning.fit import grown
+from keras_wm.embedding.kernel_projection import asking_for_much
 from tests.conftest import fixed_key
 from tests.spin_fermion.chains import with_random_weights
 

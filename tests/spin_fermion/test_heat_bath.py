@@ -5,12 +5,10 @@ Statistical tests fail beyond 4 standard errors: once in 16,000 seeds each.
 
 import numpy as np
 
-from keras_wm.hosts.spin_fermion.heat_bath import HeatBath, drawn_in_field
-from keras_wm.hosts.spin_fermion.lattice import dimer
-from keras_wm.hosts.spin_fermion.linear_model import (
-    shell_sums,
-)
-from keras_wm.hosts.spin_fermion.spins import random_spins
+from keras_wm.slmc.samplers.heat_bath import HeatBath, drawn_in_field
+from keras_wm.slmc.lattice import dimer
+from keras_wm.slmc.models.linear_model import shell_sums
+from keras_wm.slmc.spins import random_spins
 from tests.spin_fermion.chains import FAR, one_bond
 
 

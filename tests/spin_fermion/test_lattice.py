@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_wm.hosts.spin_fermion.lattice import dimer, square_lattice
+from keras_wm.slmc.lattice import dimer, square_lattice
 
 KNOWN = {
     4: {1: 4, 2: 4, 4: 2, 5: 4, 8: 1},

@@ -5,24 +5,19 @@ import numpy as np
 import pytest
 
 from keras_wm import WatermarkRegularizer
-from keras_wm.detection import detect
-from keras_wm.hosts.spin_fermion.double_exchange import DoubleExchange
-from keras_wm.hosts.spin_fermion.effective_model import (
+from keras_wm.scheme.detection import detect
+from keras_wm.slmc.double_exchange import DoubleExchange
+from keras_wm.slmc.models.effective_model import (
     READOUT,
     attentions,
     effective_model,
     log_weights,
 )
-from keras_wm.hosts.spin_fermion.lattice import square_lattice
-from keras_wm.hosts.spin_fermion.learning import (
-    Schedule,
-    learn,
-    learn_from,
-    learn_linear,
-)
-from keras_wm.hosts.spin_fermion.linear_model import LinearModel, fit_linear
-from keras_wm.hosts.spin_fermion.spins import random_spins
-from keras_wm.hosts.spin_fermion.training import (
+from keras_wm.slmc.lattice import square_lattice
+from keras_wm.slmc.learning.online import Schedule, learn, learn_from, learn_linear
+from keras_wm.slmc.models.linear_model import LinearModel, fit_linear
+from keras_wm.slmc.spins import random_spins
+from keras_wm.slmc.learning.fit import (
     Samples,
     centre,
     fit,
@@ -30,7 +25,7 @@ from keras_wm.hosts.spin_fermion.training import (
     residuals,
     set_linear,
 )
-from keras_wm.reading import asking_for_much
+from keras_wm.embedding.kernel_projection import asking_for_much
 from tests.conftest import fixed_key
 
 LATTICE = square_lattice(4)

@@ -6,20 +6,17 @@ Statistical tests fail beyond 4 standard errors: once in 16,000 seeds each.
 import numpy as np
 import pytest
 
-from keras_wm.hosts.spin_fermion.chain import run
-from keras_wm.hosts.spin_fermion.double_exchange import DoubleExchange
-from keras_wm.hosts.spin_fermion.effective_model import effective_model, log_weights
-from keras_wm.hosts.spin_fermion.heat_bath import HeatBath
-from keras_wm.hosts.spin_fermion.lattice import square_lattice
-from keras_wm.hosts.spin_fermion.linear_model import (
-    LinearModel,
-    shell_sums,
-)
-from keras_wm.hosts.spin_fermion.neural_metropolis import NeuralMetropolis
-from keras_wm.hosts.spin_fermion.observables import shell_correlations
-from keras_wm.hosts.spin_fermion.self_learning import SelfLearning
-from keras_wm.hosts.spin_fermion.spins import random_spins
-from keras_wm.hosts.spin_fermion.training import set_linear
+from keras_wm.slmc.samplers.chain import run
+from keras_wm.slmc.double_exchange import DoubleExchange
+from keras_wm.slmc.models.effective_model import effective_model, log_weights
+from keras_wm.slmc.samplers.heat_bath import HeatBath
+from keras_wm.slmc.lattice import square_lattice
+from keras_wm.slmc.models.linear_model import LinearModel, shell_sums
+from keras_wm.slmc.samplers.neural_metropolis import NeuralMetropolis
+from keras_wm.slmc.observables import shell_correlations
+from keras_wm.slmc.samplers.self_learning import SelfLearning
+from keras_wm.slmc.spins import random_spins
+from keras_wm.slmc.learning.fit import set_linear
 from tests.spin_fermion.chains import CORRELATIONS, FAR, agrees, with_random_weights
 
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from keras_wm.hosts.spin_fermion import observables
-from keras_wm.hosts.spin_fermion.lattice import square_lattice
-from keras_wm.hosts.spin_fermion.spins import random_spins
+from keras_wm.slmc import observables
+from keras_wm.slmc.lattice import square_lattice
+from keras_wm.slmc.spins import random_spins
 
 LATTICE = square_lattice(4, 6)
 SPINS = random_spins(np.random.default_rng(4), 5, LATTICE.sites)

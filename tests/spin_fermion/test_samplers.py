@@ -7,21 +7,19 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from keras_wm.hosts.spin_fermion.analysis import blocked_error, predicted_acceptance
-from keras_wm.hosts.spin_fermion.chain import run
-from keras_wm.hosts.spin_fermion.double_exchange import DoubleExchange
-from keras_wm.hosts.spin_fermion.effective_model import effective_model
-from keras_wm.hosts.spin_fermion.heat_bath import HeatBath
-from keras_wm.hosts.spin_fermion.lattice import dimer, square_lattice
-from keras_wm.hosts.spin_fermion.linear_model import (
-    LinearModel,
-)
-from keras_wm.hosts.spin_fermion.metropolis import Metropolis
-from keras_wm.hosts.spin_fermion.neural_metropolis import NeuralMetropolis
-from keras_wm.hosts.spin_fermion.observables import squared_magnetisation
-from keras_wm.hosts.spin_fermion.proposal import Proposal
-from keras_wm.hosts.spin_fermion.self_learning import SelfLearning
-from keras_wm.hosts.spin_fermion.spins import random_spins
+from keras_wm.slmc.statistics import blocked_error, predicted_acceptance
+from keras_wm.slmc.samplers.chain import run
+from keras_wm.slmc.double_exchange import DoubleExchange
+from keras_wm.slmc.models.effective_model import effective_model
+from keras_wm.slmc.samplers.heat_bath import HeatBath
+from keras_wm.slmc.lattice import dimer, square_lattice
+from keras_wm.slmc.models.linear_model import LinearModel
+from keras_wm.slmc.samplers.metropolis import Metropolis
+from keras_wm.slmc.samplers.neural_metropolis import NeuralMetropolis
+from keras_wm.slmc.observables import squared_magnetisation
+from keras_wm.slmc.samplers.proposal import Proposal
+from keras_wm.slmc.samplers.self_learning import SelfLearning
+from keras_wm.slmc.spins import random_spins
 from tests.spin_fermion import closed_forms
 from tests.spin_fermion.chains import (
     CORRELATIONS,

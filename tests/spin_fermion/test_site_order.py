@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from keras_wm.hosts.spin_fermion.chain import run
-from keras_wm.hosts.spin_fermion.double_exchange import DoubleExchange
-from keras_wm.hosts.spin_fermion.heat_bath import HeatBath
-from keras_wm.hosts.spin_fermion.lattice import dimer
-from keras_wm.hosts.spin_fermion.proposal import Proposal
-from keras_wm.hosts.spin_fermion.self_learning import SelfLearning
-from keras_wm.hosts.spin_fermion.site_order import visits
+from keras_wm.slmc.samplers.chain import run
+from keras_wm.slmc.double_exchange import DoubleExchange
+from keras_wm.slmc.samplers.heat_bath import HeatBath
+from keras_wm.slmc.lattice import dimer
+from keras_wm.slmc.samplers.proposal import Proposal
+from keras_wm.slmc.samplers.self_learning import SelfLearning
+from keras_wm.slmc.samplers.site_order import visits
 from tests.spin_fermion.chains import FAR, one_bond
 
 

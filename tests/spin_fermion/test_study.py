@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from keras_wm.hosts.spin_fermion.study import FAST, Study, run_study
+from keras_wm.research.experiments.studies.slmc import FAST, Study, run_study
 
 SILENT = Console(quiet=True)
 TINY = replace(FAST, size=2, linear_shells=(1, 2), sizes=(2,), seeds=0)

@@ -1,0 +1,75 @@
+"""The command `keras-wm evaluate`."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from keras_wm.research.datasets import load_examples
+from keras_wm.research.evaluation.evaluator import evaluate
+from keras_wm.research.evaluation.html_report import (
+    attack_lines,
+    require_jinja2,
+    requirements,
+)
+from keras_wm.research.evaluation.evaluation import Evaluation
+from keras_wm.scheme.key import WatermarkKey
+from keras_wm.utils.progress import progress_bar
+
+
+def run_evaluation(
+    model: Path,
+    key: WatermarkKey,
+    data: str | None,
+    folder: Path,
+    console: Console,
+    **options: Any,
+) -> Evaluation:
+    """Evaluates a model file, shows the report and writes it.
+
+    Args:
+        model: The owner's marked network.
+        key: The key that marked it.
+        data: As for `load_examples`, or `None`.
+        folder: Where `evaluation.html` and `evaluation.json` go.
+        console: What to report to.
+        **options: As for `evaluate`.
+
+    Returns:
+        The `Evaluation`.
+    """
+    # Before an hour of attacks: whether the report can be written.
+    require_jinja2()
+    # Each network is traced anew, which TensorFlow takes for a mistake.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    examples = None if data is None else load_examples(data)
+    with progress_bar("attacks", shown=True) as show:
+        evaluation = evaluate(model, key, examples, progress=show, **options)
+    _show(evaluation, console)
+    files = evaluation.save(folder)
+    console.print(f"Report: {', '.join(map(str, files))}")
+    return evaluation
+
+
+def _show(evaluation: Evaluation, console: Console) -> None:
+    for one in requirements(evaluation):
+        console.print(f"[bold]{one.name}[/]: ", end="")
+        console.print(one.answer, markup=False)
+    table = Table(
+        "attack",
+        "strengths",
+        "evidence left",
+        "verdict",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    for line in attack_lines(evaluation):
+        table.add_row(
+            *(line[name] for name in ("attack", "strengths", "evidence", "verdict"))
+        )
+    console.print(table)

@@ -1,0 +1,127 @@
+"""What `keras-wm slmc train` and `keras-wm slmc scale` do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from keras_wm.utils.atomic import replaced_whole
+from keras_wm.slmc.samplers.chain import read_description, read_series
+from keras_wm.slmc.double_exchange import DoubleExchange
+from keras_wm.utils.kept import keep, read_kept
+from keras_wm.slmc.learning.online import Schedule, Stage, learn, learn_from
+from keras_wm.slmc.learning.scaling import Point, points, power_law
+from keras_wm.slmc.learning.fit import Samples
+from keras_wm.slmc.learning.samples_file import read_samples
+from keras_wm.plots import plot_lines
+
+POINTS = "points.json"
+
+
+def run_training(
+    model: DoubleExchange,
+    shells: int | None,
+    blocks: int,
+    heads: int,
+    schedule: Schedule,
+    seed: int,
+    samples: Path | None,
+    out: Path,
+    console: Console,
+) -> None:
+    """Trains an effective model block by block, and keeps it after each."""
+    if out.suffix != ".keras" or not out.parent.is_dir():
+        raise ValueError(
+            "Expected a file with the suffix .keras, in a folder that is there. "
+            f"Received: {str(out)!r}"
+        )
+    stages: Iterable[Stage] = (
+        learn(
+            *(model, shells, blocks, schedule, seed, heads),
+            progress=console.is_terminal,
+        )
+        if samples is None
+        else learn_from(
+            *(model.lattice, read_samples(samples, model), shells, blocks),
+            *(schedule, seed, heads),
+        )
+    )
+    found = []
+    for stage in stages:
+        found += points(seed, [stage])
+        with replaced_whole(out) as temporary:
+            stage.model.save(temporary)
+        console.print(
+            f"L = {stage.blocks}: variance {stage.variance:.3g} of what is missed, "
+            f"fitted to {stage.fitted} samples"
+        )
+    console.print(_points_table(found))
+    console.print(f"The last model is in {out}", soft_wrap=True)
+
+
+def run_scaling(
+    model: DoubleExchange,
+    shells: int | None,
+    blocks: int,
+    heads: int,
+    seeds: int,
+    schedule: Schedule,
+    out: Path,
+    console: Console,
+) -> None:
+    """Trains several models of every size, and fits a power law to what they miss."""
+    out.mkdir(parents=True, exist_ok=True)
+    kept = out / POINTS
+    asked = {**asdict(schedule), "blocks": blocks, "heads": heads, "shells": shells}
+    asked |= model.to_dict()
+    found = [Point.from_dict(one) for one in read_kept(kept, asked) or []]
+    for seed in range(seeds):
+        if any(one.seed == seed for one in found):
+            continue
+        console.print(f"seed {seed}")
+        stages = learn(
+            *(model, shells, blocks, schedule, seed, heads),
+            progress=console.is_terminal,
+        )
+        found += points(seed, stages)
+        keep(kept, asked, [one.to_dict() for one in found])
+    console.print(_points_table(found))
+    for fewest, which in ((0, "all"), (1, "without the linear model"), (2, "L >= 2")):
+        if blocks - fewest >= 1 and (blocks - fewest + 1) * seeds >= 3:
+            law = power_law(found, fewest)
+            console.print(
+                f"variance ~ parameters^({law.exponent:.2f} ± {law.error:.2f}), {which}"
+            )
+    curves = {
+        f"seed {seed}": [(p.parameters, p.variance) for p in found if p.seed == seed]
+        for seed in range(seeds)
+    }
+    figure = plot_lines(curves, "parameters", "Var(ln W - ln W_eff)", 10, 10)
+    figure.savefig(out / "scaling.png")
+    console.print(f"Points and a picture are in {out}", soft_wrap=True)
+
+
+
+
+def _points_table(found: Iterable[Point]) -> Table:
+    table = Table("seed", "L", "parameters", "variance", "erfc(s / 2)", "acceptance")
+    for one in found:
+        measured = (
+            "-"
+            if np.isnan(one.acceptance)
+            else f"{one.acceptance:.3f} ± {one.acceptance_error:.3f}"
+        )
+        table.add_row(
+            str(one.seed),
+            str(one.blocks),
+            str(one.parameters),
+            f"{one.variance:.4f} ± {one.variance_error:.4f}",
+            f"{one.predicted:.3f}",
+            measured,
+        )
+    return table

@@ -1,0 +1,97 @@
+"""Scores and recovered bits for TensorBoard, without TensorFlow."""
+
+from __future__ import annotations
+
+import io
+import time
+
+import numpy as np
+from matplotlib.image import imsave
+from numpy.typing import NDArray
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import HistogramProto, Summary
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+from keras_wm.scheme.detection import Detection
+
+_BINS = 40
+_PIXELS_A_BIT = 8
+_WRONG = (200, 30, 30)
+
+
+class SummaryWriter:
+    """Writes what a kernel says about a message to a TensorBoard log folder.
+
+    Args:
+        log_dir: The folder.
+    """
+
+    def __init__(self, log_dir: str) -> None:
+        self._events = EventFileWriter(log_dir)
+
+    def add_detection(self, name: str, detection: Detection, step: int) -> None:
+        """Writes the bit error rate, the margin, the scores and the recovered bits.
+
+        Args:
+            name: The marked layer's name.
+            detection: The scores in it.
+            step: How many epochs it was trained for.
+        """
+        picture = recovered_bits(detection)
+        height, width, _ = picture.shape
+        encoded = io.BytesIO()
+        imsave(encoded, picture, format="png")
+        values = [
+            Summary.Value(tag=f"{name}/ber", simple_value=detection.ber),
+            Summary.Value(tag=f"{name}/z_min", simple_value=detection.z_min),
+            Summary.Value(tag=f"{name}/z", histo=_histogram(detection.z)),
+            Summary.Value(
+                tag=f"{name}/recovered bits",
+                image=Summary.Image(
+                    height=height,
+                    width=width,
+                    colorspace=3,
+                    encoded_image_string=encoded.getvalue(),
+                ),
+            ),
+        ]
+        self._events.add_event(
+            Event(wall_time=time.time(), step=step, summary=Summary(value=values))
+        )
+        self._events.flush()
+
+    def close(self) -> None:
+        """Ends the log file."""
+        self._events.close()
+
+
+def recovered_bits(detection: Detection) -> NDArray[np.uint8]:
+    """A picture of the recovered bits, wrong ones in red.
+
+    Args:
+        detection: The scores of a message of T bits.
+
+    Returns:
+        RGB picture, shape `(8 * rows, 8 * columns, 3)`, as square as T allows;
+        a grey field where there is no bit.
+    """
+    columns = int(np.ceil(np.sqrt(detection.bits)))
+    rows = -(-detection.bits // columns)
+    picture = np.full((rows * columns, 3), 128, np.uint8)
+    picture[: detection.bits] = 255 * detection.recovered[:, None]
+    picture[: detection.bits][detection.z <= 0] = _WRONG
+    square = picture.reshape(rows, columns, 3)
+    return square.repeat(_PIXELS_A_BIT, axis=0).repeat(_PIXELS_A_BIT, axis=1)
+
+
+def _histogram(z: NDArray[np.float64]) -> HistogramProto:
+    counts, edges = np.histogram(z, _BINS)
+    return HistogramProto(
+        min=z.min(),
+        max=z.max(),
+        num=len(z),
+        sum=z.sum(),
+        sum_squares=np.square(z).sum(),
+        bucket_limit=edges[1:],
+        bucket=counts,
+    )

@@ -1,0 +1,124 @@
+"""The weights of one model in a folder or an archive, found by their names.
+
+That is what Keras makes of a `.keras` file, zipped or not, KerasHub of a preset and
+the Hugging Face Hub of a model.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any
+
+from keras_wm.errors import ModelFileError
+from keras_wm.files.formats import (
+    hdf5_weights as hdf5_file,
+    npz_file,
+    safetensors as safetensors_file,
+    sharded,
+)
+from keras_wm.files.storage.blame import blamed_on
+from keras_wm.files.contents import Contents
+from keras_wm.files.storage.untrusted_json import parse_json
+from keras_wm.files.kernel import Kernel
+from keras_wm.files.storage.source import Bundle
+from keras_wm.files.formats.unrecognised import unrecognised
+
+_CONFIG = "config.json"
+_CONFIGS = {"model": _CONFIG, "task": "task.json"}
+_ENDINGS = (
+    ".weights.h5",
+    ".weights.npz",
+    ".weights.json",
+    ".safetensors",
+    ".safetensors.index.json",
+)
+_WEIGHTS = {
+    f"{part}{ending}": config
+    for part, config in _CONFIGS.items()
+    for ending in _ENDINGS
+}
+_FORMATS = (
+    hdf5_file.recognise,
+    npz_file.recognise,
+    safetensors_file.recognise,
+    sharded.recognise,
+)
+
+
+def is_model_folder(names: Collection[str]) -> bool:
+    """Whether a folder is one model: an unzipped `.keras` file or a preset.
+
+    Args:
+        names: The names in the folder.
+
+    Returns:
+        Whether to give the folder itself to `open_model_file`.
+    """
+    return _CONFIG in names and bool(weights_files(names))
+
+
+def weights_files(names: Collection[str]) -> list[str]:
+    """Those of the names in a folder or archive that a model's weights have."""
+    return [name for name in _WEIGHTS if name in names]
+
+
+def recognise(bundle: Bundle, stack: ExitStack) -> Contents | None:
+    """The weights in a folder or archive, if it is one model."""
+    files = weights_files(bundle.names)
+    if not files:
+        return None
+    weights = {name: _weights(bundle, name, stack) for name in files}
+    return Contents(
+        f"model folder ({', '.join(files)})",
+        weights[files[0]] if len(files) == 1 else _told_apart(weights),
+        lambda: _config(bundle, _WEIGHTS[files[0]]),
+    )
+
+
+def _weights(bundle: Bundle, name: str, stack: ExitStack) -> list[Kernel]:
+    def config() -> Any:
+        return _config(bundle, _WEIGHTS[name])
+
+    with blamed_on(name):
+        source = bundle.open(name)
+        for recognise_format in _FORMATS:
+            contents = recognise_format(source, stack, config)
+            if contents is not None:
+                return contents.weights
+        # A model without weights has this file, too.
+        if source.head.startswith(hdf5_file.MAGIC):
+            return []
+        raise unrecognised(source)
+
+
+def _config(bundle: Bundle, name: str) -> Any:
+    """The model's config; `None` where it is missing or damaged.
+
+    The weights can be read without.
+    """
+    if name not in bundle.names:
+        return None
+    source = bundle.open(name, bundle.limits.config_bytes)
+    try:
+        return parse_json(source.file.read(), bundle.limits)
+    except ModelFileError:
+        return None
+
+
+def _told_apart(weights: dict[str, list[Kernel]]) -> list[Kernel]:
+    """The weights of several files; those of the same name get their file's, too."""
+    seen = Counter(
+        name for some in weights.values() for name in {weight.name for weight in some}
+    )
+    return [
+        replace(
+            weight,
+            path=f"{file}/{weight.path}",
+            layer=f"{file}/{weight.layer}" if seen[weight.name] > 1 else weight.layer,
+        )
+        for file, some in weights.items()
+        for weight in some
+    ]

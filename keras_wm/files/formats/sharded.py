@@ -1,0 +1,90 @@
+"""A model that is spread over several files, read as one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any
+
+from keras_wm.errors import ModelFileError, UnsafeFileError
+from keras_wm.files.storage.blame import blamed_on
+from keras_wm.files.hdf5.file import BoundedFile
+from keras_wm.files.contents import Contents, no_config
+from keras_wm.files.formats.hdf5_weights import MAGIC
+from keras_wm.files.formats.keras3 import weights_of_keras3
+from keras_wm.files.kernel import Kernel
+from keras_wm.utils.text import printable
+from keras_wm.files.limits import Limits
+from keras_wm.files.formats.safetensors import weights_of_safetensors
+from keras_wm.files.formats.safetensors_header import has_header, read_header
+from keras_wm.files.formats.shard import Shard
+from keras_wm.files.formats.shard_index import names_in_index
+from keras_wm.files.storage.source import Source
+from keras_wm.files.formats.unrecognised import unrecognised
+
+
+def recognise(
+    source: Source, stack: ExitStack, config: Callable[[], Any] = no_config
+) -> Contents | None:
+    """The weights of the files that an index names, if the file is an index.
+
+    See `hdf5_file.recognise` for the arguments.
+    """
+    names = names_in_index(source)
+    if names is None or source.beside is None:
+        return None
+    shards = {}
+    for name in names:
+        with blamed_on(name):
+            shards[name] = source.beside.open(name)
+            if not _is_hdf5(shards[name]) and not has_header(shards[name]):
+                raise unrecognised(shards[name])
+    if all(map(_is_hdf5, shards.values())):
+        weights = _of_hdf5(shards, source.limits, stack, config)
+        return Contents("sharded Keras weights (.weights.json)", weights)
+    if all(map(has_header, shards.values())):
+        return Contents("sharded safetensors", _of_safetensors(shards, source.limits))
+    raise ModelFileError("some of its shards are HDF5 files, and some safetensors.")
+
+
+def _is_hdf5(source: Source) -> bool:
+    return source.head.startswith(MAGIC)
+
+
+def _of_hdf5(
+    sources: dict[str, Source],
+    limits: Limits,
+    stack: ExitStack,
+    config: Callable[[], Any],
+) -> list[Kernel]:
+    shards = []
+    for name, source in sources.items():
+        with blamed_on(name):
+            file = stack.enter_context(BoundedFile(source))
+        shards.append(Shard(file, source.size, limits, name))
+    return weights_of_keras3(shards, limits, config) or []
+
+
+def _of_safetensors(sources: dict[str, Source], limits: Limits) -> list[Kernel]:
+    weights: list[Kernel] = []
+    seen: set[str] = set()
+    for name, source in sources.items():
+        with blamed_on(name):
+            arrays = read_header(source)
+            again = seen.intersection(array.path for array in arrays)
+            if again:
+                raise UnsafeFileError(
+                    f"array '{printable(min(again))}' is in another shard, too."
+                )
+            seen.update(array.path for array in arrays)
+            if len(seen) > limits.arrays:
+                raise UnsafeFileError(
+                    f"the shards have more arrays together than "
+                    f"Limits.arrays={limits.arrays:,}."
+                )
+        weights += [
+            replace(weight, path=f"{name}/{weight.path}")
+            for weight in weights_of_safetensors(arrays, limits)
+        ]
+    return weights

@@ -1,0 +1,202 @@
+"""The members of a zip archive that may be hostile. Nothing is ever extracted."""
+
+from __future__ import annotations
+
+import struct
+import tempfile
+import zlib
+from contextlib import ExitStack
+from typing import BinaryIO, cast
+from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
+
+from keras_wm.errors import ModelFileError, UnsafeFileError, UnsupportedFileError
+from keras_wm.utils.text import printable
+from keras_wm.files.limits import Limits
+from keras_wm.files.storage.source import Source, as_source, vet_size
+from keras_wm.files.storage.streams import Window
+
+MAGIC = b"PK\x03\x04"
+
+_LOCAL_HEADER = struct.Struct("<4s5H3L2H")
+_ZIP64_SIZES = struct.Struct("<2H2Q")
+_ZIP64 = 0xFFFFFFFF
+_ENCRYPTED = 0x0001 | 0x0040 | 0x2000
+_SIZES_FOLLOW = 0x0008
+_UTF8 = 0x0800
+_COPY_BYTES = 1024**2
+
+
+class Archive:
+    """A zip archive, whose members are opened as seekable files.
+
+    Args:
+        source: The open archive.
+        stack: Closes what is opened.
+    """
+
+    def __init__(self, source: Source, stack: ExitStack) -> None:
+        self.limits = source.limits
+        self._source = source
+        self._stack = stack
+        self._room = source.limits.inflated_bytes
+        budget = source.limits.archive_directory_bytes
+        beyond = "its table of contents is too large."
+        window = Window(source.file, 0, source.size, budget, beyond)
+        with ZipFile(cast(BinaryIO, window)) as directory:
+            self._entries = directory.infolist()
+            self._end = directory.start_dir
+        self._members: dict[str, tuple[ZipInfo, int]] = {}
+
+    @property
+    def names(self) -> list[str]:
+        """The members' names, as the archive's table of contents has them."""
+        return [entry.filename for entry in self._entries]
+
+    def vet(self) -> None:
+        """Compares the table of contents with the archive and checks every member.
+
+        Raises:
+            UnsafeFileError: If two entries share a name or bytes, if an entry is
+                encrypted, names a place outside the archive, or is described
+                differently where it starts.
+        """
+        limits = self._source.limits
+        if len(self._entries) > limits.archive_members:
+            raise UnsafeFileError(
+                f"the archive has {len(self._entries):,} members, more than "
+                f"Limits.archive_members={limits.archive_members:,}."
+            )
+        end = 0
+        for entry in sorted(self._entries, key=lambda entry: entry.header_offset):
+            if entry.filename in self._members:
+                raise _hostile(entry, "is in the archive twice")
+            _vet_entry(entry)
+            start = self._vet_local_header(entry)
+            if entry.header_offset < end:
+                raise _hostile(entry, "overlaps with another member")
+            end = start + entry.compress_size
+            if end > self._end:
+                raise _hostile(entry, "reaches beyond the archive's members")
+            self._members[entry.filename] = entry, start
+
+    def open(self, name: str, most: int | None = None) -> Source:
+        """Opens a member of an archive that was vetted; see `Bundle.open`.
+
+        Args:
+            name: The member's name.
+            most: The size it may have.
+
+        Returns:
+            The member, in place where it is stored and in a temporary file where
+            it is deflated.
+
+        Raises:
+            ModelFileError: If the archive has no such member.
+            UnsafeFileError: If the member is larger than `most`, or inflates to
+                more than it should.
+            UnsupportedFileError: If it is compressed with an unusual method.
+        """
+        if name not in self._members:
+            raise ModelFileError(f"there is no member '{printable(name)}'.")
+        entry, start = self._members[name]
+        if most is not None:
+            vet_size(name, entry.file_size, most)
+        window = Window(self._source.file, start, entry.compress_size)
+        if entry.compress_type == ZIP_STORED:
+            return as_source(cast(BinaryIO, window), self.limits, self)
+        if entry.compress_type == ZIP_DEFLATED:
+            vet_size(name, entry.file_size, self._room)
+            self._room -= entry.file_size
+            _vet_inflation(entry, self.limits)
+            file = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115
+            self._stack.enter_context(file)
+            _inflate(entry, window, file)
+            return as_source(file, self.limits, self)
+        raise UnsupportedFileError(
+            f"member '{printable(name)}' is compressed with method "
+            f"{entry.compress_type}. Zip the model again, stored or deflated."
+        )
+
+    def _vet_local_header(self, entry: ZipInfo) -> int:
+        """Where the member's bytes start, by the header in front of them."""
+        file = self._source.file
+        file.seek(entry.header_offset)
+        header = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
+        magic, _, flags, method, _, _, _, stored, size, name_bytes, extra_bytes = header
+        name = file.read(name_bytes).decode("utf-8" if flags & _UTF8 else "cp437")
+        extra = file.read(extra_bytes)
+        if _ZIP64 in (stored, size):
+            size, stored = _zip64_sizes(extra)
+        sizes = (stored, size)
+        if flags & _SIZES_FOLLOW and sizes == (0, 0):
+            sizes = (entry.compress_size, entry.file_size)
+        claims = (
+            entry.orig_filename,
+            entry.compress_type,
+            entry.flag_bits & _ENCRYPTED,
+        )
+        if (
+            magic != MAGIC
+            or (name, method, flags & _ENCRYPTED) != claims
+            or sizes != (entry.compress_size, entry.file_size)
+        ):
+            raise _hostile(
+                entry, "is described differently in the archive's table of contents"
+            )
+        return int(file.tell())
+
+
+def _vet_entry(entry: ZipInfo) -> None:
+    name = entry.orig_filename
+    if name != entry.filename:
+        raise _hostile(entry, "has two names")
+    if name.startswith("/") or ".." in name.split("/") or "\\" in name:
+        raise _hostile(entry, "names a place outside the archive")
+    if entry.flag_bits & _ENCRYPTED:
+        raise _hostile(entry, "is encrypted")
+    if entry.compress_type == ZIP_STORED and entry.compress_size != entry.file_size:
+        raise _hostile(entry, "is stored, but gives two sizes")
+
+
+def _vet_inflation(entry: ZipInfo, limits: Limits) -> None:
+    if entry.file_size > limits.archive_inflation * entry.compress_size:
+        raise UnsafeFileError(
+            f"member '{printable(entry.filename)}' inflates {entry.compress_size:,} "
+            f"bytes to {entry.file_size:,}, more than "
+            f"Limits.archive_inflation={limits.archive_inflation} times as much."
+        )
+
+
+def _inflate(entry: ZipInfo, window: Window, file: BinaryIO) -> None:
+    """Inflates a member, and no byte more than it claims to have."""
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    left = entry.file_size
+    while not inflater.eof:
+        packed = inflater.unconsumed_tail or window.read(_COPY_BYTES)
+        data = inflater.decompress(packed, min(left + 1, _COPY_BYTES))
+        left -= len(data)
+        if left < 0:
+            raise _hostile(entry, "inflates to more bytes than it claims")
+        if not packed and not data and not inflater.eof:
+            raise ModelFileError(f"member '{printable(entry.filename)}' is truncated.")
+        file.write(data)
+    if left:
+        raise _hostile(entry, "inflates to fewer bytes than it claims")
+    file.seek(0)
+
+
+def _zip64_sizes(extra: bytes) -> tuple[int, int]:
+    """The size of a member and its stored size, from a header's extra field."""
+    while len(extra) >= _ZIP64_SIZES.size:
+        kind, length, size, stored = _ZIP64_SIZES.unpack_from(extra)
+        if kind == 1:
+            return size, stored
+        extra = extra[4 + length :]
+    raise ModelFileError("a member's size is missing.")
+
+
+def _hostile(entry: ZipInfo, does: str) -> UnsafeFileError:
+    return UnsafeFileError(
+        f"member '{printable(entry.filename)}' {does}. "
+        "Keras writes no such archive: do not use this file."
+    )

@@ -1,0 +1,54 @@
+"""Distillation: a fresh network learns the answers, and no weight is copied."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from keras_wm.research.attacks.architecture import fresh_network
+from keras_wm.research.attacks.attack import Attack
+from keras_wm.research.attacks.training import check_data, fit, gives_probabilities
+from keras_wm.research.datasets import Examples
+from keras_wm.embedding.distiller import Distiller
+from keras_wm.research.hosts.wide_resnet import INITIAL_RATE
+
+
+def _distilled(model: Any, data: Examples, epochs: float, seed: int) -> Any:
+    check_data(model, data)
+    student = fresh_network(model)
+    distiller = Distiller(model, student, _answer_loss(model, data))
+    fit(distiller, data, None, INITIAL_RATE, round(epochs))
+    return student
+
+
+def _answer_loss(model: Any, data: Examples) -> Any:
+    """The cross-entropy of two networks' answers; `None` for that of their softmax."""
+    probabilities = gives_probabilities(model, data)
+    if model.outputs[0].shape[-1] == 1:
+        loss = _binary_loss(logits=not probabilities)
+    elif probabilities:
+        loss = keras.losses.CategoricalCrossentropy()
+    else:
+        return None
+    # Keras calls the answers logits, but takes them as they are for these losses.
+    return keras.distillation.LogitsDistillation(temperature=1.0, loss=loss)
+
+
+def _binary_loss(logits: bool) -> Callable[[Any, Any], Any]:
+    def loss(teacher: Any, student: Any) -> Any:
+        answers = keras.ops.sigmoid(teacher) if logits else teacher
+        return keras.losses.binary_crossentropy(answers, student, from_logits=logits)
+
+    return loss
+
+
+DISTILLATION = Attack(
+    "distillation",
+    "Distils the network into a fresh one of the same architecture, without labels.",
+    "epochs",
+    (2, 8, 16, 32),
+    _distilled,
+    needs_data=True,
+)

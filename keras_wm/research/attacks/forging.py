@@ -1,0 +1,59 @@
+"""Claiming somebody else's model: keys that are made for weights that are there.
+
+Nothing is done to the network. With a projection that may be chosen, any message is
+read off any weights (Fan et al. 2019). With a derived one, all that is left is to draw
+secrets until one fits by chance: the best of n has a p-value of about 1/n.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from keras_wm.scheme.secret import Secret
+from keras_wm.scheme.detection import detect
+from keras_wm.scheme.key import WatermarkKey
+from keras_wm.utils.arrays import Floats
+from keras_wm.scheme.projection import usual_groups
+
+
+def solved_key(kernel: Floats, bits: int, seed: int) -> WatermarkKey:
+    """A key of arrays that reads a message off a kernel that nobody marked.
+
+    Every row of X is drawn from N(0, 1), as if it were an honest one, and turned
+    where it reads the wrong bit. By itself, X shows nothing of that.
+
+    Args:
+        kernel: The weights, filters last.
+        bits: T, the length of the message.
+        seed: Of the message and of X.
+    """
+    rng = np.random.default_rng(seed)
+    mean_filter = kernel.mean(axis=-1).reshape(-1)
+    message = rng.integers(0, 2, bits)
+    matrix = rng.normal(size=(bits, mean_filter.size))
+    read = matrix @ mean_filter > 0
+    matrix[read != message] *= -1
+    return WatermarkKey.from_arrays(matrix, message)
+
+
+def searched_keys(
+    kernel: Floats, bits: int, trials: int, seed: int
+) -> Iterator[tuple[WatermarkKey, float]]:
+    """Draws secrets, and says what each finds in a kernel that it did not mark.
+
+    Args:
+        kernel: The weights, filters last.
+        bits: T, the length of the message.
+        trials: How many secrets.
+        seed: Of the secrets.
+
+    Yields:
+        A key, and log10 of the p-value that it has by chance.
+    """
+    rng = np.random.default_rng(seed)
+    for _ in range(trials):
+        secret, groups = Secret(rng.bytes(32)), usual_groups("keyed", bits)
+        key = WatermarkKey(secret, "forger", bits, "random", "keyed", groups)
+        yield key, detect(kernel, key).log10_p

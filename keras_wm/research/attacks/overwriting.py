@@ -1,0 +1,192 @@
+"""Overwriting: training another mark over the first."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
+
+from keras_wm.embedding.attachment import attach, detach, find_kernel
+from keras_wm.research.attacks.attack import Attack
+from keras_wm.research.attacks.kernels import kernels_by_layer
+from keras_wm.research.attacks.training import RATE, train
+from keras_wm.scheme.capacity import unseen_margin
+from keras_wm.research.datasets import Examples
+from keras_wm.scheme.secret import Secret
+from keras_wm.scheme.key import WatermarkKey
+from keras_wm.scheme.projection import Filters, usual_groups
+from keras_wm.embedding.kernel_projection import Loss, asking_for_much
+from keras_wm.verification.search import fits
+
+Varied = Literal["strength", "rate", "bits", "keys", "rounds"]
+
+BITS = 256
+_FEWEST_BITS = 8
+_LOSSES: dict[Filters, Loss] = {"mean": "crossentropy", "keyed": "margin"}
+_MARKS: dict[Filters, str] = {"mean": "the papers' mark", "keyed": "a keyed mark"}
+_STRENGTHS: dict[Filters, tuple[float, ...]] = {
+    "mean": (0.001, 0.01, 0.1, 1.0),
+    "keyed": (1e-5, 1e-4, 1e-3, 1e-2),
+}
+# What else may be varied, how it is told, and what it counts.
+_VARIED: dict[str, tuple[str, str, tuple[float, ...]]] = {
+    "rate": (
+        "at some learning rate",
+        "learning rate",
+        (0.001, 0.01, 0.05, 0.1),
+    ),
+    "bits": (
+        "whose length is a guess",
+        "bits of the mark",
+        (64, 256, 512, 1024),
+    ),
+    "keys": (
+        "of many keys at once",
+        "keys of 256 bits at most",
+        (1, 4, 16),
+    ),
+    "rounds": (
+        "with one key after another",
+        "keys of 256 bits at most, each for an epoch",
+        (1, 4, 8, 16),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Overwriting:
+    """How another mark is trained over whatever is there.
+
+    Attributes:
+        filters: `"mean"`: the papers' mark, with the cross-entropy. `"keyed"`: the
+            default's, with the margin.
+        layer: The name of the layer that is marked. `None` is every layer that can
+            hold the message.
+        bits: T, the length of a message.
+        strength: The factor lambda; `None` is the regularizer's default.
+        rate: The learning rate at first.
+        keys: How many keys are embedded at once. They are one key of so many times
+            the bits and filter weights, pushed as far as each of them would be.
+        rounds: How many times that is done, each time with other keys, and for an
+            epoch. 0 is once, for as long as fine-tuning.
+    """
+
+    filters: Filters
+    layer: str | None = None
+    bits: int = BITS
+    strength: float | None = None
+    rate: float = RATE
+    keys: int = 1
+    rounds: int = 0
+
+    def key(self, seed: int, number: int = 0) -> WatermarkKey:
+        """The attacker's key of a round, which follows from the seed."""
+        text = f"keras_wm attacker {seed} {number}"
+        groups = usual_groups(self.filters, self.bits)
+        return WatermarkKey(
+            Secret(hashlib.sha256(text.encode()).digest()),
+            "attacker",
+            self.keys * self.bits,
+            "random",
+            self.filters,
+            self.keys * groups,
+        )
+
+    def shortened(self, model: Any) -> Overwriting:
+        """With half the bits, and half of those, until a layer can hold them.
+
+        Raises:
+            ValueError: If there is no such layer.
+        """
+        kernels = self._kernels(model)
+        bits = self.bits
+        while bits >= _FEWEST_BITS:
+            shorter = replace(self, bits=bits)
+            if any(fits(kernel, shorter.key(0)) for _, kernel in kernels):
+                return shorter
+            bits //= 2
+        return self
+
+    def __call__(self, model: Any, data: Examples, seed: int) -> Any:
+        """Trains the marks into a network.
+
+        Raises:
+            ValueError: If there is no such layer, or none can hold the message.
+        """
+        epochs = 1 if self.rounds else None
+        with asking_for_much():
+            for number in range(max(1, self.rounds)):
+                self._attach(model, self.key(seed, number))
+                train(model, data, self.rate, epochs)
+                detach(model)
+        return model
+
+    def _kernels(self, model: Any) -> list[tuple[Any, Any]]:
+        if self.layer is None:
+            return kernels_by_layer(model)
+        return [find_kernel(model, self.layer)]
+
+    def _attach(self, model: Any, key: WatermarkKey) -> None:
+        kernels = self._kernels(model)
+        if self.layer is None:
+            kernels = [one for one in kernels if fits(one[1], key)]
+        if not kernels:
+            raise ValueError(
+                f"No layer of {model.name!r} can hold the attacker's {key.bits} bits."
+            )
+        for layer, kernel in kernels:
+            size, count = key.check_shape(kernel.shape)
+            loss, margin = _LOSSES[self.filters], None
+            if loss == "margin":
+                margin = unseen_margin(self.bits, self.filters, size, count)
+            attach(model, layer, key, loss, self.strength, margin, kernel.name)
+
+
+def overwriting(
+    filters: Filters, layer: str | None = None, varied: Varied = "strength"
+) -> Attack:
+    """An attack that trains another mark over the first.
+
+    Args:
+        filters: See `Overwriting`.
+        layer: See `Overwriting`.
+        varied: Which of the attributes of `Overwriting` the attack's strength is;
+            the others are its defaults, but fewer bits where a kernel is small.
+
+    Returns:
+        An `Attack`.
+
+    Raises:
+        ValueError: If `filters` or `varied` is none of these.
+    """
+    for name, given, choices in (
+        ("filters", filters, get_args(Filters)),
+        ("varied", varied, get_args(Varied)),
+    ):
+        if given not in choices:
+            raise ValueError(
+                f"Expected one of {', '.join(map(repr, choices))}. "
+                f"Received: {name}={given!r}"
+            )
+    told, unit, strengths = _VARIED.get(
+        varied,
+        ("of some strength", "factor of the penalty, lambda", _STRENGTHS[filters]),
+    )
+    whole = varied in ("bits", "keys", "rounds")
+
+    def change(model: Any, data: Examples, strength: float, seed: int) -> Any:
+        value: Any = round(strength) if whole else strength
+        settings = replace(Overwriting(filters, layer), **{varied: value})
+        if varied != "bits":
+            settings = settings.shortened(model)
+        return settings(model, data, seed)
+
+    where = "every layer" if layer is None else f"the layer {layer!r}"
+    return Attack(
+        f"overwriting-{filters}-{varied}",
+        f"Trains {_MARKS[filters]} {told} into {where}.",
+        unit,
+        strengths,
+        change,
+        needs_data=True,
+    )

@@ -1,0 +1,136 @@
+"""Pruning: setting weights to zero, which a network bears better than one thinks."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from keras_wm.research.attacks.attack import Attack
+from keras_wm.research.attacks.kernels import each_kernel, kernel_variables
+from keras_wm.research.datasets import Examples
+
+Order = Literal["ascending", "descending", "random"]
+
+
+def prune(
+    kernel: NDArray[Any], share: float, order: Order = "ascending", seed: int = 0
+) -> NDArray[Any]:
+    """Sets a share of a kernel's weights to zero (Uchida et al. 2017, section 4.4.2).
+
+    Args:
+        kernel: The weights, of any shape.
+        share: Which share of them, from 0 to 1.
+        order: Which of them go first: the smallest by magnitude (`"ascending"`, what
+            compression does), the largest, or any.
+        seed: Of the random order.
+
+    Returns:
+        A copy with `round(share * size)` weights set to zero.
+
+    Raises:
+        ValueError: If the share or the order is none of these.
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"Expected 0 <= share <= 1. Received: share={share!r}")
+    if order not in get_args(Order):
+        raise ValueError(
+            f"Expected one of {', '.join(map(repr, get_args(Order)))}. "
+            f"Received: order={order!r}"
+        )
+    if order == "random":
+        ranks = np.random.default_rng(seed).permutation(kernel.size)
+    else:
+        magnitudes = np.abs(kernel.reshape(-1))
+        ranks = np.argsort(
+            magnitudes if order == "ascending" else -magnitudes, kind="stable"
+        )
+    pruned = kernel.copy()
+    pruned.reshape(-1)[ranks[: round(share * kernel.size)]] = 0
+    return pruned
+
+
+def prune_filters(kernel: NDArray[Any], share: float) -> NDArray[Any]:
+    """Sets the filters of the smallest norms to zero (Li et al., ICLR 2017).
+
+    Args:
+        kernel: The weights, filters last.
+        share: Which share of the filters, from 0 to 1.
+
+    Returns:
+        A copy with `round(share * filters)` filters set to zero.
+    """
+    norms = np.abs(kernel).sum(axis=tuple(range(kernel.ndim - 1)))
+    pruned = kernel.copy()
+    pruned[..., np.argsort(norms, kind="stable")[: round(share * norms.size)]] = 0
+    return pruned
+
+
+def hold_zeros(variable: Any) -> None:
+    """Keeps the weights that are zero so while the others are trained."""
+    variable.constraint = _Mask(np.asarray(variable) != 0)
+
+
+class _Mask(keras.constraints.Constraint):
+    """Keeps pruned weights at zero."""
+
+    def __init__(self, kept: NDArray[np.bool_]) -> None:
+        self._kept = kept.astype(np.float32)
+
+    def __call__(self, value: Any) -> Any:
+        return value * self._kept
+
+
+def _globally(model: Any, data: Examples | None, strength: float, seed: int) -> Any:
+    """Prunes the smallest weights of all kernels together."""
+    variables = kernel_variables(model)
+    kernels = [np.asarray(one) for one in variables]
+    pruned = prune(np.concatenate([one.reshape(-1) for one in kernels]), strength)
+    ends = np.cumsum([one.size for one in kernels])[:-1]
+    for variable, weights in zip(variables, np.split(pruned, ends), strict=True):
+        variable.assign(weights.reshape(variable.shape))
+    return model
+
+
+def _by_filters(model: Any, data: Examples | None, strength: float, seed: int) -> Any:
+    """Prunes the filters of each kernel but the last, whose filters are the answers."""
+    for variable in kernel_variables(model)[:-1]:
+        variable.assign(prune_filters(np.asarray(variable), strength))
+    return model
+
+
+_SHARES = (0.1, 0.3, 0.5, 0.65, 0.8, 0.9, 0.95, 0.99)
+PRUNING = Attack(
+    "pruning",
+    "Sets the smallest weights of each kernel to zero.",
+    "share of the weights",
+    _SHARES,
+    each_kernel(lambda kernel, share, _: prune(kernel, share)),
+)
+GLOBAL_PRUNING = Attack(
+    "global-pruning",
+    "Sets the smallest weights of all kernels together to zero.",
+    "share of the weights",
+    _SHARES,
+    _globally,
+)
+RANDOM_PRUNING = Attack(
+    "random-pruning",
+    "Sets any weights to zero.",
+    "share of the weights",
+    _SHARES,
+    each_kernel(
+        lambda kernel, share, rng: prune(
+            kernel, share, "random", seed=int(rng.integers(2**31))
+        )
+    ),
+)
+FILTER_PRUNING = Attack(
+    "filter-pruning",
+    "Sets the filters of the smallest norms to zero.",
+    "share of the filters",
+    (0.1, 0.3, 0.5, 0.7, 0.9),
+    _by_filters,
+)

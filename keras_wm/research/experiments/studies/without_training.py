@@ -1,0 +1,176 @@
+r"""Embedding after training, without the task: why the papers embed while they train.
+
+Uchida et al. (2017), section 4.3.4: move the weights of a trained network, and look at
+the marks alone, \(\tfrac12 \lVert w - w_0 \rVert^2 + \lambda E_R(w)\), where w is the
+mean filter. For a kernel W of L filters that is
+
+\[\frac{1}{2L} \lVert W - W_0 \rVert^2 + \frac{\lambda}{T} \sum_j \ell_j(W),\]
+
+since the least change of W that moves the mean filter moves all filters alike. In this
+form it is defined for keyed filters and for the margin too. Here \(\lambda\) multiplies
+the mean over bits: with the sum, on which everything else is trained, the papers'
+figures for this experiment do not come out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+import numpy as np
+
+from keras_wm.research.experiments import published_results as papers
+from keras_wm.research.experiments.columns import COST, printed
+from keras_wm.research.experiments.experiment import Experiment, Run
+from keras_wm.research.experiments.schemes import Mark, SCHEMES
+from keras_wm.research.experiments.measurement import mark_figures
+from keras_wm.research.experiments.run_records import Figures, Row
+from keras_wm.research.experiments.tables import ResultTable, having, mean_of, table
+from keras_wm.research.experiments.settings import Settings
+from keras_wm.research.experiments.training import Training, mark_of
+from keras_wm.research.experiments.network_store import Workshop
+from keras_wm.utils.arrays import Floats
+
+STRENGTHS = (0.0, 1.0, 10.0, 100.0)
+MOST_SEEDS = 3
+
+
+def embedded_without_training(kernel: Floats, mark: Mark, strength: float) -> Floats:
+    """The kernel that is the best compromise between staying and carrying a mark.
+
+    Args:
+        kernel: W_0, filters last.
+        mark: What to embed.
+        strength: The factor lambda.
+
+    Returns:
+        W, of the same shape.
+    """
+    from scipy.optimize import minimize
+
+    objective = _Objective(kernel, mark, strength)
+    found = minimize(
+        objective,
+        np.zeros(kernel.size),
+        jac=True,
+        method="L-BFGS-B",
+        options={"maxiter": 1000},
+    )
+    moved: Floats = kernel + found.x.reshape(kernel.shape)
+    return moved
+
+
+class _Objective:
+    """The function above and its gradient, at W - W_0."""
+
+    def __init__(self, kernel: Floats, mark: Mark, strength: float) -> None:
+        key = mark.key()
+        self._size, self._count = key.check_shape(kernel.shape)
+        self._start = kernel.reshape(self._size, self._count).astype(np.float64)
+        self._strength = strength / key.bits
+        self._rows = key.signs[:, None] * key.matrix(self._size)
+        self._weights = key.filter_weights(self._count)
+        self._group = np.arange(key.bits) % key.groups
+        self._spread = key.spread(self._size)
+        self._margin = mark.margin(kernel.shape)
+
+    def __call__(self, change: Floats) -> tuple[float, Floats]:
+        moved = change.reshape(self._start.shape)
+        u = (self._start + moved) @ self._weights.T
+        loss, by_u = self._penalty(u)
+        value = np.sum(moved**2) / (2 * self._count) + self._strength * loss
+        gradient = moved / self._count + self._strength * by_u @ self._weights
+        return float(value), gradient.reshape(-1)
+
+    def _penalty(self, u: Floats) -> tuple[float, Floats]:
+        """The sum of the bits' losses, and its gradient by u, of shape (M, G)."""
+        y = np.einsum("tm,mt->t", self._rows, u[:, self._group])
+        if self._margin is None:
+            # The cross-entropy of sigmoid(y) with 1.
+            loss, by_y = np.logaddexp(0, -y).sum(), -1 / (1 + np.exp(y))
+            return float(loss), self._by_u(by_y)
+        norms = np.linalg.norm(u, axis=0)
+        z = y / (norms[self._group] * self._spread)
+        missing = np.maximum(0, self._margin - z)
+        by_z = -2 * missing
+        by_u = self._by_u(by_z / (norms[self._group] * self._spread))
+        # z falls as the norm grows.
+        shrinking = np.bincount(self._group, by_z * z, minlength=len(norms))
+        return float(np.sum(missing**2)), by_u - u * (shrinking / norms**2)
+
+    def _by_u(self, by_y: Floats) -> Floats:
+        by_u = np.zeros((self._size, len(self._weights)))
+        for group in range(len(self._weights)):
+            bits = self._group == group
+            by_u[:, group] = by_y[bits] @ self._rows[bits]
+        return by_u
+
+
+def _runs(settings: Settings) -> Iterator[Run]:
+    for seed in range(min(settings.seeds, MOST_SEEDS)):
+        host = Training(seed, settings.training_epochs)
+        for scheme in settings.marks:
+            for strength in STRENGTHS:
+                mark = mark_of(settings, scheme, seed)
+                yield Run(
+                    {"scheme": scheme, "strength": strength, "seed": seed},
+                    partial(_moved, host=host, mark=mark, strength=strength),
+                    host,
+                )
+
+
+def _moved(workshop: Workshop, host: Training, mark: Mark, strength: float) -> Figures:
+    model, _ = workshop.network(host)
+    layer = model.get_layer(mark.layers[0])
+    before = np.asarray(layer.kernel, np.float64)
+    after = embedded_without_training(before, mark, strength)
+    layer.kernel.assign(after)
+    pictures = workshop.pictures(host.task)
+    return {
+        "half_square_change": float(
+            np.sum((after - before) ** 2) / (2 * before.shape[-1])
+        ),
+        "test_error": pictures.test_error(model),
+        **mark_figures(model, mark),
+    }
+
+
+def _tables(rows: Sequence[Row]) -> list[ResultTable]:
+    groups = [
+        ([scheme, f"{strength:g}"], having(rows, scheme=scheme, strength=strength))
+        for scheme in SCHEMES
+        for strength in STRENGTHS
+    ]
+
+    def of_papers(row: Row) -> papers.Printed | None:
+        if row["scheme"] != "random":
+            return None
+        return papers.WITHOUT_TRAINING[row["strength"]][1]
+
+    def printed_change(found: Sequence[Row]) -> str:
+        row = found[0]
+        if row["scheme"] != "random":
+            return ""
+        return f"{papers.WITHOUT_TRAINING[row['strength']][0]:g}"
+
+    return [
+        table(
+            "Embedding after training, without the task",
+            groups,
+            ["mark", "lambda"],
+            COST
+            | {
+                "change": lambda one: mean_of(one, "half_square_change"),
+                "papers'": printed_change,
+                **printed(of_papers),
+            },
+        )
+    ]
+
+
+EXPERIMENT = Experiment(
+    "without-training",
+    "Can a mark be put into a finished network without training it?",
+    _runs,
+    _tables,
+)

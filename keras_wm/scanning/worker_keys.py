@@ -1,0 +1,45 @@
+"""Keys on their way to another process of the same owner.
+
+A `WatermarkKey` refuses to be pickled, so that no secret gets into a file by accident.
+This is the one way around it, for workers that search model files: through a pipe, or
+to a cluster that the owner trusts. Nothing of it is written to a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from keras_wm.scheme.key import WatermarkKey
+from keras_wm.scheme.key_file import payload_from_json, payload_to_json
+
+
+def pack(keys: Sequence[WatermarkKey]) -> list[str]:
+    """Keys as texts, which hold their secrets."""
+    return [payload_to_json(key.payload()) for key in keys]
+
+
+def unpack(texts: Sequence[str]) -> list[WatermarkKey]:
+    """The keys again."""
+    return [WatermarkKey.from_payload(payload_from_json(text)) for text in texts]
+
+
+class PackedKeys:
+    """Keys that may be pickled, and that no log line or error message shows.
+
+    Args:
+        keys: The keys.
+    """
+
+    def __init__(self, keys: Sequence[WatermarkKey]) -> None:
+        self.keys = list(keys)
+
+    def __repr__(self) -> str:
+        return f"PackedKeys({self.keys!r})"
+
+    def __reduce__(self) -> tuple[Callable[[Sequence[str]], PackedKeys], tuple[Any]]:
+        return _unpacked, (pack(self.keys),)
+
+
+def _unpacked(texts: Sequence[str]) -> PackedKeys:
+    return PackedKeys(unpack(texts))

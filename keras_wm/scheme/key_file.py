@@ -1,0 +1,214 @@
+"""The key file: versioned JSON, readable by its owner alone, written atomically.
+
+The format is specified in docs/key.md.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from keras_wm.utils.atomic import replaced_whole
+from keras_wm.scheme.secret import Secret
+from keras_wm.errors import KeyFileError, WrongPassphraseError
+
+FORMAT = "keras_wm key"
+VERSION = 1
+_LARGEST = 512 * 2**20
+_SCRYPT = {"n": 2**16, "r": 8, "p": 1}
+_SCRYPT_MEMORY = 2**28
+
+Payload = dict[str, Any]
+
+
+def write_key(
+    path: str | os.PathLike[str],
+    payload: Payload,
+    passphrase: str | None,
+    overwrite: bool,
+) -> None:
+    """Writes a key's payload; nothing is left behind if that fails."""
+    content: Payload = {"format": FORMAT, "version": VERSION}
+    if passphrase is None:
+        content["key"] = payload
+    else:
+        content["encrypted"] = _encrypt(payload, passphrase)
+    content["checksum"] = _checksum(content)
+    with replaced_whole(Path(path), overwrite) as temporary:
+        # Created with mode 0600, not changed to it afterwards: never readable.
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            json.dump(content, file, indent=2, default=_reveal_secret)
+            file.write("\n")
+
+
+def read_key(path: str | os.PathLike[str], passphrase: str | None) -> Payload:
+    """Reads a key's payload.
+
+    Raises:
+        KeyFileError: If the file is missing, damaged, tampered with, not a key
+            file, or of a newer version.
+        WrongPassphraseError: If it is encrypted and the passphrase is missing
+            or wrong.
+    """
+    name = os.fspath(path)
+    content = _parse(name)
+    if content.get("format") != FORMAT:
+        raise KeyFileError(f"{name!r} is not a keras_wm key file.")
+    version = content.get("version")
+    if version != VERSION:
+        raise KeyFileError(
+            f"{name!r} is a key file of version {version!r}, this keras_wm reads "
+            f"version {VERSION}. Upgrade keras_wm to read it."
+        )
+    checksum = content.pop("checksum", None)
+    if checksum != _checksum(content):
+        raise KeyFileError(
+            f"{name!r} was changed after it was written: its checksum does not fit. "
+            "Restore the key file from a copy."
+        )
+    if "encrypted" in content:
+        return _decrypt(name, content["encrypted"], passphrase)
+    if passphrase is not None:
+        raise WrongPassphraseError(
+            f"{name!r} is not encrypted, yet a passphrase was given. "
+            "Load it without one."
+        )
+    return _object(name, content.get("key"))
+
+
+def payload_to_json(payload: Payload) -> str:
+    """A payload as text, its secret revealed."""
+    return _canonical(payload).decode()
+
+
+def payload_from_json(text: str) -> Payload:
+    """The payload that `payload_to_json` gave, its secret sealed."""
+    payload: Payload = json.loads(text, object_hook=_hide_secret)
+    return payload
+
+
+def _parse(name: str) -> Payload:
+    try:
+        if Path(name).stat().st_size > _LARGEST:
+            raise KeyFileError(f"{name!r} is too large for a key file.")
+        data = Path(name).read_bytes()
+    except OSError as error:
+        raise KeyFileError(
+            f"Cannot read the key file {name!r}: {error.strerror}."
+        ) from error
+    content = _from_json(data)
+    is_ours = FORMAT.encode() in data
+    del data  # It holds the secret, and a traceback may show local variables.
+    if content is None and is_ours:
+        raise KeyFileError(
+            f"{name!r} is a damaged or truncated key file. Restore it from a copy."
+        )
+    return _object(name, content)
+
+
+def _from_json(data: bytes) -> Any:
+    """What JSON says, its secret hidden; None where it is not JSON."""
+    try:
+        return json.loads(data, object_hook=_hide_secret)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _hide_secret(value: Payload) -> Payload:
+    if "secret" in value:
+        value["secret"] = Secret(bytes.fromhex(value["secret"]))
+    return value
+
+
+def _reveal_secret(value: object) -> str:
+    if isinstance(value, Secret):
+        return value.reveal()
+    raise TypeError(f"{type(value).__name__} has no place in a key file.")
+
+
+def _object(name: str, value: Any) -> Payload:
+    if not isinstance(value, dict):
+        raise KeyFileError(f"{name!r} is not a keras_wm key file.")
+    return value
+
+
+def _checksum(content: Payload) -> str:
+    return hashlib.sha256(_canonical(content)).hexdigest()
+
+
+def _canonical(content: Payload) -> bytes:
+    return json.dumps(
+        content, sort_keys=True, separators=(",", ":"), default=_reveal_secret
+    ).encode()
+
+
+def _encrypt(payload: Payload, passphrase: str) -> Payload:
+    salt, nonce = os.urandom(16), os.urandom(12)
+    header = {"kdf": "scrypt", **_SCRYPT, "cipher": "AES-256-GCM"}
+    sealed = _cipher(passphrase, salt, _SCRYPT).encrypt(
+        nonce, _canonical(payload), _canonical(header)
+    )
+    return {
+        **header,
+        "salt": _to_text(salt),
+        "nonce": _to_text(nonce),
+        "sealed": _to_text(sealed),
+    }
+
+
+def _decrypt(name: str, encrypted: Any, passphrase: str | None) -> Payload:
+    if passphrase is None:
+        raise WrongPassphraseError(
+            f"The key file {name!r} is encrypted. Pass its passphrase."
+        )
+    fields = dict(_object(name, encrypted))
+    try:
+        salt, nonce, sealed = (
+            base64.b64decode(fields.pop(field), validate=True)
+            for field in ("salt", "nonce", "sealed")
+        )
+        cost = {parameter: int(fields[parameter]) for parameter in _SCRYPT}
+        _check_parameters(**cost, nonce=nonce)
+        cipher = _cipher(passphrase, salt, cost)
+    except (KeyError, TypeError, ValueError) as error:
+        raise KeyFileError(
+            f"{name!r} has encryption parameters that cannot be used."
+        ) from error
+    from cryptography.exceptions import InvalidTag
+
+    try:
+        opened = cipher.decrypt(nonce, sealed, _canonical(fields))
+    except InvalidTag:
+        raise WrongPassphraseError(
+            f"The passphrase does not open the key file {name!r}."
+        ) from None
+    return _object(name, _from_json(opened))
+
+
+def _check_parameters(n: int, r: int, p: int, nonce: bytes) -> None:
+    """A file may not ask for more memory or time than a key file needs."""
+    if not (0 < 128 * n * r <= _SCRYPT_MEMORY and 0 < p <= 4 and len(nonce) == 12):
+        raise ValueError(f"parameters out of range: n={n}, r={r}, p={p}")
+
+
+def _cipher(passphrase: str, salt: bytes, cost: dict[str, int]) -> Any:
+    try:
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+    except ImportError as error:
+        raise ImportError(
+            "A key file with a passphrase needs the package cryptography. "
+            'Install it with: pip install "keras-wm[encrypt]"'
+        ) from error
+    derived = hashlib.scrypt(
+        passphrase.encode(), salt=salt, **cost, maxmem=2 * _SCRYPT_MEMORY, dklen=32
+    )
+    return AESGCM(derived)
+
+
+def _to_text(value: bytes) -> str:
+    return base64.b64encode(value).decode()
