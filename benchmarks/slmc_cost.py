@@ -13,7 +13,7 @@ import argparse
 from rich.console import Console
 from rich.table import Table
 
-from keras_wm.slmc.cost import Cost, METROPOLIS, costs
+from keras_wm.slmc.cost import METROPOLIS, Cost, costs
 from keras_wm.slmc.double_exchange import DoubleExchange
 from keras_wm.slmc.lattice import square_lattice
 from keras_wm.slmc.samplers.by_name import load_model

@@ -23,6 +23,7 @@ from typing import TypeVar
 import numpy as np
 
 from keras_wm.alignment.channel_graph import ChannelGraph
+from keras_wm.alignment.correspondence import MISSING, Correspondence, Name, Weights
 from keras_wm.alignment.similarity import (
     Indices,
     Stretch,
@@ -31,7 +32,6 @@ from keras_wm.alignment.similarity import (
     other_axis,
     sign_certainty,
 )
-from keras_wm.alignment.correspondence import Correspondence, MISSING, Name, Weights
 from keras_wm.errors import AlignmentError
 from keras_wm.utils.arrays import Floats
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from keras_wm.alignment.reference import Name, Reference, by_layer
 from keras_wm.alignment.variable_names import by_variable
-from keras_wm.files.config.calls import calls_in
 from keras_wm.errors import AlignmentError
 from keras_wm.files import Kernel, ModelFile
+from keras_wm.files.config.calls import calls_in
 from keras_wm.files.config.layer_names import name_in, nodes_in_config
 from keras_wm.files.config.object_paths import is_list, layer_name
-from keras_wm.alignment.reference import Name, Reference, by_layer
 
 # So far may a layer be widened. It bounds what a suspect may ask of memory and time.
 _WIDEST = 4

@@ -11,9 +11,9 @@ import numpy as np
 from keras_wm.alignment.channel_graph import ChannelGraph
 from keras_wm.alignment.tracing import channel_graph
 from keras_wm.alignment.variable_names import by_variable
-from keras_wm.files.config.calls import Call, calls_in
 from keras_wm.errors import AlignmentError
 from keras_wm.files import Kernel, ModelFile
+from keras_wm.files.config.calls import Call, calls_in
 from keras_wm.utils.arrays import Floats
 
 Name = tuple[str, str]

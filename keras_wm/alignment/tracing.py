@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from keras_wm.files.config.calls import Call, Tensor, calls_in
-from keras_wm.alignment.drafting import Draft, Layout
 from keras_wm.alignment.channel_graph import ChannelGraph
+from keras_wm.alignment.drafting import Draft, Layout
+from keras_wm.files.config.calls import Call, Tensor, calls_in
 
 # The shapes of weights, by layer and by their names in it.
 Shapes = Mapping[str, Mapping[str, tuple[int, ...]]]

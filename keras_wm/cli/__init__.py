@@ -13,12 +13,7 @@ from typing import Any, NoReturn
 import typer
 
 # Each of them adds its commands, in the order in which the help lists them.
-from keras_wm.cli import (
-    owner as keeping,
-    research as studying,
-    slmc as physics,
-    verifier as proving,
-)  # noqa: F401
+from keras_wm.cli import owner, research, slmc, verifier  # noqa: F401
 from keras_wm.cli.app import Exit, app
 
 

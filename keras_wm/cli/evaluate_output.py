@@ -11,13 +11,13 @@ from rich.console import Console
 from rich.table import Table
 
 from keras_wm.research.datasets import load_examples
+from keras_wm.research.evaluation.evaluation import Evaluation
 from keras_wm.research.evaluation.evaluator import evaluate
 from keras_wm.research.evaluation.html_report import (
     attack_lines,
     require_jinja2,
     requirements,
 )
-from keras_wm.research.evaluation.evaluation import Evaluation
 from keras_wm.scheme.key import WatermarkKey
 from keras_wm.utils.progress import progress_bar
 

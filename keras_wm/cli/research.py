@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from keras_wm.scheme.capacity import USUAL_BITS
 from keras_wm.cli.app import KeyOption, app, silent_import
 from keras_wm.cli.inputs import load_key
+from keras_wm.scheme.capacity import USUAL_BITS
 
 
 @app.command()

@@ -16,12 +16,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from keras_wm.scheme.detection import format_p
 from keras_wm.files import Limits
-from keras_wm.utils.text import printable
-from keras_wm.scheme.key import WatermarkKey
 from keras_wm.scanning.scan_report import FileResult, ScanReport
 from keras_wm.scanning.scanner import header, scan
+from keras_wm.scheme.detection import format_p
+from keras_wm.scheme.key import WatermarkKey
+from keras_wm.utils.text import printable
 
 _SHOWN_UNREAD = 20
 

@@ -108,8 +108,8 @@ def train(
     from rich.console import Console
 
     with silent_import():
-        from keras_wm.slmc.learning.online import Schedule
         from keras_wm.cli.slmc_training import run_training
+        from keras_wm.slmc.learning.online import Schedule
 
     model = _model(size, beta, mu, coupling, hopping)
     schedule = Schedule(chains, proposals, epochs=epochs, learning_rate=learning_rate)
@@ -139,8 +139,8 @@ def scale(
     from rich.console import Console
 
     with silent_import():
-        from keras_wm.slmc.learning.online import Schedule
         from keras_wm.cli.slmc_training import run_scaling
+        from keras_wm.slmc.learning.online import Schedule
 
     model = _model(size, beta, mu, coupling, hopping)
     schedule = Schedule(chains, proposals, epochs=epochs, learning_rate=learning_rate)

@@ -6,38 +6,27 @@ import time
 from collections.abc import Mapping
 from math import ceil
 from pathlib import Path
-from zipfile import BadZipFile
 
-import keras
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from keras_wm.slmc.lattice import Lattice
+from keras_wm.slmc.observables import shell_correlations
+from keras_wm.slmc.samplers.chain import (
+    OBSERVABLES,
+    SPINS,
+    Observable,
+    Series,
+    run,
+)
+from keras_wm.slmc.samplers.sampler import Sampler
 from keras_wm.slmc.statistics import (
     LEAST_ACCEPTANCE,
     blocked_error,
     estimate,
     predicted_acceptance,
 )
-from keras_wm.slmc.samplers.chain import (
-    OBSERVABLES,
-    Observable,
-    SPINS,
-    Series,
-    read_description,
-    run,
-)
-from keras_wm.slmc.double_exchange import DoubleExchange
-from keras_wm.slmc.models.effective_model import READOUT, on_lattice
-from keras_wm.slmc.samplers.heat_bath import HeatBath
-from keras_wm.slmc.lattice import Lattice
-from keras_wm.slmc.learning.online import Schedule, learn_linear
-from keras_wm.slmc.models.linear_model import LinearModel
-from keras_wm.slmc.samplers.metropolis import Metropolis
-from keras_wm.slmc.samplers.neural_metropolis import NeuralMetropolis
-from keras_wm.slmc.observables import shell_correlations
-from keras_wm.slmc.samplers.sampler import Sampler
-from keras_wm.slmc.samplers.self_learning import SelfLearning
 from keras_wm.utils.arrays import Floats
 
 NAMES = {
@@ -53,12 +42,6 @@ _SHELLS: dict[str, Observable] = {
 _NO_TIME, _TOO_SHORT = "-", "too short to tell"
 # Independent means that tell their own spread.
 _FEWEST_BLOCKS = 16
-
-
-
-
-
-
 
 
 def run_sampling(

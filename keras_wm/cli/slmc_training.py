@@ -10,15 +10,13 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from keras_wm.utils.atomic import replaced_whole
-from keras_wm.slmc.samplers.chain import read_description, read_series
-from keras_wm.slmc.double_exchange import DoubleExchange
-from keras_wm.utils.kept import keep, read_kept
-from keras_wm.slmc.learning.online import Schedule, Stage, learn, learn_from
-from keras_wm.slmc.learning.scaling import Point, points, power_law
-from keras_wm.slmc.learning.fit import Samples
-from keras_wm.slmc.learning.samples_file import read_samples
 from keras_wm.plots import plot_lines
+from keras_wm.slmc.double_exchange import DoubleExchange
+from keras_wm.slmc.learning.online import Schedule, Stage, learn, learn_from
+from keras_wm.slmc.learning.samples_file import read_samples
+from keras_wm.slmc.learning.scaling import Point, points, power_law
+from keras_wm.utils.atomic import replaced_whole
+from keras_wm.utils.kept import keep, read_kept
 
 POINTS = "points.json"
 
@@ -104,8 +102,6 @@ def run_scaling(
     figure = plot_lines(curves, "parameters", "Var(ln W - ln W_eff)", 10, 10)
     figure.savefig(out / "scaling.png")
     console.print(f"Points and a picture are in {out}", soft_wrap=True)
-
-
 
 
 def _points_table(found: Iterable[Point]) -> Table:

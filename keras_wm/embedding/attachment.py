@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from keras_wm.scheme.key import WatermarkKey
+from keras_wm.embedding.kernel_projection import Loss
 from keras_wm.embedding.marked_layers import (
     find_marks,
     own_variables,
@@ -16,8 +16,8 @@ from keras_wm.embedding.marked_layers import (
     replace_penalties,
     sublayers,
 )
-from keras_wm.embedding.kernel_projection import Loss
 from keras_wm.embedding.regularizer import WatermarkRegularizer
+from keras_wm.scheme.key import WatermarkKey
 
 
 def attach(

@@ -14,8 +14,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_wm.scheme.detection import Detection, detect
 from keras_wm.embedding.marked_layers import find_marks, is_built, rebuild_steps
+from keras_wm.scheme.detection import Detection, detect
 
 if TYPE_CHECKING:
     from keras_wm.embedding.tensorboard import SummaryWriter

@@ -11,9 +11,9 @@ from typing import IO, Any
 
 import keras
 
-from keras_wm.utils.atomic import replaced_whole
 from keras_wm.embedding.marked_layers import find_marks, replace_penalties, sublayers
 from keras_wm.embedding.regularizer import WatermarkRegularizer
+from keras_wm.utils.atomic import replaced_whole
 
 _SUFFIXES = (".keras", ".h5")
 _BLOCK = 2**24

@@ -11,10 +11,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_wm.scheme.key import WatermarkKey
+from keras_wm.embedding.kernel_projection import Loss, Reading
 from keras_wm.embedding.key_scope import find_key
 from keras_wm.embedding.moments import Moments, advance
-from keras_wm.embedding.kernel_projection import Loss, Reading
+from keras_wm.scheme.key import WatermarkKey
 
 # The papers' lambda for the cross-entropy; for the margin what was measured to embed
 # within a fifth of a training and to leave the weights' distribution alone.

@@ -6,21 +6,9 @@ of the readers, and to start one needs not even NumPy.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-_HOMES = {
-    "DEFAULT_LIMITS": "limits",
-    "Kernel": "kernel",
-    "Limits": "limits",
-    "ModelFile": "contents",
-    "Sandbox": "sandbox",
-    "is_model_folder": "formats.bundle",
-    "open_model_file": "model_file",
-    "select": "kernel",
-    "shards_of": "formats.shard_index",
-    "weights_files": "formats.bundle",
-}
+from keras_wm.utils.lazy import attach
 
 __all__ = [
     "DEFAULT_LIMITS",
@@ -37,15 +25,22 @@ __all__ = [
 
 if TYPE_CHECKING:
     from keras_wm.files.contents import ModelFile
+    from keras_wm.files.formats.bundle import is_model_folder, weights_files
+    from keras_wm.files.formats.shard_index import shards_of
     from keras_wm.files.kernel import Kernel, select
     from keras_wm.files.limits import DEFAULT_LIMITS, Limits
-    from keras_wm.files.formats.bundle import is_model_folder, weights_files
     from keras_wm.files.model_file import open_model_file
     from keras_wm.files.sandbox import Sandbox
-    from keras_wm.files.formats.shard_index import shards_of
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__, __dir__ = attach(
+    __name__,
+    {
+        "contents": ["ModelFile"],
+        "formats.bundle": ["is_model_folder", "weights_files"],
+        "formats.shard_index": ["shards_of"],
+        "kernel": ["Kernel", "select"],
+        "limits": ["DEFAULT_LIMITS", "Limits"],
+        "model_file": ["open_model_file"],
+        "sandbox": ["Sandbox"],
+    },
+)

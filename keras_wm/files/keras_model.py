@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_wm.files.config.layer_facts import NO_FACTS, LayerFacts
 from keras_wm.files.kernel import Kernel
 from keras_wm.files.kernels.layer_weights import weights_of_layer
-from keras_wm.files.config.layer_facts import LayerFacts, NO_FACTS
 
 
 @dataclass(frozen=True)

@@ -79,8 +79,6 @@ def select(kernels: Sequence[Kernel], layer: str, source: str) -> list[Kernel]:
     return chosen
 
 
-
-
 def _slashed(name: str) -> str:
     """A name as Keras would write it where PyTorch has dots between its parts."""
     return name.replace(".", "/")

@@ -8,20 +8,26 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import TypeVar
 
+from keras_wm.files.contents import Contents, ModelFile
 from keras_wm.files.formats import (
     bundle as model_bundle,
+)
+from keras_wm.files.formats import (
     hdf5_weights as hdf5_file,
+)
+from keras_wm.files.formats import (
     keras_archive,
     npz_file,
-    safetensors as safetensors_file,
     sharded,
 )
-from keras_wm.files.storage.blame import blamed_on
-from keras_wm.files.contents import Contents, ModelFile
-from keras_wm.files.storage.folder import Folder, open_path
-from keras_wm.files.limits import DEFAULT_LIMITS, Limits
-from keras_wm.files.storage.source import Source
+from keras_wm.files.formats import (
+    safetensors as safetensors_file,
+)
 from keras_wm.files.formats.unrecognised import unrecognised, unrecognised_folder
+from keras_wm.files.limits import DEFAULT_LIMITS, Limits
+from keras_wm.files.storage.blame import blamed_on
+from keras_wm.files.storage.folder import Folder, open_path
+from keras_wm.files.storage.source import Source
 
 Value = TypeVar("Value")
 

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from keras_wm.utils.child_process import Answer, Answerer, Message
 from keras_wm.errors import ModelFileError
 from keras_wm.files.contents import no_config
 from keras_wm.files.kernel import Kernel
 from keras_wm.files.limits import Limits
 from keras_wm.files.model_file import open_model_file
+from keras_wm.utils.child_process import Answer, Answerer, Message
 
 _NOTHING = memoryview(b"")
 # Widening a half to a double, beside the original and what is sent.

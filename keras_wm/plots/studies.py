@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, MaxNLocator
 from numpy.typing import ArrayLike
 
-from keras_wm.plots.style import Curves, MARKED, REFERENCE, draw_lines, figure, styled
+from keras_wm.plots.style import MARKED, REFERENCE, Curves, draw_lines, figure, styled
 
 Areas = Mapping[str, tuple[float, float, float]]
 

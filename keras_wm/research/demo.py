@@ -15,19 +15,19 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
 from keras_wm.embedding.callback import BitErrorRate
-from keras_wm.scheme.capacity import USUAL_BITS
+from keras_wm.embedding.publishing import publish
+from keras_wm.embedding.regularizer import WatermarkRegularizer
+from keras_wm.plots import plot_training
 from keras_wm.research.datasets import Pictures, load_pictures
-from keras_wm.scheme.detection import detect, format_p
 from keras_wm.research.hosts.wide_resnet import (
     WEIGHT_DECAY,
     paper_optimizer,
     wide_resnet,
     wide_resnet_decay,
 )
+from keras_wm.scheme.capacity import USUAL_BITS
+from keras_wm.scheme.detection import detect, format_p
 from keras_wm.scheme.key import WatermarkKey
-from keras_wm.plots import plot_training
-from keras_wm.embedding.publishing import publish
-from keras_wm.embedding.regularizer import WatermarkRegularizer
 from keras_wm.verification.verdict import Verification
 from keras_wm.verification.verification import verify
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from keras_wm.errors import ModelFileError
 from keras_wm.files import is_model_folder, shards_of, weights_files
-from keras_wm.utils.text import printable
 from keras_wm.files.storage.location import remote_place
+from keras_wm.utils.text import printable
 
 Source = str | os.PathLike[str]
 # The paths of the files and of the folders in a folder.

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from keras_wm.files import Limits
-from keras_wm.scheme.key import WatermarkKey
-from keras_wm.scanning.worker_keys import PackedKeys
 from keras_wm.scanning.candidates import Candidate
 from keras_wm.scanning.examiner import Examiner
 from keras_wm.scanning.scan_report import FileResult
+from keras_wm.scanning.worker_keys import PackedKeys
+from keras_wm.scheme.key import WatermarkKey
 
 # Enough that the scheduler's work, about a millisecond a task, does not count.
 _FILES_A_TASK = 16

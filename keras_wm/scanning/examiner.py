@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from keras_wm.errors import ModelFileError
 from keras_wm.files import Limits, Sandbox, select
-from keras_wm.scheme.key import WatermarkKey
 from keras_wm.scanning.candidates import Candidate
 from keras_wm.scanning.scan_report import FileResult, KeyResult
+from keras_wm.scheme.key import WatermarkKey
 from keras_wm.verification.search import Finding, search
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 
-from keras_wm.utils.child_pool import ask_all
-from keras_wm.utils.child_process import Answerer, ChildDiedError, Message
 from keras_wm.files import Limits
-from keras_wm.scheme.key import WatermarkKey
-from keras_wm.scanning.worker_keys import pack, unpack
 from keras_wm.scanning.candidates import Candidate
 from keras_wm.scanning.examiner import Examiner
 from keras_wm.scanning.scan_report import FileResult
+from keras_wm.scanning.worker_keys import pack, unpack
+from keras_wm.scheme.key import WatermarkKey
+from keras_wm.utils.child_pool import ask_all
+from keras_wm.utils.child_process import Answerer, ChildDiedError, Message
 
 _MODULE = "keras_wm.scanning.local_workers"
 # One process a core is what makes a scan fast; threads of the linear algebra within

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
-from keras_wm.utils.records import whole_lines
 from keras_wm.scanning.scan_report import FileResult
+from keras_wm.utils.records import whole_lines
 
 # What the first line starts with; its value is the version of the format.
 MARKER = "keras_wm_scan"

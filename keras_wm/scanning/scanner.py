@@ -8,13 +8,13 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from typing import Any
 
-from keras_wm.utils.cores import usable_cores
 from keras_wm.files import DEFAULT_LIMITS, Limits
-from keras_wm.scheme.key import WatermarkKey
-from keras_wm.utils.progress import progress_bar
 from keras_wm.scanning.candidates import Candidate, Source, find_candidates
 from keras_wm.scanning.record import MARKER, Record, write_line
 from keras_wm.scanning.scan_report import FileResult, ScanReport
+from keras_wm.scheme.key import WatermarkKey
+from keras_wm.utils.cores import usable_cores
+from keras_wm.utils.progress import progress_bar
 from keras_wm.verification.verdict import MARKED
 from keras_wm.verification.verification import check_alpha, check_key
 

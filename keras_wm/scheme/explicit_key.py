@@ -12,12 +12,12 @@ from typing import ClassVar, NoReturn
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from keras_wm.scheme.cache import read_only
 from keras_wm.errors import KeyFileError
+from keras_wm.scheme.cache import read_only
 from keras_wm.scheme.key import WatermarkKey
 from keras_wm.scheme.key_file import Payload
-from keras_wm.utils.arrays import Floats
 from keras_wm.scheme.projection import mean_filter
+from keras_wm.utils.arrays import Floats
 
 
 class ExplicitKey(WatermarkKey):

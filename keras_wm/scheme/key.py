@@ -10,12 +10,10 @@ from typing import Any, ClassVar, NoReturn, Self, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from keras_wm.scheme.capacity import USUAL_BITS, check_bits
-from keras_wm.scheme.secret import Secret
-from keras_wm.scheme.cache import LARGEST, read_only, remembered
 from keras_wm.errors import KeyFileError
+from keras_wm.scheme.cache import LARGEST, read_only, remembered
+from keras_wm.scheme.capacity import USUAL_BITS, check_bits
 from keras_wm.scheme.key_file import Payload, read_key, write_key
-from keras_wm.utils.arrays import Floats
 from keras_wm.scheme.projection import (
     Filters,
     Projection,
@@ -25,6 +23,8 @@ from keras_wm.scheme.projection import (
     row_spread,
     usual_groups,
 )
+from keras_wm.scheme.secret import Secret
+from keras_wm.utils.arrays import Floats
 
 
 class WatermarkKey:

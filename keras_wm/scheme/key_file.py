@@ -12,9 +12,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from keras_wm.utils.atomic import replaced_whole
-from keras_wm.scheme.secret import Secret
 from keras_wm.errors import KeyFileError, WrongPassphraseError
+from keras_wm.scheme.secret import Secret
+from keras_wm.utils.atomic import replaced_whole
 
 FORMAT = "keras_wm key"
 VERSION = 1

@@ -12,7 +12,6 @@ import numpy as np
 
 from keras_wm.utils.arrays import Floats
 
-
 # Wichura, Algorithm AS 241: The percentage points of the normal distribution, Applied
 # Statistics 37 (1988), PPND16: numerators and denominators, constant terms first.
 _CENTRE = (

@@ -14,8 +14,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_wm.scheme.secret import Secret
 from keras_wm.scheme.normal import quantile
+from keras_wm.scheme.secret import Secret
 from keras_wm.utils.arrays import Floats
 
 Projection = Literal["random", "direct", "diff"]

@@ -10,17 +10,17 @@ from statistics import median
 import keras
 import numpy as np
 
-from keras_wm.utils.cores import usable_cores
-from keras_wm.slmc.statistics import Estimate, LEAST_ACCEPTANCE, blocked_error, estimate
-from keras_wm.slmc.samplers.chain import Series, run
 from keras_wm.slmc.double_exchange import DoubleExchange
-from keras_wm.slmc.samplers.heat_bath import HeatBath
 from keras_wm.slmc.learning.online import Schedule, learn_linear
+from keras_wm.slmc.samplers.chain import Series, run
+from keras_wm.slmc.samplers.heat_bath import HeatBath
 from keras_wm.slmc.samplers.metropolis import Metropolis
 from keras_wm.slmc.samplers.neural_metropolis import NeuralMetropolis
 from keras_wm.slmc.samplers.proposal import Proposal
 from keras_wm.slmc.samplers.sampler import Sampler
 from keras_wm.slmc.samplers.self_learning import SelfLearning
+from keras_wm.slmc.statistics import LEAST_ACCEPTANCE, Estimate, blocked_error, estimate
+from keras_wm.utils.cores import usable_cores
 
 CHAINS = 64
 _FIRST_STEPS, _MOST_STEPS = 100, 20_000

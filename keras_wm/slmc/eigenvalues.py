@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_wm.utils.cores import usable_cores
 from keras_wm.utils.arrays import Floats
+from keras_wm.utils.cores import usable_cores
 
 
 def eigenvalues(matrices: NDArray[np.complex128]) -> Floats:

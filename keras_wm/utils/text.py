@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+
 def printable(text: str, most: int = 200) -> str:
     """Text from a file, without what could steer a terminal."""
     text = text[:most]

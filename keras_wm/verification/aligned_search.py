@@ -8,11 +8,11 @@ from typing import Any
 
 from keras_wm.alignment.aligner import Aligner
 from keras_wm.alignment.layer_matching import Counterparts, counterparts
-from keras_wm.scheme.detection import detect
+from keras_wm.alignment.reference import Name, Reference, read_all
 from keras_wm.errors import AlignmentError, LayerNotFoundError
 from keras_wm.files import Kernel, Limits, ModelFile, select
+from keras_wm.scheme.detection import detect
 from keras_wm.scheme.key import WatermarkKey
-from keras_wm.alignment.reference import Name, Reference, read_all
 from keras_wm.verification.search import Finding, best_of, check_work, fits, search
 
 _AS_IT_IS = "as it is"

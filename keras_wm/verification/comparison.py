@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from keras_wm.scheme.detection import format_p
 from keras_wm.files import DEFAULT_LIMITS, Limits, Sandbox
+from keras_wm.scheme.detection import format_p
 from keras_wm.scheme.key import WatermarkKey
 from keras_wm.verification.verdict import MARKED, Verification
 from keras_wm.verification.verification import check_key, verify

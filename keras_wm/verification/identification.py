@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from math import log10
 from typing import Any
 
-from keras_wm.scheme.detection import Detection, corrected, format_p
 from keras_wm.files import DEFAULT_LIMITS, Limits, Sandbox, select
-from keras_wm.scheme.key import WatermarkKey
 from keras_wm.files.opening import open_model
+from keras_wm.scheme.detection import Detection, corrected, format_p
+from keras_wm.scheme.key import WatermarkKey
 from keras_wm.utils.progress import progress_bar
 from keras_wm.verification.search import Finding, search
 from keras_wm.verification.verdict import MARKED

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
-from keras_wm.scheme.detection import Detection, detect
 from keras_wm.errors import UnsafeFileError
 from keras_wm.files import DEFAULT_LIMITS, Kernel, Limits
+from keras_wm.scheme.detection import Detection, detect
 from keras_wm.scheme.key import WatermarkKey
 
 

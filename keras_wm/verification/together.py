@@ -8,8 +8,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from keras_wm.scheme.detection import Detection, detect, detect_together
 from keras_wm.files import Kernel, Limits, select
+from keras_wm.scheme.detection import Detection, detect, detect_together
 from keras_wm.scheme.key import WatermarkKey
 from keras_wm.verification.search import check_work, fits
 

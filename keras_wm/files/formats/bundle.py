@@ -13,18 +13,22 @@ from dataclasses import replace
 from typing import Any
 
 from keras_wm.errors import ModelFileError
+from keras_wm.files.contents import Contents
 from keras_wm.files.formats import (
     hdf5_weights as hdf5_file,
+)
+from keras_wm.files.formats import (
     npz_file,
-    safetensors as safetensors_file,
     sharded,
 )
-from keras_wm.files.storage.blame import blamed_on
-from keras_wm.files.contents import Contents
-from keras_wm.files.storage.untrusted_json import parse_json
-from keras_wm.files.kernel import Kernel
-from keras_wm.files.storage.source import Bundle
+from keras_wm.files.formats import (
+    safetensors as safetensors_file,
+)
 from keras_wm.files.formats.unrecognised import unrecognised
+from keras_wm.files.kernel import Kernel
+from keras_wm.files.storage.blame import blamed_on
+from keras_wm.files.storage.source import Bundle
+from keras_wm.files.storage.untrusted_json import parse_json
 
 _CONFIG = "config.json"
 _CONFIGS = {"model": _CONFIG, "task": "task.json"}

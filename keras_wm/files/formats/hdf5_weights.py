@@ -6,7 +6,6 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
-from keras_wm.files.hdf5.file import BoundedFile
 from keras_wm.files.contents import Contents, no_config
 from keras_wm.files.formats.keras3 import weights_of_keras3
 from keras_wm.files.formats.legacy import (
@@ -16,8 +15,9 @@ from keras_wm.files.formats.legacy import (
     weights_of_legacy,
 )
 from keras_wm.files.formats.shard import Shard
-from keras_wm.files.storage.source import Source
+from keras_wm.files.hdf5.file import BoundedFile
 from keras_wm.files.hdf5.walk import has_child
+from keras_wm.files.storage.source import Source
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
 

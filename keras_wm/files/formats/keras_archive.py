@@ -6,10 +6,10 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 from keras_wm.errors import UnsupportedFileError
-from keras_wm.files.formats import bundle as model_bundle
-from keras_wm.files.storage.zip_archive import Archive, MAGIC
 from keras_wm.files.contents import Contents
+from keras_wm.files.formats import bundle as model_bundle
 from keras_wm.files.storage.source import Source
+from keras_wm.files.storage.zip_archive import MAGIC, Archive
 
 
 def recognise(source: Source, stack: ExitStack) -> Contents | None:

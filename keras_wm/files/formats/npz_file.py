@@ -10,13 +10,13 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
-from keras_wm.files.storage.zip_archive import Archive, MAGIC
 from keras_wm.files.config.layer_names import name_in, nodes_in_config
-from keras_wm.files.contents import Contents, no_config
 from keras_wm.files.config.object_paths import is_state, layer_name
+from keras_wm.files.contents import Contents, no_config
 from keras_wm.files.formats.pickled_layer import arrays_of_layer
-from keras_wm.files.storage.source import Source
 from keras_wm.files.kernels.stored import as_kernel
+from keras_wm.files.storage.source import Source
+from keras_wm.files.storage.zip_archive import MAGIC, Archive
 
 _ENDING = ".npy"
 _ROOT = f"__root__{_ENDING}"

@@ -13,10 +13,10 @@ from typing import Any, Literal
 
 from keras_wm.errors import UnsafeFileError, UnsupportedFileError
 from keras_wm.files.formats.inert_pickle import Blob, Call, Name, read_pickle
-from keras_wm.utils.text import printable
 from keras_wm.files.storage.raw_array import PlainArray
 from keras_wm.files.storage.source import Source
 from keras_wm.files.storage.streams import Window
+from keras_wm.utils.text import printable
 
 _MAGIC = b"\x93NUMPY\x01\x00"
 _HEADER = b"{'descr': '|O', 'fortran_order': False, 'shape': (), }"

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from keras_wm.errors import ModelFileError, UnsafeFileError, UnsupportedFileError
-from keras_wm.files.storage.untrusted_json import parse_json
-from keras_wm.utils.text import printable
 from keras_wm.files.storage.raw_array import PlainArray
 from keras_wm.files.storage.source import Source
+from keras_wm.files.storage.untrusted_json import parse_json
+from keras_wm.utils.text import printable
 
 LENGTH_BYTES = 8
 _METADATA = "__metadata__"

@@ -8,12 +8,12 @@ from contextlib import AbstractContextManager, nullcontext
 import h5py
 
 from keras_wm.errors import UnsafeFileError
-from keras_wm.files.storage.blame import blamed_on
-from keras_wm.files.hdf5.file import BoundedFile
-from keras_wm.utils.text import printable
-from keras_wm.files.limits import Limits
 from keras_wm.files.hdf5.array import StoredArray, StoredArrays
+from keras_wm.files.hdf5.file import BoundedFile
 from keras_wm.files.hdf5.walk import walk
+from keras_wm.files.limits import Limits
+from keras_wm.files.storage.blame import blamed_on
+from keras_wm.utils.text import printable
 
 
 class Shard:

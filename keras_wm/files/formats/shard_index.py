@@ -11,12 +11,12 @@ from contextlib import ExitStack
 from typing import Any
 
 from keras_wm.errors import UnsafeFileError
+from keras_wm.files.limits import DEFAULT_LIMITS, Limits
 from keras_wm.files.storage.blame import blamed_on
 from keras_wm.files.storage.folder import open_path
+from keras_wm.files.storage.source import Source
 from keras_wm.files.storage.untrusted_json import parse_json
 from keras_wm.utils.text import printable
-from keras_wm.files.limits import DEFAULT_LIMITS, Limits
-from keras_wm.files.storage.source import Source
 
 _MAP = "weight_map"
 _FIRST_KEYS = (b'"metadata"', b'"weight_map"')

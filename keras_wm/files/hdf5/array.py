@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_wm.errors import ModelFileError, UnsafeFileError
+from keras_wm.files.hdf5.attributes import text_attribute
 from keras_wm.files.hdf5.chunks import read_chunks
+from keras_wm.files.limits import Limits
 from keras_wm.files.storage.float_codes import FLOATS, decode
 from keras_wm.utils.text import printable
-from keras_wm.files.limits import Limits
-from keras_wm.files.hdf5.attributes import text_attribute
 
 _NUMBERS = {
     "<f2": h5py.h5t.IEEE_F16LE,

@@ -6,8 +6,8 @@ import h5py
 import numpy as np
 
 from keras_wm.errors import UnsafeFileError
-from keras_wm.utils.text import printable
 from keras_wm.files.limits import Limits
+from keras_wm.utils.text import printable
 
 _VARIABLE = h5py.string_dtype()
 

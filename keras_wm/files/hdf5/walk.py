@@ -8,8 +8,8 @@ import h5py
 
 from keras_wm.errors import UnsafeFileError
 from keras_wm.files.hdf5.file import BoundedFile
-from keras_wm.utils.text import printable
 from keras_wm.files.limits import Limits
+from keras_wm.utils.text import printable
 
 _LAYOUTS = (h5py.h5d.COMPACT, h5py.h5d.CONTIGUOUS, h5py.h5d.CHUNKED)
 _TWICE = -1

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from keras_wm.files.config.layer_facts import NO_FACTS, LayerFacts
 from keras_wm.files.kernel import Kernel
-from keras_wm.files.config.layer_facts import LayerFacts, NO_FACTS
-from keras_wm.files.limits import DEFAULT_LIMITS, Limits
 from keras_wm.files.kernels.lora import with_lora
 from keras_wm.files.kernels.quantized import kernels_of_quantized
 from keras_wm.files.kernels.quantized_parts import (
@@ -20,6 +19,7 @@ from keras_wm.files.kernels.quantized_parts import (
     parts_by_position,
 )
 from keras_wm.files.kernels.stored import Stored, as_kernel
+from keras_wm.files.limits import DEFAULT_LIMITS, Limits
 
 
 def may_be_quantized(arrays: Mapping[str, Stored]) -> bool:

@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_wm.errors import ModelFileError, UnsafeFileError
-from keras_wm.files.kernel import Kernel
-from keras_wm.utils.text import printable
 from keras_wm.files.config.layer_facts import LayerFacts
-from keras_wm.files.limits import Limits
+from keras_wm.files.kernel import Kernel
 from keras_wm.files.kernels.quantized_parts import Parts
+from keras_wm.files.limits import Limits
+from keras_wm.utils.text import printable
 
 Floats = NDArray[np.float32]
 Shapes = tuple[tuple[int, ...], ...]

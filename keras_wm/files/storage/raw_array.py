@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from keras_wm.errors import ModelFileError, UnsafeFileError
 from keras_wm.files.storage.float_codes import FLOATS, INTEGERS, decode
-from keras_wm.utils.text import printable
 from keras_wm.files.storage.source import Source
+from keras_wm.utils.text import printable
 
 _MOST_AXES = 8
 

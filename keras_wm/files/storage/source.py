@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
 from keras_wm.errors import UnsafeFileError
-from keras_wm.utils.text import printable
 from keras_wm.files.limits import Limits
+from keras_wm.utils.text import printable
 
 _HEAD_BYTES = 512
 

@@ -10,10 +10,10 @@ from typing import BinaryIO, cast
 from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
 
 from keras_wm.errors import ModelFileError, UnsafeFileError, UnsupportedFileError
-from keras_wm.utils.text import printable
 from keras_wm.files.limits import Limits
 from keras_wm.files.storage.source import Source, as_source, vet_size
 from keras_wm.files.storage.streams import Window
+from keras_wm.utils.text import printable
 
 MAGIC = b"PK\x03\x04"
 

@@ -1,7 +1,7 @@
 """What somebody does who knows everything but the secret, the marked layer too.
 
-Overwriting with many keys is in `keras_wm.research.attacks.overwriting`; what comes after each
-of these, in `keras_wm.research.attacks.fine_tuning.then_fine_tuned`.
+Overwriting with many keys is in `overwriting`; what comes after each of these, in
+`fine_tuning.then_fine_tuned`.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from keras_wm.research.attacks.kernels import kernels_by_layer
 from keras_wm.embedding.marked_layers import is_built, sublayers
+from keras_wm.research.attacks.kernels import kernels_by_layer
 
 
 def fresh_network(model: Any) -> Any:

@@ -12,9 +12,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_wm.research.datasets import Examples
 from keras_wm.embedding.marked_layers import is_built, sublayers
 from keras_wm.embedding.publishing import publish
+from keras_wm.research.datasets import Examples
 
 # Model, data (`None` where an attack needs none), strength and seed; another model.
 Change = Callable[[Any, Any, float, int], Any]

@@ -7,11 +7,11 @@ from typing import Any
 
 import keras
 
+from keras_wm.embedding.distiller import Distiller
 from keras_wm.research.attacks.architecture import fresh_network
 from keras_wm.research.attacks.attack import Attack
 from keras_wm.research.attacks.training import check_data, fit, gives_probabilities
 from keras_wm.research.datasets import Examples
-from keras_wm.embedding.distiller import Distiller
 from keras_wm.research.hosts.wide_resnet import INITIAL_RATE
 
 

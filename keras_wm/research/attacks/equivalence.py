@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_wm.research.attacks.attack import Attack
 from keras_wm.alignment.channel_graph import ChannelGraph, Member, Segment
 from keras_wm.alignment.tracing import channel_graph
+from keras_wm.research.attacks.attack import Attack
 from keras_wm.research.datasets import Examples
 
 Floats = NDArray[np.float64]

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from keras_wm.scheme.secret import Secret
 from keras_wm.scheme.detection import detect
 from keras_wm.scheme.key import WatermarkKey
-from keras_wm.utils.arrays import Floats
 from keras_wm.scheme.projection import usual_groups
+from keras_wm.scheme.secret import Secret
+from keras_wm.utils.arrays import Floats
 
 
 def solved_key(kernel: Floats, bits: int, seed: int) -> WatermarkKey:

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_wm.files.config.calls import Call, Tensor, calls_in
 from keras_wm.research.attacks.architecture import node_of
 from keras_wm.research.attacks.attack import Attack
 from keras_wm.research.attacks.equivalence import weights_of
-from keras_wm.files.config.calls import Call, Tensor, calls_in
 from keras_wm.research.datasets import Examples
 
 Weights = dict[tuple[str, str], NDArray[Any]]

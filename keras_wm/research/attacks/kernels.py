@@ -9,9 +9,9 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_wm.embedding.marked_layers import own_variables, sublayers
 from keras_wm.research.attacks.attack import Change
 from keras_wm.research.datasets import Examples
-from keras_wm.embedding.marked_layers import own_variables, sublayers
 
 Kernel = NDArray[np.float32]
 

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_wm.alignment.channel_graph import Member
 from keras_wm.research.attacks.architecture import config_without, node_of
 from keras_wm.research.attacks.attack import Attack, Change
 from keras_wm.research.attacks.equivalence import graph_of, weights_of
-from keras_wm.alignment.channel_graph import Member
 from keras_wm.research.datasets import Examples
 
 Floats = NDArray[np.float64]

@@ -7,15 +7,15 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from keras_wm.embedding.attachment import attach, detach, find_kernel
+from keras_wm.embedding.kernel_projection import Loss, asking_for_much
 from keras_wm.research.attacks.attack import Attack
 from keras_wm.research.attacks.kernels import kernels_by_layer
 from keras_wm.research.attacks.training import RATE, train
-from keras_wm.scheme.capacity import unseen_margin
 from keras_wm.research.datasets import Examples
-from keras_wm.scheme.secret import Secret
+from keras_wm.scheme.capacity import unseen_margin
 from keras_wm.scheme.key import WatermarkKey
 from keras_wm.scheme.projection import Filters, usual_groups
-from keras_wm.embedding.kernel_projection import Loss, asking_for_much
+from keras_wm.scheme.secret import Secret
 from keras_wm.verification.search import fits
 
 Varied = Literal["strength", "rate", "bits", "keys", "rounds"]

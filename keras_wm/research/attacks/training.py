@@ -8,11 +8,11 @@ from typing import Any
 
 import keras
 
+from keras_wm.embedding.marked_layers import own_variables, sublayers
 from keras_wm.research.answers import answers_probabilities
 from keras_wm.research.attacks.attack import unfreeze
 from keras_wm.research.datasets import Examples
 from keras_wm.research.hosts.wide_resnet import paper_optimizer
-from keras_wm.embedding.marked_layers import own_variables, sublayers
 
 BATCH = 32
 # The 1,257 digits are seen eight times; what is larger, at least once.

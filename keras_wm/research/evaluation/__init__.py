@@ -10,7 +10,7 @@ report.save("evaluation")
 ```
 """
 
-from keras_wm.research.evaluation.evaluator import evaluate
 from keras_wm.research.evaluation.evaluation import Evaluation
+from keras_wm.research.evaluation.evaluator import evaluate
 
 __all__ = ["Evaluation", "evaluate"]

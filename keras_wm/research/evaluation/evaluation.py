@@ -10,8 +10,8 @@ from math import log10
 from pathlib import Path
 from typing import Any
 
-from keras_wm.utils.atomic import replaced_whole
 from keras_wm.research.evaluation.outcomes import Outcome, found, survives
+from keras_wm.utils.atomic import replaced_whole
 from keras_wm.verification.verdict import Verification
 
 MARKED_HOST = "marked"

@@ -12,15 +12,14 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_wm.embedding.key_scope import keys
 from keras_wm.research.attacks.catalogue import families as every_family
 from keras_wm.research.attacks.catalogue import families_named
 from keras_wm.research.attacks.forging import searched_keys
 from keras_wm.research.attacks.training import check_data
-from keras_wm.scheme.capacity import readable_weights, share, unseen_bits
 from keras_wm.research.datasets import Examples
 from keras_wm.research.detectability import kernel_statistics
 from keras_wm.research.evaluation.cost import detection_seconds, step_ratio
-from keras_wm.research.evaluation.outcomes import Families, Outcome, Subject, outcomes
 from keras_wm.research.evaluation.evaluation import (
     Capacity,
     Efficiency,
@@ -28,8 +27,9 @@ from keras_wm.research.evaluation.evaluation import (
     Fidelity,
     Security,
 )
+from keras_wm.research.evaluation.outcomes import Families, Outcome, Subject, outcomes
+from keras_wm.scheme.capacity import readable_weights, share, unseen_bits
 from keras_wm.scheme.key import WatermarkKey
-from keras_wm.embedding.key_scope import keys
 from keras_wm.verification.verdict import MARKED, Verification
 from keras_wm.verification.verification import verify
 
@@ -68,8 +68,8 @@ def evaluate(
         key: The key that marked it.
         data: What attacks train on and errors are measured on: examples with labels
             for a classifier of one input and one output, see
-            `keras_wm.research.datasets.load_examples`. Without, the attacks that train are
-            left out, and every attack counts.
+            `keras_wm.research.datasets.load_examples`. Without, the attacks that train
+            are left out, and every attack counts.
         baseline: The same network without a mark, for the fidelity.
         unmarked: Networks that are attacked too, to see whether the mark is ever found
             in them by mistake.

@@ -11,15 +11,15 @@ from math import log10
 from typing import TYPE_CHECKING, Any
 
 from keras_wm._version import __version__
-from keras_wm.scheme.detection import format_p
+from keras_wm.plots import plot_evidence
 from keras_wm.research.evaluation.evaluation import (
-    Evaluation,
     MARKED_HOST,
     METHOD,
+    Evaluation,
     Modification,
     Resistance,
 )
-from keras_wm.plots import plot_evidence
+from keras_wm.scheme.detection import format_p
 from keras_wm.verification.verdict import PROVEN
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def page(evaluation: Evaluation) -> str:
     require_jinja2()
     from jinja2 import Environment
 
-    template = files("keras_wm.research.evaluation").joinpath("page.html").read_text("utf-8")
+    template = files(__package__).joinpath("page.html").read_text("utf-8")
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     text: str = environment.from_string(template).render(
         evaluation=evaluation,

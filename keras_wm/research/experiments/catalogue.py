@@ -4,19 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from keras_wm.research.experiments.experiment import Experiment
 from keras_wm.research.experiments.studies import (
     capacity_location_strength as choices,
+)
+from keras_wm.research.experiments.studies import (
     covertness,
     embedding,
-    fine_tuning_and_distilling as further_training,
-    forging_and_recipients as ownership,
-    papers_attacks as attacks,
     plain_host,
     resistance,
     several_layers,
     without_training,
 )
-from keras_wm.research.experiments.experiment import Experiment
+from keras_wm.research.experiments.studies import (
+    fine_tuning_and_distilling as further_training,
+)
+from keras_wm.research.experiments.studies import (
+    forging_and_recipients as ownership,
+)
+from keras_wm.research.experiments.studies import (
+    papers_attacks as attacks,
+)
 
 # Experiments that are done together, by the name of all of them.
 SUITES: dict[str, tuple[Experiment, ...]] = {

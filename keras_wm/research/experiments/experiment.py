@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from keras_wm.research.experiments.schemes import Mark
 from keras_wm.research.experiments.measurement import (
     kernel_figures,
     mark_figures,
     signed_outputs,
 )
-from keras_wm.research.experiments.run_records import Figures, Row
-from keras_wm.research.experiments.tables import ResultTable
-from keras_wm.research.experiments.settings import Settings
-from keras_wm.research.experiments.training import Training
 from keras_wm.research.experiments.network_store import Workshop
+from keras_wm.research.experiments.run_records import Figures, Row
+from keras_wm.research.experiments.schemes import Mark
+from keras_wm.research.experiments.settings import Settings
+from keras_wm.research.experiments.tables import ResultTable
+from keras_wm.research.experiments.training import Training
 
 
 @dataclass(frozen=True)

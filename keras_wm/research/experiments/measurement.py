@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_wm.scheme.detection import corrected, detect
 from keras_wm.research.experiments.schemes import Mark
+from keras_wm.scheme.detection import corrected, detect
 from keras_wm.utils.arrays import Floats
 
 _BINS = 60

@@ -11,11 +11,11 @@ from typing import Any
 
 import keras
 
-from keras_wm.utils.atomic import replaced_whole
+from keras_wm.embedding.publishing import publish
 from keras_wm.research.datasets import Pictures, load_pictures
 from keras_wm.research.experiments.settings import Settings
-from keras_wm.research.experiments.training import History, PICTURES, Training, train
-from keras_wm.embedding.publishing import publish
+from keras_wm.research.experiments.training import PICTURES, History, Training, train
+from keras_wm.utils.atomic import replaced_whole
 
 
 class Workshop:

@@ -16,16 +16,16 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from keras_wm.utils.child_process import Message
 from keras_wm.research.datasets import load_pictures
 from keras_wm.research.experiments.catalogue import experiments_named
 from keras_wm.research.experiments.columns import LEGEND
 from keras_wm.research.experiments.experiment import Experiment
-from keras_wm.research.experiments.run_records import Records, Row
-from keras_wm.research.experiments.tables import ResultTable
-from keras_wm.research.experiments.settings import Settings
-from keras_wm.research.experiments.worker import answers
 from keras_wm.research.experiments.network_store import Workshop
+from keras_wm.research.experiments.run_records import Records, Row
+from keras_wm.research.experiments.settings import Settings
+from keras_wm.research.experiments.tables import ResultTable
+from keras_wm.research.experiments.worker import answers
+from keras_wm.utils.child_process import Message
 
 RECORDS = "records.jsonl"
 

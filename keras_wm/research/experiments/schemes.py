@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from keras_wm.embedding.attachment import attach
+from keras_wm.embedding.kernel_projection import Loss, Reading, asking_for_much
 from keras_wm.scheme.capacity import USUAL_BITS
-from keras_wm.scheme.secret import Secret
 from keras_wm.scheme.key import WatermarkKey
 from keras_wm.scheme.projection import Filters, Projection, usual_groups
-from keras_wm.embedding.kernel_projection import Loss, Reading, asking_for_much
+from keras_wm.scheme.secret import Secret
 
 PAPER_BITS = 256
 GROUPS = (2, 3, 4)

@@ -6,10 +6,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from keras_wm.embedding.regularizer import DEFAULT_STRENGTH
 from keras_wm.research.experiments.augmentation import Distortion
 from keras_wm.research.experiments.schemes import GROUPS, HEAD, SCHEMES, group_layer
 from keras_wm.research.hosts.wide_resnet import WEIGHT_DECAY
-from keras_wm.embedding.regularizer import DEFAULT_STRENGTH
 
 PAPER_EPOCHS = 200
 DIGITS_EPOCHS = 12
@@ -47,8 +47,8 @@ class Settings:
         weight_decay: Of every kernel. Defaults to 5e-4, of which the papers write;
             their reference code has none.
         families: The families of attacks that are tried, see
-            `keras_wm.research.experiments.studies.resistance.attacks_on`, which the papers' own
-            experiments do not heed. `None` is all.
+            `studies.resistance.attacks_on`, which the papers' own experiments
+            do not heed. `None` is all.
 
     Raises:
         ValueError: If a number is not positive, or there is no such mark.

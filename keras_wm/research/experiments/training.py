@@ -10,16 +10,16 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_wm.embedding.distiller import Distiller
+from keras_wm.embedding.kernel_projection import asking_for_much
 from keras_wm.research.attacks.pruning import hold_zeros, prune
 from keras_wm.research.attacks.training import compile_for
 from keras_wm.research.datasets import Pictures
-from keras_wm.embedding.distiller import Distiller
 from keras_wm.research.experiments.augmentation import Distorted
-from keras_wm.research.experiments.schemes import HEAD, Mark, UNMARKED, group_layer
 from keras_wm.research.experiments.measurement import mark_figures
+from keras_wm.research.experiments.schemes import HEAD, UNMARKED, Mark, group_layer
 from keras_wm.research.experiments.settings import Settings
 from keras_wm.research.hosts.wide_resnet import INITIAL_RATE, wide_resnet
-from keras_wm.embedding.kernel_projection import asking_for_much
 
 PICTURES, TURNS = "pictures", "turns"
 

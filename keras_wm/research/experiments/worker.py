@@ -12,11 +12,11 @@ from pathlib import Path
 
 from keras import ops
 
+from keras_wm.research.experiments.catalogue import EXPERIMENTS
+from keras_wm.research.experiments.network_store import Workshop
+from keras_wm.research.experiments.settings import Settings
 from keras_wm.utils.child_pool import ask_all
 from keras_wm.utils.child_process import Answerer, ChildDiedError, Message
-from keras_wm.research.experiments.catalogue import EXPERIMENTS
-from keras_wm.research.experiments.settings import Settings
-from keras_wm.research.experiments.network_store import Workshop
 
 _MODULE = "keras_wm.research.experiments.worker"
 # A process takes up to 2 GB.

@@ -11,17 +11,8 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_wm.slmc.statistics import blocked_error
-from keras_wm.slmc.samplers.chain import Series, run
 from keras_wm.slmc.double_exchange import DoubleExchange
-from keras_wm.slmc.models.effective_model import effective_model
-from keras_wm.slmc.samplers.heat_bath import HeatBath
 from keras_wm.slmc.lattice import Lattice
-from keras_wm.slmc.models.linear_model import LinearModel, fit_linear
-from keras_wm.slmc.samplers.neural_metropolis import NeuralMetropolis
-from keras_wm.slmc.samplers.proposal import Proposal
-from keras_wm.slmc.samplers.self_learning import SelfLearning
-from keras_wm.slmc.spins import random_spins
 from keras_wm.slmc.learning.fit import (
     EPOCHS,
     LEARNING_RATE,
@@ -31,6 +22,15 @@ from keras_wm.slmc.learning.fit import (
     residuals,
     set_linear,
 )
+from keras_wm.slmc.models.effective_model import effective_model
+from keras_wm.slmc.models.linear_model import LinearModel, fit_linear
+from keras_wm.slmc.samplers.chain import Series, run
+from keras_wm.slmc.samplers.heat_bath import HeatBath
+from keras_wm.slmc.samplers.neural_metropolis import NeuralMetropolis
+from keras_wm.slmc.samplers.proposal import Proposal
+from keras_wm.slmc.samplers.self_learning import SelfLearning
+from keras_wm.slmc.spins import random_spins
+from keras_wm.slmc.statistics import blocked_error
 from keras_wm.utils.arrays import Floats
 from keras_wm.utils.progress import tracked
 

@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
-from rich.console import Console
-from rich.table import Table
-
-from keras_wm.utils.atomic import replaced_whole
-from keras_wm.slmc.samplers.chain import read_description, read_series
 from keras_wm.slmc.double_exchange import DoubleExchange
-from keras_wm.utils.kept import keep, read_kept
-from keras_wm.slmc.learning.online import Schedule, Stage, learn, learn_from
-from keras_wm.slmc.learning.scaling import Point, points, power_law
 from keras_wm.slmc.learning.fit import Samples
-from keras_wm.plots import plot_lines
+from keras_wm.slmc.samplers.chain import read_description, read_series
 
 
 def read_samples(path: Path, model: DoubleExchange) -> Samples:

@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass, fields
 from math import exp, log
 from typing import Any
 
-from keras_wm.slmc.statistics import predicted_acceptance
 from keras_wm.slmc.learning.online import Stage
+from keras_wm.slmc.statistics import predicted_acceptance
 
 
 @dataclass(frozen=True)

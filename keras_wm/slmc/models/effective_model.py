@@ -16,8 +16,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_wm.slmc.models.attention import AttendingToNothing, EquivariantSelfAttention
 from keras_wm.slmc.lattice import Lattice
+from keras_wm.slmc.models.attention import AttendingToNothing, EquivariantSelfAttention
 from keras_wm.slmc.models.shell_layer import ShellLayer, shell_pairs
 from keras_wm.utils.arrays import Floats
 

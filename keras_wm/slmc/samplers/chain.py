@@ -12,7 +12,6 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_wm.utils.atomic import check_folder, replaced_whole
 from keras_wm.slmc.observables import (
     squared_magnetisation,
     squared_staggered_magnetisation,
@@ -20,6 +19,7 @@ from keras_wm.slmc.observables import (
 from keras_wm.slmc.samplers.sampler import Sampler, State
 from keras_wm.slmc.samplers.self_learning import SelfLearning
 from keras_wm.utils.arrays import Floats
+from keras_wm.utils.atomic import check_folder, replaced_whole
 from keras_wm.utils.progress import progress_bar
 
 # What is measured in every chain, shape `(chains, ...)`.

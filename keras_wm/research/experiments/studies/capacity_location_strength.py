@@ -11,8 +11,9 @@ from keras_wm import plots
 from keras_wm.research.experiments import published_results as papers
 from keras_wm.research.experiments.columns import COST, printed
 from keras_wm.research.experiments.experiment import Experiment, Run, trained_run
-from keras_wm.research.experiments.schemes import GROUPS, HEAD, SCHEMES, group_layer
 from keras_wm.research.experiments.run_records import Row
+from keras_wm.research.experiments.schemes import GROUPS, HEAD, SCHEMES, group_layer
+from keras_wm.research.experiments.settings import Settings
 from keras_wm.research.experiments.tables import (
     ResultTable,
     having,
@@ -20,7 +21,6 @@ from keras_wm.research.experiments.tables import (
     table,
     values,
 )
-from keras_wm.research.experiments.settings import Settings
 from keras_wm.research.experiments.training import from_scratch, mark_of
 
 BITS = (64, 256, 512, 1024, 2048)

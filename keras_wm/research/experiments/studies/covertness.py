@@ -21,10 +21,8 @@ from keras_wm.research.detectability import (
 )
 from keras_wm.research.experiments.columns import COST, COUNT
 from keras_wm.research.experiments.experiment import Experiment, Run
-from keras_wm.research.experiments.schemes import Mark, SCHEMES, UNMARKED
 from keras_wm.research.experiments.measurement import kernel_figures, mark_figures
-from keras_wm.research.experiments.run_records import Figures, Row
-from keras_wm.research.experiments.tables import ResultTable, difference, having, table
+from keras_wm.research.experiments.network_store import Workshop
 from keras_wm.research.experiments.roc import (
     Fit,
     auc,
@@ -35,14 +33,16 @@ from keras_wm.research.experiments.roc import (
     cross_fitted_auc,
     discriminant,
 )
+from keras_wm.research.experiments.run_records import Figures, Row
+from keras_wm.research.experiments.schemes import SCHEMES, UNMARKED, Mark
 from keras_wm.research.experiments.settings import Settings
+from keras_wm.research.experiments.tables import ResultTable, difference, having, table
 from keras_wm.research.experiments.training import (
     Training,
     convolutions,
     from_scratch,
     mark_of,
 )
-from keras_wm.research.experiments.network_store import Workshop
 from keras_wm.utils.arrays import Floats
 
 # Forty of a kind where other experiments have five networks: an area of 0.5 that 20

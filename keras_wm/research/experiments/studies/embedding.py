@@ -10,8 +10,9 @@ from keras_wm import plots
 from keras_wm.research.experiments import published_results as papers
 from keras_wm.research.experiments.columns import COST, printed
 from keras_wm.research.experiments.experiment import Experiment, Run, trained_run
-from keras_wm.research.experiments.schemes import SCHEMES, UNMARKED
 from keras_wm.research.experiments.run_records import Row
+from keras_wm.research.experiments.schemes import SCHEMES, UNMARKED
+from keras_wm.research.experiments.settings import Settings
 from keras_wm.research.experiments.tables import (
     ResultTable,
     having,
@@ -21,7 +22,6 @@ from keras_wm.research.experiments.tables import (
     seeds_of,
     table,
 )
-from keras_wm.research.experiments.settings import Settings
 from keras_wm.research.experiments.training import Training, from_scratch, mark_of
 
 BEFORE = "before training"

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from keras_wm.research.experiments import published_results as papers
 from keras_wm.research.experiments.columns import COST, COUNT, printed
 from keras_wm.research.experiments.experiment import Experiment, Run, trained_run
-from keras_wm.research.experiments.schemes import SCHEMES, UNMARKED
 from keras_wm.research.experiments.run_records import Row
+from keras_wm.research.experiments.schemes import SCHEMES, UNMARKED
+from keras_wm.research.experiments.settings import Settings
 from keras_wm.research.experiments.tables import (
     ResultTable,
     having,
@@ -16,7 +17,6 @@ from keras_wm.research.experiments.tables import (
     table,
     values,
 )
-from keras_wm.research.experiments.settings import Settings
 from keras_wm.research.experiments.training import (
     PICTURES,
     TURNS,

@@ -14,11 +14,12 @@ from matplotlib.figure import Figure
 
 from keras_wm import plots
 from keras_wm.research.attacks.forging import searched_keys, solved_key
-from keras_wm.scheme.detection import corrected, detect
 from keras_wm.research.experiments.experiment import Experiment, Run
-from keras_wm.research.experiments.studies.fine_tuning_and_distilling import SECOND
-from keras_wm.research.experiments.schemes import Mark, UNMARKED, group_layer
+from keras_wm.research.experiments.network_store import Workshop
 from keras_wm.research.experiments.run_records import Figures, Row
+from keras_wm.research.experiments.schemes import UNMARKED, Mark, group_layer
+from keras_wm.research.experiments.settings import Settings
+from keras_wm.research.experiments.studies.fine_tuning_and_distilling import SECOND
 from keras_wm.research.experiments.tables import (
     ResultTable,
     having,
@@ -27,9 +28,8 @@ from keras_wm.research.experiments.tables import (
     table,
     worst_of,
 )
-from keras_wm.research.experiments.settings import Settings
 from keras_wm.research.experiments.training import Training, from_scratch
-from keras_wm.research.experiments.network_store import Workshop
+from keras_wm.scheme.detection import corrected, detect
 from keras_wm.utils.arrays import Floats
 from keras_wm.verification.verdict import MARKED, PROVEN
 

@@ -13,13 +13,15 @@ from keras_wm.research.attacks.pruning import Order, prune
 from keras_wm.research.experiments import published_results as papers
 from keras_wm.research.experiments.columns import COST, COUNT, printed
 from keras_wm.research.experiments.experiment import Experiment, Run, trained_run
+from keras_wm.research.experiments.measurement import mark_figures
+from keras_wm.research.experiments.network_store import Workshop
+from keras_wm.research.experiments.run_records import Figures, Row
+from keras_wm.research.experiments.schemes import GROUPS, SCHEMES, Mark, group_layer
+from keras_wm.research.experiments.settings import FEW_SEEDS, MAIN_MARKS, Settings
 from keras_wm.research.experiments.studies.fine_tuning_and_distilling import (
     CASES,
     SECOND,
 )
-from keras_wm.research.experiments.schemes import GROUPS, Mark, SCHEMES, group_layer
-from keras_wm.research.experiments.measurement import mark_figures
-from keras_wm.research.experiments.run_records import Figures, Row
 from keras_wm.research.experiments.tables import (
     Cell,
     ResultTable,
@@ -30,9 +32,7 @@ from keras_wm.research.experiments.tables import (
     values,
     worst_of,
 )
-from keras_wm.research.experiments.settings import FEW_SEEDS, MAIN_MARKS, Settings
 from keras_wm.research.experiments.training import Training, convolutions, from_scratch
-from keras_wm.research.experiments.network_store import Workshop
 from keras_wm.research.hosts.wide_resnet import INITIAL_RATE
 
 RATES = (INITIAL_RATE / 10, INITIAL_RATE)

@@ -16,8 +16,11 @@ from keras_wm.research.attacks.attack import Attack
 from keras_wm.research.attacks.catalogue import families
 from keras_wm.research.attacks.training import train
 from keras_wm.research.experiments.experiment import Experiment, Run
-from keras_wm.research.experiments.schemes import Mark
+from keras_wm.research.experiments.network_store import Workshop
 from keras_wm.research.experiments.run_records import Figures, Row
+from keras_wm.research.experiments.schemes import Mark
+from keras_wm.research.experiments.settings import Settings
+from keras_wm.research.experiments.studies.resistance import MOST_SEEDS, NOTHING
 from keras_wm.research.experiments.tables import (
     Cell,
     ResultTable,
@@ -27,10 +30,7 @@ from keras_wm.research.experiments.tables import (
     values,
     worst_of,
 )
-from keras_wm.research.experiments.studies.resistance import MOST_SEEDS, NOTHING
-from keras_wm.research.experiments.settings import Settings
 from keras_wm.research.experiments.training import PICTURES
-from keras_wm.research.experiments.network_store import Workshop
 from keras_wm.research.hosts.plain_cnn import plain_cnn
 from keras_wm.verification.verification import verify
 

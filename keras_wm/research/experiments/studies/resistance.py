@@ -21,8 +21,10 @@ from keras_wm.research.evaluation.evaluator import TOLERANCE
 from keras_wm.research.evaluation.outcomes import Subject, outcomes
 from keras_wm.research.experiments.columns import COST, COUNT
 from keras_wm.research.experiments.experiment import Experiment, Run, trained_run
-from keras_wm.research.experiments.schemes import Mark
+from keras_wm.research.experiments.network_store import Workshop
 from keras_wm.research.experiments.run_records import Figures, Row
+from keras_wm.research.experiments.schemes import Mark
+from keras_wm.research.experiments.settings import Settings
 from keras_wm.research.experiments.tables import (
     Cell,
     ResultTable,
@@ -31,9 +33,7 @@ from keras_wm.research.experiments.tables import (
     values,
     worst_of,
 )
-from keras_wm.research.experiments.settings import Settings
 from keras_wm.research.experiments.training import Training, from_scratch, mark_of
-from keras_wm.research.experiments.network_store import Workshop
 from keras_wm.verification.verdict import MARKED
 
 # Hundreds of trainings a network.

@@ -13,8 +13,11 @@ from itertools import combinations
 from keras_wm.research.attacks.adaptive import reset
 from keras_wm.research.experiments.columns import COUNT
 from keras_wm.research.experiments.experiment import Experiment, Run
-from keras_wm.research.experiments.schemes import GROUPS, group_layer
+from keras_wm.research.experiments.network_store import Workshop
 from keras_wm.research.experiments.run_records import Figures, Row
+from keras_wm.research.experiments.schemes import GROUPS, group_layer
+from keras_wm.research.experiments.settings import Settings
+from keras_wm.research.experiments.studies.resistance import MOST_SEEDS, NOTHING
 from keras_wm.research.experiments.tables import (
     Cell,
     ResultTable,
@@ -24,10 +27,7 @@ from keras_wm.research.experiments.tables import (
     values,
     worst_of,
 )
-from keras_wm.research.experiments.studies.resistance import MOST_SEEDS, NOTHING
-from keras_wm.research.experiments.settings import Settings
 from keras_wm.research.experiments.training import Training, from_scratch
-from keras_wm.research.experiments.network_store import Workshop
 from keras_wm.verification.verification import verify
 
 LAYERS = tuple(map(group_layer, GROUPS))

@@ -20,28 +20,28 @@ import keras
 import numpy as np
 from rich.console import Console
 
+from keras_wm.embedding.kernel_projection import asking_for_much
+from keras_wm.embedding.publishing import publish
+from keras_wm.embedding.regularizer import WatermarkRegularizer
+from keras_wm.scheme.key import WatermarkKey
 from keras_wm.scheme.secret import Secret
-from keras_wm.slmc.statistics import blocked_error
-from keras_wm.slmc.samplers.chain import OBSERVABLES, SPINS, Series, run
 from keras_wm.slmc.cost import costs
 from keras_wm.slmc.double_exchange import DoubleExchange
-from keras_wm.slmc.models.effective_model import attentions, effective_model, on_lattice
-from keras_wm.slmc.samplers.heat_bath import HeatBath
-from keras_wm.utils.kept import keep, read_kept
 from keras_wm.slmc.lattice import square_lattice
+from keras_wm.slmc.learning.fit import Samples, fit
 from keras_wm.slmc.learning.online import Schedule, Stage, learn, learn_linear
+from keras_wm.slmc.learning.scaling import points
+from keras_wm.slmc.models.effective_model import attentions, effective_model, on_lattice
 from keras_wm.slmc.models.linear_model import fit_linear
+from keras_wm.slmc.samplers.chain import OBSERVABLES, SPINS, Series, run
+from keras_wm.slmc.samplers.heat_bath import HeatBath
 from keras_wm.slmc.samplers.metropolis import Metropolis
 from keras_wm.slmc.samplers.neural_metropolis import NeuralMetropolis
 from keras_wm.slmc.samplers.sampler import Sampler
-from keras_wm.slmc.learning.scaling import points
 from keras_wm.slmc.samplers.self_learning import SelfLearning
-from keras_wm.slmc.learning.fit import Samples, fit
-from keras_wm.scheme.key import WatermarkKey
+from keras_wm.slmc.statistics import blocked_error
+from keras_wm.utils.kept import keep, read_kept
 from keras_wm.utils.progress import tracked
-from keras_wm.embedding.publishing import publish
-from keras_wm.embedding.kernel_projection import asking_for_much
-from keras_wm.embedding.regularizer import WatermarkRegularizer
 from keras_wm.verification.verification import verify
 
 # Given what was found before.

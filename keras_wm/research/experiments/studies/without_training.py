@@ -22,13 +22,13 @@ import numpy as np
 from keras_wm.research.experiments import published_results as papers
 from keras_wm.research.experiments.columns import COST, printed
 from keras_wm.research.experiments.experiment import Experiment, Run
-from keras_wm.research.experiments.schemes import Mark, SCHEMES
 from keras_wm.research.experiments.measurement import mark_figures
-from keras_wm.research.experiments.run_records import Figures, Row
-from keras_wm.research.experiments.tables import ResultTable, having, mean_of, table
-from keras_wm.research.experiments.settings import Settings
-from keras_wm.research.experiments.training import Training, mark_of
 from keras_wm.research.experiments.network_store import Workshop
+from keras_wm.research.experiments.run_records import Figures, Row
+from keras_wm.research.experiments.schemes import SCHEMES, Mark
+from keras_wm.research.experiments.settings import Settings
+from keras_wm.research.experiments.tables import ResultTable, having, mean_of, table
+from keras_wm.research.experiments.training import Training, mark_of
 from keras_wm.utils.arrays import Floats
 
 STRENGTHS = (0.0, 1.0, 10.0, 100.0)

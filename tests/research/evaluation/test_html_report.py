@@ -1,0 +1,83 @@
+"""The report as a page, and the command that writes it."""
+
+import dataclasses
+import json
+import re
+import sys
+
+import numpy as np
+import pytest
+
+from keras_wm.research.evaluation.html_report import page, requirements
+from tests.cli.test_cli import run
+
+
+@pytest.fixture(scope="module")
+def html(evaluation):
+    return page(evaluation)
+
+
+def test_the_page_needs_no_other_file(html):
+    assert not re.search(r"\b(src|href)\s*=\s*[\"'](?!#)", html)
+    assert "@import" not in html
+    assert "<svg" in html
+    assert "<script" not in html
+
+
+def test_every_requirement_of_the_papers_is_answered(evaluation, html):
+    names = [one.name for one in requirements(evaluation)]
+    assert names == ["Fidelity", "Robustness", "Capacity", "Security", "Efficiency"]
+    for one in requirements(evaluation):
+        assert one.answer
+        assert f"<strong>{one.name}</strong>" in html
+
+
+def test_every_attack_is_in_the_table_with_its_verdict(evaluation, html):
+    for one in evaluation.resistances:
+        assert one.title in html.replace("&#39;", "'")
+    assert "cannot be done" in html
+    assert "follows the method of ieee 3304" in html.lower()
+
+
+def test_what_a_key_says_is_escaped(evaluation):
+    hostile = dataclasses.replace(
+        evaluation,
+        verification=dataclasses.replace(
+            evaluation.verification, owner="<script>alert(1)</script>"
+        ),
+    )
+    assert "<script" not in page(hostile)
+    assert "&lt;script&gt;" in page(hostile)
+
+
+def test_both_files_are_written(evaluation, html, tmp_path):
+    record, written = evaluation.save(tmp_path / "new")
+    expected = json.loads(json.dumps(evaluation.to_dict()))
+    assert json.loads(record.read_text("utf-8")) == expected
+    assert written.read_text("utf-8").count("<tr>") == html.count("<tr>")
+
+
+def test_without_jinja2_the_extra_is_named(evaluation, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    with pytest.raises(ImportError, match=r"keras-wm\[report\]"):
+        page(evaluation)
+
+
+def test_the_command_line_writes_a_report(marked, pictures, tmp_path):
+    marked.key.save(tmp_path / "owner.key")
+    names = ("x_train", "y_train", "x_test", "y_test")
+    arrays = {name: getattr(pictures, name) for name in names}
+    np.savez(tmp_path / "noise.npz", **arrays)
+    result = run(
+        *("evaluate", marked.files[".keras"], "--key", tmp_path / "owner.key"),
+        *("--data", tmp_path / "noise.npz", "--families", "quantization"),
+        *("--strengths", 1, "--out", tmp_path / "out"),
+    )
+    assert result.returncode == 0, result.stderr
+    assert re.search(r"Robustness: 0 of [12] attacks that leave", result.stdout)
+    report = json.loads((tmp_path / "out" / "evaluation.json").read_text("utf-8"))
+    assert {one["attack"] for one in report["outcomes"]} == {
+        "quantization",
+        "clustering",
+    }
+    assert (tmp_path / "out" / "evaluation.html").exists()

@@ -1,0 +1,149 @@
+"""Covertness: which networks are compared, and what its tables say of them."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from keras_wm.research.detectability import (
+    STATISTICS,
+    kernel_statistics,
+    sorted_weights,
+)
+from keras_wm.research.experiments import EXPERIMENTS, Settings
+from keras_wm.research.experiments.catalogue import experiments_named
+from keras_wm.research.experiments.studies.covertness import FEWEST
+from keras_wm.research.hosts.wide_resnet import wide_resnet
+from tests.research.experiments.conftest import made_pictures
+
+EXPERIMENT = EXPERIMENTS["covertness"]
+NETWORKS = 20
+
+
+def test_it_is_done_by_name_and_not_with_the_papers_experiments():
+    assert EXPERIMENT not in experiments_named("all")
+    assert EXPERIMENT in experiments_named("robustness")
+    assert list(experiments_named("covertness")) == [EXPERIMENT]
+
+
+def test_forty_networks_of_each_kind_share_no_seed():
+    runs = list(EXPERIMENT.runs(Settings()))
+    seeds = [run.labels["seed"] for run in runs]
+    assert len(set(seeds)) == len(seeds)
+    kinds = Counter(run.labels["scheme"] for run in runs)
+    assert kinds == {
+        **dict.fromkeys(("unmarked", "random", "default"), 40),
+        **dict.fromkeys(("direct", "diff"), 1),
+    }
+
+
+def test_more_networks_leave_those_that_are_there():
+    few, many = (
+        [run.labels for run in EXPERIMENT.runs(Settings(seeds=seeds))]
+        for seeds in (2, 3)
+    )
+    assert many[: len(few)] == few
+
+
+def test_a_layer_is_compared_with_those_before_and_behind_it():
+    model = wide_resnet((8, 8, 1), 3, n=1, k=1)
+
+    class Workshop:
+        def network(self, training):
+            return model, {}
+
+        def pictures(self, task):
+            return made_pictures()
+
+    run = next(iter(EXPERIMENT.runs(Settings(k=1, bits=32, marks=("random",)))))
+    figures = run.perform(Workshop())
+
+    def seen(layer):
+        return kernel_statistics(np.asarray(model.get_layer(layer).kernel))
+
+    before, behind = seen("conv2_block1_conv1"), seen("conv3_block1_conv1")
+    assert figures["statistics"] == pytest.approx(seen("conv2_block1_conv2"), rel=1e-5)
+    assert figures["neighbours"] == pytest.approx(
+        {name: (before[name] + behind[name]) / 2 for name in STATISTICS}, rel=1e-5
+    )
+
+
+def made_row(scheme, seed, scale):
+    """A network whose layer is random, its weights as many times as wide."""
+    rng = np.random.default_rng(seed)
+    kernel, beside = rng.normal(size=(2, 48, 16))
+    kernel *= scale
+    return {
+        "scheme": scheme,
+        "seed": seed,
+        "test_error": 0.01,
+        "ber": 0.0,
+        "embedding_loss": 0.1,
+        "log10_p": -40.0,
+        "kernel_std": float(kernel.std()),
+        "mean_filter_std": float(kernel.mean(axis=1).std()),
+        "statistics": kernel_statistics(kernel),
+        "neighbours": kernel_statistics(beside),
+        "sorted_weights": sorted_weights(kernel).tolist(),
+    }
+
+
+@pytest.fixture(scope="module")
+def rows():
+    """The mark of the papers is half as wide again, the default not."""
+    scales = {"unmarked": 1.0, "random": 1.5, "default": 1.0}
+    return [
+        made_row(scheme, 100 * kind + number, scale)
+        for kind, (scheme, scale) in enumerate(scales.items())
+        for number in range(NETWORKS)
+    ]
+
+
+@pytest.fixture(scope="module")
+def tables(rows):
+    return EXPERIMENT.tables(rows)
+
+
+def lines(table):
+    """The lines of a table by their first cells."""
+    return {line[0]: line[1:] for line in table.rows}
+
+
+def area(text):
+    """0.5 of `0.50 [0.40, 0.60]`."""
+    return float(text.split()[0])
+
+
+def test_the_outsider_finds_what_differs_and_nothing_else(tables):
+    verdicts = lines(tables[0])
+    assert area(verdicts["random"][1]) == 1
+    assert verdicts["random"][2] == "scale"
+    for unseen in ("default", "none, against none"):
+        assert 0.25 < area(verdicts[unseen][1]) < 0.75
+    hindsight, chance = map(float, verdicts["default"][3:])
+    assert 0.5 < hindsight < chance < 0.9
+
+
+def test_each_detector_has_a_line(tables):
+    detectors = lines(tables[1])
+    assert list(detectors) == [*STATISTICS, "all statistics", "sorted weights"]
+    scale, less_neighbours, unseen, _ = map(area, detectors["scale"])
+    assert scale == less_neighbours == 1
+    assert 0.25 < unseen < 0.75
+    # Divided by their scale, the weights are alike.
+    assert 0.25 < area(detectors["sorted weights"][0]) < 0.75
+
+
+def test_weights_have_their_spread_over_networks(rows, tables):
+    weights = lines(tables[2])
+    stds = [row["kernel_std"] for row in rows if row["scheme"] == "random"]
+    expected = f"{np.mean(stds):.5f} ± {np.std(stds, ddof=1):.5f}"
+    assert weights["random"][:2] == [str(NETWORKS), expected]
+
+
+def test_fewer_networks_than_can_be_halved_twice_are_not_compared(rows):
+    few = [row for row in rows if row["seed"] % 100 < FEWEST - 1]
+    verdicts, detectors, weights = EXPERIMENT.tables(few)
+    assert not verdicts.rows and not detectors.rows
+    assert len(weights.rows) == 3
+    assert EXPERIMENT.figures(few) == {}

@@ -1,0 +1,77 @@
+"""What is measured on a network, against the equations."""
+
+import numpy as np
+import pytest
+
+from keras_wm.research.experiments.measurement import (
+    kernel_figures,
+    mark_figures,
+    signed_outputs,
+)
+from keras_wm.research.experiments.schemes import SCHEMES, Mark, group_layer
+from keras_wm.research.hosts.wide_resnet import wide_resnet
+from tests.models import expected_ber, expected_crossentropy, expected_scores
+
+BITS = 32
+LAYERS = (group_layer(2),)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return wide_resnet((8, 8, 1), 3, n=1, k=1)
+
+
+def kernel_of(model, group):
+    return np.asarray(model.get_layer(group_layer(group)).kernel)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_mark_is_measured_by_the_papers_equations(model, scheme):
+    mark = Mark(scheme, LAYERS, BITS)
+    kernel, key = kernel_of(model, 2), mark.key()
+    found = mark_figures(model, mark)
+    scores = expected_scores(kernel, key)
+    assert found["ber"] == expected_ber(kernel, key)
+    assert found["embedding_loss"] == pytest.approx(
+        expected_crossentropy(kernel, key) / BITS
+    )
+    assert found["z_mean"] == pytest.approx(scores.mean())
+    assert found["z_min"] == pytest.approx(scores.min())
+    positive = signed_outputs(kernel, mark) > 0
+    np.testing.assert_array_equal(positive, scores > 0)
+
+
+def test_a_mark_in_several_layers_is_all_their_bits(model):
+    alone = [
+        mark_figures(model, Mark("random", (group_layer(g),), BITS)) for g in (2, 3)
+    ]
+    both = mark_figures(model, Mark("random", (group_layer(2), group_layer(3)), BITS))
+    for name in ("ber", "z_mean", "embedding_loss"):
+        assert both[name] == pytest.approx(np.mean([one[name] for one in alone]))
+    # The better of two, corrected for having had two.
+    best = min(one["log10_p_hard"] for one in alone)
+    assert both["log10_p_hard"] == pytest.approx(min(0, best + np.log10(2)))
+
+
+def test_owners_have_keys_of_their_own():
+    first, second = (
+        Mark("random", LAYERS, BITS, owner=owner).key() for owner in (0, 1)
+    )
+    assert first.commitment != second.commitment
+    assert first.commitment == Mark("random", LAYERS, BITS).key().commitment
+
+
+def test_the_test_error_is_the_share_of_wrong_answers(model, pictures):
+    logits = np.asarray(model(pictures.x_test))
+    wrong = np.mean(logits.argmax(axis=1) != pictures.y_test)
+    assert pictures.test_error(model) == wrong
+
+
+def test_weights_are_counted_in_bins_over_their_whole_range(rng):
+    kernel = rng.normal(size=(3, 3, 4, 8))
+    found = kernel_figures(kernel)
+    histogram = found["histogram"]
+    assert sum(histogram["counts"]) == kernel.size
+    assert histogram["high"] == -histogram["low"] == np.abs(kernel).max()
+    assert found["kernel_std"] == pytest.approx(np.std(kernel))
+    assert found["mean_filter_std"] == pytest.approx(np.std(kernel.mean(axis=3)))

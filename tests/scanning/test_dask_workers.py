@@ -1,0 +1,109 @@
+"""The same scan on a Dask cluster: a scheduler and two workers on loopback."""
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+import time
+from contextlib import ExitStack, contextmanager
+
+import pytest
+
+import keras_wm
+from keras_wm import Limits
+from keras_wm.scanning.worker_keys import PackedKeys
+from tests.cli.test_cli import assert_fails, run
+
+QUICK = Limits(cpu_seconds=1, pickle_steps=10**9)
+
+
+@contextmanager
+def running(what, folder, *options):
+    """A process of Dask's command line, ended at the end."""
+    command = [sys.executable, "-m", f"distributed.cli.dask_{what}"]
+    with subprocess.Popen(
+        [*command, "--no-dashboard", *map(str, options)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"DASK_TEMPORARY_DIRECTORY": str(folder)},
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+
+
+@pytest.fixture(scope="module")
+def scheduler(tmp_path_factory):
+    """The address of a Dask scheduler with two workers."""
+    folder = tmp_path_factory.mktemp("dask")
+    file = folder / "scheduler.json"
+    found = ["--scheduler-file", file]
+    with ExitStack() as stack:
+        local = ["--host", "127.0.0.1", "--port", 0]
+        process = stack.enter_context(running("scheduler", folder, *local, *found))
+        for _ in range(2):
+            threads = ["--nthreads", 2, "--no-nanny"]
+            stack.enter_context(running("worker", folder, *threads, *found))
+        while not (file.exists() and file.stat().st_size):
+            assert process.poll() is None
+            time.sleep(0.05)
+        yield json.loads(file.read_text())["address"]
+
+
+@pytest.fixture
+def client(scheduler):
+    from distributed import Client
+
+    with Client(scheduler) as client:
+        client.wait_for_workers(2)
+        yield client
+
+
+def test_a_cluster_gives_the_report_of_this_machine(downloads, client):
+    keys = [downloads.key, downloads.stranger]
+    here = keras_wm.scan(downloads.folder, keys, limits=QUICK)
+    there = keras_wm.scan(downloads.folder, keys, limits=QUICK, client=client)
+    assert len(there.found) == 2
+    assert there.to_dict() == here.to_dict()
+
+
+def test_more_files_than_tasks_in_flight_are_all_read(downloads, client, tmp_path):
+    for index in range(300):
+        (tmp_path / f"{index:03}.h5").symlink_to(downloads.folder / "b.weights.h5")
+    report = keras_wm.scan(tmp_path, downloads.key, client=client)
+    assert (report.files, report.tests, report.unread) == (300, 300, [])
+
+
+def test_a_scan_goes_on_on_a_cluster_where_it_stopped(downloads, client, tmp_path):
+    record = tmp_path / "scan.jsonl"
+    here = keras_wm.scan(downloads.marked[0], downloads.key, record=record)
+    assert here.files == 1
+    there = keras_wm.scan(downloads.marked, downloads.key, record=record, client=client)
+    assert there.files == 2
+    assert len(record.read_text().splitlines()) == 3
+
+
+def test_the_command_takes_a_schedulers_address(downloads, scheduler, tmp_path):
+    downloads.key.save(tmp_path / "owner.key")
+    arguments = ["scan", *downloads.marked, "--key", tmp_path / "owner.key"]
+    result = run(*arguments, "--dask", scheduler)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("PROVEN") == 2
+
+
+def test_without_dask_the_command_says_what_to_install(downloads, tmp_path):
+    downloads.key.save(tmp_path / "owner.key")
+    (tmp_path / "distributed.py").write_text("raise ImportError")
+    arguments = ["scan", downloads.folder, "--key", tmp_path / "owner.key"]
+    result = run(*arguments, "--dask", "tcp://127.0.0.1:9", PYTHONPATH=str(tmp_path))
+    assert_fails(result, 2, 'pip install "keras-wm[dask]"')
+
+
+def test_packed_keys_travel_and_do_not_show_their_secret(key):
+    packed = PackedKeys([key])
+    assert pickle.loads(pickle.dumps(packed)).keys == [key]  # noqa: S301
+    assert key._secret.reveal() not in repr(packed)
+    with pytest.raises(TypeError, match="not pickled"):
+        pickle.dumps(key)

@@ -1,0 +1,233 @@
+"""A key for each recipient, and whose copy a file is."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy import stats
+
+import keras_wm
+from keras_wm.scheme.detection import detect
+from tests.cli.test_cli import assert_fails, run
+from tests.conftest import FIXED_SECRET, fixed_key
+from tests.marked_model import LAYER, with_mark
+
+CUSTOMERS = [f"customer-{number}" for number in range(40)]
+
+
+@pytest.fixture(scope="module")
+def owner():
+    return fixed_key(64)
+
+
+@pytest.fixture(scope="module")
+def copies(owner):
+    """The same kernel with the owner's mark, and with that of each recipient."""
+    kernel = np.random.default_rng(8).normal(size=(3, 3, 16, 24))
+    kernel = with_mark(kernel, owner, 0.5)
+    return {
+        name: with_mark(kernel, owner.for_recipient(name), 0.5) for name in CUSTOMERS
+    }
+
+
+def model_of(kernel):
+    import keras
+
+    layer = keras.layers.Conv2D(24, 3, use_bias=False, name=LAYER)
+    model = keras.Sequential([keras.Input((8, 8, 16)), layer])
+    layer.kernel.assign(kernel)
+    return model
+
+
+def names(found):
+    return {trace.recipient for trace in found.named}
+
+
+def test_keys_of_recipients_have_nothing_in_common(owner):
+    derived = [owner.for_recipient(name) for name in CUSTOMERS]
+    assert len({owner.commitment, *(key.commitment for key in derived)}) == 41
+    rows = np.array([key.matrix(50)[0] for key in (owner, *derived)])
+    # 820 correlations of 50 normal deviates: one beyond 0.73 happens in 1e-6 of cases.
+    correlations = np.corrcoef(rows)[np.triu_indices(41, 1)]
+    assert np.abs(correlations).max() < 0.73
+
+
+def test_a_recipients_key_does_not_hold_the_owners_secret(owner, tmp_path):
+    path = tmp_path / "customer.key"
+    owner.for_recipient("customer-17").save(path)
+    assert FIXED_SECRET.hex() not in path.read_text("utf-8")
+    again = keras_wm.WatermarkKey.load(path)
+    assert again == owner.for_recipient("customer-17")
+    assert again.recipient == "customer-17"
+    assert "'customer-17'" in repr(again)
+
+
+def test_one_name_is_one_recipient_however_it_is_written(owner):
+    assert owner.for_recipient("U\u0308") == owner.for_recipient("\u00dc")
+    assert owner.for_recipient("a") != owner.for_recipient("a ")
+
+
+def test_the_owner_of_every_copy_is_named_and_nobody_else(owner, copies):
+    for name in CUSTOMERS[:8]:
+        found = keras_wm.identify(model_of(copies[name]), owner, CUSTOMERS, LAYER)
+        assert names(found) == {name}
+        assert found.own.log10_p < -9
+        assert found.tests == 41
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_in_the_mean_of_several_copies_all_of_them_are_named(owner, copies, count):
+    mixed = [CUSTOMERS[number] for number in (3, 11, 29)[:count]]
+    mean = np.mean([copies[name] for name in mixed], axis=0)
+    found = keras_wm.identify(model_of(mean), owner, CUSTOMERS, LAYER, alpha=1e-6)
+    assert names(found) == set(mixed)
+
+
+def test_the_mark_of_another_recipient_is_no_evidence_against_anybody(owner, copies):
+    # 1,000 innocent recipients of 64 scores; Kolmogorov-Smirnov at 1e-6.
+    z = np.concatenate(
+        [
+            detect(copies["customer-3"], owner.for_recipient(f"innocent {number}")).z
+            for number in range(1000)
+        ]
+    )
+    assert stats.kstest(z, "norm").pvalue > 1e-6
+
+
+def test_p_values_are_corrected_for_recipients_and_kernels(owner, copies, marked):
+    found = keras_wm.identify(marked.files[".keras"], owner, CUSTOMERS[:5])
+    verified = keras_wm.verify(
+        marked.files[".keras"], owner.for_recipient("customer-2")
+    )
+    (trace,) = (one for one in found.traces if one.recipient == "customer-2")
+    assert found.tests == 6 * verified.tried
+    alone = trace.detection.log10_p
+    assert trace.log10_p == pytest.approx(min(0, alone + np.log10(found.tests)))
+
+
+def test_nobody_is_named_without_a_mark(owner, marked):
+    found = keras_wm.identify(marked.files[".keras"], owner, CUSTOMERS)
+    assert found.named == []
+    assert "NONE FOUND" in repr(found)
+    assert found.own.log10_p < -9  # The model of all tests has the owner's mark.
+
+
+def test_a_report_is_plain_json_and_names_the_recipient(owner, copies):
+    found = keras_wm.identify(model_of(copies["customer-3"]), owner, CUSTOMERS, LAYER)
+    report = json.loads(json.dumps(found.to_dict()))
+    assert [one["recipient"] for one in report["named"]] == ["customer-3"]
+    assert report["named"][0]["matches"] >= 60
+    assert report["strongest_other"]["log10_p"] > -2
+    assert "customer-3  p-value 10^-" in repr(found)
+
+
+def test_a_model_without_room_names_nobody(copies):
+    found = keras_wm.identify(model_of(copies["customer-3"]), fixed_key(9000), ["a"])
+    assert found.named == []
+    assert found.tests == 0
+    assert "no kernel can hold" in repr(found)
+
+
+def test_verify_says_for_whom_a_key_is(owner, copies):
+    found = keras_wm.verify(
+        model_of(copies["customer-3"]), owner.for_recipient("customer-3")
+    )
+    assert found.marked
+    assert found.to_dict()["recipient"] == "customer-3"
+    assert "customer-3" in repr(found)
+
+
+def test_wrong_recipients_are_told(owner, rng):
+    derived = owner.for_recipient("customer-3")
+    for make, complaint in (
+        (lambda: owner.for_recipient(" "), "name of a recipient"),
+        (lambda: owner.for_recipient(17), "recipient=17"),
+        (lambda: derived.for_recipient("b"), "key of the recipient 'customer-3'"),
+        (lambda: explicit(rng).for_recipient("b"), "no secret"),
+        (lambda: keras_wm.identify("x.keras", derived, ["b"]), "'customer-3'"),
+        (lambda: keras_wm.identify("x.keras", owner, []), "at least one"),
+        (lambda: keras_wm.identify("x.keras", owner, "abc"), "recipients='abc'"),
+        (lambda: keras_wm.identify("x.keras", owner, ["b", "b"]), "'b' 2 times"),
+    ):
+        with pytest.raises(ValueError, match=complaint):
+            make()
+
+
+def explicit(rng):
+    return keras_wm.WatermarkKey.from_arrays(rng.normal(size=(4, 9)), [0, 1, 1, 0])
+
+
+@pytest.fixture
+def leak(owner, copies, tmp_path):
+    """A leaked file, the owner's key file, and a list of recipients."""
+    owner.save(tmp_path / "owner.key")
+    model_of(copies["customer-3"]).save(tmp_path / "leaked.keras")
+    (tmp_path / "customers.txt").write_text("\n".join([*CUSTOMERS, "", ""]))
+    return tmp_path
+
+
+def test_the_command_line_names_the_recipient(leak):
+    key, file = leak / "owner.key", leak / "leaked.keras"
+    listed = ("--recipients", leak / "customers.txt")
+    result = run("verify", file, "--key", key, *listed)
+    assert result.returncode == 0
+    assert "customer-3  p-value" in result.stdout
+    assert FIXED_SECRET.hex() not in result.stdout
+    result = run("verify", file, "--key", key, *listed, "--layer", LAYER, "--json")
+    assert json.loads(result.stdout)["named"][0]["recipient"] == "customer-3"
+    (leak / "customers.txt").write_text("nobody\n")
+    assert run("verify", file, "--key", key, *listed).returncode == 1
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        # As editors on Windows write it.
+        b"\xef\xbb\xbfcustomer-3\r\nnobody\r\n",
+        # No line ends there.
+        "customer-3\nnobody\u2028customer-4\n".encode(),
+    ],
+)
+def test_a_line_is_a_name_whatever_wrote_it(leak, content):
+    (leak / "customers.txt").write_bytes(content)
+    listed = ("--recipients", leak / "customers.txt", "--json")
+    result = run("verify", leak / "leaked.keras", "--key", leak / "owner.key", *listed)
+    found = json.loads(result.stdout)
+    assert found["recipients_tried"] == 2
+    assert [one["recipient"] for one in found["named"]] == ["customer-3"]
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ("customer-3\n".encode("utf-16"), "Expected text in UTF-8, one name a line"),
+        (b"\n  \n", "Received none in"),
+    ],
+)
+def test_a_list_that_cannot_be_read_is_named(leak, content, complaint):
+    (leak / "customers.txt").write_bytes(content)
+    listed = ("--recipients", leak / "customers.txt")
+    result = run("verify", leak / "leaked.keras", "--key", leak / "owner.key", *listed)
+    assert_fails(result, 2, complaint)
+    assert "customers.txt" in result.stderr
+
+
+def test_the_command_line_makes_a_recipients_key(leak, owner):
+    path = leak / "customer-17.key"
+    result = run("derive", leak / "owner.key", "customer-17", path)
+    assert result.returncode == 0
+    derived = owner.for_recipient("customer-17")
+    assert keras_wm.WatermarkKey.load(path) == derived
+    assert derived.commitment in result.stdout
+    assert path.stat().st_mode & 0o777 == 0o600
+    again = run("derive", leak / "owner.key", "customer-17", path)
+    assert_fails(again, 2, "exists already")
+
+
+def test_a_bar_is_shown_where_somebody_looks(owner, copies, capsys, monkeypatch):
+    model = model_of(copies["customer-3"])
+    keras_wm.identify(model, owner, CUSTOMERS, progress=True)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    keras_wm.identify(model, owner, CUSTOMERS, progress=True)
+    assert "recipients" in capsys.readouterr().err
