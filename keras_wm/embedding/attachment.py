@@ -10,7 +10,7 @@ import keras
 
 from keras_wm.embedding.kernel_projection import Loss
 from keras_wm.embedding.marked_layers import (
-    find_marks,
+    find_marked_layers,
     own_variables,
     rebuild_steps,
     replace_penalties,
@@ -81,10 +81,10 @@ def attach(
     kernel.regularizer = regularizer
     regularizer.attached_to = weakref.ref(model)
     rebuild_steps(model)
-    for mark in find_marks(model):
-        if mark.variable is kernel and mark.flaw:
+    for mark in find_marked_layers(model):
+        if mark.variable is kernel and mark.problem:
             warnings.warn(
-                f"The mark on layer {target.name!r} will not be trained: {mark.flaw}.",
+                f"The mark on layer {target.name!r} will not be trained: {mark.problem}.",
                 stacklevel=2,
             )
     return regularizer
@@ -106,7 +106,7 @@ def detach(model: Any) -> list[str]:
         TypeError: If `model` is not a Keras model.
     """
     _check_model(model)
-    names = [mark.name for mark in find_marks(model)]
+    names = [mark.name for mark in find_marked_layers(model)]
     replace_penalties(model, lambda mark: mark.regularizer)
     rebuild_steps(model)
     return names

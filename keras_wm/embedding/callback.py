@@ -14,7 +14,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_wm.embedding.marked_layers import find_marks, is_built, rebuild_steps
+from keras_wm.embedding.marked_layers import find_marked_layers, is_built, rebuild_steps
 from keras_wm.scheme.detection import Detection, detect
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class BitErrorRate(keras.callbacks.Callback):
         _put_first(self)
 
     def _check(self) -> None:
-        marks = find_marks(self.model)
+        marks = find_marked_layers(self.model)
         if not marks:
             warnings.warn(
                 "BitErrorRate found no mark in this model, so none is being "
@@ -105,10 +105,10 @@ class BitErrorRate(keras.callbacks.Callback):
                 stacklevel=3,
             )
         for mark in marks:
-            if mark.flaw:
+            if mark.problem:
                 warnings.warn(
                     f"The mark on layer {mark.name!r} is not being trained: "
-                    f"{mark.flaw}.",
+                    f"{mark.problem}.",
                     stacklevel=3,
                 )
         # Only the model that attach was given has had its step compiled anew.
@@ -148,7 +148,7 @@ class BitErrorRate(keras.callbacks.Callback):
 def _measured(model: Any) -> Measured:
     """The detection and the embedding loss of each mark whose key is at hand."""
     measured: Measured = {}
-    marks = find_marks(model)
+    marks = find_marked_layers(model)
     names = {mark.name for mark in marks}
     for mark in marks:
         kernel = mark.kernel

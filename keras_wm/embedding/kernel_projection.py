@@ -31,7 +31,7 @@ SMALLEST_RMS = 1e-4
 
 
 @dataclass(frozen=True)
-class Reading:
+class KernelProjection:
     """The scheme's linear part: a kernel in, one signed output for each bit out.
 
     Attributes:
@@ -55,9 +55,9 @@ class Reading:
     smallest_norm: float
 
     @classmethod
-    def of(
+    def for_shape(
         cls, key: WatermarkKey, shape: tuple[int, ...], loss: Loss, margin: float | None
-    ) -> Reading:
+    ) -> KernelProjection:
         size, count = key.check_shape(shape)
         signs = 2.0 * key.message - 1.0
         matrix = signs[:, None] * key.matrix(size)
@@ -94,7 +94,7 @@ class Reading:
 
 
 @contextmanager
-def asking_for_much() -> Iterator[None]:
+def without_capacity_warnings() -> Iterator[None]:
     """Without warnings of full kernels, where they are meant to be full."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".* bits in a kernel of ")

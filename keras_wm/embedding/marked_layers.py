@@ -19,20 +19,20 @@ _KerasDistiller = keras.distillation.Distiller
 
 
 @dataclass(frozen=True)
-class Mark:
+class MarkedLayer:
     """A kernel that carries, or should carry, a watermark penalty.
 
     Attributes:
         layer: The Keras layer.
         variable: The kernel, or `None` where the layer has lost it.
         regularizer: The penalty.
-        flaw: Why the penalty does not act, or an empty string if it does.
+        problem: Why the penalty does not act, or an empty string if it does.
     """
 
     layer: Any
     variable: Any
     regularizer: WatermarkRegularizer
-    flaw: str = ""
+    problem: str = ""
 
     @property
     def name(self) -> str:
@@ -55,16 +55,16 @@ class Mark:
         return ops.cast(kernel, compute_dtype(kernel))
 
 
-def find_marks(model: Any) -> list[Mark]:
+def find_marked_layers(model: Any) -> list[MarkedLayer]:
     """All marks of a model, those of nested models too, in the order of its layers.
 
     Args:
         model: A Keras model or layer.
 
     Returns:
-        A list of `Mark`, each kernel once. A mark that does not act any more,
+        A list of `MarkedLayer`, each kernel once. A mark that does not act any more,
         because its layer was frozen, reloaded, cloned, quantized or given LoRA
-        factors, is listed with its flaw. Of a distiller, those of the student.
+        factors, is listed with its problem. Of a distiller, those of the student.
     """
     unheeded = ""
     if isinstance(model, _KerasDistiller):
@@ -75,12 +75,12 @@ def find_marks(model: Any) -> list[Mark]:
             )
         model = model.student
     trained = {id(variable) for variable in model.trainable_weights}
-    marks: dict[int, Mark] = {}
+    marks: dict[int, MarkedLayer] = {}
     for layer in sublayers(model):
         for variable, regularizer in _penalties(layer):
-            flaw = unheeded or _flaw(layer, variable, regularizer, trained)
+            problem = unheeded or _problem(layer, variable, regularizer, trained)
             key = id(layer) if variable is None else id(variable)
-            marks.setdefault(key, Mark(layer, variable, regularizer, flaw))
+            marks.setdefault(key, MarkedLayer(layer, variable, regularizer, problem))
     return list(marks.values())
 
 
@@ -181,7 +181,7 @@ def _orphan(layer: Any, attribute: str) -> Any:
     return None
 
 
-def _flaw(
+def _problem(
     layer: Any, variable: Any, regularizer: WatermarkRegularizer, trained: set[int]
 ) -> str:
     if regularizer.key is None:

@@ -11,7 +11,11 @@ from typing import IO, Any
 
 import keras
 
-from keras_wm.embedding.marked_layers import find_marks, replace_penalties, sublayers
+from keras_wm.embedding.marked_layers import (
+    find_marked_layers,
+    replace_penalties,
+    sublayers,
+)
 from keras_wm.embedding.regularizer import WatermarkRegularizer
 from keras_wm.utils.atomic import replaced_whole
 
@@ -100,7 +104,7 @@ def _set_aside(model: Any, name: str, meanwhile: Any) -> Callable[[], None]:
 
 def _traces(model: Any) -> list[bytes]:
     """What must not be found in the file."""
-    marks = find_marks(model)
+    marks = find_marked_layers(model)
     commitments = {str(mark.regularizer.get_config()["commitment"]) for mark in marks}
     names = {WatermarkRegularizer.__name__, *commitments}
     return [name.encode() for name in sorted(names)]

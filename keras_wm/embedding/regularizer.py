@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_wm.embedding.kernel_projection import Loss, Reading
+from keras_wm.embedding.kernel_projection import KernelProjection, Loss
 from keras_wm.embedding.key_scope import find_key
 from keras_wm.embedding.moments import Moments, advance
 from keras_wm.scheme.key import WatermarkKey
@@ -222,7 +222,7 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
             )
         # The model it was attached to, whose steps were compiled anew then.
         self.attached_to: weakref.ref[Any] | None = None
-        self._readings: dict[tuple[int, ...], Reading] = {}
+        self._readings: dict[tuple[int, ...], KernelProjection] = {}
         self._kernel_shapes: set[tuple[int, ...]] = set()
         self._lora_shapes: set[tuple[int, ...]] = set()
 
@@ -230,11 +230,13 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
         # Keyed signs are balanced, so that what they read has no part in the mean.
         return Moments(kernel, self._key is not None and self._key.filters == "keyed")
 
-    def _reading(self, shape: tuple[int, ...]) -> Reading:
+    def _reading(self, shape: tuple[int, ...]) -> KernelProjection:
         """The constants of a kernel's shape, made once."""
         if shape not in self._readings:
             assert self._key is not None  # noqa: S101 (for the type checker)
-            self._readings[shape] = Reading.of(self._key, shape, self.loss, self.margin)
+            self._readings[shape] = KernelProjection.for_shape(
+                self._key, shape, self.loss, self.margin
+            )
         return self._readings[shape]
 
     def _is_lora_factor(self, x: Any) -> bool:

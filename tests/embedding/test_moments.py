@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import integrate, stats
 
 from keras_wm import WatermarkRegularizer
-from keras_wm.embedding.kernel_projection import asking_for_much
+from keras_wm.embedding.kernel_projection import without_capacity_warnings
 from tests.conftest import fixed_key
 from tests.models import expected_scores, value_and_gradient
 
@@ -70,7 +70,7 @@ def test_a_small_step_changes_even_moments_as_noise_does_and_not_the_mean_filter
 ):
     kernel = scale * np.random.default_rng(seed).standard_t(5, (size, count))
     kernel = kernel.astype("float32").astype(np.float64)
-    with asking_for_much():
+    with without_capacity_warnings():
         regularizer = WatermarkRegularizer(fixed_key(4), strength=1.0)
         _, gradient = value_and_gradient(regularizer, kernel.astype("float32"))
     assume(gradient.any())
@@ -115,7 +115,7 @@ def test_an_embedded_mark_has_changed_no_moment_whatever_the_momentum(
     start = stats.truncnorm.rvs(-2, 2, size=(288, 64), random_state=rng)
     start *= 0.06 / start.std()
     key, kernel = fixed_key(64), start.astype("float32")
-    with asking_for_much():
+    with without_capacity_warnings():
         regularizer = WatermarkRegularizer(key, strength=1e-4, margin=4.0)
         velocity = np.zeros_like(kernel)
         for _ in range(steps):

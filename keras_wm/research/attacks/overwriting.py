@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from keras_wm.embedding.attachment import attach, detach, find_kernel
-from keras_wm.embedding.kernel_projection import Loss, asking_for_much
+from keras_wm.embedding.kernel_projection import Loss, without_capacity_warnings
 from keras_wm.research.attacks.attack import Attack
 from keras_wm.research.attacks.kernels import kernels_by_layer
 from keras_wm.research.attacks.training import RATE, train
@@ -114,7 +114,7 @@ class Overwriting:
             ValueError: If there is no such layer, or none can hold the message.
         """
         epochs = 1 if self.rounds else None
-        with asking_for_much():
+        with without_capacity_warnings():
             for number in range(max(1, self.rounds)):
                 self._attach(model, self.key(seed, number))
                 train(model, data, self.rate, epochs)

@@ -7,7 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from keras_wm.embedding.attachment import attach
-from keras_wm.embedding.kernel_projection import Loss, Reading, asking_for_much
+from keras_wm.embedding.kernel_projection import (
+    KernelProjection,
+    Loss,
+    without_capacity_warnings,
+)
 from keras_wm.scheme.capacity import USUAL_BITS
 from keras_wm.scheme.key import WatermarkKey
 from keras_wm.scheme.projection import Filters, Projection, usual_groups
@@ -89,8 +93,8 @@ class Mark:
         """How far clear each bit of a kernel is pushed; `None` without a margin."""
         if SCHEMES[self.scheme].loss != "margin":
             return None
-        with asking_for_much():
-            return Reading.of(self.key(), shape, "margin", None).margin
+        with without_capacity_warnings():
+            return KernelProjection.for_shape(self.key(), shape, "margin", None).margin
 
     def attach(self, model: Any) -> None:
         """Puts the penalty on the layers of a model."""

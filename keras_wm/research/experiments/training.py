@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from keras_wm.embedding.distiller import Distiller
-from keras_wm.embedding.kernel_projection import asking_for_much
+from keras_wm.embedding.kernel_projection import without_capacity_warnings
 from keras_wm.research.attacks.pruning import hold_zeros, prune
 from keras_wm.research.attacks.training import compile_for
 from keras_wm.research.datasets import Pictures
@@ -131,7 +131,7 @@ def train(
     )
     if training.start is not None:
         take_over(parent(training.start), model, training)
-    with asking_for_much():
+    with without_capacity_warnings():
         if training.mark is not None:
             training.mark.attach(model)
         trained = model

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from keras_wm.embedding.marked_layers import find_marks
+from keras_wm.embedding.marked_layers import find_marked_layers
 from keras_wm.research.attacks import training
 from keras_wm.research.attacks.overwriting import Overwriting, overwriting
 from keras_wm.scheme.detection import detect
@@ -54,7 +54,7 @@ def test_many_keys_at_once_are_each_pushed_as_far_as_one():
     ]
     model = network()
     four._attach(model, four.key(1))
-    (mark,) = find_marks(model)
+    (mark,) = find_marked_layers(model)
     # 0.17 sqrt(N / T), for the 1,152 weights and the 16 bits of a single key.
     assert mark.regularizer.margin == pytest.approx(0.17 * (1152 / 16) ** 0.5)
 
@@ -74,7 +74,7 @@ def test_it_follows_its_seed_and_leaves_no_penalty():
     first, again = (attack(model, PICTURES, 64, seed=1) for _ in range(2))
     kernel = f"{MARKED}/kernel"
     np.testing.assert_allclose(arrays(first)[kernel], arrays(again)[kernel], atol=1e-5)
-    assert find_marks(first) == find_marks(model) == []
+    assert find_marked_layers(first) == find_marked_layers(model) == []
 
 
 @pytest.mark.parametrize("varied", ["strength", "rate", "bits", "keys", "rounds"])

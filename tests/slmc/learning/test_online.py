@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_wm import WatermarkRegularizer
-from keras_wm.embedding.kernel_projection import asking_for_much
+from keras_wm.embedding.kernel_projection import without_capacity_warnings
 from keras_wm.scheme.detection import detect
 from keras_wm.slmc.double_exchange import DoubleExchange
 from keras_wm.slmc.lattice import square_lattice
@@ -214,7 +214,7 @@ def test_a_trained_model_is_saved_without_its_training(tmp_path):
 @pytest.mark.backends
 def test_a_mark_stays_in_training_while_the_model_grows():
     key = fixed_key(8, groups=8)
-    with asking_for_much():
+    with without_capacity_warnings():
         mark = WatermarkRegularizer(key, strength=0.1, margin=1.5)
         model = grown(effective_model(LATTICE, 4), 1, 8, mark)
         model = grown(model, 2)

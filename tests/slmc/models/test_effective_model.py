@@ -6,7 +6,7 @@ import pytest
 from scipy.stats import ortho_group
 
 from keras_wm import WatermarkRegularizer
-from keras_wm.embedding.kernel_projection import asking_for_much
+from keras_wm.embedding.kernel_projection import without_capacity_warnings
 from keras_wm.slmc.lattice import square_lattice
 from keras_wm.slmc.learning.fit import grown
 from keras_wm.slmc.models.attention import AttendingToNothing, EquivariantSelfAttention
@@ -278,7 +278,7 @@ def test_a_mark_is_attached_by_one_line():
 
 def test_a_mark_goes_with_the_model_to_another_lattice():
     key = fixed_key(4, groups=1)
-    with asking_for_much():
+    with without_capacity_warnings():
         mark = WatermarkRegularizer(key, margin=2.0)
         made = effective_model(LATTICE, 2, 1, heads=8, kernel_regularizer=mark)
         there = on_lattice(made, square_lattice(8))

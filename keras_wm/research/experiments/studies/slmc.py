@@ -20,7 +20,7 @@ import keras
 import numpy as np
 from rich.console import Console
 
-from keras_wm.embedding.kernel_projection import asking_for_much
+from keras_wm.embedding.kernel_projection import without_capacity_warnings
 from keras_wm.embedding.publishing import publish
 from keras_wm.embedding.regularizer import WatermarkRegularizer
 from keras_wm.scheme.key import WatermarkKey
@@ -235,7 +235,7 @@ def _marked(
     """A wide block of attention with a mark or without, and the file's verdict."""
     mark, key = study.mark, study.mark.key(seed)
     model = study.exact()
-    with asking_for_much():
+    with without_capacity_warnings():
         penalty = WatermarkRegularizer(key, strength=mark.strength, margin=mark.margin)
         stages = learn(
             *(model, study.shells, 1, study.schedule, seed, mark.heads),
