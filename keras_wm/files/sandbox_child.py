@@ -18,7 +18,7 @@ from keras_wm.files.contents import no_config
 from keras_wm.files.kernel import Kernel
 from keras_wm.files.limits import Limits
 from keras_wm.files.model_file import open_model_file
-from keras_wm.utils.child_process import Answer, Answerer, Message
+from keras_wm.utils.child_process import Answer, Handler, Message
 
 _NOTHING = memoryview(b"")
 # Widening a half to a double, beside the original and what is sent.
@@ -26,7 +26,7 @@ _COPIES = 4
 _SLOWEST_BYTES_A_SECOND = 20e6
 
 
-def answerer(settings: Message) -> Answerer:
+def make_handler(settings: Message) -> Handler:
     """Starts to answer the questions of a `Sandbox`."""
     return _Reader(Limits(**settings)).answer
 

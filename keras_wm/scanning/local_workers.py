@@ -12,7 +12,7 @@ from keras_wm.scanning.scan_report import FileResult
 from keras_wm.scanning.worker_keys import pack, unpack
 from keras_wm.scheme.key import WatermarkKey
 from keras_wm.utils.child_pool import ask_all
-from keras_wm.utils.child_process import Answerer, ChildDiedError, Message
+from keras_wm.utils.child_process import ChildDiedError, Handler, Message
 
 _MODULE = "keras_wm.scanning.local_workers"
 # One process a core is what makes a scan fast; threads of the linear algebra within
@@ -57,7 +57,7 @@ def examine_locally(
             yield FileResult.from_dict(answer)
 
 
-def answerer(settings: Message) -> Answerer:
+def make_handler(settings: Message) -> Handler:
     """What a process of the pool does."""
     examiner = Examiner(
         unpack(settings["keys"]), Limits(**settings["limits"]), settings["layer"]

@@ -26,7 +26,7 @@ def ask_all(
     Args:
         questions: Plain JSON values; taken one by one, as processes become free.
         module: As for `ChildProcess`, like the next two.
-        settings: What the module's `answerer` is called with.
+        settings: What the module's `make_handler` is called with.
         environment: Environment variables to set, or with `None` to remove.
         workers: How many processes.
 

@@ -22,7 +22,7 @@ from typing import Any, BinaryIO, Self, cast
 
 Message = dict[str, Any]
 Answer = tuple[Message, memoryview]
-Answerer = Callable[[Message], Answer]
+Handler = Callable[[Message], Answer]
 
 _LENGTHS = struct.Struct(">QQ")
 _MOST_JSON_BYTES = 256 * 1024**2
@@ -38,12 +38,12 @@ class ChildDiedError(Exception):
 
 
 class ChildProcess:
-    """A Python process that runs one module's `answerer`.
+    """A Python process that runs one module's `make_handler`.
 
     Args:
-        module: The name of a module with a function `answerer(settings)`, which
+        module: The name of a module with a function `make_handler(settings)`, which
             returns a function from a question to an answer.
-        settings: What `answerer` is called with; plain JSON values.
+        settings: What `make_handler` is called with; plain JSON values.
         environment: Environment variables to set, or with `None` to remove.
     """
 
@@ -139,7 +139,7 @@ def serve(module: str) -> None:
     os.dup2(null, 0)
     os.dup2(null, 1)
     with contextlib.suppress(EOFError, BrokenPipeError):
-        answer = importlib.import_module(module).answerer(_receive(questions)[0])
+        answer = importlib.import_module(module).make_handler(_receive(questions)[0])
         while True:
             question, _ = _receive(questions)
             _send(answers, *answer(question))

@@ -17,6 +17,8 @@ from keras_wm.scheme.projection import usual_groups
 from keras_wm.scheme.secret import Secret
 from keras_wm.utils.arrays import Floats
 
+_SECONDS_PER_YEAR = 365.25 * 24 * 3600
+
 
 def solved_key(kernel: Floats, bits: int, seed: int) -> WatermarkKey:
     """A key of arrays that reads a message off a kernel that nobody marked.
@@ -57,3 +59,13 @@ def searched_keys(
         secret, groups = Secret(rng.bytes(32)), usual_groups("keyed", bits)
         key = WatermarkKey(secret, "forger", bits, "random", "keyed", groups)
         yield key, detect(kernel, key).log10_p
+
+
+def years_of_search(p: float, seconds_per_key: float) -> float:
+    """The expected years until one core finds a key with a p-value below `p`.
+
+    Args:
+        p: The p-value; a search takes 1 / p keys on average.
+        seconds_per_key: The time to draw and test one key.
+    """
+    return seconds_per_key / p / _SECONDS_PER_YEAR

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from keras_wm._version import __version__
 from keras_wm.plots import plot_evidence
+from keras_wm.research.attacks.forging import years_of_search
 from keras_wm.research.evaluation.evaluation import (
     MARKED_HOST,
     METHOD,
@@ -24,8 +25,6 @@ from keras_wm.verification.verdict import PROVEN
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-_SECONDS_A_YEAR = 365.25 * 24 * 3600
 
 
 @dataclass(frozen=True)
@@ -159,13 +158,15 @@ def _capacity(evaluation: Evaluation) -> Requirement:
 
 def _security(evaluation: Evaluation) -> Requirement:
     found = evaluation.security
-    years = found.seconds_a_key / _SECONDS_A_YEAR
+    years, proof_years = (
+        years_of_search(p, found.seconds_a_key) for p in (evaluation.alpha, PROVEN)
+    )
     return Requirement(
         "Security",
         "Without the key the mark is not read, forged or seen.",
         f"Of {found.wrong_keys} wrong keys, {found.wrong_keys_found} find a mark. To "
-        f"find one that does by trying takes one core {years / evaluation.alpha:.2g} "
-        f"years for p < {evaluation.alpha:g}, and {years / PROVEN:.2g} for p < 2^-64.",
+        f"find one that does by trying takes one core {years:.2g} "
+        f"years for p < {evaluation.alpha:g}, and {proof_years:.2g} for p < 2^-64.",
         [
             ("smallest p of a wrong key", format_p(found.smallest_log10_p)),
             ("commitment", evaluation.verification.commitment),

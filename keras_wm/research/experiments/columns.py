@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from keras_wm.research.experiments.published_results import NOT_PRINTED, Printed
+from keras_wm.research.experiments.published_results import (
+    NOT_REPORTED,
+    PublishedResult,
+)
 from keras_wm.research.experiments.run_records import Row
 from keras_wm.research.experiments.tables import (
     Cell,
@@ -32,7 +35,7 @@ LEGEND = (
 )
 
 
-def printed(of: Callable[[Row], Printed | None]) -> dict[str, Cell]:
+def printed(of: Callable[[Row], PublishedResult | None]) -> dict[str, Cell]:
     """A column with what the papers print: test error in percent, E_R and BER.
 
     Args:
@@ -40,13 +43,13 @@ def printed(of: Callable[[Row], Printed | None]) -> dict[str, Cell]:
     """
 
     def text(rows: Sequence[Row]) -> str:
-        cell = of(rows[0]) or NOT_PRINTED
+        cell = of(rows[0]) or NOT_REPORTED
         found: tuple[tuple[float | None, Callable[[float], str]], ...] = (
             (cell.test_error, "{:.2f}".format),
             (cell.embedding_loss, scientific),
             (cell.ber, "{:.2g}".format),
         )
         parts = ["-" if value is None else shown(value) for value, shown in found]
-        return "" if cell == NOT_PRINTED else "/".join(parts)
+        return "" if cell == NOT_REPORTED else "/".join(parts)
 
     return {"papers": text}

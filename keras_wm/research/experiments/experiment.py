@@ -14,7 +14,7 @@ from keras_wm.research.experiments.measurement import (
     mark_figures,
     signed_outputs,
 )
-from keras_wm.research.experiments.network_store import Workshop
+from keras_wm.research.experiments.network_store import NetworkStore
 from keras_wm.research.experiments.run_records import Figures, Row
 from keras_wm.research.experiments.schemes import Mark
 from keras_wm.research.experiments.settings import Settings
@@ -33,7 +33,7 @@ class Run:
     """
 
     labels: dict[str, Any]
-    perform: Callable[[Workshop], Figures]
+    perform: Callable[[NetworkStore], Figures]
     network: Training | None = None
 
 
@@ -78,9 +78,9 @@ def trained_run(
         distribution: Whether its weights and outputs are recorded too.
     """
 
-    def perform(workshop: Workshop) -> Figures:
-        model, history = workshop.network(training)
-        pictures = workshop.pictures(training.task)
+    def perform(store: NetworkStore) -> Figures:
+        model, history = store.network(training)
+        pictures = store.pictures(training.task)
         figures: Figures = {
             "test_error": pictures.test_error(model),
             **mark_figures(model, mark),

@@ -18,7 +18,7 @@ from keras_wm.research.experiments.training import PICTURES, History, Training, 
 from keras_wm.utils.atomic import replaced_whole
 
 
-class Workshop:
+class NetworkStore:
     """Gives networks by their description, each trained once.
 
     Those from scratch are kept as published files, without a trace of their mark:

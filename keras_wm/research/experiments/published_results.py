@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Printed:
+class PublishedResult:
     """A cell of a table in the papers; `None` where it is not printed.
 
     Attributes:
@@ -26,53 +26,56 @@ class Printed:
     ber: float | None = None
 
 
-NOT_PRINTED = Printed()
+NOT_REPORTED = PublishedResult()
 
 # ICMR table 4, IJMIR table 5.
 EMBEDDING = {
-    "unmarked": Printed(8.04),
-    "direct": Printed(8.21, 1.24e-1),
-    "diff": Printed(8.37, 6.20e-2),
-    "random": Printed(7.97, 4.76e-4),
+    "unmarked": PublishedResult(8.04),
+    "direct": PublishedResult(8.21, 1.24e-1),
+    "diff": PublishedResult(8.37, 6.20e-2),
+    "random": PublishedResult(7.97, 4.76e-4),
 }
 
 # ICMR table 5, IJMIR table 6; their other task is Caltech-101.
 FINE_TUNING = {
-    ("same task", "unmarked"): Printed(7.66),
-    ("same task", "random"): Printed(7.70, 4.93e-4),
-    ("other task", "unmarked"): Printed(7.93),
-    ("other task", "random"): Printed(7.94, 4.83e-4),
+    ("same task", "unmarked"): PublishedResult(7.66),
+    ("same task", "random"): PublishedResult(7.70, 4.93e-4),
+    ("other task", "unmarked"): PublishedResult(7.93),
+    ("other task", "random"): PublishedResult(7.94, 4.83e-4),
 }
-DISTILLATION = {"unmarked": Printed(7.86), "random": Printed(7.75, 5.01e-4)}
+DISTILLATION = {
+    "unmarked": PublishedResult(7.86),
+    "random": PublishedResult(7.75, 5.01e-4),
+}
 
 # ICMR table 6, IJMIR table 10, by bits and group.
 CAPACITY = {
-    (256, 2): Printed(7.97, 4.76e-4, 0.0),
-    (256, 3): Printed(7.98, 7.20e-4, 0.0),
-    (256, 4): Printed(7.92, 1.10e-2, 0.0),
-    (512, 2): Printed(8.47, 8.11e-4, 0.0),
-    (512, 3): Printed(8.22, 8.18e-4, 0.0),
-    (512, 4): Printed(7.84, 1.25e-2, 0.0),
-    (1024, 2): Printed(8.43, 6.74e-2, 0.0),
-    (1024, 3): Printed(8.12, 1.53e-3, 0.0),
-    (1024, 4): Printed(7.84, 1.53e-2, 0.0),
-    (2048, 2): Printed(8.17, 5.35e-1, 0.28),
-    (2048, 3): Printed(8.93, 3.70e-2, 0.0),
-    (2048, 4): Printed(7.75, 3.06e-2, 0.0),
+    (256, 2): PublishedResult(7.97, 4.76e-4, 0.0),
+    (256, 3): PublishedResult(7.98, 7.20e-4, 0.0),
+    (256, 4): PublishedResult(7.92, 1.10e-2, 0.0),
+    (512, 2): PublishedResult(8.47, 8.11e-4, 0.0),
+    (512, 3): PublishedResult(8.22, 8.18e-4, 0.0),
+    (512, 4): PublishedResult(7.84, 1.25e-2, 0.0),
+    (1024, 2): PublishedResult(8.43, 6.74e-2, 0.0),
+    (1024, 3): PublishedResult(8.12, 1.53e-3, 0.0),
+    (1024, 4): PublishedResult(7.84, 1.53e-2, 0.0),
+    (2048, 2): PublishedResult(8.17, 5.35e-1, 0.28),
+    (2048, 3): PublishedResult(8.93, 3.70e-2, 0.0),
+    (2048, 4): PublishedResult(7.75, 3.06e-2, 0.0),
 }
 
 # ICMR table 7, IJMIR table 4, by lambda: half the squared change, and the rest.
 WITHOUT_TRAINING = {
-    0.0: (0.0, Printed(8.04, 1.066, 0.531)),
-    1.0: (0.184, Printed(8.52, 0.609, 0.324)),
-    10.0: (1.652, Printed(10.57, 0.171, 0.0)),
-    100.0: (7.989, Printed(13.00, 0.029, 0.0)),
+    0.0: (0.0, PublishedResult(8.04, 1.066, 0.531)),
+    1.0: (0.184, PublishedResult(8.52, 0.609, 0.324)),
+    10.0: (1.652, PublishedResult(10.57, 0.171, 0.0)),
+    100.0: (7.989, PublishedResult(13.00, 0.029, 0.0)),
 }
 
 # ICMR table 8, IJMIR table 7; their other task is Caltech-101, before CIFAR-10.
 ATTACK_FINE_TUNING = {
-    "same task": Printed(7.69, 8.66e-4, 0.0),
-    "other task": Printed(7.88, 1.56e-2, 0.0),
+    "same task": PublishedResult(7.69, 8.66e-4, 0.0),
+    "other task": PublishedResult(7.88, 1.56e-2, 0.0),
 }
 
 # ICMR section 4.4.2, IJMIR section 5.3.2, by the share of the weights pruned.
@@ -80,19 +83,19 @@ ATTACK_PRUNING = {0.65: 0.0, 0.8: 2 / 256}
 
 # IJMIR table 9, by the bits written over and the group: what is left of the first mark.
 ATTACK_OVERWRITING = {
-    (256, 2): Printed(7.43, 1.67, 0.309),
-    (256, 3): Printed(7.36, 2.05e-1, 0.0859),
-    (256, 4): Printed(7.96, 4.98e-2, 0.0039),
-    (512, 2): Printed(7.29, 4.28, 0.410),
-    (512, 3): Printed(7.35, 1.13, 0.238),
-    (512, 4): Printed(7.92, 1.94e-1, 0.0664),
-    (1024, 2): Printed(7.58, 17.7, 0.511),
-    (1024, 3): Printed(7.41, 3.76, 0.429),
-    (1024, 4): Printed(7.96, 5.24e-1, 0.199),
-    (2048, 2): Printed(7.36, 1.04, 0.527),
-    (2048, 3): Printed(7.61, 11.2, 0.507),
-    (2048, 4): Printed(7.94, 1.40, 0.355),
+    (256, 2): PublishedResult(7.43, 1.67, 0.309),
+    (256, 3): PublishedResult(7.36, 2.05e-1, 0.0859),
+    (256, 4): PublishedResult(7.96, 4.98e-2, 0.0039),
+    (512, 2): PublishedResult(7.29, 4.28, 0.410),
+    (512, 3): PublishedResult(7.35, 1.13, 0.238),
+    (512, 4): PublishedResult(7.92, 1.94e-1, 0.0664),
+    (1024, 2): PublishedResult(7.58, 17.7, 0.511),
+    (1024, 3): PublishedResult(7.41, 3.76, 0.429),
+    (1024, 4): PublishedResult(7.96, 5.24e-1, 0.199),
+    (2048, 2): PublishedResult(7.36, 1.04, 0.527),
+    (2048, 3): PublishedResult(7.61, 11.2, 0.507),
+    (2048, 4): PublishedResult(7.94, 1.40, 0.355),
 }
 
 # IJMIR table 8.
-ATTACK_DISTILLATION = Printed(8.40, None, 0.54)
+ATTACK_DISTILLATION = PublishedResult(8.40, None, 0.54)

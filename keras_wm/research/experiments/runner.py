@@ -20,7 +20,7 @@ from keras_wm.research.datasets import load_pictures
 from keras_wm.research.experiments.catalogue import experiments_named
 from keras_wm.research.experiments.columns import LEGEND
 from keras_wm.research.experiments.experiment import Experiment
-from keras_wm.research.experiments.network_store import Workshop
+from keras_wm.research.experiments.network_store import NetworkStore
 from keras_wm.research.experiments.run_records import Records, Row
 from keras_wm.research.experiments.settings import Settings
 from keras_wm.research.experiments.tables import ResultTable
@@ -104,11 +104,11 @@ class _Study:
         with _progress(console) as progress:
             needed = {self._runs[number].network for number in left}
             networks = self._experiment.networks(self._settings)
-            workshop = Workshop(self._settings, self._folder)
+            store = NetworkStore(self._settings, self._folder)
             missing = [
                 number
                 for number, network in enumerate(networks)
-                if network in needed and not workshop.has(network)
+                if network in needed and not store.has(network)
             ]
             self._do("network", missing, len(missing), progress, lambda *_: None)
             self._do("run", left, len(self._runs), progress, self._record)

@@ -13,10 +13,10 @@ from pathlib import Path
 from keras import ops
 
 from keras_wm.research.experiments.catalogue import EXPERIMENTS
-from keras_wm.research.experiments.network_store import Workshop
+from keras_wm.research.experiments.network_store import NetworkStore
 from keras_wm.research.experiments.settings import Settings
 from keras_wm.utils.child_pool import ask_all
-from keras_wm.utils.child_process import Answerer, ChildDiedError, Message
+from keras_wm.utils.child_process import ChildDiedError, Handler, Message
 
 _MODULE = "keras_wm.research.experiments.worker"
 # A process takes up to 2 GB.
@@ -40,7 +40,7 @@ class Worker:
 
     def __init__(self, settings: Settings, folder: Path) -> None:
         self._settings = settings
-        self._workshop = Workshop(settings, folder)
+        self._store = NetworkStore(settings, folder)
 
     def answer(self, question: Message) -> Message:
         """Does a run, or trains a network that runs need.
@@ -57,13 +57,13 @@ class Worker:
         try:
             if "network" in question:
                 networks = experiment.networks(self._settings)
-                self._workshop.network(networks[question["network"]])
+                self._store.network(networks[question["network"]])
                 return {}
             run = list(experiment.runs(self._settings))[question["run"]]
-            figures = run.perform(self._workshop)
+            figures = run.perform(self._store)
             return {"figures": figures, "seconds": time.perf_counter() - begin}
         finally:
-            self._workshop.clean()
+            self._store.clean()
 
 
 def answers(
@@ -112,7 +112,7 @@ def _environment(workers: int) -> dict[str, str | None]:
     }
 
 
-def answerer(settings: Message) -> Answerer:
+def make_handler(settings: Message) -> Handler:
     """What a process of the pool does."""
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     study = settings["settings"]

@@ -29,7 +29,7 @@ PRINTED = {
 }
 
 
-class Workshop:
+class NetworkStore:
     """Gives the same network for every training, without training it."""
 
     def __init__(self, pictures):
@@ -47,11 +47,11 @@ class Workshop:
 
 
 @pytest.fixture(scope="module")
-def workshop():
+def store():
     few = made_pictures()
     # Many times over: Keras takes longer to begin an epoch than for four steps of it.
     x, y = np.tile(few.x_train, (10, 1, 1, 1)), np.tile(few.y_train, 10)
-    return Workshop(replace(few, x_train=x, y_train=y))
+    return NetworkStore(replace(few, x_train=x, y_train=y))
 
 
 @pytest.fixture(scope="module", params=list(EXPERIMENTS))
@@ -60,7 +60,7 @@ def experiment(request):
 
 
 @pytest.fixture(scope="module")
-def rows(experiment, workshop):
+def rows(experiment, store):
     """Labels and figures of every run of a small study."""
     settings = Settings(
         epochs=2,
@@ -75,7 +75,7 @@ def rows(experiment, workshop):
         # Attackers who go through the pictures once.
         patched.setattr(training, "STEPS", 12)
         for run in experiment.runs(settings):
-            figures = json.loads(json.dumps(run.perform(workshop)))
+            figures = json.loads(json.dumps(run.perform(store)))
             rows.append({**run.labels, **figures, "seconds": 1.0})
     return rows
 

@@ -22,7 +22,7 @@ from keras_wm.research.detectability import (
 from keras_wm.research.experiments.columns import COST, COUNT
 from keras_wm.research.experiments.experiment import Experiment, Run
 from keras_wm.research.experiments.measurement import kernel_figures, mark_figures
-from keras_wm.research.experiments.network_store import Workshop
+from keras_wm.research.experiments.network_store import NetworkStore
 from keras_wm.research.experiments.roc import (
     Fit,
     auc,
@@ -74,14 +74,14 @@ def _runs(settings: Settings) -> Iterator[Run]:
             )
 
 
-def _seen(workshop: Workshop, training: Training, mark: Mark) -> Figures:
+def _seen(store: NetworkStore, training: Training, mark: Mark) -> Figures:
     """What an outsider sees of a layer and its neighbours, and what a mark costs."""
-    model, _ = workshop.network(training)
+    model, _ = store.network(training)
     kernel = np.asarray(model.get_layer(mark.layers[0]).kernel)
     spread = kernel_figures(kernel)
     beside = [kernel_statistics(one) for one in _neighbours(model, mark.layers[0])]
     return {
-        "test_error": workshop.pictures(training.task).test_error(model),
+        "test_error": store.pictures(training.task).test_error(model),
         **mark_figures(model, mark),
         "kernel_std": spread["kernel_std"],
         "mean_filter_std": spread["mean_filter_std"],

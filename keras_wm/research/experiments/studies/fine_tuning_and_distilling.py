@@ -64,7 +64,7 @@ def _distillation_runs(settings: Settings) -> Iterator[Run]:
 def _cost(
     title: str,
     rows: Sequence[Row],
-    found_in_papers: dict[tuple[str, str], papers.Printed],
+    found_in_papers: dict[tuple[str, str], papers.PublishedResult],
     notes: Sequence[str],
 ) -> list[ResultTable]:
     groups = [

@@ -13,9 +13,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from keras_wm import plots
-from keras_wm.research.attacks.forging import searched_keys, solved_key
+from keras_wm.research.attacks.forging import searched_keys, solved_key, years_of_search
 from keras_wm.research.experiments.experiment import Experiment, Run
-from keras_wm.research.experiments.network_store import Workshop
+from keras_wm.research.experiments.network_store import NetworkStore
 from keras_wm.research.experiments.run_records import Figures, Row
 from keras_wm.research.experiments.schemes import UNMARKED, Mark, group_layer
 from keras_wm.research.experiments.settings import Settings
@@ -41,7 +41,6 @@ COPY_EPOCHS = 4
 COPY_RATE = 0.05
 MIXED = (2, 3)
 NAMED = 1e-6
-_SECONDS_A_YEAR = 365.25 * 24 * 3600
 
 
 def _forging_runs(settings: Settings) -> Iterator[Run]:
@@ -56,8 +55,8 @@ def _forging_runs(settings: Settings) -> Iterator[Run]:
         yield Run(labels, searched, host)
 
 
-def _solved(workshop: Workshop, host: Training, layer: str, bits: int) -> Figures:
-    kernel = _kernel(workshop.network(host)[0], layer)
+def _solved(store: NetworkStore, host: Training, layer: str, bits: int) -> Figures:
+    kernel = _kernel(store.network(host)[0], layer)
     begin = time.perf_counter()
     found = detect(kernel, solved_key(kernel, bits, seed=0))
     return {
@@ -68,8 +67,8 @@ def _solved(workshop: Workshop, host: Training, layer: str, bits: int) -> Figure
     }
 
 
-def _searched(workshop: Workshop, host: Training, layer: str, bits: int) -> Figures:
-    kernel = _kernel(workshop.network(host)[0], layer)
+def _searched(store: NetworkStore, host: Training, layer: str, bits: int) -> Figures:
+    kernel = _kernel(store.network(host)[0], layer)
     begin = time.perf_counter()
     found = [p for _, p in searched_keys(kernel, bits, TRIALS, seed=0)]
     seconds = time.perf_counter() - begin
@@ -117,7 +116,7 @@ def _forging_tables(rows: Sequence[Row]) -> list[ResultTable]:
 def _years(row: Row, p: float) -> str:
     if "curve" not in row:
         return "0"
-    return f"{row['seconds_a_trial'] / p / _SECONDS_A_YEAR:.2g}"
+    return f"{years_of_search(p, row['seconds_a_trial']):.2g}"
 
 
 def _forging_figures(rows: Sequence[Row]) -> dict[str, Figure]:
@@ -151,7 +150,7 @@ def _recipient_runs(settings: Settings) -> Iterator[Run]:
 
 
 def _traced(
-    workshop: Workshop, settings: Settings, host: Training, first: int
+    store: NetworkStore, settings: Settings, host: Training, first: int
 ) -> Figures:
     """Marks copies, mixes some of them, and looks for everybody's mark in all."""
     assert host.mark is not None  # noqa: S101 (the host has the owner's)
@@ -166,13 +165,13 @@ def _traced(
             start=host,
             rate=COPY_RATE,
         )
-        model, _ = workshop.network(copy)
+        model, _ = store.network(copy)
         weights.append(model.get_weights())
         leaks.append(_Leak([name]))
     for size in MIXED:
         for start in range(0, COPIES_A_RUN - size + 1, size):
             leaks.append(_Leak(names[first + start : first + start + size]))
-    pictures = workshop.pictures(host.task)
+    pictures = store.pictures(host.task)
     for leak in leaks:
         mixed = [weights[names.index(name) - first] for name in leak.recipients]
         model.set_weights([np.mean(each, axis=0) for each in zip(*mixed, strict=True)])

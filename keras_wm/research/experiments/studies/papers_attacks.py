@@ -14,7 +14,7 @@ from keras_wm.research.experiments import published_results as papers
 from keras_wm.research.experiments.columns import COST, COUNT, printed
 from keras_wm.research.experiments.experiment import Experiment, Run, trained_run
 from keras_wm.research.experiments.measurement import mark_figures
-from keras_wm.research.experiments.network_store import Workshop
+from keras_wm.research.experiments.network_store import NetworkStore
 from keras_wm.research.experiments.run_records import Figures, Row
 from keras_wm.research.experiments.schemes import GROUPS, SCHEMES, Mark, group_layer
 from keras_wm.research.experiments.settings import FEW_SEEDS, MAIN_MARKS, Settings
@@ -112,10 +112,10 @@ def _pruning_runs(settings: Settings) -> Iterator[Run]:
             yield trained_run(labels, second, _marked(host))
 
 
-def _pruned(workshop: Workshop, host: Training) -> Figures:
+def _pruned(store: NetworkStore, host: Training) -> Figures:
     """A network's figures by order and share of pruning."""
-    model, _ = workshop.network(host)
-    pictures = workshop.pictures(host.task)
+    model, _ = store.network(host)
+    pictures = store.pictures(host.task)
     layers = convolutions(model)
     kernels = [np.asarray(layer.kernel) for layer in layers]
     curves: Figures = {order: [] for order in ORDERS}

@@ -16,7 +16,7 @@ from keras_wm.research.attacks.attack import Attack
 from keras_wm.research.attacks.catalogue import families
 from keras_wm.research.attacks.training import train
 from keras_wm.research.experiments.experiment import Experiment, Run
-from keras_wm.research.experiments.network_store import Workshop
+from keras_wm.research.experiments.network_store import NetworkStore
 from keras_wm.research.experiments.run_records import Figures, Row
 from keras_wm.research.experiments.schemes import Mark
 from keras_wm.research.experiments.settings import Settings
@@ -49,10 +49,10 @@ def _runs(settings: Settings) -> Iterator[Run]:
 
 
 def _rearranged(
-    workshop: Workshop, settings: Settings, kind: str, seed: int
+    store: NetworkStore, settings: Settings, kind: str, seed: int
 ) -> Figures:
     """Marks a plain network, rearranges it in every way, and looks for the mark."""
-    pictures = workshop.pictures(PICTURES)
+    pictures = store.pictures(PICTURES)
     mark = Mark("default", (LAYER,), settings.bits_of("default"), owner=seed)
     keras.utils.set_random_seed(seed)
     shape, classes = pictures.x_train.shape[1:], pictures.classes

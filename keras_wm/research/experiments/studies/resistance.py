@@ -21,7 +21,7 @@ from keras_wm.research.evaluation.evaluator import TOLERANCE
 from keras_wm.research.evaluation.outcomes import Subject, outcomes
 from keras_wm.research.experiments.columns import COST, COUNT
 from keras_wm.research.experiments.experiment import Experiment, Run, trained_run
-from keras_wm.research.experiments.network_store import Workshop
+from keras_wm.research.experiments.network_store import NetworkStore
 from keras_wm.research.experiments.run_records import Figures, Row
 from keras_wm.research.experiments.schemes import Mark
 from keras_wm.research.experiments.settings import Settings
@@ -90,12 +90,12 @@ def _runs(settings: Settings) -> Iterator[Run]:
 
 
 def _attacked(
-    workshop: Workshop, host: Training, mark: Mark, family: str, attack: Attack
+    store: NetworkStore, host: Training, mark: Mark, family: str, attack: Attack
 ) -> Figures:
     """What one attack left, a point for each strength."""
-    model, _ = workshop.network(host)
+    model, _ = store.network(host)
     subject = Subject(model, mark.key(), mark.layers[0], owners=model)
-    pictures = workshop.pictures(host.task)
+    pictures = store.pictures(host.task)
     found = outcomes(subject, {family: [attack]}, pictures, 1)
     return {"points": [{name: getattr(one, name) for name in _LEFT} for one in found]}
 

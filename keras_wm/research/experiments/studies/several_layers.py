@@ -13,7 +13,7 @@ from itertools import combinations
 from keras_wm.research.attacks.adaptive import reset
 from keras_wm.research.experiments.columns import COUNT
 from keras_wm.research.experiments.experiment import Experiment, Run
-from keras_wm.research.experiments.network_store import Workshop
+from keras_wm.research.experiments.network_store import NetworkStore
 from keras_wm.research.experiments.run_records import Figures, Row
 from keras_wm.research.experiments.schemes import GROUPS, group_layer
 from keras_wm.research.experiments.settings import Settings
@@ -43,11 +43,11 @@ def _runs(settings: Settings) -> Iterator[Run]:
                 yield Run(labels, partial(_drawn, host=host, layers=layers), host)
 
 
-def _drawn(workshop: Workshop, host: Training, layers: tuple[str, ...]) -> Figures:
+def _drawn(store: NetworkStore, host: Training, layers: tuple[str, ...]) -> Figures:
     """Draws layers of a network anew, and looks for the mark in all marked ones."""
     assert host.mark is not None  # noqa: S101 (the host has the owner's)
-    model, _ = workshop.network(host)
-    pictures = workshop.pictures(host.task)
+    model, _ = store.network(host)
+    pictures = store.pictures(host.task)
     if layers:
         model = reset(layers)(model, pictures, RATE, host.seed)
     key = host.mark.key()

@@ -23,7 +23,7 @@ from keras_wm.research.experiments import published_results as papers
 from keras_wm.research.experiments.columns import COST, printed
 from keras_wm.research.experiments.experiment import Experiment, Run
 from keras_wm.research.experiments.measurement import mark_figures
-from keras_wm.research.experiments.network_store import Workshop
+from keras_wm.research.experiments.network_store import NetworkStore
 from keras_wm.research.experiments.run_records import Figures, Row
 from keras_wm.research.experiments.schemes import SCHEMES, Mark
 from keras_wm.research.experiments.settings import Settings
@@ -119,13 +119,13 @@ def _runs(settings: Settings) -> Iterator[Run]:
                 )
 
 
-def _moved(workshop: Workshop, host: Training, mark: Mark, strength: float) -> Figures:
-    model, _ = workshop.network(host)
+def _moved(store: NetworkStore, host: Training, mark: Mark, strength: float) -> Figures:
+    model, _ = store.network(host)
     layer = model.get_layer(mark.layers[0])
     before = np.asarray(layer.kernel, np.float64)
     after = embedded_without_training(before, mark, strength)
     layer.kernel.assign(after)
-    pictures = workshop.pictures(host.task)
+    pictures = store.pictures(host.task)
     return {
         "half_square_change": float(
             np.sum((after - before) ** 2) / (2 * before.shape[-1])
@@ -142,7 +142,7 @@ def _tables(rows: Sequence[Row]) -> list[ResultTable]:
         for strength in STRENGTHS
     ]
 
-    def of_papers(row: Row) -> papers.Printed | None:
+    def of_papers(row: Row) -> papers.PublishedResult | None:
         if row["scheme"] != "random":
             return None
         return papers.WITHOUT_TRAINING[row["strength"]][1]

@@ -48,7 +48,7 @@ def test_more_networks_leave_those_that_are_there():
 def test_a_layer_is_compared_with_those_before_and_behind_it():
     model = wide_resnet((8, 8, 1), 3, n=1, k=1)
 
-    class Workshop:
+    class NetworkStore:
         def network(self, training):
             return model, {}
 
@@ -56,7 +56,7 @@ def test_a_layer_is_compared_with_those_before_and_behind_it():
             return made_pictures()
 
     run = next(iter(EXPERIMENT.runs(Settings(k=1, bits=32, marks=("random",)))))
-    figures = run.perform(Workshop())
+    figures = run.perform(NetworkStore())
 
     def seen(layer):
         return kernel_statistics(np.asarray(model.get_layer(layer).kernel))

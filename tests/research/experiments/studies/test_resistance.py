@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from keras_wm.research.experiments import EXPERIMENTS, Settings
-from keras_wm.research.experiments.network_store import Workshop
+from keras_wm.research.experiments.network_store import NetworkStore
 from keras_wm.research.experiments.studies.resistance import attacks_on
 from keras_wm.research.experiments.training import from_scratch
 
@@ -106,14 +106,14 @@ def test_who_does_not_know_the_layer_overwrites_every_layer():
 
 
 def test_an_attack_is_done_to_the_published_network(settings, tmp_path):
-    workshop = Workshop(settings, tmp_path)
-    network, _ = workshop.network(from_scratch(settings, "random", 0))
+    store = NetworkStore(settings, tmp_path)
+    network, _ = store.network(from_scratch(settings, "random", 0))
     runs = EXPERIMENT.runs(settings)
     (clustered,) = (run for run in runs if run.labels["attack"] == "clustering")
-    points = clustered.perform(workshop)["points"]
+    points = clustered.perform(store)["points"]
     assert [one["strength"] for one in points] == [8, 6, 5, 4, 3, 2]
     # 256 values for each weight change next to nothing, 4 a lot.
-    error = workshop.pictures().test_error(network)
+    error = store.pictures().test_error(network)
     assert points[0]["test_error"] == pytest.approx(error, abs=0.05)
     assert points[0]["log10_p"] < points[-1]["log10_p"] < 0
     assert np.isfinite([one["log10_p"] for one in points]).all()
