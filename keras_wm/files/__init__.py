@@ -15,8 +15,10 @@ __all__ = [
     "Kernel",
     "Limits",
     "ModelFile",
+    "ModelSource",
     "Sandbox",
     "is_model_folder",
+    "open_model",
     "open_model_file",
     "select",
     "shards_of",
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from keras_wm.files.formats.shard_index import shards_of
     from keras_wm.files.kernel import Kernel, select
     from keras_wm.files.limits import DEFAULT_LIMITS, Limits
-    from keras_wm.files.model_file import open_model_file
+    from keras_wm.files.model_file import ModelSource, open_model, open_model_file
     from keras_wm.files.sandbox import Sandbox
 
 __getattr__, __dir__ = attach(
@@ -40,7 +42,7 @@ __getattr__, __dir__ = attach(
         "formats.shard_index": ["shards_of"],
         "kernel": ["Kernel", "select"],
         "limits": ["DEFAULT_LIMITS", "Limits"],
-        "model_file": ["open_model_file"],
+        "model_file": ["ModelSource", "open_model", "open_model_file"],
         "sandbox": ["Sandbox"],
     },
 )

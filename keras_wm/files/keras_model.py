@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,25 @@ from numpy.typing import NDArray
 from keras_wm.files.config.layer_facts import NO_FACTS, LayerFacts
 from keras_wm.files.kernel import Kernel
 from keras_wm.files.kernels.layer_weights import weights_of_layer
+
+
+@runtime_checkable
+class KerasModel(Protocol):
+    """A Keras model in memory: the part of its interface that is used here.
+
+    A protocol, because files are read without importing Keras.
+    """
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+
+    @property
+    def weights(self) -> Sequence[Any]:
+        """The model's variables, in Keras's order."""
+
+    def get_config(self) -> Any:
+        """Returns the model's config as plain data."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +51,7 @@ class _Variable:
         return values if values.dtype.kind in "iu" else values.astype(np.float64)
 
 
-def weights_in_memory(model: Any) -> list[Kernel]:
+def weights_in_memory(model: KerasModel) -> list[Kernel]:
     """The weights of a model, those of quantized layers and of LoRA effective.
 
     Args:
@@ -61,7 +80,7 @@ def weights_in_memory(model: Any) -> list[Kernel]:
     ]
 
 
-def config_in_memory(model: Any) -> Any:
+def config_in_memory(model: KerasModel) -> Any:
     """A model's config as in a file, or `None` where it has none."""
     try:
         return {"class_name": type(model).__name__, "config": model.get_config()}

@@ -1,50 +1,79 @@
-"""Opening a model file that may be hostile, and listing its weights."""
+"""Opens model files, which may be hostile, and models in memory."""
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, BinaryIO, TypeAlias, TypeVar
 
-from keras_wm.files.contents import Contents, ModelFile
-from keras_wm.files.formats import (
-    bundle as model_bundle,
-)
-from keras_wm.files.formats import (
-    hdf5_weights as hdf5_file,
-)
-from keras_wm.files.formats import (
-    keras_archive,
-    npz_file,
-    sharded,
-)
-from keras_wm.files.formats import (
-    safetensors as safetensors_file,
-)
-from keras_wm.files.formats.unrecognised import unrecognised, unrecognised_folder
+from keras_wm.files.contents import ModelFile
+from keras_wm.files.keras_model import KerasModel, config_in_memory, weights_in_memory
 from keras_wm.files.limits import DEFAULT_LIMITS, Limits
+from keras_wm.files.sandbox import Sandbox
 from keras_wm.files.storage.blame import blamed_on
 from keras_wm.files.storage.folder import Folder, open_path
-from keras_wm.files.storage.source import Source
+from keras_wm.files.storage.source import Source, as_source
 
 Value = TypeVar("Value")
 
-# A format is a module with a function that gives the contents of a file, or `None`
-# if the file is of another format.
-_FORMATS = (
-    npz_file.recognise,
-    keras_archive.recognise,
-    hdf5_file.recognise,
-    safetensors_file.recognise,
-    sharded.recognise,
-)
+# A model file by its path or URL, an open model file, or a model in memory.
+ModelSource: TypeAlias = str | os.PathLike[str] | BinaryIO | KerasModel
+
+_NAMELESS = "an open file"
+
+
+@contextmanager
+def open_model(
+    model: ModelSource,
+    limits: Limits | None = None,
+    sandbox: bool | Sandbox = False,
+) -> Iterator[ModelFile]:
+    """Opens a model file, or a model in memory, and lists its weights.
+
+    Args:
+        model: A model file, as for `open_model_file`, or a Keras model.
+        limits: Limits on the resources that the file may use; the defaults of
+            `Limits` if `None`.
+        sandbox: Whether to read the file in a child process, or the `Sandbox` to
+            read it in. A model in memory is read directly.
+
+    Yields:
+        The open `ModelFile`. Its weights can be read until the context is left.
+
+    Raises:
+        ModelFileError: If the file cannot be read; see `open_model_file`.
+        TypeError: If `model` is neither a model file nor a Keras model.
+        ValueError: If `model` is an open file and a sandbox is asked for.
+    """
+    if isinstance(model, KerasModel):
+        yield ModelFile(
+            "Keras model",
+            weights_in_memory(model),
+            lambda: config_in_memory(model),
+            path=f"model {model.name!r} in memory",
+        )
+    elif not sandbox:
+        with open_model_file(model, limits) as model_file:
+            yield model_file
+    elif isinstance(model, (str, os.PathLike)):
+        with ExitStack() as stack:
+            if sandbox is True:
+                sandbox = stack.enter_context(Sandbox(limits or DEFAULT_LIMITS))
+            yield stack.enter_context(sandbox.open_model_file(model))
+    else:
+        raise ValueError(
+            "Expected the path of a model file, because a sandbox cannot read a file "
+            f"that is open in another process. Received: {_name(model)}. Pass its "
+            "path, or sandbox=False."
+        )
 
 
 @contextmanager
 def open_model_file(
-    path: str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS
+    file: str | os.PathLike[str] | BinaryIO, limits: Limits | None = None
 ) -> Iterator[ModelFile]:
     """Opens a model file, without trusting it, and lists its weights.
 
@@ -52,12 +81,16 @@ def open_model_file(
     `Kernel.read()` is called.
 
     Args:
-        path: Path of a `.keras`, `.weights.h5`, `.h5` or `.safetensors` file, of
-            the index of a model that is split into several (`.weights.json`,
-            `.safetensors.index.json`), whatever their extension; or of the folder
-            of an unzipped `.keras` file or of a preset. Or a URL of one of those
-            that fsspec understands.
-        limits: What the file may ask of this machine.
+        file: Path of a `.keras`, `.weights.h5`, `.h5` or `.safetensors` file, or of
+            the index of a model that is split into several files (`.weights.json`,
+            `.safetensors.index.json`); the format is recognised by the content, not
+            by the extension. Or the path of a folder: an unzipped `.keras` file or a
+            preset. Or a URL of one of these that fsspec understands. Or an open
+            seekable binary file: it is read from its start, and is not closed. Its
+            position afterwards is undefined, and an index of shards cannot be read
+            in this way.
+        limits: Limits on the resources that the file may use; the defaults of
+            `Limits` if `None`.
 
     Yields:
         The open `ModelFile`. Its weights can be read until the context is left.
@@ -65,8 +98,10 @@ def open_model_file(
     Raises:
         ModelFileError: If the file is missing or damaged.
         UnsafeFileError: If reading the file could do harm.
-        UnsupportedFileError: If it is not a model file, or of a kind that is not
-            read.
+        UnsupportedFileError: If it is not a model file, or has a format that
+            keras_wm does not read.
+        TypeError: If `file` is neither a path nor a binary file.
+        ValueError: If `file` is an open file that is not seekable.
 
     Example:
 
@@ -76,34 +111,59 @@ def open_model_file(
             print(kernel.name, kernel.shape)
     ```
     """
-    path = os.fspath(path)
+    # Late: a process that reads files in a sandbox only needs no HDF5.
+    from keras_wm.files.formats import read_contents
+
+    limits = limits or DEFAULT_LIMITS
+    name = _name(file)
     with ExitStack() as stack:
-        with blamed_on(path):
-            contents = _recognise(open_path(path, limits, stack), stack)
+        with blamed_on(name):
+            contents = read_contents(_open(file, limits, stack), stack)
         weights = [
-            replace(weight, read=_blaming(weight.read, path))
+            replace(weight, read=_blaming(weight.read, name))
             for weight in contents.weights
         ]
-        config = _blaming(contents.config, path)
-        yield ModelFile(contents.format, weights, config, path=path)
+        config = _blaming(contents.config, name)
+        yield ModelFile(contents.format, weights, config, path=name)
 
 
-def _recognise(found: Source | Folder, stack: ExitStack) -> Contents:
-    if isinstance(found, Folder):
-        contents = model_bundle.recognise(found, stack)
-        if contents is None:
-            raise unrecognised_folder(found.names)
-        return contents
-    for recognise in _FORMATS:
-        contents = recognise(found, stack)
-        if contents is not None:
-            return contents
-    raise unrecognised(found)
+def _open(
+    file: str | os.PathLike[str] | BinaryIO, limits: Limits, stack: ExitStack
+) -> Source | Folder:
+    if isinstance(file, (str, os.PathLike)):
+        return open_path(os.fspath(file), limits, stack)
+    return as_source(file, limits)
 
 
-def _blaming(read: Callable[[], Value], path: str) -> Callable[[], Value]:
+def _name(file: Any) -> str:
+    """Returns the name of a file for reports and errors.
+
+    Raises:
+        TypeError: If `file` is neither a path nor a binary file.
+        ValueError: If `file` is an open file that is not seekable.
+    """
+    if isinstance(file, (str, os.PathLike)):
+        return str(os.fspath(file))
+    if not hasattr(file, "read") or isinstance(file, io.TextIOBase):
+        raise TypeError(
+            "Expected a model file, as its path or as an open binary file, or a Keras "
+            f"model. Received: {type(file).__name__}"
+        )
+    if not file.seekable():
+        raise ValueError(
+            "Expected a seekable file. Received: a stream without positions. Copy it "
+            "to a file or to io.BytesIO first."
+        )
+    # The name of a file that was opened by its descriptor is a number.
+    name = getattr(file, "name", None)
+    return name if isinstance(name, str) else _NAMELESS
+
+
+def _blaming(read: Callable[[], Value], name: str) -> Callable[[], Value]:
+    """Returns a function that calls `read` and names the file in every error."""
+
     def read_or_blame() -> Value:
-        with blamed_on(path):
+        with blamed_on(name):
             return read()
 
     return read_or_blame

@@ -9,7 +9,7 @@ from math import log10
 from typing import Any
 
 from keras_wm.files import DEFAULT_LIMITS, Limits, Sandbox, select
-from keras_wm.files.opening import open_model
+from keras_wm.files.model_file import open_model
 from keras_wm.scheme.detection import Detection, corrected, format_p
 from keras_wm.scheme.key import WatermarkKey
 from keras_wm.utils.progress import progress_bar

@@ -7,7 +7,7 @@ from math import prod
 from typing import Any
 
 from keras_wm.files import DEFAULT_LIMITS, Limits, Sandbox
-from keras_wm.files.opening import open_model
+from keras_wm.files.model_file import open_model
 from keras_wm.scheme.capacity import readable_weights, unseen_bits
 from keras_wm.scheme.projection import KEYED_GROUPS
 

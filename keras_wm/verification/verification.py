@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from keras_wm.files import DEFAULT_LIMITS, Limits, ModelFile, Sandbox, select
-from keras_wm.files.opening import open_model
+from keras_wm.files.model_file import open_model
 from keras_wm.scheme.key import WatermarkKey
 from keras_wm.verification.search import Finding, search
 from keras_wm.verification.together import search_together

@@ -24,9 +24,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
-import numpy as np
-from safetensors.numpy import save_file
-
 from keras_wm.errors import ModelFileError
 from keras_wm.files import open_model_file
 from tests.files.mutations import mutate
@@ -37,6 +34,7 @@ from tests.files.written import (
     write_legacy,
     write_npz,
     write_quantized,
+    write_safetensors,
     write_weights,
 )
 
@@ -90,14 +88,6 @@ def folders(weights, folder):
     )
     arrays = (folder / "arrays.safetensors").read_bytes()
     yield "hub", {**with_config, "model.safetensors": arrays}
-
-
-def write_safetensors(path):
-    """Arrays of several types, among them a quantized kernel; returns the path."""
-    codes, scale = np.ones((3, 4), "int8"), np.ones(4, "float32")
-    arrays = {"a.weight": KERNEL, "b/kernel": codes, "b/kernel_scale": scale}
-    save_file({**arrays, "c.bias": scale.astype("float16")}, path)
-    return path
 
 
 def read(path):

@@ -7,6 +7,7 @@ import zipfile
 
 import h5py
 import numpy as np
+from safetensors.numpy import save_file
 
 from keras_wm.files import open_model_file
 
@@ -93,6 +94,14 @@ def write_quantized(path):
         for layer, arrays in layers.items():
             for number, array in enumerate(arrays):
                 file[f"layers/{layer}/vars/{number}"] = array
+    return path
+
+
+def write_safetensors(path):
+    """Arrays of several types, among them a quantized kernel; returns the path."""
+    codes, scale = np.ones((3, 4), "int8"), np.ones(4, "float32")
+    arrays = {"a.weight": KERNEL, "b/kernel": codes, "b/kernel_scale": scale}
+    save_file({**arrays, "c.bias": scale.astype("float16")}, path)
     return path
 
 

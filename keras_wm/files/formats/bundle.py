@@ -7,28 +7,25 @@ the Hugging Face Hub of a model.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
-from keras_wm.errors import ModelFileError
+from keras_wm.errors import ModelFileError, UnsupportedFileError
 from keras_wm.files.contents import Contents
-from keras_wm.files.formats import (
-    hdf5_weights as hdf5_file,
-)
-from keras_wm.files.formats import (
-    npz_file,
-    sharded,
-)
-from keras_wm.files.formats import (
-    safetensors as safetensors_file,
-)
+from keras_wm.files.formats.hdf5_weights import MAGIC as HDF5_MAGIC
 from keras_wm.files.formats.unrecognised import unrecognised
 from keras_wm.files.kernel import Kernel
 from keras_wm.files.storage.blame import blamed_on
-from keras_wm.files.storage.source import Bundle
+from keras_wm.files.storage.source import Bundle, Source
 from keras_wm.files.storage.untrusted_json import parse_json
+from keras_wm.files.storage.zip_archive import MAGIC as ZIP_MAGIC
+from keras_wm.files.storage.zip_archive import Archive
+
+# Returns the contents of one file of a bundle, if its format is known. The arguments
+# are those of `hdf5_weights.recognise`.
+RecogniseWeights = Callable[[Source, ExitStack, Callable[[], Any]], Contents | None]
 
 _CONFIG = "config.json"
 _CONFIGS = {"model": _CONFIG, "task": "task.json"}
@@ -44,12 +41,6 @@ _WEIGHTS = {
     for part, config in _CONFIGS.items()
     for ending in _ENDINGS
 }
-_FORMATS = (
-    hdf5_file.recognise,
-    npz_file.recognise,
-    safetensors_file.recognise,
-    sharded.recognise,
-)
 
 
 def is_model_folder(names: Collection[str]) -> bool:
@@ -69,12 +60,23 @@ def weights_files(names: Collection[str]) -> list[str]:
     return [name for name in _WEIGHTS if name in names]
 
 
-def recognise(bundle: Bundle, stack: ExitStack) -> Contents | None:
-    """The weights in a folder or archive, if it is one model."""
+def recognise(
+    bundle: Bundle, stack: ExitStack, recognise_weights: RecogniseWeights
+) -> Contents | None:
+    """Returns the contents of a folder or archive, if it is one model.
+
+    Args:
+        bundle: The folder or archive.
+        stack: Closes what is opened.
+        recognise_weights: Returns the contents of one of the files.
+
+    Returns:
+        The contents, or `None` if the bundle is not a model.
+    """
     files = weights_files(bundle.names)
     if not files:
         return None
-    weights = {name: _weights(bundle, name, stack) for name in files}
+    weights = {name: _weights(bundle, name, stack, recognise_weights) for name in files}
     return Contents(
         f"model folder ({', '.join(files)})",
         weights[files[0]] if len(files) == 1 else _told_apart(weights),
@@ -82,18 +84,48 @@ def recognise(bundle: Bundle, stack: ExitStack) -> Contents | None:
     )
 
 
-def _weights(bundle: Bundle, name: str, stack: ExitStack) -> list[Kernel]:
+def recognise_archive(
+    source: Source, stack: ExitStack, recognise_weights: RecogniseWeights
+) -> Contents | None:
+    """Returns the contents of a `.keras` archive, if the file is one.
+
+    See `recognise` for the arguments.
+    """
+    if not source.head.startswith(ZIP_MAGIC):
+        return None
+    members = Archive(source, stack)
+    if not weights_files(members.names):
+        _refuse_relatives(members.names)
+        return None
+    members.vet()
+    contents = recognise(members, stack, recognise_weights)
+    return contents and replace(contents, format="Keras archive (.keras)")
+
+
+def _refuse_relatives(names: list[str]) -> None:
+    if any(name.endswith("data.pkl") for name in names):
+        raise UnsupportedFileError(
+            "not a Keras model file: it is a PyTorch archive. Pickles are never read."
+        )
+    if any(name.endswith(".npy") for name in names):
+        raise UnsupportedFileError(
+            "not a Keras model file: it is an archive of NumPy arrays."
+        )
+
+
+def _weights(
+    bundle: Bundle, name: str, stack: ExitStack, recognise_weights: RecogniseWeights
+) -> list[Kernel]:
     def config() -> Any:
         return _config(bundle, _WEIGHTS[name])
 
     with blamed_on(name):
         source = bundle.open(name)
-        for recognise_format in _FORMATS:
-            contents = recognise_format(source, stack, config)
-            if contents is not None:
-                return contents.weights
+        contents = recognise_weights(source, stack, config)
+        if contents is not None:
+            return contents.weights
         # A model without weights has this file, too.
-        if source.head.startswith(hdf5_file.MAGIC):
+        if source.head.startswith(HDF5_MAGIC):
             return []
         raise unrecognised(source)
 

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
-from keras_wm.errors import ModelFileError, UnsafeFileError
+from keras_wm.errors import ModelFileError, UnsafeFileError, UnsupportedFileError
 from keras_wm.files.contents import Contents, no_config
 from keras_wm.files.formats.hdf5_weights import MAGIC
 from keras_wm.files.formats.keras3 import weights_of_keras3
@@ -32,8 +32,13 @@ def recognise(
     See `hdf5_file.recognise` for the arguments.
     """
     names = names_in_index(source)
-    if names is None or source.beside is None:
+    if names is None:
         return None
+    if source.beside is None:
+        raise UnsupportedFileError(
+            "it is the index of a model in several files, and the others cannot be "
+            "found from an open file. Pass the path of the index."
+        )
     shards = {}
     for name in names:
         with blamed_on(name):

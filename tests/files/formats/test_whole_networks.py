@@ -9,7 +9,7 @@ import pytest
 
 from keras_wm.errors import ModelFileError, UnsafeFileError
 from keras_wm.files import Limits, Sandbox, open_model_file
-from keras_wm.files.opening import open_model
+from keras_wm.files.model_file import open_model
 from tests.files.written import (
     config_of,
     weights_bytes,
