@@ -23,7 +23,12 @@ from typing import TypeVar
 import numpy as np
 
 from keras_wm.alignment.channel_graph import ChannelGraph
-from keras_wm.alignment.correspondence import MISSING, Correspondence, Name, Weights
+from keras_wm.alignment.correspondence import (
+    MISSING,
+    Correspondence,
+    WeightName,
+    Weights,
+)
 from keras_wm.alignment.similarity import (
     Indices,
     Stretch,
@@ -66,7 +71,7 @@ class Aligner:
         }
         self._answers: dict[Hashable, object] = {}
 
-    def without(self, *held_out: Name) -> Alignment:
+    def align_without(self, *held_out: WeightName) -> Alignment:
         """An alignment by all weights but some.
 
         Args:
@@ -77,7 +82,7 @@ class Aligner:
         """
         return Alignment(self, held_out)
 
-    def once(self, question: Hashable, answer: Callable[[], Answer]) -> Answer:
+    def _memoised(self, question: Hashable, answer: Callable[[], Answer]) -> Answer:
         """Answers a question that was not asked before; else with what was said."""
         if question not in self._answers:
             self._answers[question] = answer()
@@ -92,26 +97,28 @@ class Alignment:
         held_out: The weights that are to be aligned by the others.
 
     Attributes:
-        found: Where they are.
+        correspondence: Where they are.
     """
 
-    def __init__(self, aligner: Aligner, held_out: Collection[Name]) -> None:
+    def __init__(self, aligner: Aligner, held_out: Collection[WeightName]) -> None:
         self._aligner = aligner
         self._graph = aligner.graph
         self._reference, self._suspect = aligner.reference, aligner.suspect
-        self.found = Correspondence(self._graph, self._reference, self._suspect)
+        self.correspondence = Correspondence(
+            self._graph, self._reference, self._suspect
+        )
         # The weights that tell of a set of channels, and which of their axes counts it.
-        self._telling: dict[int, list[tuple[Name, int]]] = {
+        self._telling: dict[int, list[tuple[WeightName, int]]] = {
             number: [] for number in range(len(self._graph.channels))
         }
-        for (layer, variable, axis), parts in self.found.parts.items():
+        for (layer, variable, axis), parts in self.correspondence.parts.items():
             name = (layer, variable)
             if name not in held_out and name in self._suspect:
                 for number in {part.channels for part in parts}:
                     self._telling[number].append((name, axis))
         self._align()
 
-    def aligned(self, name: Name) -> Floats:
+    def aligned(self, name: WeightName) -> Floats:
         """A weight of the suspect, with its channels as the owner has them.
 
         Each channel gets the norm that it has in the owner's weight, so that no
@@ -119,7 +126,7 @@ class Alignment:
         """
         array = self._suspect[name]
         for axis in (-1, -2):
-            undone = self.found.undone(name, axis, array)
+            undone = self.correspondence.undone(name, axis, array)
             if undone is None:
                 raise AlignmentError(
                     f"Nothing beside it tells how {'/'.join(name)} is to be aligned."
@@ -152,8 +159,10 @@ class Alignment:
             number: {number} if free[number] > 1 else set()
             for number in range(len(self._graph.channels))
         }
-        for (layer, variable, axis), parts in self.found.parts.items():
-            other = self.found.parts.get((layer, variable, other_axis(axis)), [])
+        for (layer, variable, axis), parts in self.correspondence.parts.items():
+            other = self.correspondence.parts.get(
+                (layer, variable, other_axis(axis)), []
+            )
             for part in parts:
                 found[part.channels].update(one.channels for one in other)
         return found
@@ -166,22 +175,25 @@ class Alignment:
         """
         if self._graph.channels[number].fixed:
             return False
-        pairs = self._aligner.once(
+        pairs = self._aligner._memoised(
             ("match", number, self._known(number)), partial(self._pairs, number)
         )
-        return pairs is not None and self.found.put(number, *pairs)
+        return pairs is not None and self.correspondence.put(number, *pairs)
 
     def _known(self, number: int) -> Hashable:
         """All that what is told of a set depends on, but for the weights themselves."""
         return tuple(
-            (name, self.found.known(name)) for name, _ in self._telling[number]
+            (name, self.correspondence.known(name)) for name, _ in self._telling[number]
         )
 
     def _pairs(self, number: int) -> tuple[Indices, Indices] | None:
         """The owner's channels of a set and the suspect's, by all weights."""
         from scipy.optimize import linear_sum_assignment
 
-        count, width = self._graph.channels[number].count, self.found.widths[number]
+        count, width = (
+            self._graph.channels[number].count,
+            self.correspondence.widths[number],
+        )
         evidence = np.zeros((count, width), np.float32)
         for one in self._stretches(number):
             size = one.owners.shape[1]
@@ -198,7 +210,7 @@ class Alignment:
         """Whether a channel is not the owner's if it is the opposite of it."""
         return not any(
             self._graph.segments[each].may_flip for each in one.part.segments
-        ) and all(map(self.found.knows_sign, one.across))
+        ) and all(map(self.correspondence.knows_sign, one.across))
 
     def _turn(self, number: int) -> bool:
         """Finds which channels of a set have the other sign.
@@ -211,18 +223,18 @@ class Alignment:
             for segment, one in enumerate(self._graph.segments)
             if one.channels == number and one.may_flip
         ]
-        order = self.found.order(number)
+        order = self.correspondence.order(number)
         if not free or order is None:
             return False
         changed = False
         for segment in free:
-            evidence = self._aligner.once(
+            evidence = self._aligner._memoised(
                 ("turn", segment, self._known(number)),
                 partial(self._likeness, segment, order),
             )
             if evidence.any():
                 signs = np.where(evidence < 0, -1.0, 1.0)
-                changed |= self.found.turn(segment, signs)
+                changed |= self.correspondence.turn(segment, signs)
         return changed
 
     def _likeness(self, segment: int, order: Indices) -> Floats:
@@ -235,28 +247,28 @@ class Alignment:
         for one in self._stretches(self._graph.segments[segment].channels):
             others = [each for each in one.part.segments if each != segment]
             if segment in one.part.segments and all(
-                map(self.found.knows_sign, [*others, *one.across])
+                map(self.correspondence.knows_sign, [*others, *one.across])
             ):
                 products = one.owners[there] * one.theirs[order[there]]
-                signs = self.found.sign(others, len(order))[there]
+                signs = self.correspondence.sign(others, len(order))[there]
                 evidence[there] += one.certainty[there] * products.sum(axis=1) * signs
         return evidence
 
     def _stretches(self, number: int) -> Iterator[Stretch]:
         """Every stretch of a weight that counts a set, as far as it can be compared."""
         for name, axis in self._telling[number]:
-            parts = self.found.parts[*name, axis]
+            parts = self.correspondence.parts[*name, axis]
             pair = self._comparable(name, axis)
             if pair is None:
                 continue
             matrix = self._reference[name].ndim > 1
-            across = self.found.parts.get((*name, other_axis(axis)), [])
+            across = self.correspondence.parts.get((*name, other_axis(axis)), [])
             signs = [one for each in across if matrix for one in each.segments]
             for index, part in enumerate(parts):
                 if part.channels == number:
-                    places = self.found.places(parts, index)
+                    places = self.correspondence.places(parts, index)
                     owners = channel_vectors(pair[0], places)
-                    there = self.found.places(parts, index, suspect=True)
+                    there = self.correspondence.places(parts, index, suspect=True)
                     certainty = (
                         np.full(len(owners), float(owners.shape[1]))
                         if matrix
@@ -265,18 +277,18 @@ class Alignment:
                     theirs = channel_vectors(pair[1], there)
                     yield Stretch(part, signs, owners, theirs, matrix, certainty)
 
-    def _comparable(self, name: Name, axis: int) -> tuple[Floats, Floats] | None:
+    def _comparable(self, name: WeightName, axis: int) -> tuple[Floats, Floats] | None:
         """The owner's weight and the suspect's, with an axis in front.
 
         In the other one, they have the same order and scale.
         """
         owners, theirs = self._reference[name], self._suspect[name]
         if owners.ndim > 1:
-            other = self.found.undone(name, other_axis(axis), theirs)
+            other = self.correspondence.undone(name, other_axis(axis), theirs)
             if other is None:
                 return None
             # Neurons that were added would tell in the norms.
-            both = self.found.undone(name, axis, other)
+            both = self.correspondence.undone(name, axis, other)
             factors = balancing_factors(other if both is None else both)
             theirs = other * factors[other_axis(axis)]
             owners = owners * self._aligner.owners_factors[name][other_axis(axis)]

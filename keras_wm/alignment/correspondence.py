@@ -14,9 +14,9 @@ from keras_wm.alignment.similarity import Indices
 from keras_wm.errors import AlignmentError
 from keras_wm.utils.arrays import Floats
 
-Name = tuple[str, str]
+WeightName = tuple[str, str]
 # By the layer's name and the variable's.
-Weights = Mapping[Name, Floats]
+Weights = Mapping[WeightName, Floats]
 
 MISSING = -1
 
@@ -113,7 +113,7 @@ class Correspondence:
         self._digests["signs", segment] = _digest(signs)
         return before is None or not np.array_equal(before, signs)
 
-    def known(self, name: Name) -> Hashable:
+    def known(self, name: WeightName) -> Hashable:
         """What is known of a weight's channels; the same value for the same."""
         parts = [one for axis in (-1, -2) for one in self.parts.get((*name, axis), [])]
         return tuple(
@@ -136,7 +136,7 @@ class Correspondence:
             signs = signs * self._signs.get(segment, 1.0)
         return signs
 
-    def undone(self, name: Name, axis: int, array: Floats) -> Floats | None:
+    def undone(self, name: WeightName, axis: int, array: Floats) -> Floats | None:
         """A suspect's weight with one axis as the owner has it, if that is known."""
         parts = self.parts.get((*name, axis))
         size = self._shapes[name][axis]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from keras_wm.alignment.reference import Name, Reference, by_layer
+from keras_wm.alignment.reference import Reference, WeightName, by_layer
 from keras_wm.alignment.variable_names import by_variable
 from keras_wm.errors import AlignmentError
 from keras_wm.files import Kernel, ModelFile
@@ -22,12 +22,12 @@ _WIDEST = 4
 _MOST_LAYERS = 4
 _VARIABLES = "/vars/"
 
-Counterparts = dict[Name, Kernel]
+MatchedWeights = dict[WeightName, Kernel]
 # The arrays of a suspect's layer, by the owner's layer.
 Pairs = Mapping[str, Sequence[Kernel]]
 
 
-def counterparts(reference: Reference, suspect: ModelFile) -> list[Counterparts]:
+def match_layers(reference: Reference, suspect: ModelFile) -> list[MatchedWeights]:
     """The suspect's weights by the owner's names, in every way that makes sense.
 
     Args:
@@ -40,8 +40,8 @@ def counterparts(reference: Reference, suspect: ModelFile) -> list[Counterparts]
     Raises:
         AlignmentError: If there is none.
     """
-    pairing = _Pairing(reference, suspect)
-    found: list[Counterparts] = []
+    pairing = _LayerMatcher(reference, suspect)
+    found: list[MatchedWeights] = []
     most = 0
     for pairs in pairing.every():
         weights = pairing.weights(pairs)
@@ -58,7 +58,7 @@ def counterparts(reference: Reference, suspect: ModelFile) -> list[Counterparts]
     return found
 
 
-class _Pairing:
+class _LayerMatcher:
     """Finds a suspect's layers for the owner's.
 
     Args:
@@ -91,9 +91,9 @@ class _Pairing:
         elif max(len(by_name), len(by_place)) < len(self._reference.layers):
             yield self._by_order(list(self._stored))
 
-    def weights(self, pairs: Pairs) -> Counterparts:
+    def weights(self, pairs: Pairs) -> MatchedWeights:
         """The arrays of pairs by the owner's names, without layers that do not fit."""
-        found: Counterparts = {}
+        found: MatchedWeights = {}
         for layer, arrays in pairs.items():
             found |= self._fitting(layer, arrays)
         return found
@@ -162,13 +162,13 @@ class _Pairing:
             return 0
         return 3 if shapes == self._reference.shapes[layer] else 1
 
-    def _fitting(self, layer: str, arrays: Sequence[Kernel]) -> Counterparts:
+    def _fitting(self, layer: str, arrays: Sequence[Kernel]) -> MatchedWeights:
         """A layer's arrays by the owner's names; none if its kernel is missing."""
         call = self._reference.layers.get(layer)
         if call is None:
             return {}
         named = by_variable(call.kind, call.config, arrays)
-        found: Counterparts = {}
+        found: MatchedWeights = {}
         for variable, shape in self._reference.shapes[layer].items():
             name = (layer, variable)
             fits = [one for one in named.get(variable, []) if self._fits(name, one)]
@@ -178,7 +178,7 @@ class _Pairing:
                 return {}
         return found
 
-    def _fits(self, name: Name, theirs: Kernel) -> bool:
+    def _fits(self, name: WeightName, theirs: Kernel) -> bool:
         """Whether a weight may be the owner's, with some neurons more or fewer."""
         owners = self._reference.weights[name].shape
         return len(owners) == len(theirs.shape) and all(
@@ -187,7 +187,7 @@ class _Pairing:
             for axis, (owner, size) in enumerate(zip(owners, theirs.shape, strict=True))
         )
 
-    def _may_grow(self, name: Name, axis: int) -> bool:
+    def _may_grow(self, name: WeightName, axis: int) -> bool:
         channels = self._reference.graph.channels
         parts = self._parts.get((*name, axis), [])
         return any(not channels[one.channels].fixed for one in parts)

@@ -16,7 +16,7 @@ from keras_wm.files import Kernel, ModelFile
 from keras_wm.files.config.calls import Call, calls_in
 from keras_wm.utils.arrays import Floats
 
-Name = tuple[str, str]
+WeightName = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Reference:
     layers: dict[str, Call]
     shapes: dict[str, dict[str, tuple[int, ...]]]
     graph: ChannelGraph
-    weights: dict[Name, Kernel]
-    values: dict[Name, Floats]
+    weights: dict[WeightName, Kernel]
+    values: dict[WeightName, Floats]
 
     @property
     def kernels(self) -> list[Kernel]:
@@ -72,7 +72,7 @@ def read_reference(opened: ModelFile) -> Reference:
     stored = by_layer(opened.weights)
     layers: dict[str, Call] = {}
     shapes: dict[str, dict[str, tuple[int, ...]]] = {}
-    weights: dict[Name, Kernel] = {}
+    weights: dict[WeightName, Kernel] = {}
     for call in calls.calls:
         arrays = stored.get(call.layer, [])
         named = by_variable(call.kind, call.config, arrays)
@@ -99,7 +99,7 @@ def by_layer(weights: Iterable[Kernel]) -> dict[str, list[Kernel]]:
     return found
 
 
-def read_all(weights: dict[Name, Kernel]) -> dict[Name, Floats]:
+def read_all(weights: dict[WeightName, Kernel]) -> dict[WeightName, Floats]:
     """Reads weights, each divided by the largest in it.
 
     What they are compared by does not depend on their scale, and no square overflows.
@@ -108,7 +108,7 @@ def read_all(weights: dict[Name, Kernel]) -> dict[Name, Floats]:
         AlignmentError: If one is not finite.
         ModelFileError: If one cannot be read.
     """
-    found: dict[Name, Floats] = {}
+    found: dict[WeightName, Floats] = {}
     for name, one in weights.items():
         values = one.read().astype(np.float64)
         largest = float(np.abs(values).max())

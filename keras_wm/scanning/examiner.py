@@ -66,8 +66,8 @@ class Examiner:
 def _key_result(key: WatermarkKey, finding: Finding) -> KeyResult:
     kernel, detection = finding.kernel, finding.detection
     notes = [kernel.note] if kernel and kernel.note else []
-    if detection and detection.flaw:
-        notes.append(detection.flaw)
+    if detection and detection.problem:
+        notes.append(detection.problem)
     return KeyResult(
         owner=key.owner,
         commitment=key.commitment,

@@ -39,14 +39,14 @@ class Detection:
         message: The bits that were looked for, shape `(T,)`.
         normal: Whether the scores of an unmarked kernel are exactly N(0, 1),
             so that their sum is evidence too.
-        flaw: Why the kernel is no evidence at all (constant, or not finite),
+        problem: Why the kernel is no evidence at all (constant, or not finite),
             or an empty string.
     """
 
     z: Floats
     message: NDArray[np.uint8]
     normal: bool
-    flaw: str = ""
+    problem: str = ""
 
     @property
     def bits(self) -> int:
@@ -105,7 +105,7 @@ class Detection:
             "z_min": self.z_min,
             "log10_p_hard": self.log10_p_hard,
             "log10_p_soft": self.log10_p_soft,
-            "flaw": self.flaw,
+            "problem": self.problem,
         }
 
 
@@ -123,10 +123,10 @@ def detect(kernel: NDArray[Any], key: WatermarkKey) -> Detection:
     Raises:
         ValueError: If the kernel cannot carry the key's message.
     """
-    return detect_together([kernel], key)
+    return detect_jointly([kernel], key)
 
 
-def detect_together(kernels: Iterable[NDArray[Any]], key: WatermarkKey) -> Detection:
+def detect_jointly(kernels: Iterable[NDArray[Any]], key: WatermarkKey) -> Detection:
     r"""Reads a key's message from several kernels that carry it, as one.
 
     Kernels of one M are read through the same X, and are no independent witnesses if
@@ -151,18 +151,18 @@ def detect_together(kernels: Iterable[NDArray[Any]], key: WatermarkKey) -> Detec
         ValueError: If one of the kernels cannot carry the key's message.
     """
     added: dict[int, Floats] = {}
-    flaws = []
+    problems = []
     for kernel in kernels:
         size, count = key.check_shape(kernel.shape)
-        flaw = _flaw(kernel)
-        if flaw:
-            flaws.append(flaw)
+        problem = _problem(kernel)
+        if problem:
+            problems.append(problem)
             continue
         weights = key.filter_weights(count)
         directions = _directions(kernel.reshape(size, count), weights)
         added[size] = added[size] + directions if size in added else directions
     if not added:
-        return Detection(np.zeros(key.bits), key.message, key.normal, flaws[0])
+        return Detection(np.zeros(key.bits), key.message, key.normal, problems[0])
     y = sum(_projected(v, key, size) for size, v in added.items())
     squares = sum(np.einsum("gm,gm->g", v, v) for v in added.values())
     norms = np.sqrt(squares)[np.arange(key.bits) % key.groups]
@@ -225,7 +225,7 @@ def format_p(log10_p: float) -> str:
     return f"{10**log10_p:.2g}" if log10_p > -4 else f"10^{log10_p:.1f}"
 
 
-def _flaw(kernel: NDArray[Any]) -> str:
+def _problem(kernel: NDArray[Any]) -> str:
     if not np.isfinite(kernel).all():
         return "it holds NaN or infinite weights"
     if kernel.size == 0 or kernel.min() == kernel.max():

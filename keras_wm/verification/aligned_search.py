@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from keras_wm.alignment.aligner import Aligner
-from keras_wm.alignment.layer_matching import Counterparts, counterparts
-from keras_wm.alignment.reference import Name, Reference, read_all
+from keras_wm.alignment.layer_matching import MatchedWeights, match_layers
+from keras_wm.alignment.reference import Reference, WeightName, read_all
 from keras_wm.errors import AlignmentError, LayerNotFoundError
 from keras_wm.files import Kernel, Limits, ModelFile, select
 from keras_wm.scheme.detection import detect
@@ -115,7 +115,7 @@ def look(
     aligned: Look | None = None
     if reference is not None:
         try:
-            answers = counterparts(reference, suspect)
+            answers = match_layers(reference, suspect)
             wanted = _wanted(reference, layer)
             aligned, refused = _aligned(reference, answers, wanted, key, limits)
         except AlignmentError as error:
@@ -137,7 +137,7 @@ def look(
     return Looks(best, tuple(looks), tuple(remarks))
 
 
-def _left_out(reference: Reference, answers: Sequence[Counterparts]) -> list[str]:
+def _left_out(reference: Reference, answers: Sequence[MatchedWeights]) -> list[str]:
     """A remark on the layers that no answer has a counterpart of, if there are any."""
     found = {layer for answer in answers for layer, _ in answer}
     missing = [layer for layer in reference.layers if layer not in found]
@@ -149,7 +149,7 @@ def _left_out(reference: Reference, answers: Sequence[Counterparts]) -> list[str
     ]
 
 
-def _wanted(reference: Reference, layer: str | None) -> list[Name]:
+def _wanted(reference: Reference, layer: str | None) -> list[WeightName]:
     """The owner's names of the kernels to look in."""
     kernels = reference.kernels
     if layer is not None:
@@ -163,8 +163,8 @@ def _wanted(reference: Reference, layer: str | None) -> list[Name]:
 
 def _aligned(
     reference: Reference,
-    answers: Sequence[Counterparts],
-    wanted: Sequence[Name],
+    answers: Sequence[MatchedWeights],
+    wanted: Sequence[WeightName],
     key: WatermarkKey,
     limits: Limits,
 ) -> tuple[Look, list[str]]:
@@ -196,13 +196,13 @@ def _aligned(
         aligner = Aligner(reference.graph, reference.values, read_all(answer))
         for name in names:
             try:
-                alignment = aligner.without(name)
+                alignment = aligner.align_without(name)
                 kernel = alignment.aligned(name)
             except AlignmentError as error:
                 refused[str(error)] = None
                 continue
             found = Finding(answer[name], detect(kernel, key), 1, 0)
-            findings.append((found, alignment.found.changes))
+            findings.append((found, alignment.correspondence.changes))
     if not findings:
         reasons = refused or ["No kernel that can hold the message has a counterpart."]
         raise AlignmentError(" ".join(reasons))

@@ -9,7 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from keras_wm.files import Kernel, Limits, select
-from keras_wm.scheme.detection import Detection, detect, detect_together
+from keras_wm.scheme.detection import Detection, detect, detect_jointly
 from keras_wm.scheme.key import WatermarkKey
 from keras_wm.verification.search import check_work, fits
 
@@ -85,4 +85,4 @@ def _read(kernels: Sequence[Kernel], key: WatermarkKey, tried: int) -> Together:
             parts.append(detect(values, key))
             yield values
 
-    return Together(kernels, detect_together(arrays(), key), parts, tried)
+    return Together(kernels, detect_jointly(arrays(), key), parts, tried)

@@ -125,8 +125,8 @@ class Verification:
         notes = [] if self.certified else [_UNCERTIFIED]
         if self.detection is None:
             notes.append(f"None of the {self.skipped} kernels can hold the message.")
-        elif self.detection.flaw:
-            notes.append(f"The kernel is no evidence: {self.detection.flaw}.")
+        elif self.detection.problem:
+            notes.append(f"The kernel is no evidence: {self.detection.problem}.")
         if self.reading:
             notes.append(f"The kernel as it was read: {self.reading}.")
         return [*notes, *self.remarks]

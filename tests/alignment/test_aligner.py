@@ -28,7 +28,7 @@ def aligner(network, suspect):
 
 
 def aligned(network, suspect, name):
-    return aligner(network, suspect).without(name).aligned(name)
+    return aligner(network, suspect).align_without(name).aligned(name)
 
 
 def cosine(left, right):
@@ -49,7 +49,7 @@ def test_every_kernel_is_found_again_by_all_others(kind):
     suspect = equivalence.CHAINED(network, seed=5)
     together = aligner(network, suspect)
     for name in kernels(network):
-        found = together.without(name).aligned(name)
+        found = together.align_without(name).aligned(name)
         # What was found out for another one makes no difference.
         np.testing.assert_array_equal(found, aligned(network, suspect, name))
         expected = arrays(network)[name]
@@ -60,8 +60,8 @@ def test_every_kernel_is_found_again_by_all_others(kind):
 def test_neurons_that_were_added_are_left_out(attack):
     network = with_weights(wide_resnet((8, 8, 1), 10, n=1, k=1))
     suspect = equivalence.CHAINED(attack(network, seed=2), seed=5)
-    alignment = aligner(network, suspect).without(KERNEL)
-    assert alignment.found.added == 2 * (8 + 16 + 32)
+    alignment = aligner(network, suspect).align_without(KERNEL)
+    assert alignment.correspondence.added == 2 * (8 + 16 + 32)
     assert cosine(alignment.aligned(KERNEL), arrays(network)[KERNEL]) > 0.999
 
 
@@ -108,10 +108,10 @@ def test_what_was_done_is_told():
         (equivalence.SIGN_FLIPS, "flipped"),
     ):
         suspect = attack(network, seed=3)
-        found = aligner(network, suspect).without().found
+        found = aligner(network, suspect).align_without().correspondence
         assert getattr(found, told) > 0
         assert sum((found.moved > 0, found.flipped > 0, found.added > 0)) == 1
-    untouched = aligner(network, network).without().found
+    untouched = aligner(network, network).align_without().correspondence
     assert (untouched.moved, untouched.flipped, untouched.added) == (0, 0, 0)
 
 
@@ -138,7 +138,9 @@ def scores_of_unmarked(filters, held_out):
     found = []
     for seed in range(12):
         suspect = arrays(with_weights(network, seed + 1))
-        kernel = Aligner(graph, owners, suspect).without(*held_out).aligned(KERNEL)
+        kernel = (
+            Aligner(graph, owners, suspect).align_without(*held_out).aligned(KERNEL)
+        )
         found.append(detect(kernel, key).z)
     return np.concatenate(found)
 

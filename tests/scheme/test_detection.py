@@ -110,7 +110,7 @@ def test_sparse_projections_give_no_soft_p_value(rng):
 
 
 @pytest.mark.parametrize(
-    ("kernel", "flaw"),
+    ("kernel", "problem"),
     [
         (np.zeros((40, 20)), "equal"),
         (np.full((40, 20), 0.3), "equal"),
@@ -118,10 +118,10 @@ def test_sparse_projections_give_no_soft_p_value(rng):
         (np.where(np.eye(40, 20) > 0, -np.inf, 1.0), "infinite"),
     ],
 )
-def test_a_kernel_without_information_is_no_evidence(kernel, flaw):
+def test_a_kernel_without_information_is_no_evidence(kernel, problem):
     ones = fixed_key()
     found = detect(kernel, ones)
-    assert flaw in found.flaw
+    assert problem in found.problem
     assert found.matches == 0
     assert found.ber == 1
     assert found.log10_p_hard == 0

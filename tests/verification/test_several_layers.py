@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 import keras_wm
-from keras_wm.scheme.detection import detect, detect_together
+from keras_wm.scheme.detection import detect, detect_jointly
 from tests.conftest import fixed_key
 from tests.marked_model import LAYER, with_mark
 
@@ -35,32 +35,32 @@ def test_the_score_is_the_sum_of_scores_over_its_standard_deviation(rng):
         ]
         cosine = u[0] @ u[1] / np.linalg.norm(u[0]) / np.linalg.norm(u[1])
         expected = z[:, bit].sum() / np.sqrt(3 + 2 * cosine)
-        assert detect_together(kernels, key).z[bit] == pytest.approx(expected)
+        assert detect_jointly(kernels, key).z[bit] == pytest.approx(expected)
 
 
 def test_a_mark_too_faint_in_each_kernel_is_found_in_all_of_them(faint):
     key, kernels = faint
     alone = [detect(kernel, key).log10_p for kernel in kernels]
     assert min(alone) > -9
-    assert detect_together(kernels, key).log10_p < -9
+    assert detect_jointly(kernels, key).log10_p < -9
 
 
 def test_a_kernel_that_is_there_twice_is_one_witness(rng):
     key, kernel = fixed_key(), rng.normal(size=(50, 20))
-    once, twice = detect(kernel, key), detect_together([kernel, 3 * kernel], key)
+    once, twice = detect(kernel, key), detect_jointly([kernel, 3 * kernel], key)
     np.testing.assert_allclose(twice.z, once.z)
 
 
 def test_kernels_that_cancel_are_no_evidence(rng):
     key, kernel = fixed_key(), rng.normal(size=(50, 20))
-    assert not detect_together([kernel, -kernel], key).z.any()
+    assert not detect_jointly([kernel, -kernel], key).z.any()
 
 
 def test_a_kernel_without_information_changes_nothing(rng):
     key, kernel = fixed_key(), rng.normal(size=(50, 20))
-    found = detect_together([np.zeros((60, 20)), kernel], key)
+    found = detect_jointly([np.zeros((60, 20)), kernel], key)
     np.testing.assert_allclose(found.z, detect(kernel, key).z)
-    assert "equal" in detect_together([np.zeros((60, 20))] * 2, key).flaw
+    assert "equal" in detect_jointly([np.zeros((60, 20))] * 2, key).problem
 
 
 @pytest.mark.parametrize("filters", ["keyed", "mean"])
@@ -71,7 +71,7 @@ def test_scores_of_unmarked_kernels_that_are_alike_are_standard_normal(filters):
     kernels = [first, first + rng.normal(size=first.shape), rng.normal(size=(45, 10))]
     z = np.concatenate(
         [
-            detect_together(
+            detect_jointly(
                 kernels, fixed_key(32, filters=filters, secret=bytes([i]) * 32)
             ).z
             for i in range(200)
@@ -85,7 +85,7 @@ def test_p_values_of_sparse_projections_are_no_smaller_than_they_say():
     rng = np.random.default_rng(4)
     kernels = [np.abs(rng.normal(size=(80, 6))), np.abs(rng.normal(size=(80, 9)))]
     found = [
-        detect_together(
+        detect_jointly(
             kernels, fixed_key(40, "direct", "mean", secret=i.to_bytes(32, "big"))
         ).log10_p
         for i in range(400)
@@ -122,7 +122,7 @@ def test_layers_that_are_named_together_give_one_p_value(file, faint):
     found = keras_wm.verify(path, key, ["c1", "c2", "dense"])
     kernels = [kernel.astype(np.float32) for kernel in faint[1]]
     assert found.tried == 1
-    assert found.log10_p == pytest.approx(detect_together(kernels, key).log10_p)
+    assert found.log10_p == pytest.approx(detect_jointly(kernels, key).log10_p)
     assert found.marked
     assert not keras_wm.verify(path, key).marked
     assert found.layer == "c1/0, c2/0, dense/0"
@@ -160,7 +160,7 @@ def test_axes_of_unknown_order_are_the_same_for_all(faint, tmp_path):
     }
     save_file(arrays, tmp_path / "model.safetensors")
     found = keras_wm.verify(tmp_path / "model.safetensors", key, ["c0", "c1", "c2"])
-    one_try = detect_together(kernels, key).log10_p
+    one_try = detect_jointly(kernels, key).log10_p
     assert found.tried == 2
     assert found.log10_p == pytest.approx(one_try + np.log10(2))
     assert "PyTorch" in repr(found)
