@@ -150,8 +150,9 @@ def scale(
 @slmc.command()
 def study(
     records: Annotated[
-        Path, typer.Argument(help="A file of JSON; what is in it is not done again.")
-    ] = Path("slmc.json"),
+        Path,
+        typer.Argument(help="Results file (JSON lines); completed parts are skipped."),
+    ] = Path("slmc.jsonl"),
     fast: Annotated[bool, typer.Option(help="A minute of it, to see it run.")] = False,
 ) -> None:
     """Do what notebooks/self_learning_monte_carlo.ipynb shows; goes on after a stop."""

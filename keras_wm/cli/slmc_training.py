@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -16,9 +17,11 @@ from keras_wm.slmc.learning.online import Schedule, Stage, learn, learn_from
 from keras_wm.slmc.learning.samples_file import read_samples
 from keras_wm.slmc.learning.scaling import Point, points, power_law
 from keras_wm.utils.atomic import replaced_whole
-from keras_wm.utils.kept import keep, read_kept
+from keras_wm.utils.records import RecordFile
 
-POINTS = "points.json"
+POINTS = "points.jsonl"
+# Name of the format of the points, and its version.
+_POINTS_FORMAT = {"keras_wm_slmc_points": 1}
 
 
 def run_training(
@@ -74,20 +77,21 @@ def run_scaling(
 ) -> None:
     """Trains several models of every size, and fits a power law to what they miss."""
     out.mkdir(parents=True, exist_ok=True)
-    kept = out / POINTS
-    asked = {**asdict(schedule), "blocks": blocks, "heads": heads, "shells": shells}
-    asked |= model.to_dict()
-    found = [Point.from_dict(one) for one in read_kept(kept, asked) or []]
+    settings = {**asdict(schedule), "blocks": blocks, "heads": heads, "shells": shells}
+    header = _POINTS_FORMAT | settings | model.to_dict()
+    trainings = RecordFile(out / POINTS, _read_training, header)
+    found = [point for training in trainings.results for point in training]
     for seed in range(seeds):
-        if any(one.seed == seed for one in found):
+        if any(point.seed == seed for point in found):
             continue
         console.print(f"seed {seed}")
         stages = learn(
             *(model, shells, blocks, schedule, seed, heads),
             progress=console.is_terminal,
         )
-        found += points(seed, stages)
-        keep(kept, asked, [one.to_dict() for one in found])
+        training = points(seed, stages)
+        trainings.append({"points": [point.to_dict() for point in training]})
+        found += training
     console.print(_points_table(found))
     for fewest, which in ((0, "all"), (1, "without the linear model"), (2, "L >= 2")):
         if blocks - fewest >= 1 and (blocks - fewest + 1) * seeds >= 3:
@@ -102,6 +106,11 @@ def run_scaling(
     figure = plot_lines(curves, "parameters", "Var(ln W - ln W_eff)", 10, 10)
     figure.savefig(out / "scaling.png")
     console.print(f"Points and a picture are in {out}", soft_wrap=True)
+
+
+def _read_training(values: dict[str, Any]) -> list[Point]:
+    """Reads the points of one training from a line of the records."""
+    return [Point.from_dict(point) for point in values["points"]]
 
 
 def _points_table(found: Iterable[Point]) -> Table:

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict
 from typing import Any
 
 from keras_wm.files import DEFAULT_LIMITS, Limits
 from keras_wm.scanning.candidates import Candidate, Source, find_candidates
-from keras_wm.scanning.record import MARKER, Record, write_line
 from keras_wm.scanning.scan_report import FileResult, ScanReport
 from keras_wm.scheme.key import WatermarkKey
 from keras_wm.utils.cores import usable_cores
 from keras_wm.utils.progress import progress_bar
+from keras_wm.utils.records import RecordFile
 from keras_wm.verification.verdict import MARKED
 from keras_wm.verification.verification import check_alpha, check_key
 
-RECORD_VERSION = 1
+# Name of the format of a record, and its version.
+_RECORD_FORMAT = {"keras_wm_scan": 1}
 
 Examine = Callable[[Sequence[Candidate]], Iterator[FileResult]]
 
@@ -79,19 +79,18 @@ def scan(
     if workers is not None and workers < 1:
         raise ValueError(f"Expected at least one worker. Received: workers={workers!r}")
     report = ScanReport(len(keys), alpha)
-    with ExitStack() as stack:
-        file, known = None, {}
-        if record is not None:
-            kept = Record(record, header(keys, layer, limits))
-            file, known = stack.enter_context(kept.writing()), kept.results
-        candidates = find_candidates(sources)
-        examine = _examiner(keys, layer, limits, workers, client)
-        results = _results(candidates, known, examine)
-        show = stack.enter_context(progress_bar("scanning", progress))
+    kept, known = None, {}
+    if record is not None:
+        kept = RecordFile(record, FileResult.from_dict, header(keys, layer, limits))
+        known = {result.file: result for result in kept.results}
+    candidates = find_candidates(sources)
+    examine = _examiner(keys, layer, limits, workers, client)
+    results = _results(candidates, known, examine)
+    with progress_bar("scanning", progress) as show:
         for count, (result, is_new) in enumerate(results, 1):
             report.add(result)
-            if file is not None and is_new:
-                write_line(file, result.to_dict())
+            if kept is not None and is_new:
+                kept.append(result.to_dict())
             if on_result is not None:
                 on_result(result)
             show(count, max(count, len(candidates)))
@@ -103,7 +102,7 @@ def header(
 ) -> dict[str, Any]:
     """What a scan is, as the first line of its record."""
     return {
-        MARKER: RECORD_VERSION,
+        **_RECORD_FORMAT,
         "keys": [{"owner": key.owner, "commitment": key.commitment} for key in keys],
         "layer": layer,
         "limits": asdict(limits),

@@ -99,18 +99,19 @@ def test_how_it_scales_is_told_in_points_and_a_picture(tmp_path):
         *["scale", *SMALL, *QUICK, "--shells", 2, "--blocks", 2, "--seeds", 1],
         *["--out", tmp_path],
     )
-    kept = json.loads((tmp_path / "points.json").read_text())
-    points = [Point.from_dict(one) for one in kept["found"]]
+    header, line = (tmp_path / "points.jsonl").read_text().splitlines()
+    training = json.loads(line)
+    points = [Point.from_dict(values) for values in training["points"]]
     assert [one.parameters for one in points] == [3, 12, 21]
     law = power_law(points)
     assert f"parameters^({law.exponent:.2f} ± {law.error:.2f}), all" in result.output
     assert (tmp_path / "scaling.png").stat().st_size > 1000
     # What is there is not trained again, nor mixed with something else.
-    kept["found"][0]["variance"] = 123.0
-    (tmp_path / "points.json").write_text(json.dumps(kept))
+    training["points"][0]["variance"] = 123.0
+    (tmp_path / "points.jsonl").write_text(f"{header}\n{json.dumps(training)}\n")
     words = ["scale", *SMALL, *QUICK, "--shells", 2, "--blocks", 2, "--seeds", 1]
     assert "123.0" in slmc(*words, "--out", tmp_path).output
-    with pytest.raises(ValueError, match="with other settings"):
+    with pytest.raises(ValueError, match=r"learning_rate: expected 0.5, received"):
         slmc(*words, "--learning-rate", 0.5, "--out", tmp_path)
 
 

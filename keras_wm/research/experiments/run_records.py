@@ -11,7 +11,7 @@ from typing import Any
 import keras
 
 from keras_wm._version import __version__
-from keras_wm.utils.records import whole_lines
+from keras_wm.utils.records import RecordFile
 
 Figures = dict[str, Any]
 Row = dict[str, Any]
@@ -28,28 +28,13 @@ class Records:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self._found: dict[str, dict[str, Any]] = {}
-        self._whole = 0
-        if path.exists():
-            self._read()
-
-    def _read(self) -> None:
-        for number, line in enumerate(whole_lines(self.path), 1):
-            try:
-                record = json.loads(line)
-                self._found[_identity(record)] = record
-            except (KeyError, TypeError, ValueError) as error:
-                raise ValueError(
-                    f"Line {number} of {str(self.path)!r} is no record of an "
-                    "experiment. Choose another folder with --out."
-                ) from error
-            self._whole += len(line)
+        self._file = RecordFile(path, _checked)
+        self._runs = {_identity(record): record for record in self._file.results}
 
     def find(self, experiment: str, labels: Figures, host: Figures) -> Row | None:
         """A run's labels and figures together; `None` if it is not finished."""
         described = {"experiment": experiment, "labels": labels, "host": host}
-        record = self._found.get(_identity(described))
+        record = self._runs.get(_identity(described))
         if record is None:
             return None
         return {**record["labels"], **record["figures"], "seconds": record["seconds"]}
@@ -71,12 +56,14 @@ class Records:
             "seconds": round(seconds, 1),
             "versions": _versions(),
         }
-        line = (json.dumps(record) + "\n").encode()
-        with self.path.open("ab") as file:
-            file.truncate(self._whole)
-            file.write(line)
-        self._whole += len(line)
-        self._found[_identity(record)] = record
+        self._file.append(record)
+        self._runs[_identity(record)] = record
+
+
+def _checked(record: dict[str, Any]) -> dict[str, Any]:
+    """Raises an error that `RecordFile` explains if a run's identity is missing."""
+    _identity(record)
+    return record
 
 
 def _identity(record: dict[str, Any]) -> str:

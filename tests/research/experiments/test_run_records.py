@@ -1,6 +1,7 @@
 """The records: what a study goes on from, and what its tables are made of."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -64,6 +65,16 @@ def test_what_a_killed_study_left_of_a_line_is_done_again(path, cut):
 @pytest.mark.parametrize("text", ["no JSON\n", "{}\n", "[1]\n", '"text"\n', "\xff\n"])
 def test_a_file_of_something_else_is_refused_and_left_alone(path, text):
     path.write_text(text, encoding="latin-1")
-    with pytest.raises(ValueError, match=r"Line 1 of .* is no record.*--out"):
+    with pytest.raises(ValueError, match=r"Line 1 of .* is damaged or not a result"):
         Records(path)
     assert path.read_text(encoding="latin-1") == text
+
+
+def test_the_committed_records_can_be_read():
+    folder = Path(__file__).parents[3] / "notebooks" / "records"
+    paths = sorted(set(folder.glob("*.jsonl")) - {folder / "slmc.jsonl"})
+    assert len(paths) == 4
+    for path in paths:
+        line = json.loads(path.read_text().splitlines()[0])
+        row = Records(path).find(line["experiment"], line["labels"], line["host"])
+        assert row["seconds"] > 0

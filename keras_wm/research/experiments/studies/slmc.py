@@ -7,7 +7,6 @@ on where it was, and what is shown need not be sampled again.
 from __future__ import annotations
 
 import hashlib
-import json
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -40,10 +39,12 @@ from keras_wm.slmc.samplers.neural_metropolis import NeuralMetropolis
 from keras_wm.slmc.samplers.sampler import Sampler
 from keras_wm.slmc.samplers.self_learning import SelfLearning
 from keras_wm.slmc.statistics import blocked_error
-from keras_wm.utils.kept import keep, read_kept
 from keras_wm.utils.progress import tracked
+from keras_wm.utils.records import RecordFile
 from keras_wm.verification.verification import verify
 
+# Name of the format of the records, and its version.
+_RECORDS_FORMAT = {"keras_wm_slmc_study": 1}
 # Given what was found before.
 Part = Callable[[dict[str, Any]], Any]
 _MEASURING, _SETTLING = 3, 4
@@ -150,7 +151,7 @@ def run_study(study: Study, records: Path, console: Console) -> dict[str, Any]:
 
     Args:
         study: What is done.
-        records: A file of JSON, which is written after each part.
+        records: A file of JSON lines, to which the result of each part is appended.
         console: Where it says how far it is.
 
     Returns:
@@ -160,14 +161,14 @@ def run_study(study: Study, records: Path, console: Console) -> dict[str, Any]:
         ValueError: If the file holds another study.
         FileNotFoundError: If its folder is not there.
     """
-    # As JSON has it, which knows no tuples.
-    settings = json.loads(json.dumps(asdict(study)))
-    found: dict[str, Any] = read_kept(records, settings) or {}
+    header = _RECORDS_FORMAT | asdict(study)
+    kept = RecordFile(records, lambda line: (line["part"], line["result"]), header)
+    found: dict[str, Any] = dict(kept.results)
     left = [one for one in study.parts() if one[0] not in found]
     for name, part in tracked(left, "parts of the study", not console.quiet):
         console.print(name)
         found[name] = part(found)
-        keep(records, settings, found)
+        kept.append({"part": name, "result": found[name]})
     return found
 
 
