@@ -2,16 +2,12 @@
 
 import io
 import zipfile
-from contextlib import ExitStack
 
 import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from keras_wm.files.formats import safetensors as safetensors_file
-from keras_wm.files.formats.keras_archive import recognise
-from keras_wm.files.limits import DEFAULT_LIMITS
-from keras_wm.files.storage.source import Source, as_source
+from keras_wm.files import open_model_file
 from keras_wm.files.storage.streams import Window
 from tests.files.written import weights_bytes, write_archive
 
@@ -31,36 +27,32 @@ class CountingFile(io.BytesIO):
 
 @pytest.fixture
 def large():
-    """An open archive whose one kernel has 8 MiB."""
+    """An archive whose only kernel has 8 MiB."""
     file = CountingFile()
     write_archive(file, weights_bytes(kernel=LARGE))
-    return Source(file, file.tell(), b"PK\x03\x04", DEFAULT_LIMITS)
+    file.count = 0
+    return file
 
 
 def test_listing_the_kernels_reads_kilobytes(large):
-    with ExitStack() as stack:
-        recognise(large, stack)
-        assert large.file.count < 50_000
+    with open_model_file(large):
+        assert large.count < 50_000
 
 
 def test_reading_a_kernel_reads_it_once(large):
-    with ExitStack() as stack:
-        (kernel,) = recognise(large, stack).kernels
-        kernel.read()
-        assert LARGE.nbytes < large.file.count < LARGE.nbytes + 50_000
+    with open_model_file(large) as model_file:
+        model_file.kernels[0].read()
+        assert LARGE.nbytes < large.count < LARGE.nbytes + 50_000
 
 
-def test_a_kernel_of_a_safetensors_file_is_all_that_is_read():
+def test_only_the_kernel_that_is_read_is_fetched_from_a_safetensors_file():
     file = CountingFile(save({"a": LARGE, "b.small": np.ones((4, 5), "float32")}))
-    with ExitStack() as stack:
-        kernels = safetensors_file.recognise(
-            as_source(file, DEFAULT_LIMITS), stack
-        ).kernels
+    with open_model_file(file) as model_file:
         assert file.count < 1000
-        for kernel in kernels:
+        for kernel in model_file.kernels:
             if kernel.layer == "b":
                 kernel.read()
-        # Stored, and with its axes in the other order.
+        # As stored, and with its axes in the other order.
         assert file.count < 1000 + 2 * 80
 
 
@@ -76,5 +68,5 @@ def test_a_window_shows_its_part_of_a_file():
 
 def test_a_stored_member_is_read_in_place(monkeypatch, large):
     monkeypatch.setattr(zipfile.ZipFile, "open", None)
-    with ExitStack() as stack:
-        assert len(recognise(large, stack).kernels) == 1
+    with open_model_file(large) as model_file:
+        assert len(model_file.kernels) == 1
