@@ -1,7 +1,7 @@
-"""What a model file is, and how to read one kernel of it without trusting it.
+"""Reads the kernels of a model file without trusting it.
 
-Everything is imported when it is asked for: who has a `Sandbox` read a file needs none
-of the readers, and to start one needs not even NumPy.
+All names are imported when they are first used: a process that reads files only in a
+`Sandbox` needs none of the readers, and starting a sandbox does not even need NumPy.
 """
 
 from __future__ import annotations
@@ -26,10 +26,9 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from keras_wm.files.contents import ModelFile
+    from keras_wm.files.contents import Kernel, ModelFile, select
     from keras_wm.files.formats.bundle import is_model_folder, weights_files
     from keras_wm.files.formats.shard_index import shards_of
-    from keras_wm.files.kernel import Kernel, select
     from keras_wm.files.limits import DEFAULT_LIMITS, Limits
     from keras_wm.files.model_file import ModelSource, open_model, open_model_file
     from keras_wm.files.sandbox import Sandbox
@@ -37,10 +36,9 @@ if TYPE_CHECKING:
 __getattr__, __dir__ = attach(
     __name__,
     {
-        "contents": ["ModelFile"],
+        "contents": ["Kernel", "ModelFile", "select"],
         "formats.bundle": ["is_model_folder", "weights_files"],
         "formats.shard_index": ["shards_of"],
-        "kernel": ["Kernel", "select"],
         "limits": ["DEFAULT_LIMITS", "Limits"],
         "model_file": ["ModelSource", "open_model", "open_model_file"],
         "sandbox": ["Sandbox"],

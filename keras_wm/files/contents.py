@@ -1,28 +1,65 @@
-"""What is found in a model file."""
+"""Contents of a model: its kernels, which can carry a mark, and its config."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from keras_wm.files.kernel import Kernel
+from keras_wm.errors import LayerNotFoundError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A weight array that may carry a mark: its description, and how to read it.
+
+    Nothing of the array is read before `read()` is called.
+
+    Attributes:
+        layer: Name of the layer, preceded by the names of the models that contain it:
+            `"c1"`, `"encoder/dense_3"`.
+        variable: Name of the variable in the layer, such as `"kernel"`, or its
+            position (`"0"`) in a source that stores no names.
+        path: Path of the array in its source, for error messages.
+        shape: Shape of the array, filters last.
+        dtype: Name of the stored type, such as `"float32"` or `"bfloat16"`.
+        read: Reads the array, as a NumPy array of floats.
+        note: How the kernel was computed from the stored arrays (unpacked, merged,
+            axes permuted), for the reader of a report. Empty if it is stored directly.
+    """
+
+    layer: str
+    variable: str
+    path: str
+    shape: tuple[int, ...]
+    dtype: str
+    read: Callable[[], NDArray[np.floating]]
+    note: str = ""
+
+    @property
+    def name(self) -> str:
+        """The name of the layer and of the variable: `"c1/kernel"`."""
+        return f"{self.layer}/{self.variable}"
 
 
 def no_config() -> None:
-    """The config of a model that comes with none."""
+    """The `Contents.config` of a model without a config."""
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What a reader finds in a file.
+    """Contents of a model file.
 
     Attributes:
-        format: What kind of file it is, by its content.
-        weights: Every array of floats, with one axis or more, that the model computes
+        format: Format of the file, recognised by its content.
+        weights: All arrays of floats, with at least one axis, that the model computes
             with, in the file's order.
-        config: Reads the model's config, as plain data; `None` where there is none,
-            or none that can be read. Nothing about it may be taken for granted.
+        config: Reads the model's config as plain data, which must not be trusted.
+            Returns `None` if there is no config, or it cannot be read.
     """
 
     format: str
@@ -31,16 +68,58 @@ class Contents:
 
     @property
     def kernels(self) -> list[Kernel]:
-        """The weights of two axes or more, which can carry a mark."""
-        return [one for one in self.weights if len(one.shape) > 1]
+        """The weights with at least two axes, which can carry a mark."""
+        return [weight for weight in self.weights if len(weight.shape) > 1]
 
 
 @dataclass(frozen=True)
 class ModelFile(Contents):
-    """An open model file; for its other attributes see `Contents`.
+    """An open model file; see `Contents` for its other attributes.
 
     Attributes:
-        path: The path or URL it was opened by.
+        path: Path or URL by which it was opened.
     """
 
     path: str = field(kw_only=True)
+
+
+def select(kernels: Sequence[Kernel], layer: str, source: str) -> list[Kernel]:
+    """Returns the kernels of a layer, and of the layers inside it.
+
+    Args:
+        kernels: Kernels to choose from.
+        layer: Name of the layer. If it is not unique, precede it by the names of
+            models that contain the layer, or append the variable: `"c1"`,
+            `"encoder/c1"`, `"c1/kernel"`. The name of a wrapper or a model selects
+            everything in it. Dots and slashes are equivalent: `"encoder.c1"`.
+        source: Name of the model, for the error message.
+
+    Returns:
+        The kernels of the layer; several if the layer has several, or if several
+        layers share the name.
+
+    Raises:
+        LayerNotFoundError: If no layer has that name.
+    """
+    chosen = [kernel for kernel in kernels if f"/{layer}/" in f"/{kernel.name}/"]
+    if not chosen:
+        wanted = f"/{_with_slashes(layer)}/"
+        chosen = [
+            kernel for kernel in kernels if wanted in f"/{_with_slashes(kernel.name)}/"
+        ]
+    if not chosen:
+        raise LayerNotFoundError(
+            f"{source} has no layer {layer!r} with a kernel. "
+            f"It has: {_list_names(sorted({kernel.layer for kernel in kernels}))}."
+        )
+    return chosen
+
+
+def _with_slashes(name: str) -> str:
+    """Returns a name as Keras writes it; PyTorch separates the parts by dots."""
+    return name.replace(".", "/")
+
+
+def _list_names(names: Sequence[str], most: int = 12) -> str:
+    shown = ", ".join(repr(name) for name in names[:most])
+    return shown + (f" and {len(names) - most} more" if len(names) > most else "")

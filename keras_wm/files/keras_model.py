@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_wm.files.config.layer_facts import NO_FACTS, LayerFacts
-from keras_wm.files.kernel import Kernel
+from keras_wm.files.contents import Kernel
 from keras_wm.files.kernels.layer_weights import weights_of_layer
 
 

@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from keras_wm import errors
 from keras_wm.errors import ModelFileError, UnsafeFileError
-from keras_wm.files.contents import ModelFile
-from keras_wm.files.kernel import Kernel
+from keras_wm.files.contents import Kernel, ModelFile
 from keras_wm.files.limits import DEFAULT_LIMITS, Limits
 from keras_wm.utils.child_process import Answer, ChildDiedError, ChildProcess, Message
 from keras_wm.utils.text import printable

@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 
 from keras_wm.errors import ModelFileError
-from keras_wm.files.contents import no_config
-from keras_wm.files.kernel import Kernel
+from keras_wm.files.contents import Kernel, no_config
 from keras_wm.files.limits import Limits
 from keras_wm.files.model_file import open_model_file
 from keras_wm.utils.child_process import Answer, Handler, Message

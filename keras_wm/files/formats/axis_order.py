@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_wm.files.kernel import Kernel
+from keras_wm.files.contents import Kernel
 
 _TRANSPOSED = "axes as PyTorch orders them, put into Keras's order"
 _DEPTHWISE = f"{_TRANSPOSED} for a depthwise convolution"

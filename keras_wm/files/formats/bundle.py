@@ -13,10 +13,9 @@ from dataclasses import replace
 from typing import Any
 
 from keras_wm.errors import ModelFileError, UnsupportedFileError
-from keras_wm.files.contents import Contents
+from keras_wm.files.contents import Contents, Kernel
 from keras_wm.files.formats.hdf5_weights import MAGIC as HDF5_MAGIC
 from keras_wm.files.formats.unrecognised import unrecognised
-from keras_wm.files.kernel import Kernel
 from keras_wm.files.storage.blame import blamed_on
 from keras_wm.files.storage.source import Bundle, Source
 from keras_wm.files.storage.untrusted_json import parse_json

@@ -15,10 +15,10 @@ import h5py
 from keras_wm.files.config.layer_facts import NO_FACTS, LayerFacts
 from keras_wm.files.config.layer_names import name_in, nodes_in_config
 from keras_wm.files.config.object_paths import is_state, layer_name
+from keras_wm.files.contents import Kernel
 from keras_wm.files.formats.shard import Shard, walk_shards
 from keras_wm.files.hdf5.array import StoredArray
 from keras_wm.files.hdf5.attributes import text_attribute
-from keras_wm.files.kernel import Kernel
 from keras_wm.files.kernels.layer_weights import may_be_quantized, weights_of_layer
 from keras_wm.files.limits import Limits
 

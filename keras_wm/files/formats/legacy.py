@@ -15,11 +15,11 @@ import h5py
 
 from keras_wm.errors import ModelFileError
 from keras_wm.files.config.layer_facts import NO_FACTS, LayerFacts, facts_by_name
+from keras_wm.files.contents import Kernel
 from keras_wm.files.hdf5.array import StoredArray, StoredArrays
 from keras_wm.files.hdf5.attributes import text_attribute
 from keras_wm.files.hdf5.file import BoundedFile
 from keras_wm.files.hdf5.walk import has_child, open_child, walk
-from keras_wm.files.kernel import Kernel
 from keras_wm.files.kernels.layer_weights import may_be_quantized, weights_of_layer
 from keras_wm.files.kernels.lora import has_lora
 from keras_wm.files.limits import Limits

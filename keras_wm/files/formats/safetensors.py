@@ -6,10 +6,9 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from keras_wm.files.contents import Contents, no_config
+from keras_wm.files.contents import Contents, Kernel, no_config
 from keras_wm.files.formats.axis_order import readings
 from keras_wm.files.formats.safetensors_header import has_header, read_header
-from keras_wm.files.kernel import Kernel
 from keras_wm.files.kernels.layer_weights import weights_of_layer
 from keras_wm.files.limits import Limits
 from keras_wm.files.storage.raw_array import PlainArray

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from keras_wm.errors import ModelFileError, UnsafeFileError, UnsupportedFileError
-from keras_wm.files.contents import Contents, no_config
+from keras_wm.files.contents import Contents, Kernel, no_config
 from keras_wm.files.formats.hdf5_weights import MAGIC
 from keras_wm.files.formats.keras3 import weights_of_keras3
 from keras_wm.files.formats.safetensors import weights_of_safetensors
@@ -17,7 +17,6 @@ from keras_wm.files.formats.shard import Shard
 from keras_wm.files.formats.shard_index import names_in_index
 from keras_wm.files.formats.unrecognised import unrecognised
 from keras_wm.files.hdf5.file import BoundedFile
-from keras_wm.files.kernel import Kernel
 from keras_wm.files.limits import Limits
 from keras_wm.files.storage.blame import blamed_on
 from keras_wm.files.storage.source import Source

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from keras_wm.files.config.layer_facts import NO_FACTS, LayerFacts
-from keras_wm.files.kernel import Kernel
+from keras_wm.files.contents import Kernel
 from keras_wm.files.kernels.lora import with_lora
 from keras_wm.files.kernels.quantized import kernels_of_quantized
 from keras_wm.files.kernels.quantized_parts import (

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_wm.files.kernel import Kernel
+from keras_wm.files.contents import Kernel
 from keras_wm.files.kernels.stored import Stored
 
 _PREFIX = "lora_"

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from keras_wm.errors import ModelFileError, UnsafeFileError
 from keras_wm.files.config.layer_facts import LayerFacts
-from keras_wm.files.kernel import Kernel
+from keras_wm.files.contents import Kernel
 from keras_wm.files.kernels.quantized_parts import Parts
 from keras_wm.files.limits import Limits
 from keras_wm.utils.text import printable

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from keras_wm.files.kernel import Kernel
+from keras_wm.files.contents import Kernel
 from keras_wm.utils.text import printable
 
 
