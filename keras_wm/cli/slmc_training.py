@@ -16,7 +16,7 @@ from keras_wm.slmc.double_exchange import DoubleExchange
 from keras_wm.slmc.learning.online import Schedule, Stage, learn, learn_from
 from keras_wm.slmc.learning.samples_file import read_samples
 from keras_wm.slmc.learning.scaling import Point, points, power_law
-from keras_wm.utils.atomic import replaced_whole
+from keras_wm.utils.atomic import atomic_write
 from keras_wm.utils.records import RecordFile
 
 POINTS = "points.jsonl"
@@ -55,7 +55,7 @@ def run_training(
     found = []
     for stage in stages:
         found += points(seed, [stage])
-        with replaced_whole(out) as temporary:
+        with atomic_write(out) as temporary:
             stage.model.save(temporary)
         console.print(
             f"L = {stage.blocks}: variance {stage.variance:.3g} of what is missed, "

@@ -17,7 +17,7 @@ from keras_wm.embedding.marked_layers import (
     sublayers,
 )
 from keras_wm.embedding.regularizer import WatermarkRegularizer
-from keras_wm.utils.atomic import replaced_whole
+from keras_wm.utils.atomic import atomic_write
 
 _SUFFIXES = (".keras", ".h5")
 _BLOCK = 2**24
@@ -63,7 +63,7 @@ def publish(
             f"Received: {str(target)!r}"
         )
     traces = _traces(model)
-    with replaced_whole(target, overwrite) as temporary:
+    with atomic_write(target, overwrite) as temporary:
         with _clean(model, include_optimizer):
             _save(model, temporary, include_optimizer)
         _check_clean(temporary, target, traces)

@@ -13,9 +13,13 @@ from keras_wm.files.contents import ModelFile
 from keras_wm.files.keras_model import KerasModel, config_in_memory, weights_in_memory
 from keras_wm.files.limits import DEFAULT_LIMITS, Limits
 from keras_wm.files.sandbox import Sandbox
-from keras_wm.files.storage.blame import blamed_on
-from keras_wm.files.storage.folder import Folder, open_path
-from keras_wm.files.storage.source import Source, as_source
+from keras_wm.files.storage.source import (
+    Folder,
+    Source,
+    as_source,
+    naming_errors,
+    open_path,
+)
 
 Value = TypeVar("Value")
 
@@ -117,7 +121,7 @@ def open_model_file(
     limits = limits or DEFAULT_LIMITS
     name = _name(file)
     with ExitStack() as stack:
-        with blamed_on(name):
+        with naming_errors(name):
             contents = read_contents(_open(file, limits, stack), stack)
         weights = [
             replace(weight, read=_blaming(weight.read, name))
@@ -163,7 +167,7 @@ def _blaming(read: Callable[[], Value], name: str) -> Callable[[], Value]:
     """Returns a function that calls `read` and names the file in every error."""
 
     def read_or_blame() -> Value:
-        with blamed_on(name):
+        with naming_errors(name):
             return read()
 
     return read_or_blame

@@ -11,7 +11,7 @@ from typing import Any
 
 from keras_wm.errors import ModelFileError
 from keras_wm.files import is_model_folder, shards_of, weights_files
-from keras_wm.files.storage.location import remote_place
+from keras_wm.files.storage.location import locate_url
 from keras_wm.utils.text import printable
 
 Source = str | os.PathLike[str]
@@ -80,7 +80,7 @@ def _local(source: str) -> Iterator[Candidate]:
 
 def _remote(source: str) -> Iterator[Candidate]:
     try:
-        place = remote_place(source)
+        place = locate_url(source)
         # A server of files says nothing about what else it has, and a question mark
         # in its URLs is no pattern.
         if source.startswith(("http://", "https://")):

@@ -14,7 +14,7 @@ from typing import Any
 
 from keras_wm.errors import KeyFileError, WrongPassphraseError
 from keras_wm.scheme.secret import Secret
-from keras_wm.utils.atomic import replaced_whole
+from keras_wm.utils.atomic import atomic_write
 
 FORMAT = "keras_wm key"
 VERSION = 1
@@ -38,7 +38,7 @@ def write_key(
     else:
         content["encrypted"] = _encrypt(payload, passphrase)
     content["checksum"] = _checksum(content)
-    with replaced_whole(Path(path), overwrite) as temporary:
+    with atomic_write(Path(path), overwrite) as temporary:
         # Created with mode 0600, not changed to it afterwards: never readable.
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 @contextlib.contextmanager
-def replaced_whole(path: Path, overwrite: bool = True) -> Iterator[Path]:
+def atomic_write(path: Path, overwrite: bool = True) -> Iterator[Path]:
     """Gives a temporary path beside `path`, which takes its place at the end.
 
     Args:

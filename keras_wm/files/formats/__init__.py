@@ -13,8 +13,7 @@ from typing import Any
 from keras_wm.files.contents import Contents, no_config
 from keras_wm.files.formats import bundle, hdf5_weights, npz_file, safetensors, sharded
 from keras_wm.files.formats.unrecognised import unrecognised, unrecognised_folder
-from keras_wm.files.storage.folder import Folder
-from keras_wm.files.storage.source import Source
+from keras_wm.files.storage.source import Folder, Source
 
 # Formats of a file with weights, which may be a member of a bundle.
 _WEIGHTS_FORMATS = (

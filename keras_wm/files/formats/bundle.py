@@ -14,13 +14,11 @@ from typing import Any
 
 from keras_wm.errors import ModelFileError, UnsupportedFileError
 from keras_wm.files.contents import Contents, Kernel
-from keras_wm.files.formats.hdf5_weights import MAGIC as HDF5_MAGIC
 from keras_wm.files.formats.unrecognised import unrecognised
-from keras_wm.files.storage.blame import blamed_on
-from keras_wm.files.storage.source import Bundle, Source
+from keras_wm.files.hdf5.file import HDF5_MAGIC
+from keras_wm.files.storage.source import Bundle, Source, naming_errors
 from keras_wm.files.storage.untrusted_json import parse_json
-from keras_wm.files.storage.zip_archive import MAGIC as ZIP_MAGIC
-from keras_wm.files.storage.zip_archive import Archive
+from keras_wm.files.storage.zip_archive import ZIP_MAGIC, Archive
 
 # Returns the contents of one file of a bundle, if its format is known. The arguments
 # are those of `hdf5_weights.recognise`.
@@ -118,7 +116,7 @@ def _weights(
     def config() -> Any:
         return _config(bundle, _WEIGHTS[name])
 
-    with blamed_on(name):
+    with naming_errors(name):
         source = bundle.open(name)
         contents = recognise_weights(source, stack, config)
         if contents is not None:

@@ -15,11 +15,9 @@ from keras_wm.files.formats.legacy import (
     weights_of_legacy,
 )
 from keras_wm.files.formats.shard import Shard
-from keras_wm.files.hdf5.file import BoundedFile
+from keras_wm.files.hdf5.file import HDF5_MAGIC, BoundedFile
 from keras_wm.files.hdf5.walk import has_child
 from keras_wm.files.storage.source import Source
-
-MAGIC = b"\x89HDF\r\n\x1a\n"
 
 
 def recognise(
@@ -36,7 +34,7 @@ def recognise(
         What is in the file, or `None` where it is no such file.
     """
     # HDF5 would also look for its magic further back.
-    if not source.head.startswith(MAGIC):
+    if not source.head.startswith(HDF5_MAGIC):
         return None
     file = stack.enter_context(BoundedFile(source))
     if is_legacy(file, source.limits):

@@ -18,7 +18,7 @@ from keras_wm.files.config.object_paths import is_state, layer_name
 from keras_wm.files.contents import Kernel
 from keras_wm.files.formats.shard import Shard, walk_shards
 from keras_wm.files.hdf5.array import StoredArray
-from keras_wm.files.hdf5.attributes import text_attribute
+from keras_wm.files.hdf5.attributes import read_text_attribute
 from keras_wm.files.kernels.layer_weights import may_be_quantized, weights_of_layer
 from keras_wm.files.limits import Limits
 
@@ -41,13 +41,13 @@ def weights_of_keras3(
     """
     names: dict[str, str | None] = {}
     layers: dict[str, dict[str, StoredArray]] = {}
-    for shard, path, found in walk_shards(shards, limits, passed_over=is_state):
+    for shard, path, found in walk_shards(shards, limits, skip=is_state):
         holder, _, last = path.rpartition("/")
         if isinstance(found, h5py.Group):
             if last == _VARIABLES:
                 # A shard may have the group, with or without the name, and not the
                 # variables.
-                name = text_attribute(found, "name", limits)
+                name = read_text_attribute(found, "name", limits)
                 names[holder] = names.get(holder) or name
             continue
         owner, is_variable, variable = f"/{path}".partition(f"/{_VARIABLES}/")

@@ -17,7 +17,7 @@ from keras_wm.errors import ModelFileError
 from keras_wm.files.config.layer_facts import NO_FACTS, LayerFacts, facts_by_name
 from keras_wm.files.contents import Kernel
 from keras_wm.files.hdf5.array import StoredArray, StoredArrays
-from keras_wm.files.hdf5.attributes import text_attribute
+from keras_wm.files.hdf5.attributes import read_text_attribute
 from keras_wm.files.hdf5.file import BoundedFile
 from keras_wm.files.hdf5.walk import has_child, open_child, walk
 from keras_wm.files.kernels.layer_weights import may_be_quantized, weights_of_layer
@@ -49,7 +49,7 @@ def weights_of_legacy(file: BoundedFile, size: int, limits: Limits) -> list[Kern
     top = f"{WHOLE_MODEL}/" if has_child(file, WHOLE_MODEL) else ""
     stored = StoredArrays(size, limits)
     layers: dict[str, dict[str, StoredArray]] = {}
-    for path, found in walk(file, limits, passed_over=_is_state):
+    for path, found in walk(file, limits, skip=_is_state):
         if isinstance(found, h5py.Group) or not path.startswith(top):
             continue
         array = stored.find(found, path)
@@ -93,7 +93,7 @@ def model_config(file: BoundedFile, limits: Limits) -> Any:
     The weights can be read without.
     """
     with file.listing():
-        text = text_attribute(file, "model_config", limits, "config_bytes")
+        text = read_text_attribute(file, "model_config", limits, "config_bytes")
     try:
         return parse_json(text.encode(), limits) if text else None
     except ModelFileError:

@@ -16,7 +16,7 @@ from keras_wm.files.contents import Contents, no_config
 from keras_wm.files.formats.pickled_layer import arrays_of_layer
 from keras_wm.files.kernels.stored import as_kernel
 from keras_wm.files.storage.source import Source
-from keras_wm.files.storage.zip_archive import MAGIC, Archive
+from keras_wm.files.storage.zip_archive import ZIP_MAGIC, Archive
 
 _ENDING = ".npy"
 _ROOT = f"__root__{_ENDING}"
@@ -27,7 +27,7 @@ def recognise(
 ) -> Contents | None:
     """The weights of a `.weights.npz` file, if it is one; see `hdf5_file.recognise`."""
     # Keras writes the model's own variables first, even if there are none.
-    if not source.head.startswith(MAGIC) or _ROOT.encode() not in source.head:
+    if not source.head.startswith(ZIP_MAGIC) or _ROOT.encode() not in source.head:
         return None
     members = Archive(source, stack)
     members.vet()

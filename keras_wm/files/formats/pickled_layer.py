@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from keras_wm.errors import UnsafeFileError, UnsupportedFileError
 from keras_wm.files.formats.inert_pickle import Blob, Call, Name, read_pickle
-from keras_wm.files.storage.raw_array import PlainArray
+from keras_wm.files.storage.raw_array import RawArray
 from keras_wm.files.storage.source import Source
 from keras_wm.files.storage.streams import Window
 from keras_wm.utils.text import printable
@@ -34,7 +34,7 @@ _BYTES = {"F16": 2, "F32": 4, "F64": 8, "BF16": 2}
 
 def arrays_of_layer(
     source: Source, path: str, steps: Iterator[object]
-) -> dict[str, PlainArray]:
+) -> dict[str, RawArray]:
     """The arrays of floats among the variables of a layer.
 
     Args:
@@ -60,7 +60,7 @@ def arrays_of_layer(
                 raise _unlike(path)
         case _:
             raise _unlike(path)
-    arrays: dict[str, PlainArray] = {}
+    arrays: dict[str, RawArray] = {}
     seen: set[int] = set()
     for variable, value in variables.items():
         array = _array(source, f"{path}/{variable}", value)
@@ -73,7 +73,7 @@ def arrays_of_layer(
     return arrays
 
 
-def _array(source: Source, path: str, value: Any) -> PlainArray:
+def _array(source: Source, path: str, value: Any) -> RawArray:
     match _state_of_array(_value_of_variable(value), path):
         case (1, tuple() as shape, dtype, bool() as is_fortran, Blob() as blob):
             code = _code(dtype)
@@ -86,7 +86,7 @@ def _array(source: Source, path: str, value: Any) -> PlainArray:
     if code in _BYTES and math.prod(shape) * _BYTES[code] != blob.size:
         raise _unlike(path)
     order: Literal["C", "F"] = "F" if is_fortran else "C"
-    return PlainArray(source, path, code, shape, blob.start, blob.size, order)
+    return RawArray(source, path, code, shape, blob.start, blob.size, order)
 
 
 def _value_of_variable(variable: Any) -> Any:

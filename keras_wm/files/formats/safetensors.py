@@ -11,7 +11,7 @@ from keras_wm.files.formats.axis_order import readings
 from keras_wm.files.formats.safetensors_header import has_header, read_header
 from keras_wm.files.kernels.layer_weights import weights_of_layer
 from keras_wm.files.limits import Limits
-from keras_wm.files.storage.raw_array import PlainArray
+from keras_wm.files.storage.raw_array import RawArray
 from keras_wm.files.storage.source import Source
 
 _SEPARATORS = "./"
@@ -28,11 +28,9 @@ def recognise(
     )
 
 
-def weights_of_safetensors(
-    arrays: Sequence[PlainArray], limits: Limits
-) -> list[Kernel]:
+def weights_of_safetensors(arrays: Sequence[RawArray], limits: Limits) -> list[Kernel]:
     """The weights among the arrays of a file, each in every order of its axes."""
-    layers: dict[str, dict[str, PlainArray]] = {}
+    layers: dict[str, dict[str, RawArray]] = {}
     for array in arrays:
         # `"encoder.c1.weight"` is the variable `"weight"` of the layer `"encoder.c1"`.
         variable = array.path[max(map(array.path.rfind, _SEPARATORS)) + 1 :]

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from keras_wm.errors import ModelFileError, UnsafeFileError, UnsupportedFileError
-from keras_wm.files.storage.raw_array import PlainArray
+from keras_wm.files.storage.raw_array import RawArray
 from keras_wm.files.storage.source import Source
 from keras_wm.files.storage.untrusted_json import parse_json
 from keras_wm.utils.text import printable
@@ -48,7 +48,7 @@ def has_header(source: Source) -> bool:
     return starts_object and source.head[4:LENGTH_BYTES] == bytes(4)
 
 
-def read_header(source: Source) -> list[PlainArray]:
+def read_header(source: Source) -> list[RawArray]:
     """The arrays of a safetensors file, in the order of their bytes.
 
     Args:
@@ -89,7 +89,7 @@ def read_header(source: Source) -> list[PlainArray]:
     return arrays
 
 
-def _array(source: Source, name: str, fields: Any, data_start: int) -> PlainArray:
+def _array(source: Source, name: str, fields: Any, data_start: int) -> RawArray:
     if not isinstance(fields, dict) or fields.keys() != _KEYS:
         raise _broken(name, "has other fields than dtype, shape and data_offsets")
     dtype, shape, offsets = fields["dtype"], fields["shape"], fields["data_offsets"]
@@ -106,7 +106,7 @@ def _array(source: Source, name: str, fields: Any, data_start: int) -> PlainArra
     if _bits(shape, _BITS[dtype]) != 8 * size:
         raise _broken(name, f"has {size:,} bytes, which do not fit its shape and type")
     start = data_start + offsets[0]
-    return PlainArray(source, name, dtype, tuple(shape), start, size)
+    return RawArray(source, name, dtype, tuple(shape), start, size)
 
 
 def _bits(shape: Iterable[int], bits: int) -> int:
@@ -137,7 +137,7 @@ def _vet_metadata(metadata: Any) -> None:
         )
 
 
-def _vet_cover(arrays: Iterable[PlainArray], start: int, end: int) -> None:
+def _vet_cover(arrays: Iterable[RawArray], start: int, end: int) -> None:
     """Refuses holes between arrays, arrays in one another, and bytes of none."""
     for array in arrays:
         if array.start != start:

@@ -12,7 +12,7 @@ from keras_wm.files.hdf5.array import StoredArray, StoredArrays
 from keras_wm.files.hdf5.file import BoundedFile
 from keras_wm.files.hdf5.walk import walk
 from keras_wm.files.limits import Limits
-from keras_wm.files.storage.blame import blamed_on
+from keras_wm.files.storage.source import naming_errors
 from keras_wm.utils.text import printable
 
 
@@ -40,18 +40,18 @@ class Shard:
 
     def blamed(self) -> AbstractContextManager[None]:
         """Names the shard in every error."""
-        return blamed_on(self._name) if self._name else nullcontext()
+        return naming_errors(self._name) if self._name else nullcontext()
 
 
 def walk_shards(
-    shards: Sequence[Shard], limits: Limits, passed_over: Callable[[str], bool]
+    shards: Sequence[Shard], limits: Limits, skip: Callable[[str], bool]
 ) -> Iterator[tuple[Shard, str, h5py.Group | h5py.Dataset]]:
     """The groups and datasets of all shards; see `walk`.
 
     Args:
         shards: The shards.
         limits: What they may ask of this machine together.
-        passed_over: Whether what is in the group of a path is not wanted.
+        skip: Whether what is in the group of a path is not wanted.
 
     Yields:
         The shard, the path of an object in it, and the object. A group may be in
@@ -65,7 +65,7 @@ def walk_shards(
     seen: set[str] = set()
     for shard in shards:
         with shard.blamed():
-            for path, found in walk(shard.file, limits, passed_over):
+            for path, found in walk(shard.file, limits, skip):
                 objects += 1
                 if objects > limits.objects:
                     raise UnsafeFileError(

@@ -12,9 +12,7 @@ from typing import Any
 
 from keras_wm.errors import UnsafeFileError
 from keras_wm.files.limits import DEFAULT_LIMITS, Limits
-from keras_wm.files.storage.blame import blamed_on
-from keras_wm.files.storage.folder import open_path
-from keras_wm.files.storage.source import Source
+from keras_wm.files.storage.source import Source, naming_errors, open_path
 from keras_wm.files.storage.untrusted_json import parse_json
 from keras_wm.utils.text import printable
 
@@ -40,7 +38,7 @@ def shards_of(
         UnsafeFileError: If it is an index that leads out of its folder.
     """
     path = os.fspath(path)
-    with ExitStack() as stack, blamed_on(path):
+    with ExitStack() as stack, naming_errors(path):
         found = open_path(path, limits, stack)
         names = names_in_index(found) if isinstance(found, Source) else None
         return frozenset(names or ())

@@ -9,17 +9,15 @@ from typing import Any
 
 from keras_wm.errors import ModelFileError, UnsafeFileError, UnsupportedFileError
 from keras_wm.files.contents import Contents, Kernel, no_config
-from keras_wm.files.formats.hdf5_weights import MAGIC
 from keras_wm.files.formats.keras3 import weights_of_keras3
 from keras_wm.files.formats.safetensors import weights_of_safetensors
 from keras_wm.files.formats.safetensors_header import has_header, read_header
 from keras_wm.files.formats.shard import Shard
 from keras_wm.files.formats.shard_index import names_in_index
 from keras_wm.files.formats.unrecognised import unrecognised
-from keras_wm.files.hdf5.file import BoundedFile
+from keras_wm.files.hdf5.file import HDF5_MAGIC, BoundedFile
 from keras_wm.files.limits import Limits
-from keras_wm.files.storage.blame import blamed_on
-from keras_wm.files.storage.source import Source
+from keras_wm.files.storage.source import Source, naming_errors
 from keras_wm.utils.text import printable
 
 
@@ -33,15 +31,15 @@ def recognise(
     names = names_in_index(source)
     if names is None:
         return None
-    if source.beside is None:
+    if source.bundle is None:
         raise UnsupportedFileError(
             "it is the index of a model in several files, and the others cannot be "
             "found from an open file. Pass the path of the index."
         )
     shards = {}
     for name in names:
-        with blamed_on(name):
-            shards[name] = source.beside.open(name)
+        with naming_errors(name):
+            shards[name] = source.bundle.open(name)
             if not _is_hdf5(shards[name]) and not has_header(shards[name]):
                 raise unrecognised(shards[name])
     if all(map(_is_hdf5, shards.values())):
@@ -53,7 +51,7 @@ def recognise(
 
 
 def _is_hdf5(source: Source) -> bool:
-    return source.head.startswith(MAGIC)
+    return source.head.startswith(HDF5_MAGIC)
 
 
 def _of_hdf5(
@@ -64,7 +62,7 @@ def _of_hdf5(
 ) -> list[Kernel]:
     shards = []
     for name, source in sources.items():
-        with blamed_on(name):
+        with naming_errors(name):
             file = stack.enter_context(BoundedFile(source))
         shards.append(Shard(file, source.size, limits, name))
     return weights_of_keras3(shards, limits, config) or []
@@ -74,7 +72,7 @@ def _of_safetensors(sources: dict[str, Source], limits: Limits) -> list[Kernel]:
     weights: list[Kernel] = []
     seen: set[str] = set()
     for name, source in sources.items():
-        with blamed_on(name):
+        with naming_errors(name):
             arrays = read_header(source)
             again = seen.intersection(array.path for array in arrays)
             if again:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from keras_wm.errors import UnsupportedFileError
+from keras_wm.files.hdf5.file import HDF5_MAGIC
 from keras_wm.files.storage.source import Source
+from keras_wm.files.storage.zip_archive import ZIP_MAGIC
 
 _SAVED_MODEL = (
     "a TensorFlow SavedModel, which only TensorFlow reads. If you made it, load it "
@@ -14,9 +16,9 @@ _SAVED_MODEL = (
 )
 _CHECKPOINT = "a TensorFlow checkpoint, which only TensorFlow reads"
 _MAGIC = (
-    (0, b"\x89HDF\r\n\x1a\n", "an HDF5 file without Keras weights"),
+    (0, HDF5_MAGIC, "an HDF5 file without Keras weights"),
     (0, b"PK\x05\x06", "an empty zip archive"),
-    (0, b"PK\x03\x04", "a zip archive without a Keras model's weights"),
+    (0, ZIP_MAGIC, "a zip archive without a Keras model's weights"),
     (0, b"\x89PNG\r\n\x1a\n", "a PNG image"),
     (0, b"\xff\xd8\xff", "a JPEG image"),
     (0, b"GIF8", "a GIF image"),

@@ -1,8 +1,10 @@
-"""One array of numbers in an HDF5 file: whether it is one, and reading it."""
+"""One array of numbers in an HDF5 file: vetting and reading it."""
 
 from __future__ import annotations
 
+import itertools
 import math
+import zlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_wm.errors import ModelFileError, UnsafeFileError
-from keras_wm.files.hdf5.attributes import text_attribute
-from keras_wm.files.hdf5.chunks import read_chunks
+from keras_wm.files.hdf5.attributes import read_text_attribute
+from keras_wm.files.hdf5.file import NOT_FROM_KERAS
 from keras_wm.files.limits import Limits
-from keras_wm.files.storage.float_codes import FLOATS, decode
+from keras_wm.files.storage.raw_array import FLOATS, MOST_AXES, decode, vet_array_size
 from keras_wm.utils.text import printable
 
 _NUMBERS = {
@@ -24,37 +26,39 @@ _NUMBERS = {
     ">f4": h5py.h5t.IEEE_F32BE,
     "<f8": h5py.h5t.IEEE_F64LE,
     ">f8": h5py.h5t.IEEE_F64BE,
-    # What quantized kernels are made of.
+    # The types of quantized kernels.
     "|i1": h5py.h5t.STD_I8LE,
     "|u1": h5py.h5t.STD_U8LE,
 }
-# Types that HDF5 does not know, by their size and by what the attribute `dtype` says.
-# Of those of one byte h5py can write only float8_e4m3fn, and Keras does not name it.
+# Number formats that HDF5 does not know are stored as opaque bytes. They are identified
+# by their size and by the attribute `dtype`. Of the 1-byte formats h5py can write only
+# float8_e4m3fn, for which Keras writes no attribute.
 _OPAQUE = {
     (2, "bfloat16"): "BF16",
     (1, None): "F8_E4M3",
     (1, "float8_e4m3fn"): "F8_E4M3",
     (1, "float8_e5m2"): "F8_E5M2",
 }
-_MOST_AXES = 8
+_CHECKSUM_BYTES = 4
 
 
 @dataclass(frozen=True)
 class StoredArray:
-    """An array of numbers that has been vetted, and not been read.
+    """An array of numbers whose size and type are vetted, and which is not read yet.
 
     Attributes:
-        file: The file that it is in.
-        place: Where the dataset that holds it is. An open dataset takes 12 KB.
-        path: Where it stands in the file.
-        shape: Its shape.
-        stored: The type it is stored as.
-        limits: What the file may ask of this machine.
-        code: The type by safetensors's name, if HDF5 does not know it.
+        file: File that contains the array.
+        reference: Reference to the dataset, which takes less memory than the 12 KB
+            of an open dataset.
+        path: Path of the dataset in the file.
+        shape: Shape.
+        stored: Stored type.
+        limits: Limits on the resources that the file can use.
+        code: Name of the number format in safetensors, if HDF5 does not know it.
     """
 
     file: h5py.h5f.FileID
-    place: h5py.h5r.Reference
+    reference: h5py.h5r.Reference
     path: str
     shape: tuple[int, ...]
     stored: np.dtype[np.generic]
@@ -63,21 +67,22 @@ class StoredArray:
 
     @property
     def dataset(self) -> h5py.Dataset:
-        """The dataset that holds it, opened."""
-        return h5py.Dataset(h5py.h5r.dereference(self.place, self.file), readonly=True)
+        """The opened dataset."""
+        dataset = h5py.h5r.dereference(self.reference, self.file)
+        return h5py.Dataset(dataset, readonly=True)
 
     @property
     def dtype(self) -> str:
-        """The name of the stored type."""
+        """Name of the stored type."""
         return FLOATS[self.code] if self.code else self.stored.name
 
     @property
     def is_float(self) -> bool:
-        """Whether it is of floats, as it is."""
+        """Whether the array holds floats."""
         return self.stored.kind not in "iu"
 
     def read(self) -> NDArray[Any]:
-        """Reads the array, in the native byte order; halves become float32.
+        """Reads the array, in native byte order; smaller floats become float32.
 
         Raises:
             ModelFileError: If the file has been closed, or is damaged.
@@ -86,12 +91,7 @@ class StoredArray:
         if not self.file:
             raise ModelFileError("a kernel can be read only while its file is open.")
         size = math.prod(self.shape) * self.stored.itemsize
-        if size > self.limits.array_bytes:
-            raise UnsafeFileError(
-                f"'{printable(self.path)}' has {size:,} bytes, more than "
-                f"Limits.array_bytes={self.limits.array_bytes:,}. "
-                "Raise the limit if you trust the file."
-            )
+        vet_array_size(self.path, size, self.limits.array_bytes)
         values = self._stored_values()
         if self.code:
             return decode(values.tobytes(), self.code).reshape(self.shape)
@@ -104,17 +104,17 @@ class StoredArray:
         if dataset.chunks is None:
             return np.asarray(dataset[()])
         try:
-            return read_chunks(dataset, self.stored, self.limits)
+            return _read_chunks(dataset, self.stored, self.limits)
         except UnsafeFileError as error:
             raise UnsafeFileError(f"'{printable(self.path)}' {error}") from error
 
 
 class StoredArrays:
-    """The arrays of one file, which together cannot be larger than the file.
+    """Finds the arrays of one file, which cannot add up to more than the file's size.
 
     Args:
         file_bytes: Size of the HDF5 file.
-        limits: What the file may ask of this machine.
+        limits: Limits on the resources that the file can use.
     """
 
     def __init__(self, file_bytes: int, limits: Limits) -> None:
@@ -123,30 +123,32 @@ class StoredArrays:
         self._limits = limits
 
     def find(self, dataset: h5py.Dataset, path: str) -> StoredArray | None:
-        """A dataset as an array of numbers of one axis or more.
+        """Returns a dataset as an array of numbers with at least one axis.
 
         Args:
-            dataset: The dataset, its storage vetted.
-            path: Where it stands in the file.
+            dataset: Dataset whose storage has been vetted.
+            path: Path of the dataset in the file.
 
         Returns:
-            The array, or `None` where the dataset is something else.
+            The array, or `None` if the dataset is something else.
 
         Raises:
-            UnsafeFileError: If its size does not fit what is stored of it.
+            UnsafeFileError: If its declared size does not match its stored size.
         """
-        found = _stored_type(dataset, self._limits)
+        number_type = _number_type(dataset, self._limits)
         space = dataset.id.get_space()
-        if found is None or space.get_simple_extent_type() != h5py.h5s.SIMPLE:
+        if number_type is None or space.get_simple_extent_type() != h5py.h5s.SIMPLE:
             return None
         shape = space.get_simple_extent_dims()
-        if not 1 <= len(shape) <= _MOST_AXES or 0 in shape:
+        if not 1 <= len(shape) <= MOST_AXES or 0 in shape:
             return None
-        stored, code = found
+        stored, code = number_type
         self._vet_size(dataset, path, math.prod(shape) * stored.itemsize)
         self._file = self._file or h5py.h5i.get_file_id(dataset.id)
-        place = h5py.h5r.create(dataset.id, b".", h5py.h5r.OBJECT)
-        return StoredArray(self._file, place, path, shape, stored, self._limits, code)
+        reference = h5py.h5r.create(dataset.id, b".", h5py.h5r.OBJECT)
+        return StoredArray(
+            self._file, reference, path, shape, stored, self._limits, code
+        )
 
     def _vet_size(self, dataset: h5py.Dataset, path: str, declared: int) -> None:
         stored = dataset.id.get_storage_size()
@@ -156,24 +158,25 @@ class StoredArrays:
             raise UnsafeFileError(
                 f"'{printable(path)}' declares {declared:,} bytes, and {stored:,} are "
                 "said to be stored, which is too few, or more than the file has. "
-                "Keras writes no such file: do not use this one."
+                f"{NOT_FROM_KERAS}"
             )
 
     def _fits_in_chunks(
         self, dataset: h5py.Dataset, declared: int, stored: int
     ) -> bool:
-        plan = dataset.id.get_create_plist()
-        if plan.get_layout() != h5py.h5d.CHUNKED:
+        creation = dataset.id.get_create_plist()
+        if creation.get_layout() != h5py.h5d.CHUNKED:
             return False
-        inflation = self._limits.inflation if plan.get_nfilters() else 1
+        inflation = self._limits.inflation if creation.get_nfilters() else 1
         return declared <= inflation * stored
 
 
-def _stored_type(
+def _number_type(
     dataset: h5py.Dataset, limits: Limits
 ) -> tuple[np.dtype[np.generic], str] | None:
-    # h5py's own `dtype` builds types of any complexity, and takes a float that is
-    # not IEEE's for the next one that is.
+    """Returns the stored type, and the format's name if HDF5 does not know it."""
+    # `dataset.dtype` builds types of any complexity, and maps a float that is not
+    # IEEE's to the next one that is.
     stored = dataset.id.get_type()
     if stored.get_class() in (h5py.h5t.FLOAT, h5py.h5t.INTEGER):
         for name, known in _NUMBERS.items():
@@ -181,6 +184,108 @@ def _stored_type(
                 return np.dtype(name), ""
     elif stored.get_class() == h5py.h5t.OPAQUE and stored.get_size() <= 2:
         size = stored.get_size()
-        code = _OPAQUE.get((size, text_attribute(dataset, "dtype", limits)))
+        code = _OPAQUE.get((size, read_text_attribute(dataset, "dtype", limits)))
         return (np.dtype(f"V{size}"), code) if code else None
     return None
+
+
+def _read_chunks(
+    dataset: h5py.Dataset, dtype: np.dtype[np.generic], limits: Limits
+) -> NDArray[np.generic]:
+    """Reads a chunked dataset whose filters have been vetted.
+
+    Chunks are unpacked here, because HDF5 enlarges its buffer for as long as a chunk
+    inflates, regardless of the size of the array: 1 MB in the file can use 1 GB.
+
+    Args:
+        dataset: The dataset.
+        dtype: Its type.
+        limits: Limits on the resources that the file can use.
+
+    Returns:
+        The array.
+
+    Raises:
+        UnsafeFileError: If a chunk is missing or has the wrong size, or if there are
+            too many or too large chunks.
+    """
+    creation = dataset.id.get_create_plist()
+    shape, chunk = dataset.shape, creation.get_chunk()
+    filters = [
+        creation.get_filter(index)[0] for index in range(creation.get_nfilters())
+    ]
+    offsets = [range(0, axis, step) for axis, step in zip(shape, chunk, strict=True)]
+    count, size = math.prod(map(len, offsets)), math.prod(chunk) * dtype.itemsize
+    unpacked = math.prod(shape) * dtype.itemsize if filters else 0
+    _vet_chunks(count, size, unpacked, limits)
+    stored_sizes = _stored_sizes(dataset, count)
+    array = np.empty(shape, dtype)
+    for corner in itertools.product(*offsets):
+        if not 0 <= stored_sizes.get(corner, -1) <= _most_packed_bytes(size):
+            raise UnsafeFileError(f"has no chunk at {corner}, or too large a one.")
+        skipped, packed = dataset.id.read_direct_chunk(corner)
+        data = _unpacked(packed, skipped, filters, dtype.itemsize, size)
+        block = np.frombuffer(data, dtype).reshape(chunk)
+        # The last chunk of an axis is stored whole, even beyond the end of the array.
+        part = array[
+            tuple(
+                slice(start, start + step)
+                for start, step in zip(corner, chunk, strict=True)
+            )
+        ]
+        part[...] = block[tuple(map(slice, part.shape))]
+    return array
+
+
+def _vet_chunks(count: int, size: int, unpacked: int, limits: Limits) -> None:
+    if count > limits.chunks or size > limits.chunk_bytes:
+        raise UnsafeFileError(
+            f"has {count:,} chunks of {size:,} bytes, more than "
+            f"Limits.chunks={limits.chunks:,} or "
+            f"Limits.chunk_bytes={limits.chunk_bytes:,}."
+        )
+    if unpacked > limits.unpacked_bytes:
+        raise UnsafeFileError(
+            f"has {unpacked:,} bytes when it is unpacked, more than "
+            f"Limits.unpacked_bytes={limits.unpacked_bytes:,}. "
+            "Raise the limit if you trust the file."
+        )
+
+
+def _stored_sizes(dataset: h5py.Dataset, most: int) -> dict[tuple[int, ...], int]:
+    """Returns the number of stored bytes of each chunk, by its first index."""
+    sizes: dict[tuple[int, ...], int] = {}
+
+    def add(chunk: h5py.h5d.StoreInfo) -> bool | None:
+        sizes[chunk.chunk_offset] = chunk.size
+        return True if len(sizes) > most else None
+
+    # If asked for a single chunk, HDF5 searches through all chunks every time.
+    dataset.id.chunk_iter(add)
+    return sizes
+
+
+def _unpacked(
+    data: bytes, skipped: int, filters: list[int], itemsize: int, size: int
+) -> bytes:
+    """Undoes the filters of one chunk; bit i of `skipped` marks filter i as unused."""
+    for index, applied in reversed(list(enumerate(filters))):
+        if skipped >> index & 1:
+            continue
+        if applied == h5py.h5z.FILTER_DEFLATE:
+            data = zlib.decompressobj().decompress(data, _most_packed_bytes(size))
+        elif applied == h5py.h5z.FILTER_SHUFFLE:
+            data = np.frombuffer(data, np.uint8).reshape(itemsize, -1).T.tobytes()
+        else:
+            data = data[:-_CHECKSUM_BYTES]
+    if len(data) != size:
+        raise UnsafeFileError(
+            f"has a chunk of {size:,} bytes that unpacks to at least {len(data):,}."
+        )
+    return data
+
+
+def _most_packed_bytes(size: int) -> int:
+    """Returns the largest accepted size of a chunk that is not completely unpacked."""
+    # Deflate can make incompressible bytes slightly longer, and a checksum is added.
+    return 2 * size + 4096

@@ -1,4 +1,4 @@
-"""One attribute of an HDF5 object that holds text."""
+"""Text attributes of HDF5 objects."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from keras_wm.errors import UnsafeFileError
 from keras_wm.files.limits import Limits
 from keras_wm.utils.text import printable
 
-_VARIABLE = h5py.string_dtype()
+_VARIABLE_LENGTH = h5py.string_dtype()
 
 
-def text_attribute(
+def read_text_attribute(
     holder: h5py.Group | h5py.Dataset,
     name: str,
     limits: Limits,
     limit: str = "name_chars",
 ) -> str | None:
-    """The text of an attribute.
+    """Reads a text attribute.
 
     Args:
-        holder: The group or dataset that has the attribute.
-        name: The attribute's name.
-        limits: What the file may ask of this machine.
-        limit: Which of the limits the length of the text has.
+        holder: Group or dataset that has the attribute.
+        name: Name of the attribute.
+        limits: Limits on the resources that the file can use.
+        limit: Name of the field of `limits` that bounds the length of the text.
 
     Returns:
-        The text, or `None` where there is no such attribute or it is no text.
+        The text, or `None` if there is no such attribute or it is not a single text.
 
     Raises:
         UnsafeFileError: If the text is too long.
@@ -37,8 +37,9 @@ def text_attribute(
     most = getattr(limits, limit)
     attribute = h5py.h5a.open(holder.id, name.encode())
     stored = attribute.get_type()
-    # An array could refer to one long text many times. A single text of variable
-    # length cannot be sized before it is read, but is not larger than the file.
+    # The elements of an array could all refer to the same long text. The size of a
+    # single text of variable length is unknown before it is read, but it is not
+    # larger than the file.
     if attribute.get_space().get_simple_extent_type() != h5py.h5s.SCALAR:
         return None
     if stored.get_class() != h5py.h5t.STRING:
@@ -55,7 +56,7 @@ def text_attribute(
 
 def _read(attribute: h5py.h5a.AttrID, fixed_bytes: int) -> bytes | str:
     # `holder.attrs[name]` takes several times as long.
-    text = np.empty((), f"S{fixed_bytes}" if fixed_bytes else _VARIABLE)
+    text = np.empty((), f"S{fixed_bytes}" if fixed_bytes else _VARIABLE_LENGTH)
     attribute.read(text)
     value: bytes | str = text.item()
     return value

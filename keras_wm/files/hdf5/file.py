@@ -1,7 +1,8 @@
-"""An HDF5 file that may be hostile, opened so that HDF5 itself stays within bounds."""
+"""A hostile HDF5 file, opened so that HDF5 itself stays within the limits."""
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO, cast
@@ -9,72 +10,125 @@ from typing import BinaryIO, cast
 import h5py
 
 from keras_wm.errors import UnsafeFileError
-from keras_wm.files.hdf5.global_heap import MAGIC, vet_global_heap
 from keras_wm.files.storage.source import Source
 from keras_wm.files.storage.streams import Window
 
+HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+NOT_FROM_KERAS = "Keras writes no such file: do not use this one."
+
+# Size of the metadata cache. Almost nothing is read twice.
 _CACHE_BYTES = 1024**2
 _SIZES = (8, 8)
 
+# The global heap, which holds texts of variable length, consists of collections. A
+# collection starts with its magic and its size, an object in it with its index and
+# its size. Sizes have 8 bytes, because files with other sizes are rejected.
+_COLLECTION_MAGIC = b"GCOL"
+_COLLECTION = struct.Struct("<4s4xQ")
+_OBJECT = struct.Struct("<H6xQ")
+_MOST_OBJECTS = 10_000
+
 
 class BoundedFile(h5py.File):
-    """An HDF5 file of which a limited number of bytes is read while it is listed.
+    """An HDF5 file with a budget of bytes that are read while its arrays are listed.
 
-    One attribute, one list of names or one header may be as large as the file, and
-    HDF5 reads it as a whole, or the same one again for every object.
+    A single attribute, list of names or header can be as large as the file. HDF5
+    reads it as a whole, and can read it again for every object that refers to it.
 
     Args:
         source: The open file.
     """
 
     def __init__(self, source: Source) -> None:
-        self._window = _Listing(source)
+        self._stream = _VettedStream(source)
         self._listing_bytes = source.limits.listing_bytes
-        super().__init__(cast(BinaryIO, self._window), "r")
+        super().__init__(cast(BinaryIO, self._stream), "r")
         if self.id.get_create_plist().get_sizes() != _SIZES:
             raise UnsafeFileError(
-                "its addresses or lengths do not have 8 bytes. "
-                "Keras writes no such file: do not use this one."
+                f"its addresses or lengths do not have 8 bytes. {NOT_FROM_KERAS}"
             )
         self._shrink_cache()
 
-    def listed(self) -> None:
-        """Ends the listing: from now on, any number of bytes may be read."""
-        self._window.budget = None
+    def end_listing(self) -> None:
+        """Ends the listing: any number of bytes can be read from now on."""
+        self._stream.budget = None
 
     @contextmanager
     def listing(self) -> Iterator[None]:
-        """Takes up the listing again, for something beside the arrays."""
-        self._window.budget = self._listing_bytes
+        """Applies the budget again, to read metadata after the listing has ended."""
+        self._stream.budget = self._listing_bytes
         try:
             yield
         finally:
-            self.listed()
+            self.end_listing()
 
     def _shrink_cache(self) -> None:
-        # HDF5 keeps what it has read until it has 32 MB of it, which take several
-        # times as much in memory. Almost nothing is asked for twice.
+        # By default, HDF5 caches 32 MB of metadata, which take several times as much
+        # memory.
         cache = self.id.get_mdc_config()
         cache.set_initial_size = True
         cache.initial_size = cache.min_size = cache.max_size = _CACHE_BYTES
         self.id.set_mdc_config(cache)
 
 
-class _Listing(Window):
-    """The file as HDF5 reads it, which looks at what is read until it is listed."""
+class _VettedStream(Window):
+    """The whole file as HDF5 reads it; heap collections are vetted during listing."""
 
     def __init__(self, source: Source) -> None:
         budget = source.limits.listing_bytes
-        beyond = (
+        over_budget = (
             f"to list it, more than Limits.listing_bytes={budget:,} bytes are read."
         )
-        super().__init__(source.file, 0, source.size, budget, beyond)
+        super().__init__(source.file, 0, source.size, budget, over_budget)
         self._source = source
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         start = self.tell()
         count = super().readinto(buffer)
-        # The bytes of an array may look like anything, but none is read before.
-        if self.budget is not None and bytes(buffer[: len(MAGIC)]) == MAGIC:
-            vet_global_heap(self._source.file, start)
+        # The bytes of an array can contain the magic by chance, but arrays are not
+        # read during listing.
+        magic = bytes(buffer[: len(_COLLECTION_MAGIC)])
+        if self.budget is not None and magic == _COLLECTION_MAGIC:
+            _vet_collection(self._source.file, start)
         return count
+
+
+def _vet_collection(file: BinaryIO, start: int) -> None:
+    """Raises UnsafeFileError if HDF5 would search a heap collection endlessly.
+
+    HDF5 steps through a collection object by object. It never returns if an object
+    has size zero, which takes a single flipped byte.
+
+    Args:
+        file: The HDF5 file.
+        start: Offset of the collection.
+
+    Raises:
+        UnsafeFileError: If an object has size zero or exceeds the collection, or
+            if there are too many objects.
+    """
+    file.seek(start)
+    header = file.read(_COLLECTION.size)
+    if len(header) < _COLLECTION.size:
+        return
+    _, size = _COLLECTION.unpack(header)
+    position, end = start + _COLLECTION.size, start + size
+    for _ in range(_MOST_OBJECTS):
+        if position + _OBJECT.size > end:
+            return
+        file.seek(position)
+        header = file.read(_OBJECT.size)
+        # HDF5 itself detects that the file ends too early.
+        if len(header) < _OBJECT.size:
+            return
+        index, length = _OBJECT.unpack(header)
+        # Free space has index 0, and its length includes the header. The data of any
+        # other object follow its header and are padded to multiples of 8 bytes.
+        step = _OBJECT.size + -(-length // 8) * 8 if index else length
+        if not 0 < step <= end - position:
+            break
+        position += step
+    raise UnsafeFileError(
+        "its texts of variable length are stored in a way that HDF5 might search "
+        f"without end. {NOT_FROM_KERAS}"
+    )

@@ -1,4 +1,4 @@
-"""Where a path or a URL leads: a file or a folder, on this machine or elsewhere."""
+"""Files and folders by path or URL, in the local or a remote file system."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 
 from keras_wm.errors import ModelFileError, UnsafeFileError
-from keras_wm.files.storage.blocks import Blocks
+from keras_wm.files.storage.streams import CachedRemoteFile
 from keras_wm.utils.text import printable
 
-# What is looked at in a file to list its arrays is small and far apart.
+# The metadata that lists a file's arrays is small and scattered over the file.
 _BUFFER_BYTES = 1024
 
 
-class Place(Protocol):
-    """A file or a folder that may or may not be there."""
+class Location(Protocol):
+    """A path to a file or a folder, which need not exist."""
 
     def is_folder(self) -> bool:
-        """Whether it is a folder and not a file.
+        """Returns whether it is a folder rather than a file.
 
         Raises:
             ModelFileError: If it does not exist.
@@ -32,30 +32,30 @@ class Place(Protocol):
         """Opens a file for reading."""
 
     def names(self) -> list[str]:
-        """The names in a folder."""
+        """Returns the names of all files and folders in a folder."""
 
-    def member(self, name: str) -> Place:
-        """What is in a folder under a name."""
+    def member(self, name: str) -> Location:
+        """Returns the location of a file or folder in this folder."""
 
-    def parent(self) -> Place:
-        """The folder that it is in."""
+    def parent(self) -> Location:
+        """Returns the location of the folder that contains it."""
 
 
-def find_place(path: str) -> Place:
-    """Where a path leads or, where it contains `"://"`, a URL."""
-    return remote_place(path) if "://" in path else LocalPlace(Path(path))
+def locate(path: str) -> Location:
+    """Returns the location of a path or, if it contains `"://"`, of a URL."""
+    return locate_url(path) if "://" in path else LocalPath(Path(path))
 
 
 @dataclass(frozen=True)
-class LocalPlace:
-    """A place in this machine's own file system. Symbolic links are followed."""
+class LocalPath:
+    """A location in the local file system. Symbolic links are followed."""
 
     path: Path
 
     def is_folder(self) -> bool:
-        with _told_plainly():
+        with _readable_errors():
             mode = self.path.stat().st_mode
-        # Opening a FIFO blocks and opening a device may act on it.
+        # Opening a FIFO blocks, and opening a device can have side effects.
         if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
             raise UnsafeFileError(
                 "not a regular file but a pipe, socket or device. "
@@ -64,29 +64,29 @@ class LocalPlace:
         return stat.S_ISDIR(mode)
 
     def open(self) -> BinaryIO:
-        with _told_plainly():
+        with _readable_errors():
             return self.path.open("rb", buffering=_BUFFER_BYTES)
 
     def names(self) -> list[str]:
-        with _told_plainly():
+        with _readable_errors():
             return [member.name for member in self.path.iterdir()]
 
-    def member(self, name: str) -> LocalPlace:
-        return LocalPlace(self.path / name)
+    def member(self, name: str) -> LocalPath:
+        return LocalPath(self.path / name)
 
-    def parent(self) -> LocalPlace:
-        return LocalPlace(self.path.parent)
+    def parent(self) -> LocalPath:
+        return LocalPath(self.path.parent)
 
 
 @dataclass(frozen=True)
-class RemotePlace:
-    """A place in one of fsspec's file systems."""
+class RemotePath:
+    """A location in an fsspec file system."""
 
     system: Any
     path: str
 
     def is_folder(self) -> bool:
-        with _told_plainly(remote=True):
+        with _readable_errors(remote=True):
             kind = self.system.info(self.path)["type"]
         if kind not in ("file", "directory"):
             raise UnsafeFileError(
@@ -95,28 +95,28 @@ class RemotePlace:
         return bool(kind == "directory")
 
     def open(self) -> BinaryIO:
-        with _told_plainly(remote=True):
+        with _readable_errors(remote=True):
             file = self.system.open(self.path, "rb", cache_type="none")
-            return cast(BinaryIO, Blocks(file))
+            return cast(BinaryIO, CachedRemoteFile(file))
 
     def names(self) -> list[str]:
-        with _told_plainly(remote=True):
+        with _readable_errors(remote=True):
             paths = self.system.ls(self.path, detail=False)
         return [str(path).rstrip("/").rpartition("/")[2] for path in paths]
 
-    def member(self, name: str) -> RemotePlace:
-        return RemotePlace(self.system, f"{self.path.rstrip('/')}/{name}")
+    def member(self, name: str) -> RemotePath:
+        return RemotePath(self.system, f"{self.path.rstrip('/')}/{name}")
 
-    def parent(self) -> RemotePlace:
-        return RemotePlace(self.system, self.path.rpartition("/")[0])
+    def parent(self) -> RemotePath:
+        return RemotePath(self.system, self.path.rpartition("/")[0])
 
 
-def remote_place(url: str) -> RemotePlace:
-    """Where a URL leads.
+def locate_url(url: str) -> RemotePath:
+    """Returns the location of a URL.
 
     Raises:
-        ModelFileError: If fsspec, or what it needs for that kind of URL, is not
-            installed, or it does not know that kind.
+        ModelFileError: If fsspec does not know the URL's protocol, or if fsspec or
+            the package for that protocol is not installed.
     """
     try:
         from fsspec.core import url_to_fs
@@ -124,13 +124,13 @@ def remote_place(url: str) -> RemotePlace:
         raise ModelFileError(
             'reading URLs needs fsspec: pip install "keras-wm[remote]".'
         ) from None
-    with _told_plainly(remote=True):
-        return RemotePlace(*url_to_fs(url))
+    with _readable_errors(remote=True):
+        return RemotePath(*url_to_fs(url))
 
 
 @contextmanager
-def _told_plainly(remote: bool = False) -> Iterator[None]:
-    """Says why something cannot be opened, whatever a file system raises."""
+def _readable_errors(remote: bool = False) -> Iterator[None]:
+    """Converts every file system's exceptions to a readable `ModelFileError`."""
     try:
         yield
     except FileNotFoundError:
@@ -139,6 +139,6 @@ def _told_plainly(remote: bool = False) -> Iterator[None]:
             if remote
             else "there is no such file."
         ) from None
-    except Exception as error:  # Each file system raises its own.
+    except Exception as error:  # Every fsspec file system raises its own kinds.
         reason = getattr(error, "strerror", None) or str(error)
         raise ModelFileError(f"cannot be opened: {printable(reason)}.") from error

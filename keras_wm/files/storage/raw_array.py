@@ -1,4 +1,4 @@
-"""An array of numbers whose bytes stand in a file one after the other."""
+"""Arrays that are stored as contiguous bytes, and decoding of their number formats."""
 
 from __future__ import annotations
 
@@ -6,28 +6,40 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 from numpy.typing import NDArray
 
 from keras_wm.errors import ModelFileError, UnsafeFileError
-from keras_wm.files.storage.float_codes import FLOATS, INTEGERS, decode
 from keras_wm.files.storage.source import Source
 from keras_wm.utils.text import printable
 
-_MOST_AXES = 8
+# Number formats by the names of safetensors, with the names of NumPy and ml_dtypes.
+FLOATS = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "F8_E5M2": "float8_e5m2",
+    "F8_E4M3": "float8_e4m3fn",
+}
+# The formats of quantized kernels.
+INTEGERS = {"I8": "int8", "U8": "uint8"}
+# An array of more axes is not taken for a kernel.
+MOST_AXES = 8
 
 
 @dataclass(frozen=True)
-class PlainArray:
-    """Such an array, whose size has been vetted. It has not been read.
+class RawArray:
+    """A contiguous array of a file. Its size has been vetted; it has not been read.
 
     Attributes:
-        source: The file.
-        path: Where it stands in the file, for error messages.
-        code: Its type, by safetensors's name.
-        shape: Its shape.
-        start: Where its bytes start.
-        size: How many bytes it has.
-        order: The order of its axes in the file, by NumPy's name.
+        source: File that contains the array.
+        path: Name of the array in the file, for error messages.
+        code: Number format, by its name in safetensors.
+        shape: Shape.
+        start: Offset of the first byte in the file.
+        size: Number of bytes.
+        order: Memory order, as in NumPy.
     """
 
     source: Source
@@ -40,37 +52,78 @@ class PlainArray:
 
     @property
     def dtype(self) -> str:
-        """The name of its type."""
+        """Name of the stored type."""
         return (FLOATS | INTEGERS).get(self.code, self.code)
 
     @property
     def is_float(self) -> bool:
-        """Whether it is of floats, with one axis or more, and not too many."""
-        axes = 1 <= len(self.shape) <= _MOST_AXES and 0 not in self.shape
-        return axes and self.code in FLOATS
+        """Whether it can be a kernel: floats, in a plausible number of axes."""
+        plausible = 1 <= len(self.shape) <= MOST_AXES and 0 not in self.shape
+        return plausible and self.code in FLOATS
 
     def read(self) -> NDArray[Any]:
-        """Reads the array, in single precision at least.
+        """Reads the array; floats below single precision become float32.
 
         Raises:
             ModelFileError: If the file has been closed, or has become shorter.
             UnsafeFileError: If the array is too large.
         """
         limits, file = self.source.limits, self.source.file
+        # The decoded array of floats has at least 4 bytes per number.
         size = max(self.size, 4 * math.prod(self.shape))
-        if size > limits.array_bytes:
-            raise UnsafeFileError(
-                f"'{printable(self.path)}' has {size:,} bytes, more than "
-                f"Limits.array_bytes={limits.array_bytes:,}. "
-                "Raise the limit if you trust the file."
-            )
+        vet_array_size(self.path, size, limits.array_bytes)
         try:
             file.seek(self.start)
             data = file.read(self.size)
-        except ValueError as error:  # Any file says so when it has been closed.
+        except ValueError as error:  # Every closed file raises this.
             raise ModelFileError(
                 "a kernel can be read only while its file is open."
             ) from error
         if len(data) < self.size:
             raise ModelFileError("it became shorter while it was read.")
         return decode(data, self.code).reshape(self.shape, order=self.order)
+
+
+def vet_array_size(path: str, size: int, array_bytes: int) -> None:
+    """Raises UnsafeFileError if an array is larger than `Limits.array_bytes`."""
+    if size > array_bytes:
+        raise UnsafeFileError(
+            f"'{printable(path)}' has {size:,} bytes, more than "
+            f"Limits.array_bytes={array_bytes:,}. "
+            "Raise the limit if you trust the file."
+        )
+
+
+def decode(data: bytes, code: str) -> NDArray[Any]:
+    """Decodes numbers exactly.
+
+    Args:
+        data: Little-endian bytes.
+        code: Number format, a key of `FLOATS` or `INTEGERS`.
+
+    Returns:
+        One-dimensional array: integers unchanged, floats as float32 or float64.
+    """
+    if code in INTEGERS:
+        return np.frombuffer(data, INTEGERS[code])
+    if code == "F8_E4M3":
+        return _decode_e4m3(np.frombuffer(data, np.uint8))
+    if code == "F8_E5M2":
+        # The upper half of a float16, as bfloat16 is the upper half of a float32.
+        halves = np.frombuffer(data, np.uint8).astype(np.uint16) << 8
+        return halves.view(np.float16).astype(np.float32)
+    if code == "BF16":
+        return (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)
+    floats = np.frombuffer(data, {"F64": "<f8", "F32": "<f4", "F16": "<f2"}[code])
+    return floats.astype(np.float64 if code == "F64" else np.float32)
+
+
+def _decode_e4m3(codes: NDArray[np.uint8]) -> NDArray[np.float32]:
+    # With sign, exponent and mantissa moved to their places in a float16, the value
+    # is 2 ** 8 times too small, because the exponent's bias is 15 there and 7 here.
+    # The only code for NaN has all bits set except the sign.
+    sign = (codes & np.uint8(0x80)).astype(np.uint16) << 8
+    magnitude = (codes & np.uint8(0x7F)).astype(np.uint16)
+    floats = (sign | magnitude << 7).view(np.float16).astype(np.float32) * 256
+    floats[magnitude == 0x7F] = np.nan
+    return floats

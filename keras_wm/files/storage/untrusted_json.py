@@ -1,4 +1,4 @@
-"""JSON that may be hostile, read as plain data."""
+"""Parsing of untrusted JSON."""
 
 from __future__ import annotations
 
@@ -15,16 +15,15 @@ def parse_json(text: bytes, limits: Limits) -> Any:
     """Parses JSON.
 
     Args:
-        text: The text, as UTF-8.
-        limits: What the text may ask of this machine.
+        text: UTF-8 text.
+        limits: Limits on the resources that the text can use.
 
     Returns:
         The parsed value.
 
     Raises:
-        ModelFileError: If the text is no JSON, or is nested beyond reason.
-        UnsafeFileError: If it has too many values, or the same key twice in one
-            object.
+        ModelFileError: If the text is not JSON, or is nested too deeply for Python.
+        UnsafeFileError: If it has too many values, or an object with a duplicate key.
     """
     # A value of three bytes, such as `{},`, takes twenty times as many in Python.
     values = sum(map(text.count, _SEPARATORS))
@@ -45,7 +44,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) < len(pairs):
         raise UnsafeFileError(
-            "its JSON has the same key twice, so that one reader may see another "
-            "file than the next: do not use it."
+            "its JSON has a duplicate key, so that two readers can see different "
+            "contents: do not use it."
         )
     return members

@@ -1,4 +1,4 @@
-"""The members of a zip archive that may be hostile. Nothing is ever extracted."""
+"""Members of a hostile zip archive, opened without extracting the archive."""
 
 from __future__ import annotations
 
@@ -15,33 +15,38 @@ from keras_wm.files.storage.source import Source, as_source, vet_size
 from keras_wm.files.storage.streams import Window
 from keras_wm.utils.text import printable
 
-MAGIC = b"PK\x03\x04"
+ZIP_MAGIC = b"PK\x03\x04"
 
+# Layouts and constants of the ZIP specification (PKWARE APPNOTE.TXT).
 _LOCAL_HEADER = struct.Struct("<4s5H3L2H")
 _ZIP64_SIZES = struct.Struct("<2H2Q")
-_ZIP64 = 0xFFFFFFFF
+_ZIP64_KIND = 1
+# In place of a size that is in the ZIP64 field.
+_IN_ZIP64 = 0xFFFFFFFF
+# Flags: traditional encryption, strong encryption, masked local headers.
 _ENCRYPTED = 0x0001 | 0x0040 | 0x2000
+# Flag: the sizes are written after the member's data.
 _SIZES_FOLLOW = 0x0008
 _UTF8 = 0x0800
 _COPY_BYTES = 1024**2
 
 
 class Archive:
-    """A zip archive, whose members are opened as seekable files.
+    """A zip archive as a `Bundle`, whose members are opened as seekable files.
 
     Args:
         source: The open archive.
-        stack: Closes what is opened.
+        stack: Closes the opened members.
     """
 
     def __init__(self, source: Source, stack: ExitStack) -> None:
         self.limits = source.limits
         self._source = source
         self._stack = stack
-        self._room = source.limits.inflated_bytes
+        self._inflatable_bytes = source.limits.inflated_bytes
         budget = source.limits.archive_directory_bytes
-        beyond = "its table of contents is too large."
-        window = Window(source.file, 0, source.size, budget, beyond)
+        over_budget = "its table of contents is too large."
+        window = Window(source.file, 0, source.size, budget, over_budget)
         with ZipFile(cast(BinaryIO, window)) as directory:
             self._entries = directory.infolist()
             self._end = directory.start_dir
@@ -49,16 +54,16 @@ class Archive:
 
     @property
     def names(self) -> list[str]:
-        """The members' names, as the archive's table of contents has them."""
+        """The members' names, in the order of the table of contents."""
         return [entry.filename for entry in self._entries]
 
     def vet(self) -> None:
         """Compares the table of contents with the archive and checks every member.
 
         Raises:
-            UnsafeFileError: If two entries share a name or bytes, if an entry is
-                encrypted, names a place outside the archive, or is described
-                differently where it starts.
+            UnsafeFileError: If two members share a name or bytes, or if a member is
+                encrypted, has a path outside the archive, or has a local header
+                that contradicts the table of contents.
         """
         limits = self._source.limits
         if len(self._entries) > limits.archive_members:
@@ -69,44 +74,44 @@ class Archive:
         end = 0
         for entry in sorted(self._entries, key=lambda entry: entry.header_offset):
             if entry.filename in self._members:
-                raise _hostile(entry, "is in the archive twice")
+                raise _unsafe(entry, "is in the archive twice")
             _vet_entry(entry)
             start = self._vet_local_header(entry)
             if entry.header_offset < end:
-                raise _hostile(entry, "overlaps with another member")
+                raise _unsafe(entry, "overlaps with another member")
             end = start + entry.compress_size
             if end > self._end:
-                raise _hostile(entry, "reaches beyond the archive's members")
+                raise _unsafe(entry, "reaches beyond the archive's members")
             self._members[entry.filename] = entry, start
 
-    def open(self, name: str, most: int | None = None) -> Source:
-        """Opens a member of an archive that was vetted; see `Bundle.open`.
+    def open(self, name: str, max_bytes: int | None = None) -> Source:
+        """Opens a member; requires that `vet` has been called. See `Bundle.open`.
 
         Args:
-            name: The member's name.
-            most: The size it may have.
+            name: Name of the member.
+            max_bytes: Largest accepted size, or `None` for any size within the limits.
 
         Returns:
-            The member, in place where it is stored and in a temporary file where
+            The member: a part of the archive if it is stored, or a temporary file if
             it is deflated.
 
         Raises:
             ModelFileError: If the archive has no such member.
-            UnsafeFileError: If the member is larger than `most`, or inflates to
-                more than it should.
+            UnsafeFileError: If the member is larger than `max_bytes`, or inflates to
+                more bytes than it should.
             UnsupportedFileError: If it is compressed with an unusual method.
         """
         if name not in self._members:
             raise ModelFileError(f"there is no member '{printable(name)}'.")
         entry, start = self._members[name]
-        if most is not None:
-            vet_size(name, entry.file_size, most)
+        if max_bytes is not None:
+            vet_size(name, entry.file_size, max_bytes)
         window = Window(self._source.file, start, entry.compress_size)
         if entry.compress_type == ZIP_STORED:
             return as_source(cast(BinaryIO, window), self.limits, self)
         if entry.compress_type == ZIP_DEFLATED:
-            vet_size(name, entry.file_size, self._room)
-            self._room -= entry.file_size
+            vet_size(name, entry.file_size, self._inflatable_bytes)
+            self._inflatable_bytes -= entry.file_size
             _vet_inflation(entry, self.limits)
             file = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115
             self._stack.enter_context(file)
@@ -118,29 +123,29 @@ class Archive:
         )
 
     def _vet_local_header(self, entry: ZipInfo) -> int:
-        """Where the member's bytes start, by the header in front of them."""
+        """Checks the header in front of a member, and returns where its data start."""
         file = self._source.file
         file.seek(entry.header_offset)
         header = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
-        magic, _, flags, method, _, _, _, stored, size, name_bytes, extra_bytes = header
+        magic, _, flags, method, _, _, _, packed, size, name_bytes, extra_bytes = header
         name = file.read(name_bytes).decode("utf-8" if flags & _UTF8 else "cp437")
         extra = file.read(extra_bytes)
-        if _ZIP64 in (stored, size):
-            size, stored = _zip64_sizes(extra)
-        sizes = (stored, size)
+        if _IN_ZIP64 in (packed, size):
+            size, packed = _zip64_sizes(extra)
+        sizes = (packed, size)
         if flags & _SIZES_FOLLOW and sizes == (0, 0):
             sizes = (entry.compress_size, entry.file_size)
-        claims = (
+        expected = (
             entry.orig_filename,
             entry.compress_type,
             entry.flag_bits & _ENCRYPTED,
         )
         if (
-            magic != MAGIC
-            or (name, method, flags & _ENCRYPTED) != claims
+            magic != ZIP_MAGIC
+            or (name, method, flags & _ENCRYPTED) != expected
             or sizes != (entry.compress_size, entry.file_size)
         ):
-            raise _hostile(
+            raise _unsafe(
                 entry, "is described differently in the archive's table of contents"
             )
         return int(file.tell())
@@ -149,13 +154,13 @@ class Archive:
 def _vet_entry(entry: ZipInfo) -> None:
     name = entry.orig_filename
     if name != entry.filename:
-        raise _hostile(entry, "has two names")
+        raise _unsafe(entry, "has two names")
     if name.startswith("/") or ".." in name.split("/") or "\\" in name:
-        raise _hostile(entry, "names a place outside the archive")
+        raise _unsafe(entry, "names a place outside the archive")
     if entry.flag_bits & _ENCRYPTED:
-        raise _hostile(entry, "is encrypted")
+        raise _unsafe(entry, "is encrypted")
     if entry.compress_type == ZIP_STORED and entry.compress_size != entry.file_size:
-        raise _hostile(entry, "is stored, but gives two sizes")
+        raise _unsafe(entry, "is stored, but gives two sizes")
 
 
 def _vet_inflation(entry: ZipInfo, limits: Limits) -> None:
@@ -168,7 +173,7 @@ def _vet_inflation(entry: ZipInfo, limits: Limits) -> None:
 
 
 def _inflate(entry: ZipInfo, window: Window, file: BinaryIO) -> None:
-    """Inflates a member, and no byte more than it claims to have."""
+    """Inflates a member into a file, up to the size in the table of contents."""
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     left = entry.file_size
     while not inflater.eof:
@@ -176,27 +181,27 @@ def _inflate(entry: ZipInfo, window: Window, file: BinaryIO) -> None:
         data = inflater.decompress(packed, min(left + 1, _COPY_BYTES))
         left -= len(data)
         if left < 0:
-            raise _hostile(entry, "inflates to more bytes than it claims")
+            raise _unsafe(entry, "inflates to more bytes than it claims")
         if not packed and not data and not inflater.eof:
             raise ModelFileError(f"member '{printable(entry.filename)}' is truncated.")
         file.write(data)
     if left:
-        raise _hostile(entry, "inflates to fewer bytes than it claims")
+        raise _unsafe(entry, "inflates to fewer bytes than it claims")
     file.seek(0)
 
 
 def _zip64_sizes(extra: bytes) -> tuple[int, int]:
-    """The size of a member and its stored size, from a header's extra field."""
+    """Returns a member's size and packed size from the extra field of its header."""
     while len(extra) >= _ZIP64_SIZES.size:
-        kind, length, size, stored = _ZIP64_SIZES.unpack_from(extra)
-        if kind == 1:
-            return size, stored
+        kind, length, size, packed = _ZIP64_SIZES.unpack_from(extra)
+        if kind == _ZIP64_KIND:
+            return size, packed
         extra = extra[4 + length :]
     raise ModelFileError("a member's size is missing.")
 
 
-def _hostile(entry: ZipInfo, does: str) -> UnsafeFileError:
+def _unsafe(entry: ZipInfo, problem: str) -> UnsafeFileError:
     return UnsafeFileError(
-        f"member '{printable(entry.filename)}' {does}. "
+        f"member '{printable(entry.filename)}' {problem}. "
         "Keras writes no such archive: do not use this file."
     )

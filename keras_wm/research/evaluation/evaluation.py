@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_wm.research.evaluation.outcomes import Outcome, found, survives
-from keras_wm.utils.atomic import replaced_whole
+from keras_wm.utils.atomic import atomic_write
 from keras_wm.verification.verdict import Verification
 
 MARKED_HOST = "marked"
@@ -284,7 +284,7 @@ class Evaluation:
         files = folder / "evaluation.json", folder / "evaluation.html"
         texts = json.dumps(self.to_dict(), indent=2) + "\n", html
         for file, text in zip(files, texts, strict=True):
-            with replaced_whole(file, overwrite=True) as path:
+            with atomic_write(file, overwrite=True) as path:
                 path.write_text(text, encoding="utf-8")
         return files
 

@@ -15,7 +15,7 @@ from keras_wm.embedding.publishing import publish
 from keras_wm.research.datasets import Pictures, load_pictures
 from keras_wm.research.experiments.settings import Settings
 from keras_wm.research.experiments.training import PICTURES, History, Training, train
-from keras_wm.utils.atomic import replaced_whole
+from keras_wm.utils.atomic import atomic_write
 
 
 class NetworkStore:
@@ -53,7 +53,7 @@ class NetworkStore:
         if training.from_scratch:
             self._folder.mkdir(parents=True, exist_ok=True)
             publish(model, file)
-            with replaced_whole(history) as path:
+            with atomic_write(history) as path:
                 described = {"training": training.to_dict(), "history": figures}
                 path.write_text(json.dumps(described) + "\n", encoding="utf-8")
         return model, figures

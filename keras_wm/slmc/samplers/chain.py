@@ -19,7 +19,7 @@ from keras_wm.slmc.observables import (
 from keras_wm.slmc.samplers.sampler import Sampler, State
 from keras_wm.slmc.samplers.self_learning import SelfLearning
 from keras_wm.utils.arrays import Floats
-from keras_wm.utils.atomic import check_folder, replaced_whole
+from keras_wm.utils.atomic import atomic_write, check_folder
 from keras_wm.utils.progress import progress_bar
 
 # What is measured in every chain, shape `(chains, ...)`.
@@ -166,7 +166,7 @@ class _Log:
             **{_STATE + name: one for name, one in self._sampler.state().items()},
             **{_SERIES + name: np.array(one) for name, one in self._rows.items()},
         }
-        with replaced_whole(path) as temporary, temporary.open("wb") as file:
+        with atomic_write(path) as temporary, temporary.open("wb") as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]
 
     def load(self, path: Path) -> None:

@@ -268,7 +268,7 @@ def test_too_many_arrays_are_refused(tmp_path):
 def test_a_name_that_is_there_twice_is_refused(tmp_path):
     entry = json.dumps(ENTRY).encode()
     path = write(tmp_path / "a", b'{"a": %b, "a": %b}' % (entry, entry))
-    assert refused(path, "the same key twice")
+    assert refused(path, "a duplicate key")
 
 
 @pytest.mark.parametrize("metadata", [[], "text", {"format": 1}, {"a": {"b": "c"}}])

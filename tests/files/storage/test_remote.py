@@ -66,7 +66,7 @@ def test_a_small_file_over_http_is_read(tmp_path, server, name):
 def test_a_server_without_ranges_is_an_error_that_says_so(large):
     path, _ = large
     with serving(path.parent, honours_ranges=False) as server:
-        match = "does not send parts of files.*Download"
+        match = "does not support reading parts.*Download"
         with pytest.raises(ModelFileError, match=match):
             read(f"{server.url}/{path.name}", "d17")
 
