@@ -34,7 +34,6 @@ class Limits:
         json_values: Values in such a file, or in the header of a safetensors file.
         header_bytes: Size of the header of a safetensors file.
         arrays: Arrays in a model's safetensors files.
-        pickle_steps: Instructions in the pickles of weights in NumPy's format.
         shards: Files that the weights of one model are spread over.
         search_entries: Entries of the projection, bits times weights of a filter,
             that a search of all kernels for one key may take.
@@ -62,7 +61,6 @@ class Limits:
     json_values: int = 1024**2
     header_bytes: int = 32 * 1024**2
     arrays: int = 50_000
-    pickle_steps: int = 500_000
     shards: int = 512
     search_entries: int = 2**31
     memory_bytes: int = 384 * 1024**2

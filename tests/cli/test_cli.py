@@ -13,6 +13,9 @@ from keras_wm import WatermarkKey
 from tests.conftest import FIXED_SECRET, fixed_key
 from tests.files.written import write_endless
 
+# Limits that let the file of `write_endless` take its time.
+PATIENT = ("--limit", "config_bytes=1e9", "--limit", "json_values=1e9")
+
 
 def run(*arguments, **environment):
     """Runs keras-wm as its own process."""
@@ -193,7 +196,7 @@ def test_help_names_every_command():
 def test_a_file_that_hangs_its_reader_is_an_error(keyfile, tmp_path):
     endless = write_endless(tmp_path / "endless.h5")
     for command in (["verify", endless, "--key", keyfile], ["inspect", endless]):
-        limits = ("--limit", "cpu_seconds=1", "--limit", "pickle_steps=1e9")
+        limits = ("--limit", "cpu_seconds=1", *PATIENT)
         result = run(*command, *limits)
         assert_fails(result, 2, "more than Limits.cpu_seconds=1")
 

@@ -8,9 +8,9 @@ import sys
 import psutil
 import pytest
 
-from tests.cli.test_cli import assert_fails, run
+from tests.cli.test_cli import PATIENT, assert_fails, run
 
-QUICK = ("--limit", "cpu_seconds=1", "--limit", "pickle_steps=1e9")
+QUICK = ("--limit", "cpu_seconds=1", *PATIENT)
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def test_mistakes_are_said_in_one_line(downloads, keyfile, tmp_path):
 def test_an_interrupt_is_no_answer_and_leaves_nothing_running(keyfile, downloads):
     command = [sys.executable, "-m", "keras_wm", "scan", "--key", str(keyfile)]
     # Its reader is busy for seconds.
-    command += [str(downloads.folder / "endless.h5"), "--limit", "pickle_steps=1e9"]
+    command += [str(downloads.folder / "endless.h5"), *PATIENT]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         this = psutil.Process(process.pid)
         while not this.children():

@@ -28,11 +28,9 @@ from keras_wm.errors import ModelFileError
 from keras_wm.files import open_model_file
 from tests.files.mutations import mutate
 from tests.files.written import (
-    KERNEL,
     config_of,
     write_archive,
     write_legacy,
-    write_npz,
     write_quantized,
     write_safetensors,
     write_weights,
@@ -64,7 +62,6 @@ def corpus(folder):
         "legacy.h5": write_legacy,
         "quantized.weights.h5": write_quantized,
         "arrays.safetensors": write_safetensors,
-        "weights.npz": lambda path: write_npz(path, {"layers/dense": {"0": KERNEL}}),
     }
     for name, write in made.items():
         yield name, {"": write(folder / name).read_bytes()}

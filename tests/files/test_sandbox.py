@@ -12,6 +12,7 @@ from keras_wm.errors import ModelFileError, UnsafeFileError, UnsupportedFileErro
 from keras_wm.files import Limits, Sandbox, open_model_file
 from tests.files.written import (
     KERNEL,
+    PATIENT,
     weights_bytes,
     write_archive,
     write_endless,
@@ -23,7 +24,7 @@ LINUX = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 
 @pytest.fixture(scope="module")
 def sandbox():
-    with Sandbox(Limits(cpu_seconds=1, pickle_steps=10**9)) as sandbox:
+    with Sandbox(Limits(cpu_seconds=1, **PATIENT)) as sandbox:
         yield sandbox
 
 

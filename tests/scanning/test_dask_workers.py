@@ -14,8 +14,9 @@ import keras_wm
 from keras_wm import Limits
 from keras_wm.scanning.worker_keys import PackedKeys
 from tests.cli.test_cli import assert_fails, run
+from tests.files.written import PATIENT
 
-QUICK = Limits(cpu_seconds=1, pickle_steps=10**9)
+QUICK = Limits(cpu_seconds=1, **PATIENT)
 
 
 @contextmanager

@@ -10,9 +10,9 @@ import keras_wm
 from keras_wm import Limits
 from tests.conftest import fixed_key
 from tests.files.servers import s3_store, serving
-from tests.files.written import write_weights
+from tests.files.written import PATIENT, write_weights
 
-QUICK = Limits(cpu_seconds=1, pickle_steps=10**9)
+QUICK = Limits(cpu_seconds=1, **PATIENT)
 
 
 @pytest.fixture(scope="session")

@@ -11,14 +11,13 @@ from contextlib import ExitStack
 from typing import Any
 
 from keras_wm.files.contents import Contents, no_config
-from keras_wm.files.formats import bundle, hdf5_weights, npz_file, safetensors, sharded
+from keras_wm.files.formats import bundle, hdf5_weights, safetensors, sharded
 from keras_wm.files.formats.unrecognised import unrecognised, unrecognised_folder
 from keras_wm.files.storage.source import Folder, Source
 
 # Formats of a file with weights, which may be a member of a bundle.
 _WEIGHTS_FORMATS = (
     hdf5_weights.recognise,
-    npz_file.recognise,
     safetensors.recognise,
     sharded.recognise,
 )
@@ -42,11 +41,9 @@ def read_contents(opened: Source | Folder, stack: ExitStack) -> Contents:
         if contents is None:
             raise unrecognised_folder(opened.names)
         return contents
-    contents = (
-        npz_file.recognise(opened, stack)
-        or bundle.recognise_archive(opened, stack, _recognise_weights)
-        or _recognise_weights(opened, stack)
-    )
+    contents = bundle.recognise_archive(
+        opened, stack, _recognise_weights
+    ) or _recognise_weights(opened, stack)
     if contents is None:
         raise unrecognised(opened)
     return contents

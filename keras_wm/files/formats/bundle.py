@@ -12,9 +12,9 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
-from keras_wm.errors import ModelFileError, UnsupportedFileError
+from keras_wm.errors import ModelFileError
 from keras_wm.files.contents import Contents, Kernel
-from keras_wm.files.formats.unrecognised import unrecognised
+from keras_wm.files.formats.unrecognised import unrecognised, unrecognised_archive
 from keras_wm.files.hdf5.file import HDF5_MAGIC
 from keras_wm.files.storage.source import Bundle, Source, naming_errors
 from keras_wm.files.storage.untrusted_json import parse_json
@@ -28,7 +28,6 @@ _CONFIG = "config.json"
 _CONFIGS = {"model": _CONFIG, "task": "task.json"}
 _ENDINGS = (
     ".weights.h5",
-    ".weights.npz",
     ".weights.json",
     ".safetensors",
     ".safetensors.index.json",
@@ -92,22 +91,10 @@ def recognise_archive(
         return None
     members = Archive(source, stack)
     if not weights_files(members.names):
-        _refuse_relatives(members.names)
-        return None
+        raise unrecognised_archive(members.names)
     members.vet()
     contents = recognise(members, stack, recognise_weights)
     return contents and replace(contents, format="Keras archive (.keras)")
-
-
-def _refuse_relatives(names: list[str]) -> None:
-    if any(name.endswith("data.pkl") for name in names):
-        raise UnsupportedFileError(
-            "not a Keras model file: it is a PyTorch archive. Pickles are never read."
-        )
-    if any(name.endswith(".npy") for name in names):
-        raise UnsupportedFileError(
-            "not a Keras model file: it is an archive of NumPy arrays."
-        )
 
 
 def _weights(

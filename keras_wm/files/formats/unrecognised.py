@@ -7,7 +7,6 @@ from collections.abc import Collection
 from keras_wm.errors import UnsupportedFileError
 from keras_wm.files.hdf5.file import HDF5_MAGIC
 from keras_wm.files.storage.source import Source
-from keras_wm.files.storage.zip_archive import ZIP_MAGIC
 
 _SAVED_MODEL = (
     "a TensorFlow SavedModel, which only TensorFlow reads. If you made it, load it "
@@ -18,7 +17,6 @@ _CHECKPOINT = "a TensorFlow checkpoint, which only TensorFlow reads"
 _MAGIC = (
     (0, HDF5_MAGIC, "an HDF5 file without Keras weights"),
     (0, b"PK\x05\x06", "an empty zip archive"),
-    (0, ZIP_MAGIC, "a zip archive without a Keras model's weights"),
     (0, b"\x89PNG\r\n\x1a\n", "a PNG image"),
     (0, b"\xff\xd8\xff", "a JPEG image"),
     (0, b"GIF8", "a GIF image"),
@@ -42,6 +40,15 @@ _MAGIC = (
     (0, b"\x80\x05", "a pickle; pickles are never read"),
     (0, b"version https://git-lfs", "a Git LFS pointer; fetch the file it stands for"),
 )
+# Keras's private `save_model(..., weights_format="npz")` writes these.
+_PICKLED_WEIGHTS = "Keras weights as pickles (.weights.npz); pickles are never read"
+# What an archive is when the name of a member has this ending.
+_IN_ARCHIVE = (
+    ("data.pkl", "a PyTorch archive. Pickles are never read"),
+    (".weights.npz", _PICKLED_WEIGHTS),
+    ("__root__.npy", _PICKLED_WEIGHTS),
+    (".npy", "an archive of NumPy arrays"),
+)
 # Where a table of TensorFlow's ends, which is the index of a checkpoint.
 _TABLE_END = b"\x57\xfb\x80\x8b\x24\x75\x47\xdb"
 # What a folder is when a name in it has this part.
@@ -50,6 +57,7 @@ _IN_FOLDER = (
     (".data-00000-of-", _CHECKPOINT),
     ("_METADATA", "an Orbax checkpoint, which only Orbax reads"),
     ("pytorch_model", "a folder with PyTorch weights; pickles are never read"),
+    (".weights.npz", f"a folder with {_PICKLED_WEIGHTS}"),
     ("flax_model", "a folder with Flax weights in MessagePack"),
 )
 _MODEL_FILES = (".keras", ".h5", ".hdf5", ".safetensors", ".weights.json")
@@ -69,6 +77,19 @@ def _folder_looks(names: Collection[str]) -> str:
     if any(name.endswith(_MODEL_FILES) for name in names):
         return "a folder with model files in it. Name one of them, or scan the folder"
     return "a folder without model files"
+
+
+def unrecognised_archive(names: Collection[str]) -> UnsupportedFileError:
+    """Returns the error for a zip archive that is not a model."""
+    looks = next(
+        (
+            description
+            for ending, description in _IN_ARCHIVE
+            if any(name.endswith(ending) for name in names)
+        ),
+        "a zip archive without a Keras model's weights",
+    )
+    return UnsupportedFileError(f"not a Keras model file: it is {looks}.")
 
 
 def unrecognised(source: Source) -> UnsupportedFileError:

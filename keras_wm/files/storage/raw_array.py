@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +39,6 @@ class RawArray:
         shape: Shape.
         start: Offset of the first byte in the file.
         size: Number of bytes.
-        order: Memory order, as in NumPy.
     """
 
     source: Source
@@ -48,7 +47,6 @@ class RawArray:
     shape: tuple[int, ...]
     start: int
     size: int
-    order: Literal["C", "F"] = "C"
 
     @property
     def dtype(self) -> str:
@@ -81,7 +79,7 @@ class RawArray:
             ) from error
         if len(data) < self.size:
             raise ModelFileError("it became shorter while it was read.")
-        return decode(data, self.code).reshape(self.shape, order=self.order)
+        return decode(data, self.code).reshape(self.shape)
 
 
 def vet_array_size(path: str, size: int, array_bytes: int) -> None:

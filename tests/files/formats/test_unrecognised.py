@@ -64,6 +64,8 @@ def test_a_tar_archive_is_told(tmp_path):
         ("config.json", "a zip archive without a Keras model's weights"),
         ("archive/data.pkl", "a PyTorch archive"),
         ("weights.npy", "an archive of NumPy arrays"),
+        ("__root__.npy", r"Keras weights as pickles \(.weights.npz\)"),
+        ("model.weights.npz", r"Keras weights as pickles \(.weights.npz\)"),
     ],
 )
 def test_a_zip_archive_is_told_by_its_members(tmp_path, member, looks):
@@ -86,6 +88,7 @@ def test_an_hdf5_file_of_something_else_is_told(tmp_path):
         ("_METADATA", "an Orbax checkpoint"),
         ("pytorch_model.bin", "a folder with PyTorch weights"),
         ("flax_model.msgpack", "a folder with Flax weights"),
+        ("model.weights.npz", "a folder with Keras weights as pickles"),
         ("a.keras", "a folder with model files in it. Name one .* or scan the folder"),
         ("config.json", "a folder without model files"),
     ],
