@@ -27,7 +27,7 @@ from scipy.stats import kstest
 from keras_wm import WatermarkKey, detect
 from keras_wm.research.datasets import load_pictures
 from keras_wm.research.hosts.wide_resnet import wide_resnet
-from keras_wm.verification.verdict import MARKED
+from keras_wm.verification.result import MARKED
 
 BITS = 64
 KINDS = ("dense", "convolutions", "wide residual")

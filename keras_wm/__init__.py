@@ -30,6 +30,7 @@ __all__ = [
     "Distiller",
     "FileResult",
     "Identification",
+    "Inspection",
     "KernelReport",
     "KeyFileError",
     "LayerNotFoundError",
@@ -83,8 +84,8 @@ if TYPE_CHECKING:
     from keras_wm.scheme.key import WatermarkKey
     from keras_wm.verification.comparison import Claim, Comparison, compare
     from keras_wm.verification.identification import Identification, identify
-    from keras_wm.verification.inspection import KernelReport, inspect
-    from keras_wm.verification.verdict import Verification
+    from keras_wm.verification.inspection import Inspection, KernelReport, inspect
+    from keras_wm.verification.result import Verification
     from keras_wm.verification.verification import verify
 
 
@@ -118,8 +119,8 @@ __getattr__, __dir__ = _attach_lazily(
         "scheme.key": ["WatermarkKey"],
         "verification.comparison": ["Claim", "Comparison", "compare"],
         "verification.identification": ["Identification", "identify"],
-        "verification.inspection": ["KernelReport", "inspect"],
-        "verification.verdict": ["Verification"],
+        "verification.inspection": ["Inspection", "KernelReport", "inspect"],
+        "verification.result": ["Verification"],
         "verification.verification": ["verify"],
     },
     subpackages=["files", "plots", "research", "slmc"],

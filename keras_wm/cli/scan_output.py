@@ -17,8 +17,9 @@ from rich.table import Table
 from rich.text import Text
 
 from keras_wm.files import Limits
+from keras_wm.scanning.examiner import ScanSettings
 from keras_wm.scanning.scan_report import FileResult, ScanReport
-from keras_wm.scanning.scanner import header, scan
+from keras_wm.scanning.scanner import scan
 from keras_wm.scheme.detection import format_p
 from keras_wm.scheme.key import WatermarkKey
 from keras_wm.utils.text import printable
@@ -50,7 +51,8 @@ def run_scan(
     if not sources:
         raise ValueError("Expected files, folders, patterns or URLs. Received: none.")
     if options.as_json:
-        _print_line(header(keys, options.layer, options.limits))
+        settings = ScanSettings(keys, options.layer, options.limits)
+        _print_line(settings.header())
     with _cluster(options.dask) as client:
         report = scan(
             sources,

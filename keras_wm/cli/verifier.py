@@ -16,7 +16,6 @@ from keras_wm.cli.app import (
     SandboxOption,
     app,
     layer_of,
-    print_json,
     print_report,
 )
 from keras_wm.cli.inputs import load_key, read_limits, read_lines, reader_of
@@ -138,28 +137,8 @@ def inspect(
     with reader_of(limit, sandbox) as reader:
         from keras_wm.verification.inspection import inspect as inspect_model
 
-        reports = inspect_model(file, **reader)
-    if as_json:
-        print_json({"source": file, "kernels": [one.to_dict() for one in reports]})
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("layer", "variable", "shape", "dtype", "note", box=None)
-    table.add_column("bits it holds", justify="right")
-    table.add_column("unseen", justify="right")
-    for one in reports:
-        shape = "x".join(map(str, one.shape))
-        table.add_row(
-            one.layer,
-            one.variable,
-            shape,
-            one.dtype,
-            one.note,
-            f"{one.holds}",
-            f"{one.unseen}",
-        )
-    Console().print(table)
+        inspection = inspect_model(file, **reader)
+    print_report(inspection, as_json)
 
 
 @app.command()

@@ -14,21 +14,21 @@ from numpy.typing import ArrayLike
 from keras_wm.plots.style import MARKED, REFERENCE, UNMARKED, figure
 
 
-def plot_scores(verification: Any) -> Figure:
-    """The scores of a message in a kernel, beside those of an unmarked kernel.
+def plot_scores(scores: Mapping[str, ArrayLike], title: str = "") -> Figure:
+    """Draws the scores of a message in one or two kernels, beside N(0, 1).
+
+    N(0, 1) is the distribution of the scores in an unmarked kernel.
 
     Args:
-        verification: What `verify` found.
+        scores: The scores z, shape `(T,)`, by the name that the legend shows.
+        title: Title of the figure.
 
     Returns:
         A matplotlib `Figure`.
     """
     with figure(1, (6.4, 3.6)) as (drawing, (axes,)):
-        _score_histogram(axes, {verification.source: verification.z})
-        axes.set_title(
-            f"{verification.verdict}: {verification.matches} of {verification.bits} "
-            f"bits in {verification.layer}"
-        )
+        _score_histogram(axes, scores)
+        axes.set_title(title)
     return drawing
 
 

@@ -28,7 +28,7 @@ from keras_wm.research.hosts.wide_resnet import (
 from keras_wm.scheme.capacity import USUAL_BITS
 from keras_wm.scheme.detection import detect, format_p
 from keras_wm.scheme.key import WatermarkKey
-from keras_wm.verification.verdict import Verification
+from keras_wm.verification.result import Verification
 from keras_wm.verification.verification import verify
 
 BATCH = 64

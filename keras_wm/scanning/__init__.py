@@ -1,4 +1,4 @@
-"""Searching many model files for many keys."""
+"""Searches of many model files for many keys."""
 
 from keras_wm.scanning.scan_report import FileResult, KeyResult, ScanReport
 from keras_wm.scanning.scanner import scan

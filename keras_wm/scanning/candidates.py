@@ -1,4 +1,4 @@
-"""From files, folders, patterns and URLs to the files that may be models."""
+"""Finds the files of a scan, from files, folders, patterns and URLs."""
 
 from __future__ import annotations
 
@@ -21,15 +21,14 @@ Entries = tuple[list[str], list[str]]
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """Where a model file may be.
+    """A file, or a folder, that is perhaps a model.
 
     Attributes:
-        path: The path or URL of a file, or of a folder that is one model.
-        named: Whether the user named it, not a folder or a pattern that it is in, or
-            it is made of several files as only models are. Only then is it a failure
-            that it turns out to be no model.
-        problem: Why nothing can be read there, or an empty string.
-        parts: The files that are read with it, if it is a folder or an index.
+        path: Path or URL of a file, or of a folder that is one model.
+        named: Whether it is an error if this is not a model: the user named this very
+            path, or it is a model of several files.
+        problem: Reason why nothing can be read there, or an empty string.
+        parts: Files that are read with it, if it is a folder or an index of shards.
     """
 
     path: str
@@ -38,16 +37,19 @@ class Candidate:
     parts: tuple[str, ...] = ()
 
     def stamp(self) -> str:
-        """What changes when a local file does; empty where that cannot be told."""
+        """Returns a fingerprint (size and modification time) of local files.
+
+        It is empty if it is not available.
+        """
         try:
-            found = [Path(path).stat() for path in (self.path, *self.parts)]
+            stats = [Path(path).stat() for path in (self.path, *self.parts)]
         except (OSError, ValueError):
             return ""
-        return " ".join(f"{one.st_size}-{one.st_mtime_ns}" for one in found)
+        return " ".join(f"{stat.st_size}-{stat.st_mtime_ns}" for stat in stats)
 
 
 def find_candidates(sources: Source | Iterable[Source]) -> list[Candidate]:
-    """The files that sources stand for, each once, those of a folder in order.
+    """Finds the files that sources stand for.
 
     Args:
         sources: Paths and URLs of files and folders, and patterns with `*`, `?`, `[]`
@@ -55,21 +57,21 @@ def find_candidates(sources: Source | Iterable[Source]) -> list[Candidate]:
             within a folder.
 
     Returns:
-        A list of `Candidate`.
+        A list of `Candidate`s without duplicates, those of a folder sorted.
     """
     if isinstance(sources, (str, os.PathLike)):
         sources = [sources]
-    found: dict[str, Candidate] = {}
+    by_path: dict[str, Candidate] = {}
     for source in sources:
         path = os.fspath(source)
         for candidate in _remote(path) if "://" in path else _local(path):
-            found.setdefault(candidate.path, candidate)
-    return list(found.values())
+            by_path.setdefault(candidate.path, candidate)
+    return list(by_path.values())
 
 
 def _local(source: str) -> Iterator[Candidate]:
     if glob.has_magic(source) and not os.path.lexists(source):
-        # Path.glob takes no pattern that starts with a slash.
+        # Path.glob does not accept a pattern that starts with a slash.
         matches = sorted(glob.glob(source, recursive=True))  # noqa: PTH207
         yield from _matching(source, matches, _is_local_folder, _local_entries)
     elif _is_local_folder(source):
@@ -81,8 +83,8 @@ def _local(source: str) -> Iterator[Candidate]:
 def _remote(source: str) -> Iterator[Candidate]:
     try:
         place = locate_url(source)
-        # A server of files says nothing about what else it has, and a question mark
-        # in its URLs is no pattern.
+        # A web server does not list its files, and a question mark in its URLs does
+        # not make them patterns.
         if source.startswith(("http://", "https://")):
             yield Candidate(source, named=True)
             return
@@ -92,17 +94,21 @@ def _remote(source: str) -> Iterator[Candidate]:
 
 
 def _in_file_system(source: str, system: Any, path: str) -> Iterator[Candidate]:
+    """Yields the files that a source stands for in an fsspec file system."""
+
     def url(inner: str) -> str:
         return str(system.unstrip_protocol(inner))
 
     def entries(folder: str) -> Entries:
-        listed = system.ls(folder, detail=True)
-        kinds: Entries = ([], [])
-        for one in listed:
-            # Stores of objects list a folder's own marker in it.
-            if one["name"].rstrip("/") != system._strip_protocol(folder).rstrip("/"):
-                kinds[one["type"] == "directory"].append(url(one["name"]))
-        return kinds
+        files: list[str] = []
+        folders: list[str] = []
+        own_path = system._strip_protocol(folder).rstrip("/")
+        for entry in system.ls(folder, detail=True):
+            # Object stores list a folder's own marker in it.
+            if entry["name"].rstrip("/") != own_path:
+                kind = folders if entry["type"] == "directory" else files
+                kind.append(url(entry["name"]))
+        return files, folders
 
     if glob.has_magic(path) and not system.exists(path):
         matches = [url(match) for match in sorted(system.glob(path))]
@@ -119,6 +125,7 @@ def _matching(
     is_folder: Callable[[str], bool],
     entries: Callable[[str], Entries],
 ) -> Iterator[Candidate]:
+    """Yields the files that a pattern stands for."""
     if not matches:
         yield Candidate(source, named=True, problem="nothing matches this pattern.")
     for match in matches:
@@ -129,6 +136,7 @@ def _matching(
 
 
 def _within(top: str, entries: Callable[[str], Entries]) -> Iterator[Candidate]:
+    """Yields the files in a folder, and in the folders inside it."""
     folders = [top]
     while folders:
         folder = folders.pop()
@@ -148,7 +156,7 @@ def _is_local_folder(path: str) -> bool:
 
 
 def _models_in(folder: str, files: list[str]) -> Iterator[Candidate]:
-    """The files of a folder, those that make up one model together as one."""
+    """Yields the files of a folder. Files of one model are one candidate."""
     by_name = {_name(path): path for path in sorted(files)}
     claimed: set[str] = set()
     if is_model_folder(by_name):
@@ -166,12 +174,12 @@ def _models_in(folder: str, files: list[str]) -> Iterator[Candidate]:
 
 
 def _shards(path: str, by_name: dict[str, str]) -> list[str]:
-    """The files beside an index that it lists; none where it is no index."""
+    """Returns the files that an index lists; none if the file is not an index."""
     if not path.endswith((".weights.json", ".index.json")):
         return []
     try:
         names = shards_of(path)
-    except ModelFileError:  # Which the scan will find, too.
+    except ModelFileError:  # The scan reads the index again, and reports the error.
         return []
     return [by_name[name] for name in sorted(names) if name in by_name]
 
@@ -181,13 +189,14 @@ def _name(path: str) -> str:
 
 
 def _local_entries(folder: str) -> Entries:
-    kinds: Entries = ([], [])
-    with os.scandir(folder) as found:
-        for entry in found:
+    files: list[str] = []
+    folders: list[str] = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
             if entry.is_dir(follow_symlinks=False):
-                kinds[1].append(entry.path)
-            # No pipes, sockets or devices. A link to a file is followed: a cache of
-            # downloads is made of them.
+                folders.append(entry.path)
+            # No pipes, sockets or devices. Links to files are followed, because caches
+            # of downloads consist of them.
             elif entry.is_file():
-                kinds[0].append(entry.path)
-    return kinds
+                files.append(entry.path)
+    return files, folders

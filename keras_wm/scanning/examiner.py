@@ -1,45 +1,80 @@
-"""One file, searched for many keys."""
+"""Searches one file after another for many keys."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
 
 from keras_wm.errors import ModelFileError
-from keras_wm.files import Limits, Sandbox, select
+from keras_wm.files import Kernel, Limits, Sandbox, select
 from keras_wm.scanning.candidates import Candidate
 from keras_wm.scanning.scan_report import FileResult, KeyResult
 from keras_wm.scheme.key import WatermarkKey
-from keras_wm.verification.search import Finding, search
+from keras_wm.verification.search import SearchResult, search
+
+# Name of the format of a scan's record, and its version.
+_RECORD_FORMAT = {"keras_wm_scan": 1}
+
+
+@dataclass(frozen=True)
+class ScanSettings:
+    """Settings of a scan that its results depend on.
+
+    Attributes:
+        keys: Keys to look for.
+        layer: Name of the layer to search, or `None` to search all kernels.
+        limits: Limits on the resources that reading and searching a file can use.
+    """
+
+    keys: Sequence[WatermarkKey]
+    layer: str | None
+    limits: Limits
+
+    def header(self) -> dict[str, Any]:
+        """Returns the first line of the scan's record. It contains no secret."""
+        keys = [{"owner": key.owner, "commitment": key.commitment} for key in self.keys]
+        settings = {"keys": keys, "layer": self.layer, "limits": asdict(self.limits)}
+        return _RECORD_FORMAT | settings
+
+
+class Workers(Protocol):
+    """Processes that search files, on this machine or on a cluster."""
+
+    def examine(self, candidates: Sequence[Candidate]) -> Iterator[FileResult]:
+        """Searches files.
+
+        Args:
+            candidates: Files to search.
+
+        Yields:
+            The result of each file, in the order in which they are finished.
+        """
 
 
 class Examiner:
-    """Searches one file after the other, in a sandbox.
+    """Searches files, each of which it reads in a sandbox.
 
     Args:
-        keys: What to look for.
-        limits: What a file may ask of this machine.
-        layer: The layer to look in, or `None` for all kernels.
+        settings: Settings of the scan.
     """
 
-    def __init__(
-        self, keys: Sequence[WatermarkKey], limits: Limits, layer: str | None
-    ) -> None:
-        self._keys = keys
-        self._limits = limits
-        self._layer = layer
-        self._sandbox = Sandbox(limits)
+    def __init__(self, settings: ScanSettings) -> None:
+        self._settings = settings
+        self._sandbox = Sandbox(settings.limits)
 
     def examine(self, candidate: Candidate) -> FileResult:
-        """Searches one file; what is wrong with it is part of the result."""
+        """Searches a file. If that fails, the result contains the error."""
         stamp = candidate.stamp()
+        keys, layer = self._settings.keys, self._settings.layer
         try:
             if candidate.problem:
                 raise ModelFileError(f"{candidate.path}: {candidate.problem}")
             with self._sandbox.open_model_file(candidate.path) as model_file:
-                kernels = model_file.kernels
-                if self._layer is not None:
-                    kernels = select(kernels, self._layer, candidate.path)
-                findings = search(kernels, self._keys, self._limits)
+                kernels: Sequence[Kernel] = model_file.kernels
+                if layer is not None:
+                    kernels = select(kernels, layer, candidate.path)
+                results = search(kernels, keys, self._settings.limits)
         except ModelFileError as error:
             return FileResult(
                 candidate.path,
@@ -53,8 +88,8 @@ class Examiner:
             stamp,
             model_file.format,
             kernels=len(kernels),
-            tests=sum(finding.tried for finding in findings),
-            keys=tuple(map(_key_result, self._keys, findings)),
+            tests=sum(result.tried for result in results),
+            keys=tuple(map(_key_result, keys, results)),
             named=candidate.named,
         )
 
@@ -63,20 +98,18 @@ class Examiner:
         self._sandbox.stop()
 
 
-def _key_result(key: WatermarkKey, finding: Finding) -> KeyResult:
-    kernel, detection = finding.kernel, finding.detection
-    notes = [kernel.note] if kernel and kernel.note else []
-    if detection and detection.problem:
-        notes.append(detection.problem)
+def _key_result(key: WatermarkKey, result: SearchResult) -> KeyResult:
+    detection = result.detection
+    notes = [result.kernel_note, detection.problem if detection else ""]
     return KeyResult(
         owner=key.owner,
         commitment=key.commitment,
         certified=key.certified,
-        layer=kernel.name if kernel else None,
+        layer=result.layer,
         log10_p=detection.log10_p if detection else 0.0,
         ber=detection.ber if detection else None,
         matches=detection.matches if detection else 0,
         bits=key.bits,
-        tried=finding.tried,
-        note="; ".join(notes),
+        tried=result.tried,
+        note="; ".join(note for note in notes if note),
     )

@@ -1,33 +1,33 @@
-"""What a scan found."""
+"""Results of a scan: of each file, and the report on all files."""
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from dataclasses import asdict, dataclass, field
+from math import log10
 from typing import Any
 
 from keras_wm.scheme.detection import corrected, format_p
-from keras_wm.utils.text import printable
-from keras_wm.verification.verdict import PROVEN
+from keras_wm.verification.report import TextReport
+from keras_wm.verification.result import PROVEN
 
 
 @dataclass(frozen=True, slots=True)
 class KeyResult:
-    """What one file says about one key.
+    """The result of searching one file for one key.
 
     Attributes:
-        owner: Whom the key names.
+        owner: Owner that the key names.
         commitment: The key's commitment.
         certified: Whether the key is derived from a secret.
-        layer: The kernel that carries the message best, or `None` where no kernel
-            can hold it.
+        layer: Name of the kernel with the smallest p-value, or `None` if no kernel
+            can hold the message.
         log10_p: log10 of the p-value in that kernel, of one test: not corrected.
-        ber: The bit error rate in that kernel.
-        matches: How many bits are read right.
-        bits: T, the length of the message.
-        tried: How many kernels were tried.
-        note: What a reader has to know of the kernel.
+        ber: Bit error rate in that kernel; `None` if no kernel can hold the message.
+        matches: Number of bits that are read correctly.
+        bits: Number of bits T of the message.
+        tried: Number of kernels that were tested.
+        note: What a reader must know about the kernel; often empty.
     """
 
     owner: str
@@ -44,21 +44,22 @@ class KeyResult:
 
 @dataclass(frozen=True, slots=True)
 class FileResult:
-    """What a scan found in one file.
+    """The result of scanning one file.
 
     Attributes:
-        file: The path or URL.
-        stamp: What changes when the file does; empty where that cannot be told.
-        format: What kind of file it is; empty if it could not be read.
-        kernels: How many kernels it has.
-        tests: How many pairs of a kernel and a key were tried.
-        keys: A `KeyResult` for each key whose message a kernel can hold.
-        error: The kind of error if it could not be read, or an empty string:
-            `"ModelFileError"`, `"UnsafeFileError"`, `"UnsupportedFileError"`,
-            `"LayerNotFoundError"`.
-        message: The error's message.
-        named: Whether it is a failure that the file is no model: the user named it,
-            not a folder that it is in.
+        file: Path or URL of the file.
+        stamp: Fingerprint (size and modification time) of a local file, by which a
+            resumed scan recognises changes. Empty if it is not available.
+        format: Format of the file. Empty if it could not be read.
+        kernels: Number of its kernels.
+        tests: Number of pairs of a kernel and a key that were tested.
+        keys: A `KeyResult` for each key. Empty if the file could not be read.
+        error: Kind of the error if the file could not be read: `"ModelFileError"`,
+            `"UnsafeFileError"`, `"UnsupportedFileError"` or `"LayerNotFoundError"`.
+            Otherwise empty.
+        message: Message of the error.
+        named: Whether the user named this very file, and not a folder or a pattern
+            that contains it. Only then does it count as unread if it is not a model.
     """
 
     file: str
@@ -73,23 +74,29 @@ class FileResult:
 
     @property
     def is_other(self) -> bool:
-        """Whether it is a file beside the models, of no interest to a scan."""
+        """Whether the file is not a model, and was only found next to models."""
         return self.error == "UnsupportedFileError" and not self.named
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, as plain Python values that JSON can hold."""
+        """Returns the result as plain Python values, which JSON can hold."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> FileResult:
-        """The result that `to_dict` gave."""
-        keys = tuple(KeyResult(**one) for one in values["keys"])
+        """Returns the result from the values that `to_dict` returned."""
+        keys = tuple(KeyResult(**key) for key in values["keys"])
         return cls(**{**values, "keys": keys})
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A key whose mark is in a file."""
+    """A mark that was found in a file.
+
+    Attributes:
+        file: Path or URL of the file.
+        key: The `KeyResult` of the key.
+        log10_p: log10 of the p-value, corrected for all tests of the scan.
+    """
 
     file: str
     key: KeyResult
@@ -97,11 +104,11 @@ class Match:
 
     @property
     def verdict(self) -> str:
-        """`"proven"` (p below 2**-64) or `"marked"`."""
-        return "proven" if self.log10_p < math.log10(PROVEN) else "marked"
+        """`"proven"` (corrected p below 2**-64) or `"marked"`."""
+        return "proven" if self.log10_p < log10(PROVEN) else "marked"
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, as plain Python values that JSON can hold."""
+        """Returns the match as plain Python values, which JSON can hold."""
         return {
             "file": self.file,
             "verdict": self.verdict,
@@ -111,23 +118,24 @@ class Match:
         }
 
 
-@dataclass
-class ScanReport:
-    """What a scan found in all files.
+@dataclass(repr=False)
+class ScanReport(TextReport):
+    """Report of `scan`: the marks that were found, and what could not be read.
 
-    Only what bears on a verdict is kept of each file, so that a report on a million
-    of them fits in memory; the record of the scan has the rest.
+    It prints as text, and as a table in a notebook. It keeps of each file only what
+    affects a verdict, so that a report on a million files fits into memory. All
+    results are in the record of the scan.
 
     Attributes:
-        keys: How many keys were looked for.
-        alpha: Marked means a corrected p-value below this.
-        files: How many files were read or could not be.
-        kernels: How many kernels they have.
-        tests: How many pairs of a kernel and a key were tried. Each p-value is
-            multiplied by it.
-        formats: How many files there were of each format.
-        unread: The files that could not be read, each with its error.
-        others: How many files beside the models are no models.
+        keys: Number of keys that were looked for.
+        alpha: Threshold of the corrected p-value below which a file is marked.
+        files: Number of model files, whether they could be read or not.
+        kernels: Number of their kernels.
+        tests: Number of pairs of a kernel and a key that were tested, by which each
+            p-value is multiplied.
+        formats: Number of files of each format.
+        unread: The `FileResult`s of the files that could not be read.
+        others: Number of files that were found next to models and are not models.
     """
 
     keys: int
@@ -141,7 +149,7 @@ class ScanReport:
     _candidates: list[tuple[str, KeyResult]] = field(default_factory=list)
 
     def add(self, result: FileResult) -> None:
-        """Takes the result of one more file."""
+        """Adds the result of a file."""
         if result.is_other:
             self.others += 1
             return
@@ -152,37 +160,35 @@ class ScanReport:
         self.kernels += result.kernels
         self.tests += result.tests
         self.formats[result.format] += 1
-        # A p-value only grows by correction.
+        # The correction only increases a p-value, so the others are never a match.
         for key in result.keys:
-            if key.log10_p < math.log10(self.alpha):
+            if key.log10_p < log10(self.alpha):
                 self._candidates.append((result.file, key))
 
     @property
     def found(self) -> list[Match]:
-        """The marks that were found, after correction, in the order of the files."""
+        """The marks that were found, after correction, sorted by file."""
         matches = [
             Match(file, key, corrected(key.log10_p, self.tests))
             for file, key in self._candidates
         ]
-        limit = math.log10(self.alpha)
-        marked = [match for match in matches if match.log10_p < limit]
+        marked = [match for match in matches if match.log10_p < log10(self.alpha)]
         return sorted(marked, key=lambda match: (match.file, match.log10_p))
 
     @property
     def correction(self) -> str:
-        """By how much p-values were multiplied, and why."""
+        """The number by which p-values were multiplied, and its reason."""
         if not self.tests:
             return "No kernel was found that can hold the message of a key."
+        files_read = self.files - len(self.unread)
         return (
             f"Each p-value is multiplied by {self.tests:,}, the number of tests: "
-            f"{self.keys} {_plural('key', self.keys)} in {self.kernels:,} "
-            f"{_plural('kernel', self.kernels)} of {self.files - len(self.unread):,} "
-            f"{_plural('file', self.files - len(self.unread))}, "
-            "where a kernel can hold the key's message."
+            f"{_count(self.keys, 'key')} in {_count(self.kernels, 'kernel')} of "
+            f"{_count(files_read, 'file')}, where a kernel can hold the key's message."
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, as plain Python values that JSON can hold."""
+        """Returns the report as plain Python values, which JSON can hold."""
         return {
             "found": [match.to_dict() for match in self.found],
             "files": self.files,
@@ -195,26 +201,29 @@ class ScanReport:
             "alpha": self.alpha,
             "correction": self.correction,
             "unread": [
-                {"file": one.file, "error": one.error, "message": one.message}
-                for one in sorted(self.unread, key=lambda one: one.file)
+                {"file": result.file, "error": result.error, "message": result.message}
+                for result in sorted(self.unread, key=lambda result: result.file)
             ],
         }
 
-    def __repr__(self) -> str:
-        lines = [
-            f"{printable(match.file)}: {match.verdict.upper()} {match.key.owner}, "
+    def rows(self) -> list[tuple[str, str]]:
+        """Returns the report as pairs of a name and a value."""
+        marks = [
+            f"{match.file}: {match.verdict.upper()} {match.key.owner}, "
             f"p {format_p(match.log10_p)}, in {match.key.layer}"
             for match in self.found
         ]
-        lines = lines or ["No mark was found."]
-        read = self.files - len(self.unread)
-        counts = f"{read:,} {_plural('model file', read)} read"
+        counts = f"{_count(self.files - len(self.unread), 'model file')} read"
         if self.unread:
             counts += f", {len(self.unread):,} could not be"
         if self.others:
-            counts += f", {self.others:,} other {_plural('file', self.others)}"
-        return "\n".join([*lines, f"{counts}.", self.correction])
+            counts += f", {_count(self.others, 'other file')}"
+        return [
+            *(("found", mark) for mark in marks or ["No mark was found."]),
+            ("files", f"{counts}."),
+            ("p-values", self.correction),
+        ]
 
 
-def _plural(noun: str, count: int) -> str:
-    return noun if count == 1 else f"{noun}s"
+def _count(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

@@ -1,26 +1,21 @@
-"""scan(): many model files, many keys."""
+"""scan: searches many model files for many keys."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from keras_wm.files import DEFAULT_LIMITS, Limits
 from keras_wm.scanning.candidates import Candidate, Source, find_candidates
+from keras_wm.scanning.examiner import ScanSettings, Workers
 from keras_wm.scanning.scan_report import FileResult, ScanReport
 from keras_wm.scheme.key import WatermarkKey
 from keras_wm.utils.cores import usable_cores
 from keras_wm.utils.progress import progress_bar
 from keras_wm.utils.records import RecordFile
-from keras_wm.verification.verdict import MARKED
+from keras_wm.verification.result import MARKED
 from keras_wm.verification.verification import check_alpha, check_key
-
-# Name of the format of a record, and its version.
-_RECORD_FORMAT = {"keras_wm_scan": 1}
-
-Examine = Callable[[Sequence[Candidate]], Iterator[FileResult]]
 
 
 def scan(
@@ -29,42 +24,49 @@ def scan(
     *,
     layer: str | None = None,
     alpha: float = MARKED,
-    limits: Limits = DEFAULT_LIMITS,
+    limits: Limits | None = None,
     workers: int | None = None,
     client: Any = None,
     record: str | os.PathLike[str] | None = None,
     on_result: Callable[[FileResult], None] | None = None,
     progress: bool = False,
 ) -> ScanReport:
-    """Looks for the marks of many keys in many model files.
+    """Searches many model files for the marks of many keys.
 
-    Each file is read in a sandbox: one that crashes, hangs or bloats its reader, that
-    is damaged or of a kind that is not read, is listed and stops nothing. Every
-    p-value is corrected for all tests of the scan.
+    Each file is read in a sandbox. A file that is damaged or not supported, or that
+    crashes, hangs or bloats its reader, is listed in the report, and the scan
+    continues. Every p-value is corrected for all tests of the scan.
 
     Args:
-        sources: Paths, URLs or patterns such as `"models/**/*.keras"`; folders
-            stand for all files in them.
-        keys: The keys to look for.
-        layer: The layer to look in. `None`, the default, tries every kernel that
-            can hold a message.
-        alpha: Marked means a corrected p-value below this. Defaults to 1e-9.
-        limits: What a file may ask of the machine that reads it.
-        workers: How many processes to use, by default one a core.
+        sources: Paths, URLs, or patterns such as `"models/**/*.keras"`. A folder
+            stands for all files in it.
+        keys: The `WatermarkKey`, or several, to look for.
+        layer: Name of the layer to search. `None` searches every kernel that can hold
+            a message. Defaults to `None`.
+        alpha: Threshold of the corrected p-value below which a file counts as marked.
+            Defaults to 1e-9.
+        limits: `Limits` on the resources that reading and searching each file can
+            use. `None` uses the default limits. Defaults to `None`.
+        workers: Number of processes; one per core if `None`. Defaults to `None`.
         client: A `dask.distributed.Client`, to scan on its cluster instead. The keys
-            are sent to its workers, which have to reach the files. Needs the extra
-            `dask`.
-        record: A file of JSON lines for the result of each file. If it exists, the
-            scan goes on where that record stops; files that changed are read again.
-        on_result: Called with the result of each file as it comes.
-        progress: Whether to show a bar on a terminal or in a notebook.
+            are sent to its workers, which must be able to reach the files. Needs the
+            extra `dask`. Defaults to `None`.
+        record: Path of a file to which the result of each file is appended as a JSON
+            line. If it exists, an interrupted scan resumes: only files that are new
+            or changed are read. Defaults to `None`.
+        on_result: Called with the `FileResult` of each file when it is finished.
+            Defaults to `None`.
+        progress: Whether to show a progress bar on a terminal or in a notebook.
+            Defaults to `False`.
 
     Returns:
         A `ScanReport`.
 
     Raises:
-        ValueError: If `record` is that of another scan, or a setting is wrong.
-        TypeError: If `keys` holds something else than keys.
+        FileNotFoundError: If the folder of `record` does not exist.
+        TypeError: If a key has another type.
+        ValueError: If there is no key, if `record` holds the results of another scan,
+            or if `alpha` or `workers` is out of range.
 
     Example:
 
@@ -74,81 +76,65 @@ def scan(
         print(match.file, match.key.owner, match.verdict)
     ```
     """
-    keys = _checked_keys(keys)
+    settings = ScanSettings(_distinct_keys(keys), layer, limits or DEFAULT_LIMITS)
     check_alpha(alpha)
     if workers is not None and workers < 1:
         raise ValueError(f"Expected at least one worker. Received: workers={workers!r}")
-    report = ScanReport(len(keys), alpha)
-    kept, known = None, {}
+    records, known = None, {}
     if record is not None:
-        kept = RecordFile(record, FileResult.from_dict, header(keys, layer, limits))
-        known = {result.file: result for result in kept.results}
+        records = RecordFile(record, FileResult.from_dict, settings.header())
+        known = {result.file: result for result in records.results}
     candidates = find_candidates(sources)
-    examine = _examiner(keys, layer, limits, workers, client)
-    results = _results(candidates, known, examine)
+    results = _results(candidates, known, _start_workers(settings, workers, client))
+    report = ScanReport(len(settings.keys), alpha)
     with progress_bar("scanning", progress) as show:
         for count, (result, is_new) in enumerate(results, 1):
             report.add(result)
-            if kept is not None and is_new:
-                kept.append(result.to_dict())
+            if records is not None and is_new:
+                records.append(result.to_dict())
             if on_result is not None:
                 on_result(result)
             show(count, max(count, len(candidates)))
     return report
 
 
-def header(
-    keys: Sequence[WatermarkKey], layer: str | None, limits: Limits
-) -> dict[str, Any]:
-    """What a scan is, as the first line of its record."""
-    return {
-        **_RECORD_FORMAT,
-        "keys": [{"owner": key.owner, "commitment": key.commitment} for key in keys],
-        "layer": layer,
-        "limits": asdict(limits),
-    }
-
-
-def _examiner(
-    keys: Sequence[WatermarkKey],
-    layer: str | None,
-    limits: Limits,
-    workers: int | None,
-    client: Any,
-) -> Examine:
-    """What examines files: processes of this machine, or a cluster."""
+def _start_workers(settings: ScanSettings, workers: int | None, client: Any) -> Workers:
+    # Imported late: a scan needs only one of them.
     if client is not None:
-        from keras_wm.scanning.dask_workers import examine_on_cluster
+        from keras_wm.scanning.dask_workers import DaskWorkers
 
-        return lambda files: examine_on_cluster(files, keys, limits, layer, client)
-    from keras_wm.scanning.local_workers import examine_locally
+        return DaskWorkers(settings, client)
+    from keras_wm.scanning.local_workers import LocalWorkers
 
-    most = workers or usable_cores()
-    return lambda files: examine_locally(
-        files, keys, limits, layer, min(most, len(files))
-    )
+    return LocalWorkers(settings, workers or usable_cores())
 
 
 def _results(
-    candidates: Sequence[Candidate], known: dict[str, FileResult], examine: Examine
+    candidates: Sequence[Candidate], known: dict[str, FileResult], workers: Workers
 ) -> Iterator[tuple[FileResult, bool]]:
-    """All results, each with whether it is new."""
+    """Yields the result of each file, and whether it is new.
+
+    Args:
+        candidates: Files to scan.
+        known: Results of an earlier run, by the file.
+        workers: Workers that search the other files.
+    """
     paths = {candidate.path for candidate in candidates}
     while candidates:
         parts = {candidate.path: candidate.parts for candidate in candidates}
-        left: list[Candidate] = []
-        for result, is_new in _known_or_examined(candidates, known, examine):
+        unread_parts: list[Candidate] = []
+        for result, is_new in _known_or_examined(candidates, known, workers):
             yield result, is_new
             if result.error:
-                # An index that cannot be read must not hide what it lists.
+                # An index that cannot be read must not hide the files that it lists.
                 unread = [path for path in parts[result.file] if path not in paths]
-                left += [Candidate(path, named=False) for path in unread]
+                unread_parts += [Candidate(path, named=False) for path in unread]
                 paths.update(unread)
-        candidates = left
+        candidates = unread_parts
 
 
 def _known_or_examined(
-    candidates: Sequence[Candidate], known: dict[str, FileResult], examine: Examine
+    candidates: Sequence[Candidate], known: dict[str, FileResult], workers: Workers
 ) -> Iterator[tuple[FileResult, bool]]:
     new = []
     for candidate in candidates:
@@ -157,16 +143,21 @@ def _known_or_examined(
             yield result, False
         else:
             new.append(candidate)
-    for result in examine(new):
+    for result in workers.examine(new):
         yield result, True
 
 
-def _checked_keys(
+def _distinct_keys(
     keys: WatermarkKey | Iterable[WatermarkKey],
 ) -> list[WatermarkKey]:
+    """Returns the keys without duplicates, which would be corrected for twice.
+
+    Raises:
+        TypeError: If a key has another type.
+        ValueError: If there is no key.
+    """
     if isinstance(keys, WatermarkKey):
         keys = [keys]
-    # The same key twice would be corrected for twice.
     distinct = {}
     for key in keys:
         check_key(key)

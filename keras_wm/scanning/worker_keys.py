@@ -1,8 +1,8 @@
-"""Keys on their way to another process of the same owner.
+"""Sends keys to another process of the same owner.
 
-A `WatermarkKey` refuses to be pickled, so that no secret gets into a file by accident.
-This is the one way around it, for workers that search model files: through a pipe, or
-to a cluster that the owner trusts. Nothing of it is written to a file.
+A `WatermarkKey` cannot be pickled, so that no secret gets into a file by accident. This
+module is the only exception: it sends keys to the workers of a scan, through a pipe or
+to a cluster that the owner trusts. Nothing is written to a file.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from keras_wm.scheme.key_file import payload_from_json, payload_to_json
 
 
 def pack(keys: Sequence[WatermarkKey]) -> list[str]:
-    """Keys as texts, which hold their secrets."""
+    """Returns the keys as texts, which contain their secrets."""
     return [payload_to_json(key.payload()) for key in keys]
 
 
 def unpack(texts: Sequence[str]) -> list[WatermarkKey]:
-    """The keys again."""
+    """Returns the keys that `pack` converted to texts."""
     return [WatermarkKey.from_payload(payload_from_json(text)) for text in texts]
 
 
 class PackedKeys:
-    """Keys that may be pickled, and that no log line or error message shows.
+    """Keys that can be pickled, and whose secrets no log or error message shows.
 
     Args:
         keys: The keys.
@@ -38,8 +38,8 @@ class PackedKeys:
         return f"PackedKeys({self.keys!r})"
 
     def __reduce__(self) -> tuple[Callable[[Sequence[str]], PackedKeys], tuple[Any]]:
-        return _unpacked, (pack(self.keys),)
+        return _unpack_keys, (pack(self.keys),)
 
 
-def _unpacked(texts: Sequence[str]) -> PackedKeys:
+def _unpack_keys(texts: Sequence[str]) -> PackedKeys:
     return PackedKeys(unpack(texts))

@@ -1,10 +1,9 @@
-"""Looking at a suspect's kernels as they are, aligned and reordered."""
+"""Searches of a suspect's kernels, unaligned, aligned and reordered."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import replace
 
 from keras_wm.alignment.aligner import Aligner
 from keras_wm.alignment.layer_matching import MatchedWeights, match_layers
@@ -13,218 +12,191 @@ from keras_wm.errors import AlignmentError, LayerNotFoundError
 from keras_wm.files import Kernel, Limits, ModelFile, select
 from keras_wm.scheme.detection import detect
 from keras_wm.scheme.key import WatermarkKey
-from keras_wm.verification.search import Finding, best_of, check_work, fits, search
+from keras_wm.verification.search import (
+    SearchAttempt,
+    SearchResult,
+    best_of,
+    check_work,
+    fits,
+    search,
+)
 
-_AS_IT_IS = "as it is"
+_UNALIGNED = "unaligned"
 _ALIGNED = "aligned"
 _REORDERED = "reordered"
+# A note lists so many layers at most.
+_LISTED_LAYERS = 5
 
 
-@dataclass(frozen=True)
-class Look:
-    """What one way of looking at a model's kernels has found.
-
-    Attributes:
-        name: `"as it is"`, `"aligned"` or `"reordered"`.
-        finding: What was found.
-        undone: What was undone to the kernel that is the best, as numbers of
-            channels (`"moved"`, `"flipped"`) and of neurons (`"added"`).
-    """
-
-    name: str
-    finding: Finding
-    undone: dict[str, int]
-
-    def __str__(self) -> str:
-        """What was found and undone, on a line."""
-        kernel, detection = self.finding.kernel, self.finding.detection
-        if kernel is None or detection is None:
-            return "no kernel that can hold the message"
-        errors = detection.bits - detection.matches
-        found = f"{errors} of {detection.bits} bits wrong in {kernel.name}"
-        if not self.undone:
-            return found
-        added = self.undone.get("added", 0)
-        steps = [
-            f"{self.undone['moved']} channels moved",
-            f"{self.undone['flipped']} turned in sign",
-            *(
-                [f"{abs(added)} neurons {'more' if added > 0 else 'fewer'}"]
-                * (added != 0)
-            ),
-        ]
-        return f"{found}; undone: {', '.join(steps)}, all scaling"
-
-    def to_dict(self) -> dict[str, Any]:
-        """The figures, as plain Python values."""
-        kernel, detection = self.finding.kernel, self.finding.detection
-        figures = detection.to_dict() if detection else {}
-        return {
-            "layer": kernel.name if kernel else None,
-            "kernels_tried": self.finding.tried,
-            "log10_arrangements": self.finding.log10_arrangements,
-            **figures,
-            **self.undone,
-        }
-
-
-@dataclass(frozen=True)
-class Looks:
-    """Everything that was found in a model.
-
-    Attributes:
-        best: What is most surprising; all tries are counted in it.
-        each: What each way of looking has found.
-        remarks: Why one of them could not be gone.
-    """
-
-    best: Finding
-    each: tuple[Look, ...]
-    remarks: tuple[str, ...]
-
-
-def look(
+def aligned_search(
     suspect: ModelFile,
     key: WatermarkKey,
     layer: str | None,
     limits: Limits,
     reference: Reference | None,
     reordered: bool,
-) -> Looks:
-    """Looks for a key in a suspect's kernels, in all ways that are asked for.
+) -> SearchResult:
+    """Tests a suspect's kernels unaligned, and in each way that is asked for.
 
     Args:
         suspect: The open model.
-        key: The key.
-        layer: The layer to look in, by the name that it has in the reference if there
-            is one; `None` for all.
-        limits: What the search may take.
-        reference: The owner's network, to align the suspect with.
-        reordered: Whether filters are put into the order that the key likes best.
+        key: The key to look for.
+        layer: Name of the layer to search, as in the reference if there is one.
+            `None` searches all kernels.
+        limits: Limits on the work of the search.
+        reference: The owner's network, with which the suspect is aligned; `None` to
+            skip the alignment.
+        reordered: Whether to test each kernel also with its filters in the order and
+            signs that maximise the score.
 
     Returns:
-        What was found.
+        The most significant result, with all attempts. Every test is counted in it.
 
     Raises:
-        LayerNotFoundError: If the layer is not found.
+        LayerNotFoundError: If there is no such layer.
         ModelFileError: If a weight cannot be read.
         UnsafeFileError: If the search would take too long.
+        ValueError: If the named layer cannot hold the message.
     """
-    remarks: list[str] = []
-    kernels, named = suspect.kernels, layer is not None
-    aligned: Look | None = None
+    kernels: Sequence[Kernel] | None = None
+    aligned: SearchAttempt | None = None
+    notes: list[str] = []
     if reference is not None:
         try:
-            answers = match_layers(reference, suspect)
-            wanted = _wanted(reference, layer)
-            aligned, refused = _aligned(reference, answers, wanted, key, limits)
+            matches = match_layers(reference, suspect)
+            names = _kernel_names(reference, layer)
+            aligned, failures = _search_aligned(reference, matches, names, key, limits)
         except AlignmentError as error:
-            remarks.append(f"Not aligned with {reference.source}: {error}")
+            notes.append(f"Not aligned with {reference.source}: {error}")
         else:
-            remarks += [*_left_out(reference, answers), *refused]
+            notes += [*_unmatched_layers(reference, matches), *failures]
             if layer is not None:
-                found = [one[name] for one in answers for name in wanted if name in one]
-                kernels = list({id(one): one for one in found}.values())
-                layer = None
-    if layer is not None:
-        kernels = select(kernels, layer, suspect.path)
-    looks = [Look(_AS_IT_IS, search(kernels, [key], limits)[0], {})]
-    looks += [aligned] if aligned else []
-    looks += [_reordered(kernels, key, limits)] if reordered else []
-    best = best_of([one.finding for one in looks])
-    if named and not best.tried:
+                kernels = _matched_kernels(matches, names)
+    if kernels is None:
+        kernels = suspect.kernels
+        if layer is not None:
+            kernels = select(kernels, layer, suspect.path)
+    attempts = [SearchAttempt(_UNALIGNED, search(kernels, [key], limits)[0])]
+    attempts += [aligned] if aligned else []
+    attempts += [_search_reordered(kernels, key, limits)] if reordered else []
+    best = best_of([attempt.result for attempt in attempts])
+    if layer is not None and not best.tried:
         key.check_shape(kernels[0].shape)
-    return Looks(best, tuple(looks), tuple(remarks))
+    return replace(best, attempts=tuple(attempts), notes=tuple(notes))
 
 
-def _left_out(reference: Reference, answers: Sequence[MatchedWeights]) -> list[str]:
-    """A remark on the layers that no answer has a counterpart of, if there are any."""
-    found = {layer for answer in answers for layer, _ in answer}
-    missing = [layer for layer in reference.layers if layer not in found]
+def _matched_kernels(
+    matches: Sequence[MatchedWeights], names: Sequence[WeightName]
+) -> list[Kernel]:
+    """Returns each kernel of the suspect that is matched with one of the names."""
+    kernels = [match[name] for match in matches for name in names if name in match]
+    return list({id(kernel): kernel for kernel in kernels}.values())
+
+
+def _unmatched_layers(
+    reference: Reference, matches: Sequence[MatchedWeights]
+) -> list[str]:
+    """Returns a note on the reference layers without a counterpart, if any."""
+    matched = {layer for match in matches for layer, _ in match}
+    missing = [layer for layer in reference.layers if layer not in matched]
     if not missing:
         return []
     return [
         f"Aligned without {len(missing)} of the {len(reference.layers)} layers, which "
-        f"have no counterpart: {', '.join(missing[:5])}."
+        f"have no counterpart: {', '.join(missing[:_LISTED_LAYERS])}."
     ]
 
 
-def _wanted(reference: Reference, layer: str | None) -> list[WeightName]:
-    """The owner's names of the kernels to look in."""
+def _kernel_names(reference: Reference, layer: str | None) -> list[WeightName]:
+    """Returns the names in the reference of the kernels to test."""
     kernels = reference.kernels
     if layer is not None:
         try:
             kernels = select(kernels, layer, reference.source)
         except LayerNotFoundError as error:
-            # The suspect may have it: a layer whose channels are not followed.
+            # The suspect can have a layer of this name whose channels are not
+            # followed, and which is missing in the reference for that reason.
             raise AlignmentError(str(error)) from None
-    return [(one.layer, one.variable) for one in kernels]
+    return [(kernel.layer, kernel.variable) for kernel in kernels]
 
 
-def _aligned(
+def _search_aligned(
     reference: Reference,
-    answers: Sequence[MatchedWeights],
+    matches: Sequence[MatchedWeights],
     wanted: Sequence[WeightName],
     key: WatermarkKey,
     limits: Limits,
-) -> tuple[Look, list[str]]:
-    """Each kernel aligned by all others, for each pairing of the layers.
+) -> tuple[SearchAttempt, list[str]]:
+    """Tests each kernel after aligning it by all other weights.
+
+    Args:
+        reference: The owner's network.
+        matches: The possible matchings of the suspect's weights with the reference's.
+        wanted: Names in the reference of the kernels to test.
+        key: The key to look for.
+        limits: Limits on the work of the search.
 
     Returns:
-        What was found, and for each kernel that could not be aligned, why.
+        The attempt, and for each kernel that could not be aligned, the reason.
 
     Raises:
-        AlignmentError: If none could.
+        AlignmentError: If no kernel could be aligned.
     """
-    tries = [
-        (
-            answer,
-            [
-                name
-                for name in wanted
-                if name in answer and fits(reference.weights[name], key)
-            ],
-        )
-        for answer in answers
+    fitting = [name for name in wanted if fits(reference.weights[name], key)]
+    names_by_match = [
+        (match, [name for name in fitting if name in match]) for match in matches
     ]
     check_work(
-        [reference.weights[name] for _, names in tries for name in names], [key], limits
+        [reference.weights[name] for _, names in names_by_match for name in names],
+        [key],
+        limits,
     )
-    findings: list[tuple[Finding, dict[str, int]]] = []
-    refused: dict[str, None] = {}
-    for answer, names in tries:
-        aligner = Aligner(reference.graph, reference.values, read_all(answer))
+    attempts: list[SearchAttempt] = []
+    # Several matchings often fail for the same reason, which is reported once.
+    failures: dict[str, None] = {}
+    for match, names in names_by_match:
+        aligner = Aligner(reference.graph, reference.values, read_all(match))
         for name in names:
             try:
                 alignment = aligner.align_without(name)
                 kernel = alignment.aligned(name)
             except AlignmentError as error:
-                refused[str(error)] = None
+                failures[str(error)] = None
                 continue
-            found = Finding(answer[name], detect(kernel, key), 1, 0)
-            findings.append((found, alignment.correspondence.changes))
-    if not findings:
-        reasons = refused or ["No kernel that can hold the message has a counterpart."]
+            result = SearchResult((match[name],), detect(kernel, key), 1)
+            changes = alignment.correspondence.changes
+            attempts.append(SearchAttempt(_ALIGNED, result, changes))
+    if not attempts:
+        reasons = failures or ["No kernel that can hold the message has a counterpart."]
         raise AlignmentError(" ".join(reasons))
-    best = best_of([found for found, _ in findings])
-    undone = next(
-        undone for found, undone in findings if found.detection is best.detection
-    )
-    return Look(_ALIGNED, best, undone), list(refused)
+    return _best_attempt(attempts), list(failures)
 
 
-def _reordered(kernels: Sequence[Kernel], key: WatermarkKey, limits: Limits) -> Look:
-    """Each kernel in the arrangements that the key likes best."""
+def _search_reordered(
+    kernels: Sequence[Kernel], key: WatermarkKey, limits: Limits
+) -> SearchAttempt:
+    """Tests each kernel in the arrangements of its filters that maximise the score."""
     from keras_wm.alignment.filter_assignment import arrangements
 
-    fitting = [one for one in kernels if fits(one, key)]
+    fitting = [kernel for kernel in kernels if fits(kernel, key)]
     check_work(fitting, [key], limits)
-    findings = [Finding(None, None, 0, 0)]
-    undone: dict[int, dict[str, int]] = {}
+    attempts = [SearchAttempt(_REORDERED, SearchResult((), None, 0))]
     for kernel in fitting:
-        for one in arrangements(kernel.read(), key):
-            detection = detect(one.kernel, key)
-            findings.append(Finding(kernel, detection, 1, 0, one.log10_family))
-            undone[id(detection)] = {"moved": one.moved, "flipped": one.flipped}
-    best = best_of(findings)
-    return Look(_REORDERED, best, undone.get(id(best.detection), {}))
+        for arrangement in arrangements(kernel.read(), key):
+            detection = detect(arrangement.kernel, key)
+            log10_family = arrangement.log10_family
+            result = SearchResult((kernel,), detection, 1, 0, log10_family)
+            changes = {"moved": arrangement.moved, "flipped": arrangement.flipped}
+            attempts.append(SearchAttempt(_REORDERED, result, changes))
+    return _best_attempt(attempts)
+
+
+def _best_attempt(attempts: Sequence[SearchAttempt]) -> SearchAttempt:
+    """Returns the attempt with the most significant result, counting all tests."""
+    best = best_of([attempt.result for attempt in attempts])
+    (undone, *_) = (
+        attempt.undone
+        for attempt in attempts
+        if attempt.result.detection is best.detection
+    )
+    return SearchAttempt(attempts[0].name, best, undone)

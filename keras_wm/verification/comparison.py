@@ -1,4 +1,4 @@
-"""Which of two marks in one model was there first."""
+"""compare: which of two marks in one model was embedded first."""
 
 from __future__ import annotations
 
@@ -6,33 +6,37 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from keras_wm.files import DEFAULT_LIMITS, Limits, Sandbox
+from keras_wm.files import Limits, ModelSource, Sandbox
 from keras_wm.scheme.detection import format_p
 from keras_wm.scheme.key import WatermarkKey
-from keras_wm.verification.verdict import MARKED, Verification
+from keras_wm.verification.report import TextReport
+from keras_wm.verification.result import MARKED, Verification
 from keras_wm.verification.verification import check_key, verify
 
 
 @dataclass(frozen=True)
 class Claim:
-    """What a party to a dispute shows.
+    """A party's claim to a disputed model: its key, and its own model.
 
     Attributes:
-        key: The party's key.
-        original: The party's own model: a file, or a model in memory.
+        key: The party's `WatermarkKey`.
+        original: The model that, according to the party, the disputed model was made
+            from: a model file or a Keras model, as for `verify`.
     """
 
     key: WatermarkKey
-    original: Any
+    original: ModelSource
 
 
-@dataclass(frozen=True, eq=False)
-class Comparison:
-    """Two claims to one model.
+@dataclass(frozen=True, eq=False, repr=False)
+class Comparison(TextReport):
+    """Report of `compare`: two claims to one model.
+
+    It prints as text, and as a table in a notebook.
 
     Attributes:
-        disputed: What the model that is fought over shows of each key.
-        originals: What each party's own model shows of each key:
+        disputed: The `Verification` of each key in the disputed model.
+        originals: The `Verification` of each key in each party's own model:
             `originals[i][j]` is key j in the original of party i.
     """
 
@@ -43,52 +47,57 @@ class Comparison:
 
     @property
     def names(self) -> tuple[str, str]:
-        """What to call the parties: the owners that the keys name."""
+        """The names of the parties: the owners that their keys name.
+
+        If both keys name the same owner, the names contain the keys' commitments.
+        """
         first, second = self.disputed
         if first.owner != second.owner:
             return first.owner, second.owner
-        return tuple(  # type: ignore[return-value]
-            f"{one.owner} ({one.commitment[:8]})" for one in self.disputed
+        return (
+            f"{first.owner} ({first.commitment[:8]})",
+            f"{second.owner} ({second.commitment[:8]})",
         )
 
     @property
     def first(self) -> str | None:
-        """Whose mark was there first; `None` if that is not shown.
+        """The party whose mark was embedded first; `None` if that is not shown.
 
-        The party whose own model is without the other's mark, while the other's own
-        model has both.
+        It is the party whose own model lacks the other's mark, if the other party's
+        own model has both marks.
         """
         if not self._missing and self._has_both(0) != self._has_both(1):
             return self.names[0 if self._has_both(1) else 1]
         return None
 
     def _has_both(self, party: int) -> bool:
-        """Whether a party's own model has the other's mark too."""
+        """Returns whether a party's own model has the other's mark, too."""
         return self.originals[party][1 - party].marked
 
     @property
     def _missing(self) -> list[str]:
-        """The marks that would have to be there, and are not."""
+        """Descriptions of the marks that an answer needs and that were not found."""
         return [
-            f"{name}'s mark is not in {where}"
+            f"{name}'s mark is not in {model}"
             for party, name in enumerate(self.names)
-            for where, found in (
+            for model, verification in (
                 ("the disputed model", self.disputed[party]),
                 (f"{name}'s own model", self.originals[party][party]),
             )
-            if not found.marked
+            if not verification.marked
         ]
 
     @property
     def reason(self) -> str:
-        """Why the answer is what it is."""
+        """The reason for the answer, in one sentence."""
         if self._missing:
             return f"{'; '.join(self._missing)}."
         if self.first is not None:
-            one, other = self.names if self.first == self.names[0] else self.names[::-1]
+            second = self.names[1 - self.names.index(self.first)]
             return (
-                f"{other}'s own model has {one}'s mark, and {one}'s has none of "
-                f"{other}'s: {other} began with a model that {one} had marked."
+                f"{second}'s own model has {self.first}'s mark, and {self.first}'s has "
+                f"none of {second}'s: {second} began with a model that {self.first} "
+                "had marked."
             )
         if self._has_both(0):
             return "Each party's own model has the other's mark."
@@ -99,89 +108,92 @@ class Comparison:
 
     @property
     def notes(self) -> list[str]:
-        """What else a reader of the answer has to know."""
+        """What a reader must know to judge the answer."""
         notes = [
             f"{name}'s key was given as arrays and proves nothing by itself."
-            for name, found in zip(self.names, self.disputed, strict=True)
-            if not found.certified
+            for name, verification in zip(self.names, self.disputed, strict=True)
+            if not verification.certified
         ]
         return [
             *notes,
-            "This tells the order of two marks, not who made the weights. Commitments "
-            "that were published with a date tell more.",
+            "This shows the order of the two marks, not who made the weights. "
+            "Commitments that were published with a date are further evidence.",
         ]
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, as plain Python values that JSON can hold."""
+        """Returns the report as plain Python values, which JSON can hold."""
         return {
             "first": self.first,
             "reason": self.reason,
-            "disputed": [one.to_dict() for one in self.disputed],
+            "disputed": [verification.to_dict() for verification in self.disputed],
             "originals": [
-                [found.to_dict() for found in pair] for pair in self.originals
+                [verification.to_dict() for verification in pair]
+                for pair in self.originals
             ],
             "notes": self.notes,
         }
 
     def rows(self) -> list[tuple[str, str]]:
-        """The report, as pairs of a name and a value."""
+        """Returns the report as pairs of a name and a value."""
         models = [
             ("disputed model", self.disputed),
             *(
-                (f"{name}'s own model", found)
-                for name, found in zip(self.names, self.originals, strict=True)
+                (f"{name}'s own model", pair)
+                for name, pair in zip(self.names, self.originals, strict=True)
             ),
         ]
         return [
             ("first", self.first or "NOT SHOWN"),
             ("because", self.reason),
-            *((where, self._found(found)) for where, found in models),
+            *((model, self._verdicts(pair)) for model, pair in models),
             *(("note", note) for note in self.notes),
         ]
 
-    def _found(self, found: Sequence[Verification]) -> str:
+    def _verdicts(self, pair: Sequence[Verification]) -> str:
+        """Returns the verdicts on both keys in one model, on one line."""
         return "; ".join(
-            f"{name} {one.verdict} (p {format_p(one.log10_p)})"
-            for name, one in zip(self.names, found, strict=True)
+            f"{name} {verification.verdict} (p {format_p(verification.log10_p)})"
+            for name, verification in zip(self.names, pair, strict=True)
         )
-
-    def __repr__(self) -> str:
-        width = max(len(name) for name, _ in self.rows())
-        return "\n".join(f"{name:>{width}}  {value}" for name, value in self.rows())
 
 
 def compare(
-    disputed: Any,
+    disputed: ModelSource,
     claims: Sequence[Claim],
     layer: str | Sequence[str] | None = None,
     alpha: float = MARKED,
-    limits: Limits = DEFAULT_LIMITS,
+    limits: Limits | None = None,
     sandbox: bool | Sandbox = False,
 ) -> Comparison:
-    """Tells which of two marks in a model was there first.
+    """Determines which of two marks in a model was embedded first.
 
-    Whoever steals a marked model can add a mark, and then show a key too. But the
-    model without that second mark is the owner's alone to show, while every model
-    that the thief has holds the first one. Each party hands over a key and a model
-    that is said to be the one the disputed model was made from.
+    A thief can add a second mark to a stolen model and present a key for it. But only
+    the owner has a model without that second mark: every model that the thief has
+    carries the first mark. Therefore each party presents a key, and the model that
+    the disputed model was made from according to that party.
 
     Args:
-        disputed: The model that both claim: as for `verify`, as are all others.
-        claims: Two `Claim`s.
-        layer: The layer to look in, or several that are read as one. `None`, the
-            default, tries every kernel.
-        alpha: A mark is there if the corrected p-value is below this. Defaults
-            to 1e-9.
-        limits: What a file may ask of this machine. Defaults to `Limits()`.
-        sandbox: Whether files are read in a process of their own. Defaults to
-            `False`.
+        disputed: The model that both parties claim: a model file or a Keras model, as
+            for `verify`.
+        claims: The two `Claim`s.
+        layer: Name of the layer to search, or names of several layers that are tested
+            jointly. `None` searches every kernel. Defaults to `None`.
+        alpha: Threshold of the corrected p-value below which a model counts as
+            marked. Defaults to 1e-9.
+        limits: `Limits` on the resources that reading each file can use. `None` uses
+            the default limits. Defaults to `None`.
+        sandbox: Whether to read files in a child process, or the `Sandbox` to read
+            them in. Defaults to `False`.
 
     Returns:
         A `Comparison`.
 
     Raises:
-        ModelFileError: If a file cannot be read or is refused.
-        ValueError: If there are not two claims with different keys.
+        ModelFileError: If a file cannot be read or is refused as unsafe.
+        LayerNotFoundError: If a model has no layer of this name.
+        TypeError: If a model or a key has another type.
+        ValueError: If there are not two claims with different keys, or a named layer
+            cannot hold a message.
 
     Example:
 
@@ -191,20 +203,27 @@ def compare(
     print(keras_wm.compare("disputed.keras", [ours, theirs]))
     ```
     """
-    first, second = _checked(claims)
-    options: dict[str, Any]
-    options = {"layer": layer, "alpha": alpha, "limits": limits, "sandbox": sandbox}
+    first, second = _check_claims(claims)
 
-    def both(model: Any) -> tuple[Verification, Verification]:
+    def verify_both(model: ModelSource) -> tuple[Verification, Verification]:
         return (
-            verify(model, first.key, **options),
-            verify(model, second.key, **options),
+            verify(model, first.key, layer, alpha, limits, sandbox),
+            verify(model, second.key, layer, alpha, limits, sandbox),
         )
 
-    return Comparison(both(disputed), (both(first.original), both(second.original)))
+    return Comparison(
+        verify_both(disputed),
+        (verify_both(first.original), verify_both(second.original)),
+    )
 
 
-def _checked(claims: Sequence[Claim]) -> tuple[Claim, Claim]:
+def _check_claims(claims: Sequence[Claim]) -> tuple[Claim, Claim]:
+    """Returns the two claims.
+
+    Raises:
+        TypeError: If a key is not a `WatermarkKey`.
+        ValueError: If there are not two claims with different keys.
+    """
     if len(claims) != 2:
         raise ValueError(
             "Expected two claims, each a key and its owner's own model. "

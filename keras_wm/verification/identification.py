@@ -1,4 +1,4 @@
-"""Whose copy a model file is: the recipients whose marks are in it."""
+"""identify: the recipients whose marks are in a leaked model."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from dataclasses import dataclass
 from math import log10
 from typing import Any
 
-from keras_wm.files import DEFAULT_LIMITS, Limits, Sandbox, select
-from keras_wm.files.model_file import open_model
+from keras_wm.files import DEFAULT_LIMITS, Limits, ModelSource, Sandbox, open_model
 from keras_wm.scheme.detection import Detection, corrected, format_p
 from keras_wm.scheme.key import WatermarkKey
 from keras_wm.utils.progress import progress_bar
-from keras_wm.verification.search import Finding, search
-from keras_wm.verification.verdict import MARKED
+from keras_wm.verification.report import TextReport
+from keras_wm.verification.result import MARKED
+from keras_wm.verification.search import SearchResult, search_model
 from keras_wm.verification.verification import check_alpha, check_key
 
 
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """What a model shows of one recipient's mark.
+    """The result of searching a model for one recipient's mark.
 
     Attributes:
-        recipient: The recipient; an empty string is the owner herself.
-        layer: The kernel that carries the message best, or `None` where no kernel
-            can hold it.
-        detection: The scores in that kernel, or `None`.
+        recipient: Name of the recipient; an empty string for the owner.
+        layer: Name of the kernel with the smallest p-value, or `None` if no kernel
+            can hold the message.
+        detection: The `Detection` in that kernel, or `None`.
         log10_p: log10 of the p-value, corrected for all recipients and kernels.
     """
 
@@ -36,7 +36,7 @@ class Trace:
     log10_p: float
 
     def to_dict(self) -> dict[str, Any]:
-        """The figures, as plain Python values."""
+        """Returns the figures as plain Python values."""
         figures = self.detection.to_dict() if self.detection else {}
         return {
             "recipient": self.recipient,
@@ -45,20 +45,32 @@ class Trace:
             **figures,
         }
 
+    def __str__(self) -> str:
+        """The p-value and the bit errors, on one line."""
+        if self.detection is None:
+            return "no kernel can hold the message"
+        errors = self.detection.bits - self.detection.matches
+        return (
+            f"p-value {format_p(self.log10_p)}, {errors} of {self.detection.bits} bit "
+            f"errors, in {self.layer}"
+        )
 
-@dataclass(frozen=True)
-class Identification:
-    """Which recipients' marks were found in a model.
+
+@dataclass(frozen=True, repr=False)
+class Identification(TextReport):
+    """Report of `identify`: the recipients whose marks were found in a model.
+
+    It prints as text, and as a table in a notebook.
 
     Attributes:
-        source: The file, or the name of the model.
-        owner: Whom the key names.
-        commitment: The commitment of the owner's key.
-        own: What the model shows of the owner's own mark.
-        traces: What it shows of each recipient's, strongest first.
-        tests: How many pairs of a key and a kernel were tried; every p-value is
-            multiplied by it.
-        alpha: Named means a corrected p-value below this.
+        source: Path or URL of the model file, or the name of the model in memory.
+        owner: Owner that the key names.
+        commitment: Commitment of the owner's key.
+        own: The `Trace` of the owner's own mark.
+        traces: The `Trace` of each recipient's mark, the smallest p-value first.
+        tests: Number of pairs of a key and a kernel that were tested, by which every
+            p-value is multiplied.
+        alpha: Threshold of the corrected p-value below which a recipient is named.
     """
 
     source: str
@@ -71,11 +83,11 @@ class Identification:
 
     @property
     def named(self) -> list[Trace]:
-        """The recipients whose marks are there, strongest first."""
-        return [one for one in self.traces if one.log10_p < log10(self.alpha)]
+        """The traces of the identified recipients, the smallest p-value first."""
+        return [trace for trace in self.traces if trace.log10_p < log10(self.alpha)]
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, as plain Python values that JSON can hold."""
+        """Returns the report as plain Python values, which JSON can hold."""
         return {
             "source": self.source,
             "owner": self.owner,
@@ -83,20 +95,20 @@ class Identification:
             "recipients_tried": len(self.traces),
             "tests": self.tests,
             "alpha": self.alpha,
-            "named": [one.to_dict() for one in self.named],
+            "named": [trace.to_dict() for trace in self.named],
             "strongest_other": self._other.to_dict() if self._other else None,
             "own_mark": self.own.to_dict(),
         }
 
     @property
     def _other(self) -> Trace | None:
-        """The strongest trace of those that are not named."""
+        """The trace with the smallest p-value among those that are not named."""
         others = self.traces[len(self.named) :]
         return others[0] if others else None
 
     def rows(self) -> list[tuple[str, str]]:
-        """The report, as pairs of a name and a value."""
-        names = ", ".join(one.recipient for one in self.named)
+        """Returns the report as pairs of a name and a value."""
+        names = ", ".join(trace.recipient for trace in self.named)
         rows = [
             ("recipients", names or "NONE FOUND"),
             ("model", self.source),
@@ -104,53 +116,55 @@ class Identification:
             ("commitment", self.commitment),
             ("tried", f"{len(self.traces):,} recipients, {self.tests:,} tests"),
         ]
-        rows += [(one.recipient, _figures(one)) for one in self.named]
+        rows += [(trace.recipient, str(trace)) for trace in self.named]
         if self._other:
             rows.append(("strongest other", f"p-value {format_p(self._other.log10_p)}"))
-        return [*rows, ("own mark", _figures(self.own))]
-
-    def __repr__(self) -> str:
-        width = max(len(name) for name, _ in self.rows())
-        return "\n".join(f"{name:>{width}}  {value}" for name, value in self.rows())
+        return [*rows, ("own mark", str(self.own))]
 
 
 def identify(
-    model: Any,
+    model: ModelSource,
     key: WatermarkKey,
     recipients: Sequence[str],
     layer: str | None = None,
     alpha: float = MARKED,
-    limits: Limits = DEFAULT_LIMITS,
+    limits: Limits | None = None,
     sandbox: bool | Sandbox = False,
     progress: bool = False,
 ) -> Identification:
-    r"""Names the recipients whose marks are in a model.
+    r"""Identifies the recipients whose marks are in a model.
 
     Every recipient's copy was marked with `key.for_recipient(name)`. Each of these
-    keys has a projection of its own, so that an innocent recipient's scores are
-    i.i.d. N(0, 1), whatever other marks there are. In the mean of c copies every
-    mark is \(1/c\) as strong, and found as long as \(\sqrt{T} m / c\) is far above 6.
+    keys has its own projection, so an innocent recipient's scores are i.i.d. N(0, 1),
+    whatever other marks the model carries. In the mean of c copies every mark is
+    \(1/c\) as strong, and is found as long as \(\sqrt{T} m / c\) is far above 6, with
+    T bits and the margin m.
 
     Args:
-        model: As for `verify`.
+        model: Model file, as its path or URL or as an open binary file, or a Keras
+            model, as for `verify`.
         key: The owner's `WatermarkKey`, not a recipient's.
-        recipients: The names of all who may have had the copy.
-        layer: The layer to look in. `None`, the default, tries every kernel that
-            can hold the message.
-        alpha: Named means a p-value below this, multiplied by the number of
-            recipients and kernels tried. Defaults to 1e-9.
-        limits: What a file may ask of this machine. Defaults to `Limits()`.
-        sandbox: Whether a file is read in a process of its own. Defaults to `False`.
-        progress: Whether to show a bar on a terminal or in a notebook.
+        recipients: Names of all recipients who may have leaked the model.
+        layer: Name of the layer to search. `None` searches every kernel that can hold
+            the message. Defaults to `None`.
+        alpha: Threshold of the p-value, multiplied by the number of recipients and
+            kernels tested, below which a recipient is named. Defaults to 1e-9.
+        limits: `Limits` on the resources that reading the file and searching it can
+            use. `None` uses the default limits. Defaults to `None`.
+        sandbox: Whether to read the file in a child process, or the `Sandbox` to read
+            it in. Defaults to `False`.
+        progress: Whether to show a progress bar on a terminal or in a notebook.
+            Defaults to `False`.
 
     Returns:
         An `Identification`.
 
     Raises:
-        ModelFileError: If the file cannot be read or is refused.
-        LayerNotFoundError: If the layer is not found.
-        ValueError: If no recipient is given or one twice, the key is a
-            recipient's, or the named layer cannot hold the key's message.
+        ModelFileError: If the file cannot be read or is refused as unsafe.
+        LayerNotFoundError: If the model has no layer of this name.
+        TypeError: If `model` or `key` has another type.
+        ValueError: If there is no recipient, or one is listed twice; if the key is a
+            recipient's; or if a named layer cannot hold the message.
 
     Example:
 
@@ -163,21 +177,19 @@ def identify(
     check_alpha(alpha)
     _check_recipients(recipients)
     keys = [key, *(key.for_recipient(name) for name in recipients)]
-    with open_model(model, limits, sandbox) as opened:
-        kernels = opened.kernels
-        if layer is not None:
-            kernels = select(kernels, layer, opened.path)
-        with progress_bar("recipients", progress) as show:
-            findings = search(kernels, keys, limits, show)
-        if layer is not None and not findings[0].tried:
-            key.check_shape(kernels[0].shape)
-    tests = sum(finding.tried for finding in findings)
+    limits = limits or DEFAULT_LIMITS
+    with (
+        open_model(model, limits, sandbox) as suspect,
+        progress_bar("recipients", progress) as show,
+    ):
+        results = search_model(suspect, keys, layer, limits, show)
+    tests = sum(result.tried for result in results)
     own, *traces = (
-        _trace(name, finding, tests)
-        for name, finding in zip(["", *recipients], findings, strict=True)
+        _trace(name, result, tests)
+        for name, result in zip(["", *recipients], results, strict=True)
     )
     return Identification(
-        source=opened.path,
+        source=suspect.path,
         owner=key.owner,
         commitment=key.commitment,
         own=own,
@@ -188,6 +200,7 @@ def identify(
 
 
 def _check_recipients(recipients: Sequence[str]) -> None:
+    """Raises ValueError unless there is a recipient, and each is listed once."""
     if isinstance(recipients, str) or not recipients:
         raise ValueError(
             "Expected a list of recipients' names, at least one. "
@@ -200,20 +213,7 @@ def _check_recipients(recipients: Sequence[str]) -> None:
         )
 
 
-def _trace(recipient: str, finding: Finding, tests: int) -> Trace:
-    found = finding.detection
-    return Trace(
-        recipient,
-        finding.kernel.name if finding.kernel else None,
-        found,
-        corrected(found.log10_p, tests) if found else 0.0,
-    )
-
-
-def _figures(trace: Trace) -> str:
-    found = trace.detection
-    if found is None:
-        return "no kernel can hold the message"
-    errors = found.bits - found.matches
-    p = f"p-value {format_p(trace.log10_p)}"
-    return f"{p}, {errors} of {found.bits} bit errors, in {trace.layer}"
+def _trace(recipient: str, result: SearchResult, tests: int) -> Trace:
+    detection = result.detection
+    log10_p = corrected(detection.log10_p, tests) if detection else 0.0
+    return Trace(recipient, result.layer, detection, log10_p)

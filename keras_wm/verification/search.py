@@ -1,83 +1,186 @@
-"""Looking for keys in kernels, each of which is read once."""
+"""Searches of kernels for keys. Each kernel is read once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from math import prod
+from typing import Any
+
+from numpy.typing import NDArray
 
 from keras_wm.errors import UnsafeFileError
-from keras_wm.files import DEFAULT_LIMITS, Kernel, Limits
-from keras_wm.scheme.detection import Detection, detect
+from keras_wm.files import Kernel, Limits, ModelFile, select
+from keras_wm.scheme.detection import Detection, detect, detect_jointly
 from keras_wm.scheme.key import WatermarkKey
 
 
 @dataclass(frozen=True)
-class Finding:
-    """What was found of one key in some kernels.
+class SearchResult:
+    """The result of searching kernels for one key.
 
     Attributes:
-        kernel: The kernel that carries the key's message best, or `None` where no
-            kernel can hold it.
-        detection: The scores in that kernel, or `None`.
-        tried: How many kernels were tried. The p-value of the best of them has to be
+        kernels: The kernel with the smallest p-value, or all kernels of a joint
+            search. Empty if no kernel can hold the message.
+        detection: The scores in that kernel, or in those kernels together. `None` if
+            no kernel can hold the message.
+        tried: Number of tests that were made. The smallest p-value of them must be
             multiplied by it.
-        skipped: How many kernels cannot hold the message.
-        log10_arrangements: log10 of how many arrangements of the kernel's filters it
-            is the best of. The p-value has to be multiplied by them, too.
+        skipped: Number of kernels that cannot hold the message.
+        log10_arrangements: log10 of the number of arrangements of the kernel's
+            filters that were compared. The p-value must be multiplied by it, too.
+        parts: The scores in each kernel of a joint search, by the kernel's name.
+        attempts: The result of each attempt of an aligned search.
+        notes: Reasons why a kernel or a layer was not aligned.
     """
 
-    kernel: Kernel | None
+    kernels: tuple[Kernel, ...]
     detection: Detection | None
     tried: int
-    skipped: int
+    skipped: int = 0
     log10_arrangements: float = 0.0
+    parts: Mapping[str, Detection] = field(default_factory=dict)
+    attempts: tuple[SearchAttempt, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def layer(self) -> str | None:
+        """The names of the kernels, or `None` if there is no kernel."""
+        return ", ".join(kernel.name for kernel in self.kernels) or None
+
+    @property
+    def kernel_note(self) -> str:
+        """How the kernels were computed from stored arrays; often empty."""
+        notes = dict.fromkeys(kernel.note for kernel in self.kernels if kernel.note)
+        return "; ".join(notes)
 
     @property
     def log10_p(self) -> float:
-        """log10 of the p-value of this one try."""
+        """log10 of the p-value of one test, corrected for arrangements only."""
         if self.detection is None:
             return 0.0
         return min(0.0, self.detection.log10_p + self.log10_arrangements)
 
 
-def best_of(findings: Sequence[Finding]) -> Finding:
-    """What is most surprising of several findings of one key, as one of all tries."""
-    best = min(findings, key=lambda found: (found.log10_p, found.detection is None))
+@dataclass(frozen=True)
+class SearchAttempt:
+    """One attempt of an aligned search.
+
+    Attributes:
+        name: `"unaligned"`, `"aligned"` or `"reordered"`.
+        result: Its result.
+        undone: What was undone to the best kernel, as numbers of channels
+            (`"moved"`, `"flipped"`) and of neurons (`"added"`; negative if neurons
+            are missing).
+    """
+
+    name: str
+    result: SearchResult
+    undone: Mapping[str, int] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        """Bit errors, and what was undone, on one line."""
+        detection = self.result.detection
+        if detection is None:
+            return "no kernel that can hold the message"
+        errors = detection.bits - detection.matches
+        text = f"{errors} of {detection.bits} bits wrong in {self.result.layer}"
+        if not self.undone:
+            return text
+        steps = [
+            f"{self.undone['moved']} channels moved",
+            f"{self.undone['flipped']} signs flipped",
+        ]
+        if added := self.undone.get("added", 0):
+            steps.append(f"{abs(added)} neurons {'added' if added > 0 else 'removed'}")
+        return f"{text}; undone: {', '.join(steps)}, all scaling"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the figures as plain Python values."""
+        detection = self.result.detection
+        return {
+            "layer": self.result.layer,
+            "kernels_tried": self.result.tried,
+            "log10_arrangements": self.result.log10_arrangements,
+            **(detection.to_dict() if detection else {}),
+            **self.undone,
+        }
+
+
+def best_of(results: Sequence[SearchResult]) -> SearchResult:
+    """Returns the most significant of several results of one key.
+
+    The tests of all results are counted in it.
+    """
+    best = min(results, key=lambda result: (result.log10_p, result.detection is None))
     return replace(
         best,
-        tried=sum(found.tried for found in findings),
-        skipped=findings[0].skipped,
+        tried=sum(result.tried for result in results),
+        skipped=results[0].skipped,
     )
+
+
+def search_model(
+    suspect: ModelFile,
+    keys: Sequence[WatermarkKey],
+    layer: str | None,
+    limits: Limits,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[SearchResult]:
+    """Searches a model for keys of one size.
+
+    Args:
+        suspect: The open model.
+        keys: Keys to look for, of the same number of bits.
+        layer: Name of the layer to search, or `None` to search all kernels.
+        limits: Limits on the work of the search.
+        progress: As for `search`.
+
+    Returns:
+        A `SearchResult` for each key.
+
+    Raises:
+        LayerNotFoundError: If there is no such layer.
+        ModelFileError: If a kernel cannot be read.
+        UnsafeFileError: If the search would take too long.
+        ValueError: If the named layer cannot hold the message.
+    """
+    kernels: Sequence[Kernel] = suspect.kernels
+    if layer is not None:
+        kernels = select(kernels, layer, suspect.path)
+    results = search(kernels, keys, limits, progress)
+    if layer is not None and not results[0].tried:
+        keys[0].check_shape(kernels[0].shape)
+    return results
 
 
 def search(
     kernels: Sequence[Kernel],
     keys: Sequence[WatermarkKey],
-    limits: Limits = DEFAULT_LIMITS,
+    limits: Limits,
     progress: Callable[[int, int], None] | None = None,
-) -> list[Finding]:
-    """Looks for each key in each kernel that can hold its message.
+) -> list[SearchResult]:
+    """Tests each kernel for each key whose message it can hold.
 
     Args:
-        kernels: Where to look.
-        keys: What to look for.
-        limits: What the search may take.
-        progress: Called with how many pairs of a kernel and a key are done, and how
-            many there are.
+        kernels: Kernels to search.
+        keys: Keys to look for.
+        limits: Limits on the work of the search.
+        progress: Called with the number of finished tests and of all tests.
 
     Returns:
-        A `Finding` for each key.
+        A `SearchResult` for each key.
 
     Raises:
         ModelFileError: If a kernel cannot be read.
         UnsafeFileError: If the search would take too long.
     """
     check_work(kernels, keys, limits)
-    best: list[tuple[Kernel, Detection] | None] = [None] * len(keys)
+    best = [SearchResult((), None, 0) for _ in keys]
     tried = [0] * len(keys)
     fitting = [
-        [index for index, key in enumerate(keys) if fits(one, key)] for one in kernels
+        [index for index, key in enumerate(keys) if fits(kernel, key)]
+        for kernel in kernels
     ]
     done, total = 0, sum(map(len, fitting))
     for kernel, indices in zip(kernels, fitting, strict=True):
@@ -89,32 +192,79 @@ def search(
                 progress(done, total)
             done += 1
             tried[index] += 1
-            detection, so_far = detect(values, keys[index]), best[index]
-            if so_far is None or detection.log10_p < so_far[1].log10_p:
-                best[index] = kernel, detection
+            detection, so_far = detect(values, keys[index]), best[index].detection
+            if so_far is None or detection.log10_p < so_far.log10_p:
+                best[index] = SearchResult((kernel,), detection, 1)
     return [
-        Finding(
-            kernel=found[0] if found else None,
-            detection=found[1] if found else None,
-            tried=count,
-            skipped=len(kernels) - count,
-        )
-        for found, count in zip(best, tried, strict=True)
+        replace(result, tried=count, skipped=len(kernels) - count)
+        for result, count in zip(best, tried, strict=True)
     ]
+
+
+def search_jointly(
+    suspect: ModelFile, key: WatermarkKey, layers: Sequence[str], limits: Limits
+) -> SearchResult:
+    """Tests the kernels of several layers, which carry the same message, as one.
+
+    Args:
+        suspect: The open model.
+        key: The key to look for.
+        layers: Names of the layers.
+        limits: Limits on the work of the search.
+
+    Raises:
+        LayerNotFoundError: If there is no layer with one of the names.
+        ModelFileError: If a kernel cannot be read.
+        UnsafeFileError: If the search would take too long.
+        ValueError: If no layer is named, or a layer cannot hold the message.
+    """
+    if not layers:
+        raise ValueError("Expected the names of layers. Received: layer=[]")
+    # A file without known axis order has several kernels per array, one per order.
+    orders: dict[str, list[Kernel]] = {}
+    for layer in layers:
+        chosen = select(suspect.kernels, layer, suspect.path)
+        fitting = [kernel for kernel in chosen if fits(kernel, key)]
+        if not fitting:
+            key.check_shape(chosen[0].shape)
+        for kernel in fitting:
+            kernels = orders.setdefault(kernel.path, [])
+            if kernel not in kernels:
+                kernels.append(kernel)
+    # All arrays of a file have the same order, so the orders are not combined.
+    count = max(map(len, orders.values()))
+    candidates = [
+        [kernels[min(order, len(kernels) - 1)] for kernels in orders.values()]
+        for order in range(count)
+    ]
+    check_work([kernel for kernels in candidates for kernel in kernels], [key], limits)
+    return best_of([_detect_jointly(kernels, key) for kernels in candidates])
+
+
+def _detect_jointly(kernels: Sequence[Kernel], key: WatermarkKey) -> SearchResult:
+    parts: dict[str, Detection] = {}
+
+    def arrays() -> Iterator[NDArray[Any]]:
+        # One at a time: together they may not fit into memory.
+        for kernel in kernels:
+            values = kernel.read()
+            parts[kernel.name] = detect(values, key)
+            yield values
+
+    detection = detect_jointly(arrays(), key)
+    return SearchResult(tuple(kernels), detection, 1, parts=parts)
 
 
 def check_work(
     kernels: Sequence[Kernel], keys: Sequence[WatermarkKey], limits: Limits
 ) -> None:
-    """Refuses a file whose kernels would keep a search busy for hours.
+    """Raises UnsafeFileError if a search of the kernels would take too long.
 
-    A deflated array may stand for a thousand times as many weights.
-
-    Raises:
-        UnsafeFileError: If it would.
+    A compressed array can expand to a thousand times as many weights, so a small file
+    could keep a search busy for hours.
     """
     for key in keys:
-        sizes = (prod(one.shape[:-1]) for one in kernels if fits(one, key))
+        sizes = (prod(kernel.shape[:-1]) for kernel in kernels if fits(kernel, key))
         work = key.bits * sum(sizes)
         if work > limits.search_entries:
             raise UnsafeFileError(
@@ -125,7 +275,7 @@ def check_work(
 
 
 def fits(kernel: Kernel, key: WatermarkKey) -> bool:
-    """Whether a kernel can hold a key's message."""
+    """Returns whether a kernel can hold a key's message."""
     try:
         key.check_shape(kernel.shape)
     except ValueError:

@@ -1,66 +1,82 @@
-"""Proving a mark: in a file that somebody downloaded, or in a model in memory."""
+"""verify: proves a mark in a model file or in a model in memory."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from keras_wm.files import DEFAULT_LIMITS, Limits, ModelFile, Sandbox, select
-from keras_wm.files.model_file import open_model
+from keras_wm.files import (
+    DEFAULT_LIMITS,
+    Limits,
+    ModelFile,
+    ModelSource,
+    Sandbox,
+    open_model,
+)
 from keras_wm.scheme.key import WatermarkKey
-from keras_wm.verification.search import Finding, search
-from keras_wm.verification.together import search_together
-from keras_wm.verification.verdict import MARKED, Verification
+from keras_wm.verification.result import MARKED, Verification
+from keras_wm.verification.search import SearchResult, search_jointly, search_model
 
 if TYPE_CHECKING:
     from keras_wm.alignment.reference import Reference
 
+_UNCERTIFIED = (
+    "This key was given as arrays. It proves nothing by itself unless it is known to "
+    "be older than the model: a projection can be solved for."
+)
+
 
 def verify(
-    model: Any,
+    model: ModelSource,
     key: WatermarkKey,
     layer: str | Sequence[str] | None = None,
     alpha: float = MARKED,
-    limits: Limits = DEFAULT_LIMITS,
+    limits: Limits | None = None,
     sandbox: bool | Sandbox = False,
-    reference: Any = None,
+    reference: ModelSource | None = None,
     reordered: bool = False,
 ) -> Verification:
-    """Looks for a key's mark in a model file or a model in memory.
+    """Searches a model for the mark of a key.
 
-    A file is never loaded as a model: arrays are read from it, one at a time, and
-    nothing in it is executed or deserialized. Keras is not imported.
+    A model file is never loaded as a model. Arrays are read from it, one at a time,
+    and nothing in it is executed or deserialized. Keras is not imported.
 
     Args:
-        model: A path or URL of a model file or folder, of any kind that
-            `keras_wm.files.open_model_file` reads, or a Keras model.
+        model: Model file, as its path or URL or as an open binary file, in any
+            format that `keras_wm.files.open_model_file` reads; or a Keras model.
         key: The `WatermarkKey` to look for.
-        layer: The layer to look in. `None`, the default, tries every kernel that
-            can hold the message and corrects the p-value for their number. A list of
-            layers that were marked with the key is read as one: bit by bit, the
-            scores of all of them are added, and give one p-value.
-        alpha: Marked means a corrected p-value below this. Defaults to 1e-9.
-        limits: What a file may ask of this machine. Defaults to `Limits()`.
-        sandbox: Whether a file is read in a process of its own, which it may crash,
-            hang or bloat at the cost of an error here. A `Sandbox` is used for as
-            many files as you like. Defaults to `False`.
-        reference: The owner's own marked model, of the kinds that `model` may have,
-            with its config. The suspect's channels are put where the owner's are, and
-            each kernel is looked at as it is and so. A layer is then named as in the
-            reference.
-        reordered: Whether the filters of each kernel are also put into the order,
-            with the signs, that the key likes best, and the p-value multiplied by the
-            number of orders.
+        layer: Name of the layer to search. `None` searches every kernel that can hold
+            the message, and multiplies the p-value by their number. A list of layers
+            that were marked with the same key is tested jointly: their scores are
+            added bit by bit, and give one p-value. Defaults to `None`.
+        alpha: Threshold of the corrected p-value below which the model counts as
+            marked. Defaults to 1e-9.
+        limits: `Limits` on the resources that reading the file and searching it can
+            use. `None` uses the default limits. Defaults to `None`.
+        sandbox: Whether to read model files in a child process, so that a crash, a
+            hang or excessive use of memory becomes an exception. Pass a `Sandbox` to
+            use one child process for several calls. Defaults to `False`.
+        reference: Your own marked model, in the same forms as `model`, with its
+            config. Permutations, scalings and sign flips of channels are undone by
+            comparing the suspect's other weights with it, and each kernel is tested
+            both unaligned and aligned. `layer` is then a name in the reference.
+            Defaults to `None`.
+        reordered: Whether to test each kernel also with its filters in the order and
+            signs that maximise the score. The p-value is multiplied by the number of
+            orders. Needs no reference. Defaults to `False`.
 
     Returns:
         A `Verification`.
 
     Raises:
-        ModelFileError: If the file cannot be read, is refused as unsafe, or is
-            not a Keras model.
-        LayerNotFoundError: If the layer is not found.
-        AlignmentError: If the reference does not tell how its layers are connected.
-        ValueError: If the named layer cannot hold the key's message.
+        ModelFileError: If a file cannot be read or is not a Keras model
+            (`UnsupportedFileError`), or is refused as unsafe (`UnsafeFileError`).
+        LayerNotFoundError: If the model has no layer of this name.
+        AlignmentError: If the reference does not say how its layers are connected.
+        TypeError: If `model` or `key` has another type.
+        ValueError: If a named layer cannot hold the message, if `alpha` is not
+            between 0 and 1, or if several layers are combined with `reference` or
+            `reordered`.
 
     Example:
 
@@ -72,95 +88,76 @@ def verify(
     """
     check_key(key)
     check_alpha(alpha)
-    found: dict[str, Any]
-    if layer is None or isinstance(layer, str):
-        owners = None
-        if reference is not None:
-            from keras_wm.alignment.reference import read_reference
-
-            with open_model(reference, limits, sandbox) as opened:
-                owners = read_reference(opened)
-        with open_model(model, limits, sandbox) as opened:
-            if owners is None and not reordered:
-                found = _found_in_one(opened, key, layer, limits)
-            else:
-                found = _found_by_looks(opened, key, layer, limits, owners, reordered)
-    else:
-        if reference is not None or reordered:
-            raise ValueError(
-                "Several layers are read together as they are. Name one layer or none "
-                f"with a reference or reordered=True. Received: layer={layer!r}"
-            )
-        with open_model(model, limits, sandbox) as opened:
-            found = _found_in_all(opened, key, layer, limits)
+    several = layer is not None and not isinstance(layer, str)
+    if several and (reference is not None or reordered):
+        raise ValueError(
+            "Expected one layer, or None for all, with a reference or "
+            "reordered=True, because several layers are tested jointly without "
+            f"alignment. Received: layer={layer!r}"
+        )
+    limits = limits or DEFAULT_LIMITS
+    owners = None if reference is None else _read_reference(reference, limits, sandbox)
+    with open_model(model, limits, sandbox) as suspect:
+        result = _search(suspect, key, layer, limits, owners, reordered)
     return Verification(
-        source=opened.path,
+        source=suspect.path,
         owner=key.owner,
         commitment=key.commitment,
         certified=key.certified,
         alpha=alpha,
+        layer=result.layer,
+        detection=result.detection,
+        tried=result.tried,
+        skipped=result.skipped,
         recipient=key.recipient,
-        **found,
+        kernel_note=result.kernel_note,
+        parts=result.parts,
+        log10_arrangements=result.log10_arrangements,
+        attempts=result.attempts,
+        notes=_notes(key, result),
     )
 
 
-def _found_in_one(
-    opened: ModelFile, key: WatermarkKey, layer: str | None, limits: Limits
-) -> dict[str, Any]:
-    """The fields of a `Verification` that tell of the kernel with the best score."""
-    kernels = opened.kernels
-    if layer is not None:
-        kernels = select(kernels, layer, opened.path)
-    (found,) = search(kernels, [key], limits)
-    if layer is not None and not found.tried:
-        key.check_shape(kernels[0].shape)
-    return _fields(found)
+def _read_reference(
+    reference: ModelSource, limits: Limits, sandbox: bool | Sandbox
+) -> Reference:
+    from keras_wm.alignment.reference import read_reference
+
+    with open_model(reference, limits, sandbox) as model_file:
+        return read_reference(model_file)
 
 
-def _found_by_looks(
-    opened: ModelFile,
+def _search(
+    suspect: ModelFile,
     key: WatermarkKey,
-    layer: str | None,
+    layer: str | Sequence[str] | None,
     limits: Limits,
-    owners: Reference | None,
+    reference: Reference | None,
     reordered: bool,
-) -> dict[str, Any]:
-    """The same, of the best of several ways of looking at each kernel."""
-    from keras_wm.verification.aligned_search import look
+) -> SearchResult:
+    if layer is not None and not isinstance(layer, str):
+        return search_jointly(suspect, key, layer, limits)
+    if reference is None and not reordered:
+        return search_model(suspect, [key], layer, limits)[0]
+    # Imported late, because most calls need no alignment.
+    from keras_wm.verification.aligned_search import aligned_search
 
-    looks = look(opened, key, layer, limits, owners, reordered)
-    return {**_fields(looks.best), "looks": looks.each, "remarks": looks.remarks}
-
-
-def _fields(found: Finding) -> dict[str, Any]:
-    return {
-        "layer": found.kernel.name if found.kernel else None,
-        "detection": found.detection,
-        "tried": found.tried,
-        "skipped": found.skipped,
-        "reading": found.kernel.note if found.kernel else "",
-        "log10_arrangements": found.log10_arrangements,
-    }
+    return aligned_search(suspect, key, layer, limits, reference, reordered)
 
 
-def _found_in_all(
-    opened: ModelFile, key: WatermarkKey, layers: Sequence[str], limits: Limits
-) -> dict[str, Any]:
-    """The fields of a `Verification` that tell of several kernels together."""
-    found = search_together(opened.kernels, layers, key, opened.path, limits)
-    names = [kernel.name for kernel in found.kernels]
-    return {
-        "layer": ", ".join(names),
-        "detection": found.detection,
-        "tried": found.tried,
-        "skipped": 0,
-        "reading": "; ".join({one.note for one in found.kernels if one.note}),
-        "parts": dict(zip(names, found.parts, strict=True)),
-    }
+def _notes(key: WatermarkKey, result: SearchResult) -> list[str]:
+    notes = [] if key.certified else [_UNCERTIFIED]
+    if result.detection is None:
+        notes.append(f"None of the {result.skipped} kernels can hold the message.")
+    elif result.detection.problem:
+        notes.append(f"The kernel is not evidence: {result.detection.problem}.")
+    if result.kernel_note:
+        notes.append(f"How the kernel was read: {result.kernel_note}.")
+    return [*notes, *result.notes]
 
 
 def check_key(key: object) -> None:
-    """Refuses what is no key."""
+    """Raises TypeError unless `key` is a `WatermarkKey`."""
     if not isinstance(key, WatermarkKey):
         raise TypeError(
             "Expected a WatermarkKey; read a key file with WatermarkKey.load(path). "
@@ -169,6 +166,6 @@ def check_key(key: object) -> None:
 
 
 def check_alpha(alpha: float) -> None:
-    """Refuses what is no probability."""
+    """Raises ValueError unless 0 < `alpha` < 1."""
     if not 0 < alpha < 1:
         raise ValueError(f"Expected 0 < alpha < 1. Received: alpha={alpha!r}")

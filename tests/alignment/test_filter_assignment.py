@@ -80,8 +80,8 @@ def test_the_report_says_what_was_undone(key, kernel, rng):
     found = keras_wm.verify(network(rearranged(kernel, rng)), key, reordered=True)
     rows = dict(found.rows())
     assert "channels moved" in rows["reordered"]
-    assert "bits wrong" in rows["as it is"]
-    look = json.loads(json.dumps(found.to_dict()))["looks"]["reordered"]
+    assert "bits wrong" in rows["unaligned"]
+    look = json.loads(json.dumps(found.to_dict()))["attempts"]["reordered"]
     assert look["moved"] > 0
     assert look["flipped"] > 0
     assert look["log10_arrangements"] == pytest.approx(found.log10_arrangements)

@@ -61,7 +61,7 @@ def test_a_mark_is_found_in_a_safetensors_file_of_keras(marked, tmp_path):
     save_file(arrays, tmp_path / "model.safetensors")
     found = keras_wm.verify(tmp_path / "model.safetensors", marked.key)
     assert (found.verdict, found.layer) == ("proven", f"host/{LAYER}/kernel")
-    assert found.reading == ""
+    assert found.kernel_note == ""
 
 
 def test_a_mark_is_found_with_its_axes_in_the_order_of_pytorch(marked, tmp_path):

@@ -133,7 +133,7 @@ def test_a_threshold_is_a_probability(marked, alpha):
 def test_a_path_is_no_key_and_a_number_no_model(marked):
     with pytest.raises(TypeError, match=r"WatermarkKey\.load"):
         keras_wm.verify(marked.files[".keras"], "owner.key")
-    with pytest.raises(TypeError, match="path of a model file"):
+    with pytest.raises(TypeError, match="Expected a model file"):
         keras_wm.verify(3, marked.key)
 
 

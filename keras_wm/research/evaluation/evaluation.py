@@ -12,7 +12,7 @@ from typing import Any
 
 from keras_wm.research.evaluation.outcomes import Outcome, found, survives
 from keras_wm.utils.atomic import atomic_write
-from keras_wm.verification.verdict import Verification
+from keras_wm.verification.result import Verification
 
 MARKED_HOST = "marked"
 # Of MPAI-NNW, adopted as IEEE 3304-2023.

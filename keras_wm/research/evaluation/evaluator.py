@@ -30,7 +30,7 @@ from keras_wm.research.evaluation.evaluation import (
 from keras_wm.research.evaluation.outcomes import Families, Outcome, Subject, outcomes
 from keras_wm.scheme.capacity import readable_weights, share, unseen_bits
 from keras_wm.scheme.key import WatermarkKey
-from keras_wm.verification.verdict import MARKED, Verification
+from keras_wm.verification.result import MARKED, Verification
 from keras_wm.verification.verification import verify
 
 TOLERANCE = 0.02

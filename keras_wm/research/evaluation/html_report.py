@@ -21,7 +21,7 @@ from keras_wm.research.evaluation.evaluation import (
     Resistance,
 )
 from keras_wm.scheme.detection import format_p
-from keras_wm.verification.verdict import PROVEN
+from keras_wm.verification.result import PROVEN
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

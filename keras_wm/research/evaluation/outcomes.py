@@ -12,7 +12,7 @@ import keras
 from keras_wm.research.attacks.attack import Attack
 from keras_wm.research.datasets import Examples
 from keras_wm.scheme.key import WatermarkKey
-from keras_wm.verification.verdict import Verification
+from keras_wm.verification.result import Verification
 from keras_wm.verification.verification import verify
 
 Families = Mapping[str, Sequence[Attack]]

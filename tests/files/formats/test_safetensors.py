@@ -147,7 +147,7 @@ def test_a_mark_is_found_whichever_way_the_axes_are(tmp_path, marked, axes, laye
     report = verify(tmp_path / "a", marked.key, layer=layer)
     assert report.marked
     assert report.layer == "net.wide/weight"
-    assert ("PyTorch" in report.reading) == (axes != (0, 1, 2, 3))
+    assert ("PyTorch" in report.kernel_note) == (axes != (0, 1, 2, 3))
 
 
 @pytest.mark.parametrize(

@@ -391,7 +391,7 @@ def test_a_model_in_memory_gives_what_its_file_gives(tmp_path, mode):
     in_file = keras_wm.verify(path, key, "dense")
     # Keras quantizes again when it merges.
     np.testing.assert_allclose(in_memory.z, in_file.z, atol=0.05)
-    assert mode.removesuffix("/4").split()[-1] in in_memory.reading.lower()
+    assert mode.removesuffix("/4").split()[-1] in in_memory.kernel_note.lower()
 
 
 @pytest.mark.parametrize("mode", ["int8", "int4/-1", "int4/128"])

@@ -34,7 +34,7 @@ from keras_wm.research.experiments.tables import (
     worst_of,
 )
 from keras_wm.research.experiments.training import Training, from_scratch, mark_of
-from keras_wm.verification.verdict import MARKED
+from keras_wm.verification.result import MARKED
 
 # Hundreds of trainings a network.
 MOST_SEEDS = 3
