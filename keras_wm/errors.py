@@ -1,36 +1,46 @@
-"""What keras_wm raises beyond `ValueError` and `TypeError`.
+"""Errors that keras_wm raises besides `ValueError` and `TypeError`.
 
-One family a room: `ModelFileError` for a model file, `KeyFileError` for a key
-file. Both are `ValueError`s, so that a caller who does not care about the
-difference need not know these names.
+There are two families: `ModelFileError` for model files and `KeyFileError` for key
+files. All errors are subclasses of `ValueError`, so `except ValueError` catches them.
 """
 
 from __future__ import annotations
 
 
 class ModelFileError(ValueError):
-    """A model file that cannot be read: missing, damaged, or not a model."""
+    """A model file cannot be read: it is missing, damaged or not a model.
+
+    The base class of all errors about model files. The message names the file and, if
+    possible, the array in it.
+    """
 
 
 class UnsafeFileError(ModelFileError):
-    """A model file that is refused, because reading it could do harm."""
+    """A model file was rejected because reading it could do harm.
+
+    Examples are a zip bomb, a link out of the file, or an array that is larger than
+    `Limits` allows. If the file can be trusted, raise the limit that the message names.
+    """
 
 
 class UnsupportedFileError(ModelFileError):
-    """A file that is not a Keras model, or a kind of one that is not read."""
+    """A file is not a Keras model, or its format is not supported."""
 
 
 class LayerNotFoundError(ModelFileError):
-    """A layer was named that the model does not have, or has more than once."""
+    """No layer of the model has the given name. The message lists its layers."""
 
 
 class KeyFileError(ValueError):
-    """A key file that cannot be read: damaged, tampered with, or too new."""
+    """A key file cannot be read: it is damaged, tampered with or too new."""
 
 
 class WrongPassphraseError(KeyFileError):
-    """An encrypted key file and a passphrase that does not open it."""
+    """The passphrase of an encrypted key file is missing or wrong."""
 
 
 class AlignmentError(ValueError):
-    """Two networks are not of one architecture, so that neither explains the other."""
+    """The suspect model cannot be aligned with the reference model.
+
+    Usually their architectures differ. The message says which part does not match.
+    """

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from keras_wm import WatermarkKey
+from keras_wm.scheme.key_source import SecretSource
 from keras_wm.scheme.secret import Secret
 
 FIXED_SECRET = bytes(range(32))
@@ -25,7 +26,8 @@ def fixed_key(
 ):
     """A key whose secret is known, so that a test gives the same figures each time."""
     groups = groups or (min(16, bits) if filters == "keyed" else 1)
-    return WatermarkKey(Secret(secret), owner, bits, projection, filters, groups)
+    source = SecretSource(Secret(secret), owner, bits, projection, filters, groups)
+    return WatermarkKey(source)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What was derived from keys, kept for the next kernel of the same shape."""
+"""Cache of arrays that are derived from keys."""
 
 from __future__ import annotations
 
@@ -6,41 +6,43 @@ import threading
 from collections.abc import Callable, Hashable
 from typing import Any
 
-import numpy as np
 from cachetools import LRUCache
 from numpy.typing import NDArray
 
-# Of one array that is kept, and of all together, in bytes.
-LARGEST = 32 * 2**20
-_ALL = 256 * 2**20
+from keras_wm.utils.arrays import Floats
 
-_kept: LRUCache[Hashable, NDArray[Any]] = LRUCache(_ALL, getsizeof=lambda a: a.nbytes)
+# A larger array is derived again each time, so that one kernel of gigabytes does not
+# empty the cache.
+MAX_ARRAY_BYTES = 32 * 2**20
+_MAX_TOTAL_BYTES = 256 * 2**20
+
+_cache: LRUCache[Hashable, Floats] = LRUCache(
+    _MAX_TOTAL_BYTES, getsizeof=lambda array: array.nbytes
+)
 _lock = threading.Lock()
 
 
-def remembered(
-    name: Hashable, derive: Callable[[], NDArray[np.float64]]
-) -> NDArray[np.float64]:
-    """An array that was derived before, or is derived now; read-only.
+def cached(name: Hashable, derive: Callable[[], Floats]) -> Floats:
+    """Returns an array from the cache, or derives it.
 
     Args:
-        name: What the array is: two arrays of one name are equal.
-        derive: Derives it.
+        name: Name of the array. It must determine the array's values.
+        derive: Function that derives the array.
 
     Returns:
-        The array.
+        The array, read-only.
     """
     with _lock:
-        if name in _kept:
-            return _kept[name]
+        if name in _cache:
+            return _cache[name]
     array = read_only(derive())
-    if array.nbytes <= LARGEST:
+    if array.nbytes <= MAX_ARRAY_BYTES:
         with _lock:
-            _kept[name] = array
+            _cache[name] = array
     return array
 
 
 def read_only(array: NDArray[Any]) -> NDArray[Any]:
-    """The array itself, which nobody can change any more."""
+    """Returns the same array, made read-only."""
     array.flags.writeable = False
     return array

@@ -1,71 +1,108 @@
-r"""How many bits a kernel can hold, and how many it can hold unseen.
+r"""Number of bits that a kernel can hold, with and without being detected.
 
-A mark of T bits whose every score stands m standard deviations clear takes the
-share \(\rho = m \sqrt{T / N}\) of the norm of what it is read from: the N = M L
-weights of the kernel for keyed filters, the N = M of the mean filter otherwise.
+A mark of T bits with a score of m standard deviations for each bit takes the share
+\(\rho = m \sqrt{T / N}\) of the norm of the weights that are read. These are the
+N = M L weights of the kernel for keyed filters, and the N = M weights of the mean
+filter otherwise.
 """
 
 from __future__ import annotations
 
-from math import floor, sqrt
+from collections.abc import Sequence
+from math import floor, prod, sqrt
 
-# `keras-wm experiment covertness`: with this share no detector told a keyed mark from
-# none; with less, too little of it outlives the pruning of 99 % of a small kernel.
-# A mean filter grows by about a tenth with its share, and twelvefold without.
+# Largest share rho without detection, measured by `keras-wm experiment covertness`. For
+# keyed filters, no detector distinguished marked from unmarked kernels; with a smaller
+# share, too little of the mark is left when 99 % of a small kernel is pruned. The norm
+# of the mean filter grows by about a tenth with its share, and twelvefold without one.
 UNSEEN_SHARE = {"keyed": 0.17, "mean": 0.5}
+# Largest default margin, in standard deviations of a score.
 FULL_MARGIN = 4.0
-# A kernel whose square a mark adds less than this share to is told from no other by
-# how its weights are spread, which differs by tenths of a per cent between seeds.
+# Below this relative increase of the squared norm, the mark cannot be detected from the
+# variance of the weights, which differs by tenths of a per cent between random seeds.
 NEGLIGIBLE_SHARE = 1e-3
-# A kernel has room for T m^2, which is the evidence. Few bits stand the further clear,
-# and 64 that are all right are proof even without their scores.
+# A kernel has room for a limited amount of evidence, T m^2. Fewer bits get a larger
+# margin each, and 64 correct bits are a proof (2^-64) even without their scores.
 USUAL_BITS = 64
 
 
-def readable_weights(size: int, count: int, groups: int) -> int:
-    """The dimension of what G weight vectors read from an (M, L) kernel.
+def flat_shape(shape: Sequence[int]) -> tuple[int, int]:
+    """Returns (M, L): the weights per filter and the number of filters.
 
-    Vectors of as many signs of either kind, which an even L has, are blind to the
-    mean filter, and span L - 1 dimensions at the most.
+    Args:
+        shape: Shape of a kernel, filters last.
+
+    Raises:
+        ValueError: If the kernel has fewer than 2 axes or is empty.
+    """
+    if len(shape) < 2 or 0 in shape:
+        raise ValueError(
+            "A mark needs a kernel of rank 2 or more, filters last, that is not "
+            f"empty. Received: shape={tuple(shape)}. Put the regularizer on a "
+            "kernel, not on a bias."
+        )
+    *filter_shape, count = (int(axis) for axis in shape)
+    return prod(filter_shape), count
+
+
+def readable_weights(size: int, count: int, groups: int) -> int:
+    """Returns the dimension of the space that G weight vectors read.
+
+    With an even number of filters L, each vector has as many signs +1 as -1. Such
+    vectors are orthogonal to the mean filter and span at most L - 1 dimensions.
+
+    Args:
+        size: M, the weights per filter.
+        count: L, the number of filters.
+        groups: G, the number of weight vectors.
     """
     directions = count if count % 2 else count - 1
     return size * min(groups, directions)
 
 
 def check_bits(bits: int, projection: str, size: int, count: int, groups: int) -> None:
-    """Refuses a message that no kernel of this shape can carry.
+    """Raises ValueError if no kernel of this shape can hold the message.
 
     Args:
         bits: T, the length of the message.
         projection: `"random"`, `"direct"`, `"diff"` or `"explicit"`.
-        size: M, the weights of a filter.
+        size: M, the weights per filter.
         count: L, the number of filters.
         groups: G, the number of weight vectors that the bits share.
 
     Raises:
-        ValueError: If T is beyond the limit. For a random projection that is
-            twice the weights that are read, the number of independent inequalities
-            that as many unknowns can satisfy (Cover 1965).
+        ValueError: If T exceeds the limit. For a random projection the limit is twice
+            the number of weights that are read: N unknowns can satisfy about 2 N
+            independent inequalities (Cover 1965, Geometrical and statistical
+            properties of systems of linear inequalities).
     """
     weights = readable_weights(size, count, groups)
-    most, why = {
-        "direct": (size, "M, one distinct weight a bit"),
-        "diff": (size // 2, "M / 2, two distinct weights a bit"),
+    limit, reason = {
+        "direct": (size, "M, one weight per bit"),
+        "diff": (size // 2, "M / 2, two weights per bit"),
     }.get(projection, (2 * weights - 1, f"below twice the {weights} weights read"))
-    if bits > most:
+    if bits > limit:
         raise ValueError(
-            f"Too many bits for this kernel: T={bits} bits, M={size} weights a filter, "
-            f"L={count} filters. Expected T <= {most} ({why}) with "
+            f"Too many bits for this kernel: T={bits} bits, M={size} weights per "
+            f"filter, L={count} filters. Expected T <= {limit} ({reason}) with "
             f"projection={projection!r} and G={groups}. Use a larger kernel or a key "
             "of fewer bits."
         )
 
 
 def unseen_margin(bits: int, filters: str, size: int, count: int) -> float:
-    """The margin m that a message of T bits can keep without being seen.
+    r"""Returns the margin m that a message of T bits can have without detection.
+
+    \[m = \min(4, \rho \sqrt{N / T})\]
+
+    Args:
+        bits: T, the length of the message.
+        filters: `"keyed"` or `"mean"`.
+        size: M, the weights per filter.
+        count: L, the number of filters.
 
     Returns:
-        m, in standard deviations of a score; at most 4.
+        m, in standard deviations of a score.
     """
     room = _room(filters, size, count)
     return min(FULL_MARGIN, UNSEEN_SHARE[filters] * sqrt(room / bits))
@@ -74,14 +111,15 @@ def unseen_margin(bits: int, filters: str, size: int, count: int) -> float:
 def unseen_bits(
     filters: str, size: int, count: int, margin: float = FULL_MARGIN
 ) -> int:
-    """How many bits fit unseen at a margin: N (rho / m)^2."""
+    """Returns the number of bits that fit without detection: N (rho / m)^2."""
     return floor(_room(filters, size, count) * (UNSEEN_SHARE[filters] / margin) ** 2)
 
 
 def share(bits: int, filters: str, size: int, count: int, margin: float) -> float:
-    """The share rho of the norm that a mark takes."""
+    """Returns rho = m sqrt(T / N), the mark's share of the norm."""
     return margin * sqrt(bits / _room(filters, size, count))
 
 
 def _room(filters: str, size: int, count: int) -> int:
+    """Returns N, the number of weights that the mark is spread over."""
     return size * count if filters == "keyed" else size

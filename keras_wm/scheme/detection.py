@@ -1,10 +1,10 @@
-r"""What a kernel says about a message: scores, bit errors and p-values.
+r"""Detection of a message in a kernel: scores, bit errors and p-values.
 
 The score of bit j is \(z_j = s_j y_j / \lVert u_j \rVert\) with
-\(s_j = 2 b_j - 1\). For a random X that knows nothing of the kernel the scores are
-exactly i.i.d. N(0, 1), whatever the kernel is; with a derived message each of them
-is positive with probability exactly 1/2 for the other projections too. Hence both
-p-values below are exact, not asymptotic.
+\(s_j = 2 b_j - 1\). If X is random and independent of the kernel, the scores are
+exactly i.i.d. N(0, 1), whatever the kernel is. For the other projections each score is
+positive with probability exactly 1/2, because the message is derived from the secret.
+Both p-values below are therefore exact, not asymptotic.
 """
 
 from __future__ import annotations
@@ -24,23 +24,33 @@ from keras_wm.utils.arrays import Floats
 if TYPE_CHECKING:
     from keras_wm.scheme.key import WatermarkKey
 
-_PART_BYTES = 2 * 2**20
-# What is left of unit vectors that cancel is rounding, and no direction.
-_VANISHING = 1e-9
+_CHUNK_BYTES = 2 * 2**20
+# The sum of unit vectors that cancel each other is rounding error of about 1e-16. Its
+# direction means nothing.
+_SMALLEST_NORM = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
 class Detection:
-    """The scores of one message in one kernel, and what follows from them.
+    r"""The scores of a key's message in a kernel, and the statistics of them.
+
+    The hard p-value uses only the number of correct bits k, the soft p-value the sum of
+    the scores:
+
+    \[p_\text{hard} = P[\mathrm{Bin}(T, 1/2) \ge k], \qquad
+    p_\text{soft} = P\Big[N(0, 1) \ge \sum_j z_j / \sqrt{T}\Big].\]
+
+    Both are the probability of such a result in a kernel that does not depend on the
+    key. They are not corrected for the number of kernels that were tried.
 
     Attributes:
-        z: The scores, shape `(T,)`, positive where a bit is read right, in
-            standard deviations of what an unmarked kernel gives.
-        message: The bits that were looked for, shape `(T,)`.
-        normal: Whether the scores of an unmarked kernel are exactly N(0, 1),
-            so that their sum is evidence too.
-        problem: Why the kernel is no evidence at all (constant, or not finite),
-            or an empty string.
+        z: The scores, shape `(T,)`, in standard deviations of the scores in an unmarked
+            kernel. A bit is read correctly if its score is positive.
+        message: The bits of the key, shape `(T,)`.
+        normal: Whether the scores in an unmarked kernel are exactly N(0, 1), so that
+            the soft p-value exists.
+        problem: Reason why the kernel is not evidence (all weights are equal, or some
+            are not finite), or an empty string.
     """
 
     z: Floats
@@ -55,17 +65,17 @@ class Detection:
 
     @cached_property
     def matches(self) -> int:
-        """How many bits are read right. A tie is never a match."""
+        """The number of bits that are read correctly. A score of 0 does not count."""
         return int(np.count_nonzero(self.z > 0))
 
     @property
     def ber(self) -> float:
-        """The bit error rate: the share of bits that are not read right."""
+        """The bit error rate: the share of bits that are not read correctly."""
         return 1.0 - self.matches / self.bits
 
     @property
     def recovered(self) -> NDArray[np.uint8]:
-        """The bits as the kernel gives them, shape `(T,)`."""
+        """The bits that are read from the kernel, shape `(T,)`."""
         return np.where(self.z > 0, self.message, 1 - self.message).astype(np.uint8)
 
     @property
@@ -75,28 +85,31 @@ class Detection:
 
     @property
     def z_min(self) -> float:
-        """The smallest score: the margin that every bit keeps."""
+        """The smallest score."""
         return float(self.z.min())
 
     @cached_property
     def log10_p_hard(self) -> float:
-        """log10 of P[Bin(T, 1/2) >= matches]: how surprising so few errors are."""
+        """log10 of the hard p-value, P[Bin(T, 1/2) >= matches]."""
         return log10_binomial_tail(self.matches, self.bits)
 
     @cached_property
     def log10_p_soft(self) -> float | None:
-        """log10 of P[N(0, 1) >= sum(z) / sqrt(T)]; None where the z are not normal."""
+        """log10 of the soft p-value, P[N(0, 1) >= sum(z) / sqrt(T)].
+
+        `None` if the scores are not normal.
+        """
         if not self.normal:
             return None
         return log_tail(float(self.z.sum()) / sqrt(self.bits)) / log(10)
 
     @property
     def log10_p(self) -> float:
-        """The p-value that the verdict rests on: soft where exact, else hard."""
+        """log10 of the p-value for the verdict: the soft one if it exists."""
         return self.log10_p_hard if self.log10_p_soft is None else self.log10_p_soft
 
     def to_dict(self) -> dict[str, Any]:
-        """The figures, as plain Python values."""
+        """Returns the statistics as plain Python values."""
         return {
             "bits": self.bits,
             "matches": self.matches,
@@ -110,47 +123,59 @@ class Detection:
 
 
 def detect(kernel: NDArray[Any], key: WatermarkKey) -> Detection:
-    """Reads a key's message from a kernel.
+    r"""Detects a key's message in a kernel.
+
+    With \(u_j = W a_{j \bmod G}\) and the standard deviation c of \(x_j \cdot v\) for a
+    random unit vector v, bit j has the score
+
+    \[z_j = s_j \, x_j \cdot u_j / (c \lVert u_j \rVert), \qquad s_j = 2 b_j - 1.\]
 
     Args:
-        kernel: Array of rank 2 or more, filters last: `(S, S, D, L)` of a
-            convolution, `(D, L)` of a dense layer.
-        key: The key to look for.
+        kernel: Array of rank 2 or more, filters last: `(S, S, D, L)` for a convolution,
+            `(D, L)` for a dense layer.
+        key: Key to look for.
 
     Returns:
         A `Detection`.
 
     Raises:
-        ValueError: If the kernel cannot carry the key's message.
+        ValueError: If the kernel cannot hold the key's message.
+
+    Example:
+
+    ```python
+    detection = keras_wm.detect(model.get_layer("c1").get_weights()[0], key)
+    print(detection.ber, detection.log10_p)
+    ```
     """
     return detect_jointly([kernel], key)
 
 
 def detect_jointly(kernels: Iterable[NDArray[Any]], key: WatermarkKey) -> Detection:
-    r"""Reads a key's message from several kernels that carry it, as one.
+    r"""Detects a key's message in several kernels that carry it, as one test.
 
-    Kernels of one M are read through the same X, and are no independent witnesses if
-    they are alike. So the directions of all of them are added before they are
-    projected, and bit j scores
+    Kernels with the same M are read through the same X, so the scores of similar
+    kernels are not independent. The unit vectors of all kernels with the same M are
+    therefore added before they are projected:
 
     \[z_j = s_j \sum_M x^M_j \cdot v^M_j \Big/
     \Big(\sum_M \lVert v^M_j \rVert^2\Big)^{1/2}, \qquad
     v^M_j = \sum_{W \text{ of } M} u_j / \lVert u_j \rVert.\]
 
-    If X is random and knows nothing of the kernels, these are i.i.d. N(0, 1) again,
-    however alike the kernels are.
+    If X is random and independent of the kernels, these scores are i.i.d. N(0, 1),
+    however similar the kernels are.
 
     Args:
-        kernels: Arrays as for `detect`. One that is no evidence is left out.
-        key: The key to look for.
+        kernels: Arrays as for `detect`. Kernels that are not evidence are left out.
+        key: Key to look for.
 
     Returns:
-        A `Detection`; of a single kernel, what `detect` gives.
+        A `Detection`. For a single kernel, it is the result of `detect`.
 
     Raises:
-        ValueError: If one of the kernels cannot carry the key's message.
+        ValueError: If one of the kernels cannot hold the key's message.
     """
-    added: dict[int, Floats] = {}
+    sums: dict[int, Floats] = {}
     problems = []
     for kernel in kernels:
         size, count = key.check_shape(kernel.shape)
@@ -159,29 +184,29 @@ def detect_jointly(kernels: Iterable[NDArray[Any]], key: WatermarkKey) -> Detect
             problems.append(problem)
             continue
         weights = key.filter_weights(count)
-        directions = _directions(kernel.reshape(size, count), weights)
-        added[size] = added[size] + directions if size in added else directions
-    if not added:
+        units = _unit_vectors(kernel.reshape(size, count), weights)
+        sums[size] = sums[size] + units if size in sums else units
+    if not sums:
         return Detection(np.zeros(key.bits), key.message, key.normal, problems[0])
-    y = sum(_projected(v, key, size) for size, v in added.items())
-    squares = sum(np.einsum("gm,gm->g", v, v) for v in added.values())
+    y = sum(_projected(v, key, size) for size, v in sums.items())
+    squares = sum(np.einsum("gm,gm->g", v, v) for v in sums.values())
     norms = np.sqrt(squares)[np.arange(key.bits) % key.groups]
-    z = np.divide(y, norms, out=np.zeros(key.bits), where=norms > _VANISHING)
+    z = np.divide(y, norms, out=np.zeros(key.bits), where=norms > _SMALLEST_NORM)
     return Detection(z * key.signs, key.message, key.normal)
 
 
-def _projected(directions: Floats, key: WatermarkKey, size: int) -> Floats:
-    """x_j . v_j over the spread of x_j, shape `(T,)`, for v of shape `(G, M)`."""
+def _projected(vectors: Floats, key: WatermarkKey, size: int) -> Floats:
+    """Returns x_j . v_j over the spread of x_j, shape `(T,)`, for v of `(G, M)`."""
     y = np.empty(key.bits)
     for first, rows in key.row_blocks(size):
         for row in range(min(key.groups, len(rows))):
             bits = slice(first + row, first + len(rows), key.groups)
-            y[bits] = rows[row :: key.groups] @ directions[(first + row) % key.groups]
+            y[bits] = rows[row :: key.groups] @ vectors[(first + row) % key.groups]
     return y / key.spread(size)
 
 
-def _directions(flat: NDArray[Any], weights: Floats) -> Floats:
-    """u / |u| with u = W a; zeros where u vanishes.
+def _unit_vectors(flat: NDArray[Any], weights: Floats) -> Floats:
+    """Returns u / |u| with u = W a, or zeros where u is 0.
 
     Args:
         flat: W, shape `(M, L)`.
@@ -190,21 +215,21 @@ def _directions(flat: NDArray[Any], weights: Floats) -> Floats:
     Returns:
         Array of shape `(G, M)`.
     """
-    # Scores do not depend on the scale; at scale 1 no square overflows.
+    # Scores do not depend on the scale. With weights of at most 1 no square overflows.
     scale = max(float(flat.max()), -float(flat.min()))
     u = np.empty((len(weights), len(flat)))
-    # In parts, for a kernel of gigabytes shall not be there a second time.
-    step = max(1, _PART_BYTES // (8 * flat.shape[1]))
+    # In chunks, because a copy of a kernel of gigabytes may not fit into memory.
+    step = max(1, _CHUNK_BYTES // (8 * flat.shape[1]))
     for start in range(0, len(flat), step):
-        part = flat[start : start + step].astype(np.float64) / scale
-        u[:, start : start + step] = weights @ part.T
+        chunk = flat[start : start + step].astype(np.float64) / scale
+        u[:, start : start + step] = weights @ chunk.T
     norms = np.linalg.norm(u, axis=1, keepdims=True)
     np.divide(u, norms, out=u, where=norms > 0)
     return u
 
 
 def log10_binomial_tail(matches: int, trials: int) -> float:
-    """log10 of P[Bin(trials, 1/2) >= matches], exact far below 1e-308."""
+    """Returns log10 of P[Bin(trials, 1/2) >= matches], also far below 1e-308."""
     if matches == 0:
         return 0.0
     log_counts = np.array(
@@ -216,16 +241,22 @@ def log10_binomial_tail(matches: int, trials: int) -> float:
 
 
 def corrected(log10_p: float, tries: int) -> float:
-    """log10 of a p-value after `tries` places were tried (Bonferroni)."""
+    """Returns log10 of a p-value times the number of tests (Bonferroni).
+
+    Args:
+        log10_p: log10 of the smallest p-value of all tests.
+        tries: Number of tests.
+    """
     return min(0.0, log10_p + log10(max(tries, 1)))
 
 
 def format_p(log10_p: float) -> str:
-    """A p-value to read: `0.031`, and `10^-1300` where a float would be 0."""
+    """Returns a p-value as text: `0.031`, or `10^-1300` where a float would be 0."""
     return f"{10**log10_p:.2g}" if log10_p > -4 else f"10^{log10_p:.1f}"
 
 
 def _problem(kernel: NDArray[Any]) -> str:
+    """Returns the reason why a kernel is not evidence, or an empty string."""
     if not np.isfinite(kernel).all():
         return "it holds NaN or infinite weights"
     if kernel.size == 0 or kernel.min() == kernel.max():

@@ -1,86 +1,80 @@
-"""The owner's key: what is embedded, where, and how it is found again."""
+"""The owner's key."""
 
 from __future__ import annotations
 
 import os
-import unicodedata
 from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar, NoReturn, Self, get_args
+from typing import Any, NoReturn, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from keras_wm.errors import KeyFileError
-from keras_wm.scheme.cache import LARGEST, read_only, remembered
-from keras_wm.scheme.capacity import USUAL_BITS, check_bits
+from keras_wm.scheme.cache import MAX_ARRAY_BYTES, cached, read_only
+from keras_wm.scheme.capacity import USUAL_BITS, check_bits, flat_shape
 from keras_wm.scheme.key_file import Payload, read_key, write_key
-from keras_wm.scheme.projection import (
-    Filters,
-    Projection,
-    filter_weights,
-    message_bits,
-    projection_rows,
-    row_spread,
-    usual_groups,
-)
+from keras_wm.scheme.key_source import ArraySource, SecretSource
+from keras_wm.scheme.projection import Filters, Projection, usual_groups
 from keras_wm.scheme.secret import Secret
 from keras_wm.utils.arrays import Floats
 
 
 class WatermarkKey:
-    """The secret of a watermark, and everything that follows from it.
+    r"""The secret of a watermark, and everything that is derived from it.
 
-    A key is 32 secret bytes and four public choices. The message, the projection
-    for kernels of any size and the filter weights are derived from them by
-    SHAKE-256 (see docs/key.md), so nobody can choose them after seeing a model.
+    A key is 32 secret bytes and some public choices. The message b, the projection X
+    and the filter weights a for kernels of any size are derived from them by SHAKE-256
+    (see docs/key.md), so nobody can choose them to suit a given model. Bit j of the
+    message is read from a kernel W of shape (M, L) as the sign of
 
-    Make one with `generate`, or read one with `load`; `from_arrays` and
-    `from_reference` take a projection and a message as they are, which works but
-    proves nothing by itself.
+    \[y_j = x_j \cdot W a_{j \bmod G}.\]
+
+    Create a key with `generate` or read one with `load`. `from_arrays` and
+    `from_reference` use a given projection and message, as in the papers (Uchida et al.
+    2017, Nagai et al. 2018). Such a key works, but proves nothing by itself.
+
+    A key cannot be pickled, and neither its repr nor a traceback shows its secret.
+
+    Args:
+        source: Source of the key. Use one of the methods above instead.
+        limited: Whether to raise an error for kernels that are too small for the
+            message.
 
     Example:
 
     ```python
     key = keras_wm.WatermarkKey.generate("Example Ltd")
     key.save("example.key")
-    print(key.commitment)  # may be published, to prove the key's age
+    print(key.commitment)  # Can be published, to prove the key's age.
     ```
 
     Attributes:
-        owner: Whom the mark names.
+        owner: Name of the owner.
         bits: T, the length of the message.
         projection: `"random"`, `"direct"`, `"diff"` or `"explicit"`.
         filters: `"keyed"` or `"mean"`.
-        groups: G, how many vectors of filter weights the bits share.
-        recipient: Whose copy the mark names, where it does (see `for_recipient`).
-        certified: Whether everything is derived from a secret, so that finding
-            the mark is evidence by itself.
+        groups: G, the number of vectors of filter weights that the bits share.
+        recipient: Name of the recipient whose copy is marked (see `for_recipient`), or
+            an empty string.
+        certified: Whether everything is derived from a secret, so that finding the mark
+            is evidence by itself.
         normal: Whether the scores in an unmarked kernel are exactly N(0, 1).
     """
 
-    certified: ClassVar[bool] = True
-
     def __init__(
-        self,
-        secret: Secret,
-        owner: str,
-        bits: int,
-        projection: Projection,
-        filters: Filters,
-        groups: int,
-        recipient: str = "",
+        self, source: SecretSource | ArraySource, *, limited: bool = True
     ) -> None:
-        _check_choices(owner, bits, projection, filters, groups)
-        if not isinstance(recipient, str):
-            raise ValueError(f"Expected a text. Received: recipient={recipient!r}")
-        self._secret = secret
-        self.owner = unicodedata.normalize("NFC", owner)
-        self.bits = bits
-        self.projection: str = projection
-        self.filters: str = filters
-        self.groups = groups
-        self.recipient = recipient
-        self._prepare()
+        self._source = source
+        self._limited = limited
+        self.owner = source.owner
+        self.bits = source.bits
+        self.projection: str = source.projection
+        self.filters: str = source.filters
+        self.groups = source.groups
+        self.recipient = source.recipient
+        self.certified = source.certified
+        self._commitment = source.commitment()
+        self._message = read_only(source.message())
 
     @classmethod
     def generate(
@@ -90,28 +84,31 @@ class WatermarkKey:
         projection: Projection = "random",
         filters: Filters = "keyed",
     ) -> WatermarkKey:
-        """A new key, its secret drawn from the operating system.
+        """Creates a key with a new secret from the operating system.
 
         Args:
-            owner: Whom the mark shall name, such as a company or an e-mail
-                address. The message depends on it.
-            bits: T, the length of the message. A kernel has room for so much
-                evidence, however many bits share it: the fewer, the more it takes
-                to turn one. All of 64 right are a matter of 2**-64 by chance.
-                Defaults to 64.
-            projection: What each bit is read through: `"random"` (normal
-                deviates), `"direct"` (one weight) or `"diff"` (a difference of
-                two). Defaults to `"random"`.
-            filters: `"keyed"` spreads the mark over all filters by secret
-                signs, half of them +1, so that the mean filter is not read;
-                `"mean"` puts it into the mean filter, as the papers do.
-                Defaults to `"keyed"`.
+            owner: Name of the owner, such as a company or an e-mail address. The
+                message depends on it.
+            bits: T, the length of the message. A kernel can hold a limited amount of
+                evidence, which all bits share: the fewer bits, the harder it is to flip
+                one of them. By chance all of 64 bits are correct with probability
+                2**-64. Defaults to 64.
+            projection: Type of X. `"random"`: normal deviates. `"direct"`: one weight
+                per bit. `"diff"`: the difference of two weights per bit. Defaults to
+                `"random"`.
+            filters: `"keyed"` spreads the mark over all filters with secret signs, half
+                of them +1, so that the mean filter is not used. `"mean"` puts it into
+                the mean filter, as in the papers. Defaults to `"keyed"`.
 
         Returns:
             A `WatermarkKey`.
+
+        Raises:
+            ValueError: If an argument is not valid.
         """
         groups = usual_groups(filters, bits)
-        return WatermarkKey(Secret.generate(), owner, bits, projection, filters, groups)
+        secret = Secret.generate()
+        return cls(SecretSource(secret, owner, bits, projection, filters, groups))
 
     @classmethod
     def load(
@@ -120,20 +117,20 @@ class WatermarkKey:
         """Reads a key file that `save` wrote.
 
         Args:
-            path: The key file.
-            passphrase: The passphrase it was saved with, if any.
+            path: Path of the key file.
+            passphrase: Passphrase that the file was encrypted with, if any.
 
         Returns:
             A `WatermarkKey`.
 
         Raises:
-            KeyFileError: If the file is missing, damaged, tampered with, or of
-                a newer version.
+            KeyFileError: If the file is missing, damaged, tampered with, or was written
+                by a newer version.
             WrongPassphraseError: If the passphrase is missing or wrong.
         """
         payload = read_key(path, passphrase)
         try:
-            return WatermarkKey.from_payload(payload)
+            return cls.from_payload(payload)
         except (KeyError, TypeError, ValueError) as error:
             raise KeyFileError(
                 f"{os.fspath(path)!r} is not a valid key: {error}"
@@ -141,63 +138,69 @@ class WatermarkKey:
 
     @classmethod
     def from_payload(cls, payload: Payload) -> WatermarkKey:
-        """The key that a payload describes, as it stands in a key file."""
+        """Returns the key that the fields of a key file describe."""
         if "secret" in payload:
-            return WatermarkKey(**payload)
-        from keras_wm.scheme.explicit_key import ExplicitKey
-
-        return ExplicitKey.from_payload(payload)
+            return cls(SecretSource(**payload))
+        return cls(ArraySource.from_payload(payload))
 
     @classmethod
     def from_arrays(cls, matrix: ArrayLike, message: ArrayLike) -> WatermarkKey:
-        """A key from a projection and a message that are given, not derived.
+        """Creates a key from a given projection and message.
 
-        Such a key reads the mean filter, as the papers do. It proves nothing by
-        itself: on weights that are fixed, anybody can solve for a projection
-        that reads any message (Fan et al. 2019).
+        Such a key uses the mean filter, as in the papers. It proves nothing by itself:
+        for given weights, anybody can compute a projection that reads any message (Fan
+        et al. 2019).
 
         Args:
             matrix: X, shape `(T, M)`.
             message: b, T values of 0 and 1.
 
-        Raises:
-            ValueError: If the shapes or values do not fit.
-        """
-        from keras_wm.scheme.explicit_key import ExplicitKey
+        Returns:
+            A `WatermarkKey` with `certified=False`.
 
-        return ExplicitKey(matrix, message)
+        Raises:
+            ValueError: If the shapes or values are not valid.
+        """
+        return cls(ArraySource(matrix, message))
 
     @classmethod
     def from_reference(
         cls, matrix_path: str | os.PathLike[str], message_path: str | os.PathLike[str]
     ) -> WatermarkKey:
-        """A key from the files of the papers' reference code.
+        """Creates a key from the files of the papers' reference code.
 
         Args:
-            matrix_path: The `*_w.npy` file, whose matrix is `(M, T)`.
-            message_path: The `*_b.npy` file.
-        """
-        from keras_wm.scheme.explicit_key import ExplicitKey
-
-        return ExplicitKey.from_reference(matrix_path, message_path)
-
-    def for_recipient(self, recipient: str) -> WatermarkKey:
-        """The key that marks one recipient's copy of the model.
-
-        Its secret follows from this one's and cannot lead back to it, so that such a
-        key may be handed to whoever prepares that copy. Message, projection and filter
-        weights are its own: marks of several recipients do not disturb each other,
-        nor the owner's, and in a copy that is the mean of several all of them are
-        found. `keras_wm.identify` names the recipients whose marks are in a file.
-
-        Args:
-            recipient: Whom the copy is for, such as a customer's number.
+            matrix_path: Path of the `*_w.npy` file, a matrix of shape `(M, T)`.
+            message_path: Path of the `*_b.npy` file.
 
         Returns:
-            A `WatermarkKey` of the same size and kind.
+            A `WatermarkKey` with `certified=False`.
 
         Raises:
-            ValueError: If the name is empty, or this is a recipient's key already.
+            KeyFileError: If a file cannot be read.
+            ValueError: If the shapes or values are not valid.
+        """
+        return cls(ArraySource.from_reference(matrix_path, message_path))
+
+    def for_recipient(self, recipient: str) -> WatermarkKey:
+        """Derives the key that marks one recipient's copy of the model.
+
+        Its secret is derived from this key's secret, which cannot be computed from it,
+        so the derived key can be given to the person who prepares the copy. It has its
+        own message, projection and filter weights: marks of several recipients do not
+        disturb each other or the owner's mark, and the average of several copies
+        contains the marks of all of them. `keras_wm.identify` finds the recipients
+        whose marks are in a file.
+
+        Args:
+            recipient: Name of the recipient, such as a customer number.
+
+        Returns:
+            A `WatermarkKey` with the same owner and choices.
+
+        Raises:
+            ValueError: If the name is empty, this is already a recipient's key, or this
+                key was given as arrays.
 
         Example:
 
@@ -206,26 +209,8 @@ class WatermarkKey:
         keras_wm.attach(model, "block4_conv2", copy_key)
         ```
         """
-        if not isinstance(recipient, str) or not recipient.strip():
-            raise ValueError(
-                "Expected the name of a recipient, a text. "
-                f"Received: recipient={recipient!r}"
-            )
-        if self.recipient:
-            raise ValueError(
-                f"This is the key of the recipient {self.recipient!r} already. Derive "
-                "recipients from the owner's own key."
-            )
-        recipient = unicodedata.normalize("NFC", recipient)
-        return WatermarkKey(
-            self._secret.derive("recipient", recipient),
-            self.owner,
-            self.bits,
-            self.projection,  # type: ignore[arg-type]
-            self.filters,  # type: ignore[arg-type]
-            self.groups,
-            recipient,
-        )
+        source = self._source.for_recipient(recipient)
+        return WatermarkKey(source, limited=self._limited)
 
     def save(
         self,
@@ -233,27 +218,27 @@ class WatermarkKey:
         passphrase: str | None = None,
         overwrite: bool = False,
     ) -> None:
-        """Writes the key to a file that only its owner may read (mode 0600).
+        """Writes the key to a file that only its owner can read (mode 0600).
 
         Args:
-            path: Where to.
-            passphrase: Encrypts the file (scrypt and AES-256-GCM). Needs the
-                extra `encrypt`.
-            overwrite: Whether a file that is there may be replaced. A key that
-                is lost cannot be made again, so this defaults to `False`.
+            path: Path of the new file.
+            passphrase: Passphrase to encrypt the file with (scrypt and AES-256-GCM).
+                Needs the extra `encrypt`.
+            overwrite: Whether to replace an existing file. A lost key cannot be
+                recovered, so this defaults to `False`.
 
         Raises:
             FileExistsError: If the file exists and `overwrite` is `False`.
-            ImportError: If a passphrase is given and `cryptography` is missing.
+            ImportError: If a passphrase is given and `cryptography` is not installed.
         """
         write_key(path, self.payload(), passphrase, overwrite)
 
     @property
     def commitment(self) -> str:
-        """64 hexadecimal digits that fix the key without revealing it.
+        """SHA-256 of the key, 64 hexadecimal digits that do not reveal the secret.
 
-        Publish them (in a git commit, through a timestamping service) before
-        the model, and the key can later be shown to be older than the dispute.
+        Publish it with a date (in a git commit, through a timestamping service) before
+        the model is released. It later proves that the key is older than the dispute.
         """
         return self._commitment
 
@@ -264,7 +249,7 @@ class WatermarkKey:
 
     @property
     def normal(self) -> bool:
-        """Whether the scores in an unmarked kernel are exactly N(0, 1)."""
+        """True if the scores in an unmarked kernel are exactly N(0, 1)."""
         return self.projection == "random"
 
     @property
@@ -273,107 +258,94 @@ class WatermarkKey:
         return self.message * np.float64(2) - 1
 
     def matrix(self, m: int) -> Floats:
-        """X, the projection for kernels of `m` weights a filter, shape `(T, m)`.
+        """Returns X, the projection for kernels of `m` weights per filter.
+
+        Args:
+            m: M, the weights per filter.
+
+        Returns:
+            Read-only array of shape `(T, M)`.
 
         Raises:
-            ValueError: If there are too many bits for any such kernel.
+            ValueError: If no kernel with this M can hold the message.
         """
-        return remembered(
+        return cached(
             (self.commitment, "matrix", m), lambda: self._derive_rows(m, 0, self.bits)
         )
 
     def row_blocks(self, m: int) -> Iterator[tuple[int, Floats]]:
-        """X, in blocks of rows where it is too large to be kept.
+        """Yields X in blocks of rows, so that a large X is never in memory as a whole.
+
+        Args:
+            m: M, the weights per filter.
 
         Yields:
-            The number of the first row, which is a multiple of G, and the rows.
+            The number of the block's first row, which is a multiple of G, and the rows.
         """
-        if 8 * m * self.bits <= LARGEST:
+        if 8 * m * self.bits <= MAX_ARRAY_BYTES:
             yield 0, self.matrix(m)
             return
-        step = self.groups * max(1, LARGEST // (8 * m * self.groups))
+        step = self.groups * max(1, MAX_ARRAY_BYTES // (8 * m * self.groups))
         for first in range(0, self.bits, step):
             last = min(first + step, self.bits)
             yield first, self._derive_rows(m, first, last)
 
     def filter_weights(self, count: int) -> Floats:
-        """a, the weights of `count` filters, shape `(G, count)`.
+        """Returns a, the weights of the filters.
 
-        Bit j is read through row `j % G`.
+        Args:
+            count: L, the number of filters.
+
+        Returns:
+            Read-only array of shape `(G, L)`. Bit j is read through row `j % G`.
         """
-        return remembered(
-            (self.commitment, "filters", count), lambda: self._derive_weights(count)
+        return cached(
+            (self.commitment, "filters", count),
+            lambda: self._source.filter_weights(count),
         )
 
     def spread(self, m: int) -> float | Floats:
-        """What a row of X makes of a unit vector that knows nothing of it."""
-        return row_spread(self.projection, m)  # type: ignore[arg-type]
-
-    def check_shape(self, shape: Sequence[int]) -> tuple[int, int]:
-        """M and L of a kernel.
+        """Returns the standard deviation of x_j . v for a random unit vector v.
 
         Args:
-            shape: The kernel's shape, filters last.
+            m: M, the length of v.
 
         Returns:
-            `(M, L)`: the weights of a filter and the number of filters.
+            A number, or an array of shape `(T,)` for an explicit key.
+        """
+        return self._source.spread(m)
+
+    def check_shape(self, shape: Sequence[int]) -> tuple[int, int]:
+        """Checks that a kernel can hold the message, and returns its flat shape.
+
+        Args:
+            shape: Shape of the kernel, filters last.
+
+        Returns:
+            `(M, L)`: the weights per filter and the number of filters.
 
         Raises:
-            ValueError: If the rank is below 2, or the kernel cannot carry the
-                message.
+            ValueError: If the kernel has fewer than 2 axes, is empty, or cannot hold
+                the message.
         """
-        if len(shape) < 2 or 0 in shape:
-            raise ValueError(
-                "A mark needs a kernel of rank 2 or more, filters last, that is not "
-                f"empty. Received: shape={tuple(shape)}. Put the regularizer on a "
-                "kernel, not on a bias."
-            )
-        *filter_shape, count = (int(axis) for axis in shape)
-        size = int(np.prod(filter_shape))
+        size, count = flat_shape(shape)
         self._check_bits(size, count)
+        self._source.check_size(size)
         return size, count
 
-    def _prepare(self) -> None:
-        self._commitment = self._commit()
-        self._message = read_only(self._derive_message())
-
-    def _commit(self) -> str:
-        choices = (self.owner, self.bits, self.projection, self.filters, self.groups)
-        named = (self.recipient,) if self.recipient else ()
-        return self._secret.commit(*choices, *named)
-
-    def _derive_message(self) -> NDArray[np.uint8]:
-        return message_bits(self._secret, self.owner, self.bits)
+    def payload(self) -> Payload:
+        """Returns the fields of a key file. The secret is still a `Secret`."""
+        return self._source.payload()
 
     def _derive_rows(self, m: int, first: int, last: int) -> Floats:
-        # L is not known here; with filters enough for all groups the limit is widest.
+        # L is unknown here. With 2 G filters the limit is as wide as with more.
         self._check_bits(m, 2 * self.groups)
-        return projection_rows(
-            self._secret,
-            self.projection,  # type: ignore[arg-type]
-            self.bits,
-            m,
-            first,
-            last,
-        )
+        return self._source.rows(m, first, last)
 
     def _check_bits(self, size: int, count: int) -> None:
-        check_bits(self.bits, self.projection, size, count, self.groups)
-
-    def _derive_weights(self, count: int) -> Floats:
-        return filter_weights(self._secret, self.filters, self.groups, count)  # type: ignore[arg-type]
-
-    def payload(self) -> Payload:
-        """What makes up the key, as it stands in a key file, its secret sealed."""
-        payload = {
-            "owner": self.owner,
-            "bits": self.bits,
-            "projection": self.projection,
-            "filters": self.filters,
-            "groups": self.groups,
-            "secret": self._secret,
-        }
-        return payload | ({"recipient": self.recipient} if self.recipient else {})
+        # A sparse projection has no rows beyond its limit; a random one always has.
+        if self._limited or self.projection != "random":
+            check_bits(self.bits, self.projection, size, count, self.groups)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, WatermarkKey):
@@ -384,9 +356,9 @@ class WatermarkKey:
         return hash(self.commitment)
 
     def __repr__(self) -> str:
-        whose = f" for {self.recipient!r}" if self.recipient else ""
+        recipient = f" for {self.recipient!r}" if self.recipient else ""
         return (
-            f"<{type(self).__name__} {self.commitment[:8]} of {self.owner!r}{whose}: "
+            f"<WatermarkKey {self.commitment[:8]} of {self.owner!r}{recipient}: "
             f"{self.bits} bits, projection={self.projection!r}, "
             f"filters={self.filters!r}>"
         )
@@ -399,29 +371,6 @@ class WatermarkKey:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
-            "A key is not pickled, for a pickle would carry its secret. "
-            "Save it with key.save(path)."
+            "WatermarkKey cannot be pickled, because a pickle would contain the "
+            "secret. Use key.save(path) instead."
         )
-
-
-def _check_choices(
-    owner: str, bits: int, projection: str, filters: str, groups: int
-) -> None:
-    if not isinstance(owner, str) or not owner.strip():
-        raise ValueError(
-            f"A key names its owner. Expected a text. Received: owner={owner!r}"
-        )
-    for name, value in (("bits", bits), ("groups", groups)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ValueError(
-                f"Expected a positive whole number. Received: {name}={value!r}"
-            )
-    for name, given, choices in (
-        ("projection", projection, get_args(Projection)),
-        ("filters", filters, get_args(Filters)),
-    ):
-        if given not in choices:
-            raise ValueError(
-                f"Expected one of {', '.join(map(repr, choices))}. "
-                f"Received: {name}={given!r}"
-            )

@@ -1,6 +1,7 @@
-"""The key file: versioned JSON, readable by its owner alone, written atomically.
+"""Reading and writing key files: versioned JSON, optionally encrypted.
 
-The format is specified in docs/key.md.
+Only the owner can read a key file (mode 0600), and it is written atomically. The format
+is specified in docs/key.md.
 """
 
 from __future__ import annotations
@@ -18,10 +19,13 @@ from keras_wm.utils.atomic import atomic_write
 
 FORMAT = "keras_wm key"
 VERSION = 1
-_LARGEST = 512 * 2**20
+# The file of an explicit key contains a whole projection matrix.
+_MAX_BYTES = 512 * 2**20
+# scrypt takes 128 n r bytes of memory: 64 MB for new files, 256 MB at most.
 _SCRYPT = {"n": 2**16, "r": 8, "p": 1}
-_SCRYPT_MEMORY = 2**28
+_MAX_SCRYPT_MEMORY = 2**28
 
+# The fields of a key. The secret is a `Secret` in memory and hexadecimal in the file.
 Payload = dict[str, Any]
 
 
@@ -31,7 +35,18 @@ def write_key(
     passphrase: str | None,
     overwrite: bool,
 ) -> None:
-    """Writes a key's payload; nothing is left behind if that fails."""
+    """Writes a key file. If this fails, no partial file is left.
+
+    Args:
+        path: Path of the new file.
+        payload: The fields of the key.
+        passphrase: Passphrase to encrypt the file with, or `None`.
+        overwrite: Whether to replace an existing file.
+
+    Raises:
+        FileExistsError: If the file exists and `overwrite` is `False`.
+        ImportError: If a passphrase is given and `cryptography` is not installed.
+    """
     content: Payload = {"format": FORMAT, "version": VERSION}
     if passphrase is None:
         content["key"] = payload
@@ -39,7 +54,8 @@ def write_key(
         content["encrypted"] = _encrypt(payload, passphrase)
     content["checksum"] = _checksum(content)
     with atomic_write(Path(path), overwrite) as temporary:
-        # Created with mode 0600, not changed to it afterwards: never readable.
+        # The file is created with mode 0600. If the mode were changed afterwards,
+        # others could open the file before.
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             json.dump(content, file, indent=2, default=_reveal_secret)
@@ -47,13 +63,20 @@ def write_key(
 
 
 def read_key(path: str | os.PathLike[str], passphrase: str | None) -> Payload:
-    """Reads a key's payload.
+    """Reads a key file.
+
+    Args:
+        path: Path of the file.
+        passphrase: Passphrase that the file was encrypted with, or `None`.
+
+    Returns:
+        The fields of the key.
 
     Raises:
-        KeyFileError: If the file is missing, damaged, tampered with, not a key
-            file, or of a newer version.
-        WrongPassphraseError: If it is encrypted and the passphrase is missing
-            or wrong.
+        KeyFileError: If the file is missing, damaged, tampered with, not a key file, or
+            was written by a newer version.
+        WrongPassphraseError: If the file is encrypted and the passphrase is missing or
+            wrong.
     """
     name = os.fspath(path)
     content = _parse(name)
@@ -62,39 +85,39 @@ def read_key(path: str | os.PathLike[str], passphrase: str | None) -> Payload:
     version = content.get("version")
     if version != VERSION:
         raise KeyFileError(
-            f"{name!r} is a key file of version {version!r}, this keras_wm reads "
+            f"{name!r} is a key file of version {version!r}. This keras_wm reads "
             f"version {VERSION}. Upgrade keras_wm to read it."
         )
     checksum = content.pop("checksum", None)
     if checksum != _checksum(content):
         raise KeyFileError(
-            f"{name!r} was changed after it was written: its checksum does not fit. "
+            f"{name!r} was changed after it was written: its checksum does not match. "
             "Restore the key file from a copy."
         )
     if "encrypted" in content:
         return _decrypt(name, content["encrypted"], passphrase)
     if passphrase is not None:
         raise WrongPassphraseError(
-            f"{name!r} is not encrypted, yet a passphrase was given. "
+            f"{name!r} is not encrypted, but a passphrase was given. "
             "Load it without one."
         )
     return _object(name, content.get("key"))
 
 
 def payload_to_json(payload: Payload) -> str:
-    """A payload as text, its secret revealed."""
+    """Returns a payload as text that contains the secret."""
     return _canonical(payload).decode()
 
 
 def payload_from_json(text: str) -> Payload:
-    """The payload that `payload_to_json` gave, its secret sealed."""
+    """Returns the payload from the text of `payload_to_json`."""
     payload: Payload = json.loads(text, object_hook=_hide_secret)
     return payload
 
 
 def _parse(name: str) -> Payload:
     try:
-        if Path(name).stat().st_size > _LARGEST:
+        if Path(name).stat().st_size > _MAX_BYTES:
             raise KeyFileError(f"{name!r} is too large for a key file.")
         data = Path(name).read_bytes()
     except OSError as error:
@@ -102,9 +125,9 @@ def _parse(name: str) -> Payload:
             f"Cannot read the key file {name!r}: {error.strerror}."
         ) from error
     content = _from_json(data)
-    is_ours = FORMAT.encode() in data
-    del data  # It holds the secret, and a traceback may show local variables.
-    if content is None and is_ours:
+    is_key_file = FORMAT.encode() in data
+    del data  # It contains the secret, and a traceback may show local variables.
+    if content is None and is_key_file:
         raise KeyFileError(
             f"{name!r} is a damaged or truncated key file. Restore it from a copy."
         )
@@ -112,10 +135,10 @@ def _parse(name: str) -> Payload:
 
 
 def _from_json(data: bytes) -> Any:
-    """What JSON says, its secret hidden; None where it is not JSON."""
+    """Returns the parsed JSON with its secret hidden, or None if it is not valid."""
     try:
         return json.loads(data, object_hook=_hide_secret)
-    except (ValueError, RecursionError):
+    except (TypeError, ValueError, RecursionError):
         return None
 
 
@@ -128,7 +151,7 @@ def _hide_secret(value: Payload) -> Payload:
 def _reveal_secret(value: object) -> str:
     if isinstance(value, Secret):
         return value.reveal()
-    raise TypeError(f"{type(value).__name__} has no place in a key file.")
+    raise TypeError(f"A key file cannot contain a {type(value).__name__}.")
 
 
 def _object(name: str, value: Any) -> Payload:
@@ -177,7 +200,7 @@ def _decrypt(name: str, encrypted: Any, passphrase: str | None) -> Payload:
         cipher = _cipher(passphrase, salt, cost)
     except (KeyError, TypeError, ValueError) as error:
         raise KeyFileError(
-            f"{name!r} has encryption parameters that cannot be used."
+            f"The encryption parameters of {name!r} cannot be used."
         ) from error
     from cryptography.exceptions import InvalidTag
 
@@ -185,14 +208,14 @@ def _decrypt(name: str, encrypted: Any, passphrase: str | None) -> Payload:
         opened = cipher.decrypt(nonce, sealed, _canonical(fields))
     except InvalidTag:
         raise WrongPassphraseError(
-            f"The passphrase does not open the key file {name!r}."
+            f"The passphrase of the key file {name!r} is wrong."
         ) from None
     return _object(name, _from_json(opened))
 
 
 def _check_parameters(n: int, r: int, p: int, nonce: bytes) -> None:
-    """A file may not ask for more memory or time than a key file needs."""
-    if not (0 < 128 * n * r <= _SCRYPT_MEMORY and 0 < p <= 4 and len(nonce) == 12):
+    """Raises ValueError if the file asks for too much memory or time."""
+    if not (0 < 128 * n * r <= _MAX_SCRYPT_MEMORY and 0 < p <= 4 and len(nonce) == 12):
         raise ValueError(f"parameters out of range: n={n}, r={r}, p={p}")
 
 
@@ -205,7 +228,7 @@ def _cipher(passphrase: str, salt: bytes, cost: dict[str, int]) -> Any:
             'Install it with: pip install "keras-wm[encrypt]"'
         ) from error
     derived = hashlib.scrypt(
-        passphrase.encode(), salt=salt, **cost, maxmem=2 * _SCRYPT_MEMORY, dklen=32
+        passphrase.encode(), salt=salt, **cost, maxmem=2 * _MAX_SCRYPT_MEMORY, dklen=32
     )
     return AESGCM(derived)
 

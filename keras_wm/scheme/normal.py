@@ -1,7 +1,7 @@
-r"""The standard normal distribution, as far as keys and p-values need it.
+"""Quantiles and tail probabilities of the standard normal distribution.
 
-scipy.special has both functions, but importing it takes longer than to verify a file,
-and a key has to give the same numbers whatever version of SciPy is installed.
+scipy.special has both functions, but importing it takes longer than verifying a file,
+and a key must give the same numbers with every version of SciPy.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import numpy as np
 
 from keras_wm.utils.arrays import Floats
 
-# Wichura, Algorithm AS 241: The percentage points of the normal distribution, Applied
-# Statistics 37 (1988), PPND16: numerators and denominators, constant terms first.
+# Coefficients of Wichura, Algorithm AS 241: The percentage points of the normal
+# distribution, Applied Statistics 37 (1988), PPND16: numerator and denominator of each
+# interval, constant terms first.
 _CENTRE = (
     (
         3.3871328727963666080,
@@ -83,10 +84,11 @@ _TAIL = (
 
 
 def quantile(p: Floats) -> Floats:
-    """What a standard normal deviate stays below with probability `p`.
+    """Returns the quantiles of the standard normal distribution.
 
     Args:
-        p: Probabilities in (0, 1/2], where a double tells them apart.
+        p: Probabilities in (0, 1/2]. The upper half follows by symmetry; a double has
+            full relative precision only in the lower half.
 
     Returns:
         Array of the shape of `p`, with a relative error of about 1e-16.
@@ -100,12 +102,13 @@ def quantile(p: Floats) -> Floats:
 
 
 def log_tail(z: float) -> float:
-    """log of the probability that a standard normal deviate is `z` or more."""
+    """Returns the log of the probability that a standard normal deviate is >= `z`."""
     if z < 0:
         return log1p(-erfc(-z / sqrt(2)) / 2)
     if z < 30:
         return log(erfc(z / sqrt(2)) / 2)
-    # Far out a double holds no such probability: the asymptotic series of erfc.
+    # The probability itself underflows from about z = 38 on, so its logarithm is
+    # computed from the asymptotic series of erfc.
     series, term = 1.0, 1.0
     for odd in (1, 3, 5, 7, 9, 11):
         term *= -odd / z**2
@@ -114,7 +117,7 @@ def log_tail(z: float) -> float:
 
 
 def _ratio(fraction: tuple[tuple[float, ...], tuple[float, ...]], x: Floats) -> Floats:
-    """A ratio of two polynomials, by Horner's rule."""
+    """Returns the ratio of two polynomials, evaluated by Horner's rule."""
     values = []
     for coefficients in fraction:
         value = np.full_like(x, coefficients[-1])

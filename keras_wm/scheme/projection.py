@@ -1,9 +1,9 @@
-r"""What a key reads from a kernel: the projection X and the filter weights a.
+r"""The projection X, the filter weights a and the message b of a key.
 
 A kernel \(W\) of shape \((M, L)\), filters last, is read bit by bit as
 \(y_j = x_j \cdot u_j\) with \(u_j = W a_j\). The papers (Uchida et al. 2017,
-section 3; Nagai et al. 2018, section 3) take the mean filter,
-\(a_j = 1/L\); keyed filters take signs from the secret instead.
+section 3; Nagai et al. 2018, section 3) use the mean filter,
+\(a_j = 1/L\). Keyed filters use signs that are derived from the secret instead.
 """
 
 from __future__ import annotations
@@ -21,39 +21,46 @@ from keras_wm.utils.arrays import Floats
 Projection = Literal["random", "direct", "diff"]
 Filters = Literal["keyed", "mean"]
 
-# As many as there are bits, usually: shared, they would part the singular values.
+# One vector per bit, up to 64. With fewer, such as 16 for 64 bits, the mark lies in so
+# few directions of a small kernel that its largest singular values give it away.
 KEYED_GROUPS = 64
 
-# So many doubles at a time stay in a processor's cache.
-_CACHED = 2**14
+# Number of doubles that are converted at once: they fit into a processor's cache.
+_CHUNK_SIZE = 2**14
 
 
 def message_bits(secret: Secret, owner: str, bits: int) -> NDArray[np.uint8]:
-    """The message b: `bits` fair coin flips that only this owner and secret give.
+    """Returns the message b: fair coin flips, derived from the secret and the owner.
+
+    Args:
+        secret: Secret of the key.
+        owner: Name of the owner.
+        bits: T, the length of the message.
 
     Returns:
-        Array of 0 and 1, shape `(bits,)`.
+        Array of 0 and 1, shape `(T,)`.
     """
-    return _bits(secret.expand(-(-bits // 8), "message", owner, bits), bits)
+    stream = secret.expand(-(-bits // 8), "message", owner, bits)
+    return np.unpackbits(np.frombuffer(stream, np.uint8), count=bits)
 
 
 def projection_rows(
     secret: Secret, projection: Projection, bits: int, size: int, first: int, last: int
 ) -> Floats:
-    """Rows of the projection X for kernels of `size` weights a filter.
+    """Returns some rows of the projection X for kernels of M weights per filter.
 
     Args:
-        secret: What X is derived from.
-        projection: `"random"`: i.i.d. standard normal. `"direct"`: one 1 a
-            row, columns distinct. `"diff"`: one 1 and one -1 a row, columns
-            distinct.
+        secret: Secret that X is derived from.
+        projection: `"random"`: i.i.d. standard normal entries. `"direct"`: one 1 in
+            each row, in distinct columns. `"diff"`: one 1 and one -1 in each row, all
+            in distinct columns.
         bits: T, the number of rows of X.
-        size: M, the number of columns.
-        first: The first row that is wanted.
-        last: The row behind the last that is wanted.
+        size: M, the number of columns of X.
+        first: Number of the first row.
+        last: Number of the last row, plus one.
 
     Returns:
-        Array of shape `(last - first, size)`.
+        Array of shape `(last - first, M)`.
     """
     if projection == "random":
         return _random_rows(secret, size, range(first, last))
@@ -69,24 +76,23 @@ def projection_rows(
 
 
 def usual_groups(filters: str, bits: int) -> int:
-    """G, how many weight vectors a new key's bits share."""
+    """Returns G, the number of weight vectors of a new key."""
     return min(KEYED_GROUPS, bits) if filters == "keyed" else 1
 
 
 def filter_weights(secret: Secret, filters: Filters, groups: int, count: int) -> Floats:
-    """The filter weights a for kernels of `count` filters.
+    """Returns the filter weights a for kernels of L filters.
 
     Args:
-        secret: What keyed weights are derived from.
-        filters: `"keyed"`: signs, as many of either kind as can be, so that what all
-            filters have in common is not read: the papers' mark goes there.
-            `"mean"`: all `1 / count`.
+        secret: Secret that keyed weights are derived from.
+        filters: `"keyed"`: signs, as many +1 as -1 (one more +1 if L is odd). The mean
+            filter, which carries the papers' marks, is therefore not read.
+            `"mean"`: all weights are `1 / L`.
         groups: G, the number of weight vectors that the bits share.
         count: L, the number of filters.
 
     Returns:
-        Array of shape `(groups, count)`. Bit j is read through row
-        `j % groups`.
+        Array of shape `(G, L)`. Bit j is read through row `j % G`.
     """
     if filters == "mean":
         return mean_filter(count)
@@ -98,34 +104,30 @@ def filter_weights(secret: Secret, filters: Filters, groups: int, count: int) ->
 
 
 def mean_filter(count: int) -> Floats:
-    """The weights that make the mean filter, shape `(1, count)`."""
+    """Returns the weights of the mean filter, shape `(1, L)`."""
     return np.full((1, count), 1.0 / count)
 
 
 def row_spread(projection: Projection, size: int) -> float:
-    """The standard deviation of `x . v` for a v of norm 1 that knows nothing of x."""
+    """Returns the standard deviation of x . v for a unit vector v independent of x."""
     spreads = {"random": 1.0, "direct": sqrt(1 / size), "diff": sqrt(2 / size)}
     return spreads[projection]
 
 
-def _bits(stream: bytes, count: int) -> NDArray[np.uint8]:
-    return np.unpackbits(np.frombuffer(stream, np.uint8), count=count)
-
-
 def _random_rows(secret: Secret, size: int, rows: range) -> Floats:
     matrix = np.empty((len(rows), size))
-    step = max(1, _CACHED // size)
+    step = max(1, _CHUNK_SIZE // size)
     for start in range(0, len(rows), step):
-        part = slice(start, start + step)
-        matrix[part] = _normals(secret, size, rows[part])
+        chunk = slice(start, start + step)
+        matrix[chunk] = _normals(secret, size, rows[chunk])
     return matrix
 
 
 def _normals(secret: Secret, size: int, rows: range) -> Floats:
-    """Normal deviates by the inverse CDF of 53-bit uniforms.
+    """Returns normal deviates: the inverse CDF of 53-bit uniforms.
 
-    The first bit of a word is the sign and the next 52 give a uniform in
-    (0, 1/2) that a double holds exactly, so no entry can be infinite.
+    The first bit of a word is the sign. The next 52 bits give a uniform in (0, 1/2)
+    that a double represents exactly and that is never 0, so no entry is infinite.
     """
     stream = b"".join(secret.expand(8 * size, "random", size, row) for row in rows)
     words = np.frombuffer(stream, ">u8").astype(np.uint64).reshape(len(rows), size)
@@ -138,6 +140,6 @@ def _normals(secret: Secret, size: int, rows: range) -> Floats:
 def _shuffled(
     secret: Secret, label: str, size: int, *parameters: int
 ) -> NDArray[np.intp]:
-    """So many places in an order that the secret chooses: sorted by 64-bit words."""
+    """Returns 0 ... size - 1 in a secret order: sorted by 64-bit words of a stream."""
     words = np.frombuffer(secret.expand(8 * size, label, size, *parameters), ">u8")
     return np.argsort(words, kind="stable")

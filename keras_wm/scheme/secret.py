@@ -1,7 +1,7 @@
-"""The secret of a key, and how everything else is derived from it.
+"""The secret of a key, and the byte streams that are derived from it.
 
-The derivation is specified in docs/key.md and pinned by test vectors: a key
-made today has to verify with any NumPy, on any machine, in ten years.
+The derivation is specified in docs/key.md and pinned by test vectors: a key that is
+made today must verify in ten years, on any machine, with any version of NumPy.
 """
 
 from __future__ import annotations
@@ -16,49 +16,55 @@ _DOMAIN = "keras_wm key 1"
 
 
 class Secret:
-    """32 bytes that nobody else has, and that show themselves nowhere.
+    """The 32 secret bytes of a key.
 
-    A class, not `bytes`, so that no repr, log line or traceback with local
-    variables prints them, and no pickle or deep copy carries them away.
+    A class instead of `bytes`, so that no repr, log line or traceback with local
+    variables shows them, and no pickle or deep copy contains them.
+
+    Args:
+        value: The 32 bytes.
     """
 
     __slots__ = ("_bytes",)
 
     def __init__(self, value: bytes) -> None:
         if not isinstance(value, bytes) or len(value) != SECRET_SIZE:
+            # The value is not printed: it may be a secret with a typing error.
             raise ValueError(
-                f"A secret is {SECRET_SIZE} bytes. Received another value."
+                f"Expected a secret of {SECRET_SIZE} bytes. Received another value."
             )
         self._bytes = value
 
     @classmethod
     def generate(cls) -> Secret:
-        """A new secret from the operating system's random source."""
+        """Returns a new secret from the operating system's random source."""
         return cls(secrets.token_bytes(SECRET_SIZE))
 
     def expand(self, size: int, label: str, *parameters: int | str) -> bytes:
-        """The first `size` bytes of SHAKE-256 over the secret, a label and a shape.
+        """Returns the first bytes of a stream that is derived from the secret.
+
+        The stream is SHAKE-256 of the secret, the label and the parameters. Streams
+        with different labels or parameters are independent.
 
         Args:
-            size: How many bytes.
-            label: What the bytes are for. Streams of different labels or
-                parameters are independent.
-            *parameters: What the thing derived depends on.
+            size: Number of bytes.
+            label: Purpose of the stream, such as `"message"`.
+            *parameters: Values that the derived quantity depends on.
         """
         absorbed = _fields(_DOMAIN, self._bytes, label, *parameters)
         return hashlib.shake_256(absorbed).digest(size)
 
     def derive(self, label: str, *parameters: int | str) -> Secret:
-        """Another secret, from which nothing leads back to this one."""
+        """Returns another secret, from which this one cannot be computed."""
         return Secret(self.expand(SECRET_SIZE, label, *parameters))
 
     def commit(self, *parameters: int | str) -> str:
-        """SHA-256 over the secret and parameters, as 64 hexadecimal digits."""
+        """Returns SHA-256 of the secret and the parameters, in hexadecimal."""
         absorbed = _fields(_DOMAIN, self._bytes, "commitment", *parameters)
         return hashlib.sha256(absorbed).hexdigest()
 
     def reveal(self) -> str:
-        """The secret itself, in hexadecimal, for the key file alone."""
+        """Returns the secret in hexadecimal. Only the key file may contain it."""
         return self._bytes.hex()
 
     def __eq__(self, other: object) -> bool:
@@ -73,11 +79,16 @@ class Secret:
         return "Secret(hidden)"
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("A secret is not pickled. Save the key with key.save(path).")
+        raise TypeError(
+            "A secret cannot be pickled. Save the key with key.save(path) instead."
+        )
 
 
 def _fields(*fields: bytes | int | str) -> bytes:
-    """Fields, each behind its length, so that no two lists of them look alike."""
+    """Returns all fields as bytes, each after its length.
+
+    The lengths ensure that different lists of fields give different bytes.
+    """
     encoded = [
         field if isinstance(field, bytes) else str(field).encode() for field in fields
     ]

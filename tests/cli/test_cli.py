@@ -53,7 +53,7 @@ def test_keygen_writes_a_key_and_prints_its_commitment(tmp_path):
     key = WatermarkKey.load(path)
     assert (key.owner, key.bits) == ("Example Ltd", 128)
     assert key.commitment in result.stdout
-    assert key._secret.reveal() not in result.stdout + result.stderr
+    assert key._source.secret.reveal() not in result.stdout + result.stderr
 
 
 def test_keygen_does_not_replace_a_key(tmp_path):

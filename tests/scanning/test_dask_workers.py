@@ -105,6 +105,6 @@ def test_without_dask_the_command_says_what_to_install(downloads, tmp_path):
 def test_packed_keys_travel_and_do_not_show_their_secret(key):
     packed = PackedKeys([key])
     assert pickle.loads(pickle.dumps(packed)).keys == [key]  # noqa: S301
-    assert key._secret.reveal() not in repr(packed)
+    assert key._source.secret.reveal() not in repr(packed)
     with pytest.raises(TypeError, match="not pickled"):
         pickle.dumps(key)

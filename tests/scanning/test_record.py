@@ -146,4 +146,4 @@ def test_a_record_holds_no_secret(models, tmp_path, key):
     keras_wm.scan(models, key, record=record)
     text = record.read_text()
     assert key.commitment in text
-    assert key._secret.reveal() not in text
+    assert key._source.secret.reveal() not in text

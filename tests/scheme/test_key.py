@@ -135,7 +135,7 @@ def test_a_bad_choice_is_named(arguments, complaint):
 
 def test_a_key_shows_its_secret_nowhere():
     key = fixed_key()
-    shown = repr(key) + str(key) + repr(key._secret) + f"{vars(key)}"
+    shown = repr(key) + str(key) + repr(key._source.secret) + f"{vars(key)}"
     assert FIXED_SECRET.hex() not in shown
     assert repr(FIXED_SECRET)[2:20] not in shown
 

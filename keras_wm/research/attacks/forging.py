@@ -13,6 +13,7 @@ import numpy as np
 
 from keras_wm.scheme.detection import detect
 from keras_wm.scheme.key import WatermarkKey
+from keras_wm.scheme.key_source import SecretSource
 from keras_wm.scheme.projection import usual_groups
 from keras_wm.scheme.secret import Secret
 from keras_wm.utils.arrays import Floats
@@ -57,7 +58,8 @@ def searched_keys(
     rng = np.random.default_rng(seed)
     for _ in range(trials):
         secret, groups = Secret(rng.bytes(32)), usual_groups("keyed", bits)
-        key = WatermarkKey(secret, "forger", bits, "random", "keyed", groups)
+        source = SecretSource(secret, "forger", bits, "random", "keyed", groups)
+        key = WatermarkKey(source)
         yield key, detect(kernel, key).log10_p
 
 

@@ -14,6 +14,7 @@ from keras_wm.research.attacks.training import RATE, train
 from keras_wm.research.datasets import Examples
 from keras_wm.scheme.capacity import unseen_margin
 from keras_wm.scheme.key import WatermarkKey
+from keras_wm.scheme.key_source import SecretSource
 from keras_wm.scheme.projection import Filters, usual_groups
 from keras_wm.scheme.secret import Secret
 from keras_wm.verification.search import fits
@@ -83,7 +84,7 @@ class Overwriting:
         """The attacker's key of a round, which follows from the seed."""
         text = f"keras_wm attacker {seed} {number}"
         groups = usual_groups(self.filters, self.bits)
-        return WatermarkKey(
+        source = SecretSource(
             Secret(hashlib.sha256(text.encode()).digest()),
             "attacker",
             self.keys * self.bits,
@@ -91,6 +92,7 @@ class Overwriting:
             self.filters,
             self.keys * groups,
         )
+        return WatermarkKey(source)
 
     def shortened(self, model: Any) -> Overwriting:
         """With half the bits, and half of those, until a layer can hold them.

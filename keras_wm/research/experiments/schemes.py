@@ -14,6 +14,7 @@ from keras_wm.embedding.kernel_projection import (
 )
 from keras_wm.scheme.capacity import USUAL_BITS
 from keras_wm.scheme.key import WatermarkKey
+from keras_wm.scheme.key_source import SecretSource
 from keras_wm.scheme.projection import Filters, Projection, usual_groups
 from keras_wm.scheme.secret import Secret
 
@@ -79,7 +80,7 @@ class Mark:
         """The owner's key, which everybody can make: the experiments keep no secret."""
         scheme = SCHEMES[self.scheme]
         secret = hashlib.sha256(f"keras_wm experiments {self.owner}".encode()).digest()
-        key = _Unlimited(
+        source = SecretSource(
             Secret(secret),
             f"owner {self.owner}",
             self.bits,
@@ -87,6 +88,8 @@ class Mark:
             scheme.filters,
             usual_groups(scheme.filters, self.bits),
         )
+        # The experiment on capacity shows what is lost beyond a kernel's limit.
+        key = WatermarkKey(source, limited=False)
         return key.for_recipient(self.recipient) if self.recipient else key
 
     def margin(self, shape: tuple[int, ...]) -> float | None:
@@ -101,14 +104,3 @@ class Mark:
         key, loss = self.key(), SCHEMES[self.scheme].loss
         for layer in self.layers:
             attach(model, layer, key, loss, self.strength, variable="kernel")
-
-
-class _Unlimited(WatermarkKey):
-    """A key that may have more bits than a kernel can satisfy.
-
-    Only the experiment on capacity needs that: it shows what is lost beyond the limit.
-    """
-
-    def _check_bits(self, size: int, count: int) -> None:
-        if self.projection != "random":
-            super()._check_bits(size, count)

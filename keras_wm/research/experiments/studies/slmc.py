@@ -23,6 +23,7 @@ from keras_wm.embedding.kernel_projection import without_capacity_warnings
 from keras_wm.embedding.publishing import publish
 from keras_wm.embedding.regularizer import WatermarkRegularizer
 from keras_wm.scheme.key import WatermarkKey
+from keras_wm.scheme.key_source import SecretSource
 from keras_wm.scheme.secret import Secret
 from keras_wm.slmc.cost import costs
 from keras_wm.slmc.double_exchange import DoubleExchange
@@ -74,9 +75,10 @@ class Mark:
     def key(self, seed: int) -> WatermarkKey:
         """The key of a training, which everybody can make: it keeps no secret."""
         secret = hashlib.sha256(f"keras_wm slmc {seed}".encode()).digest()
-        return WatermarkKey(
-            *(Secret(secret), f"owner {seed}", self.bits, "random", "keyed", self.bits)
+        source = SecretSource(
+            Secret(secret), f"owner {seed}", self.bits, "random", "keyed", self.bits
         )
+        return WatermarkKey(source)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,270 @@
+"""Sources of a key: a secret that everything is derived from, or given arrays."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import unicodedata
+from dataclasses import dataclass, replace
+from math import sqrt
+from typing import ClassVar, NoReturn, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from keras_wm.errors import KeyFileError
+from keras_wm.scheme.cache import read_only
+from keras_wm.scheme.key_file import Payload
+from keras_wm.scheme.projection import (
+    Filters,
+    Projection,
+    filter_weights,
+    mean_filter,
+    message_bits,
+    projection_rows,
+    row_spread,
+)
+from keras_wm.scheme.secret import Secret
+from keras_wm.utils.arrays import Floats
+
+
+@dataclass(frozen=True)
+class SecretSource:
+    """A secret and the public choices of a key. Everything is derived from them.
+
+    Attributes:
+        secret: The 32 secret bytes.
+        owner: Name of the owner.
+        bits: T, the length of the message.
+        projection: `"random"`, `"direct"` or `"diff"`.
+        filters: `"keyed"` or `"mean"`.
+        groups: G, the number of vectors of filter weights that the bits share.
+        recipient: Name of the recipient whose copy is marked; an empty string for the
+            owner's own key.
+
+    Raises:
+        ValueError: If a choice is not valid.
+    """
+
+    certified: ClassVar[bool] = True
+
+    secret: Secret
+    owner: str
+    bits: int
+    projection: Projection
+    filters: Filters
+    groups: int
+    recipient: str = ""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.owner, str) or not self.owner.strip():
+            raise ValueError(
+                "A key names its owner. Expected a non-empty string. "
+                f"Received: owner={self.owner!r}"
+            )
+        if not isinstance(self.recipient, str):
+            raise ValueError(
+                f"Expected a string. Received: recipient={self.recipient!r}"
+            )
+        _check_positive("bits", self.bits)
+        _check_positive("groups", self.groups)
+        _check_choice("projection", self.projection, get_args(Projection))
+        _check_choice("filters", self.filters, get_args(Filters))
+        # The same name can be written with different code points.
+        for field in ("owner", "recipient"):
+            text = unicodedata.normalize("NFC", getattr(self, field))
+            object.__setattr__(self, field, text)
+
+    def for_recipient(self, recipient: str) -> SecretSource:
+        """Returns the source of a recipient's key."""
+        if not isinstance(recipient, str) or not recipient.strip():
+            raise ValueError(
+                "Expected the name of a recipient, a non-empty string. "
+                f"Received: recipient={recipient!r}"
+            )
+        if self.recipient:
+            raise ValueError(
+                f"This is already the key of the recipient {self.recipient!r}. Derive "
+                "recipients' keys from the owner's own key."
+            )
+        recipient = unicodedata.normalize("NFC", recipient)
+        secret = self.secret.derive("recipient", recipient)
+        return replace(self, secret=secret, recipient=recipient)
+
+    def commitment(self) -> str:
+        """Returns 64 hexadecimal digits that determine the key."""
+        choices = (self.owner, self.bits, self.projection, self.filters, self.groups)
+        recipient = (self.recipient,) if self.recipient else ()
+        return self.secret.commit(*choices, *recipient)
+
+    def message(self) -> NDArray[np.uint8]:
+        """Returns b, shape `(T,)`."""
+        return message_bits(self.secret, self.owner, self.bits)
+
+    def rows(self, size: int, first: int, last: int) -> Floats:
+        """Returns rows `first` to `last - 1` of X for M = `size`."""
+        return projection_rows(
+            self.secret, self.projection, self.bits, size, first, last
+        )
+
+    def filter_weights(self, count: int) -> Floats:
+        """Returns a for L = `count`, shape `(G, L)`."""
+        return filter_weights(self.secret, self.filters, self.groups, count)
+
+    def spread(self, size: int) -> float:
+        """Returns the standard deviation of x_j . v for a random unit vector v."""
+        return row_spread(self.projection, size)
+
+    def check_size(self, size: int) -> None:
+        """Does nothing: X can be derived for every M."""
+
+    def payload(self) -> Payload:
+        """Returns the fields of a key file."""
+        payload = {
+            "owner": self.owner,
+            "bits": self.bits,
+            "projection": self.projection,
+            "filters": self.filters,
+            "groups": self.groups,
+            "secret": self.secret,
+        }
+        return payload | ({"recipient": self.recipient} if self.recipient else {})
+
+
+class ArraySource:
+    """A projection and a message that were given as arrays.
+
+    Anybody can choose such arrays for a given model. A key with this source therefore
+    embeds and verifies like any other, but proves nothing by itself unless it is known
+    to be older than the model. It uses the mean filter and fits kernels of one M.
+
+    Args:
+        matrix: X, shape `(T, M)`.
+        message: b, T values of 0 and 1.
+    """
+
+    certified: ClassVar[bool] = False
+    owner: ClassVar[str] = "whoever chose its arrays"
+    projection: ClassVar[str] = "explicit"
+    filters: ClassVar[str] = "mean"
+    groups: ClassVar[int] = 1
+    recipient: ClassVar[str] = ""
+
+    def __init__(self, matrix: ArrayLike, message: ArrayLike) -> None:
+        self._matrix: Floats = read_only(_checked_matrix(matrix))
+        self.bits = len(self._matrix)
+        self._message = _checked_message(message, self.bits)
+
+    @classmethod
+    def from_reference(
+        cls, matrix_path: str | os.PathLike[str], message_path: str | os.PathLike[str]
+    ) -> ArraySource:
+        """Reads the files of the papers' reference code."""
+        return cls(_load_array(matrix_path).T, _load_array(message_path))
+
+    @classmethod
+    def from_payload(cls, payload: Payload) -> ArraySource:
+        """Reads the fields of a key file."""
+        values = base64.b64decode(payload["matrix"], validate=True)
+        matrix = np.frombuffer(values, "<f8").reshape(payload["shape"])
+        return cls(matrix, [int(bit) for bit in payload["message"]])
+
+    def for_recipient(self, recipient: str) -> NoReturn:
+        """Raises ValueError: another key can only be derived from a secret."""
+        raise ValueError(
+            "A key that was given as arrays has no secret to derive a recipient's key "
+            "from. Make a key with WatermarkKey.generate."
+        )
+
+    def commitment(self) -> str:
+        """Returns SHA-256 of the arrays, in hexadecimal."""
+        content = self._matrix.astype("<f8").tobytes() + self._message.tobytes()
+        label = f"keras_wm explicit key 1 {self._matrix.shape} ".encode()
+        return hashlib.sha256(label + content).hexdigest()
+
+    def message(self) -> NDArray[np.uint8]:
+        """Returns b, shape `(T,)`."""
+        return self._message
+
+    def rows(self, size: int, first: int, last: int) -> Floats:
+        """Returns rows `first` to `last - 1` of X for M = `size`."""
+        self.check_size(size)
+        return self._matrix[first:last]
+
+    def filter_weights(self, count: int) -> Floats:
+        """Returns the weights of the mean filter, shape `(1, L)`."""
+        return mean_filter(count)
+
+    def spread(self, size: int) -> Floats:
+        """Returns the standard deviation of x_j . v for a random unit vector v."""
+        norms: Floats = np.linalg.norm(self._matrix, axis=1)
+        return norms / sqrt(size)
+
+    def check_size(self, size: int) -> None:
+        """Raises ValueError unless X has `size` columns."""
+        if size != self._matrix.shape[1]:
+            raise ValueError(
+                "An explicit key fits kernels of one size. Expected M="
+                f"{self._matrix.shape[1]} weights per filter. Received: M={size}, with "
+                f"T={self.bits} bits."
+            )
+
+    def payload(self) -> Payload:
+        """Returns the fields of a key file."""
+        return {
+            "shape": list(self._matrix.shape),
+            "matrix": base64.b64encode(self._matrix.astype("<f8").tobytes()).decode(),
+            "message": "".join(map(str, self._message)),
+        }
+
+
+def _check_positive(name: str, value: object) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"Expected a positive integer. Received: {name}={value!r}")
+
+
+def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(
+            f"Expected one of {', '.join(map(repr, choices))}. "
+            f"Received: {name}={value!r}"
+        )
+
+
+def _checked_matrix(matrix: ArrayLike) -> Floats:
+    array = np.array(matrix, dtype=np.float64)
+    if array.ndim != 2 or array.size == 0:
+        raise ValueError(
+            "Expected a projection matrix of shape (T, M). Received: shape="
+            f"{array.shape}"
+        )
+    if not np.isfinite(array).all() or not array.any(axis=1).all():
+        raise ValueError(
+            "Expected a projection matrix of finite values without a row of zeros. "
+            "Received one with NaN, infinite values or a row of zeros."
+        )
+    return array
+
+
+def _checked_message(message: ArrayLike, bits: int) -> NDArray[np.uint8]:
+    array = np.array(message).reshape(-1)
+    if array.size != bits or not np.isin(array, (0, 1)).all():
+        raise ValueError(
+            f"Expected a message of {bits} bits, 0 or 1, one for each row of the "
+            f"matrix. Received: {array.size} values."
+        )
+    return array.astype(np.uint8)
+
+
+def _load_array(path: str | os.PathLike[str]) -> NDArray[np.generic]:
+    try:
+        # A pickle could run code.
+        array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise KeyFileError(f"Cannot read an array from {os.fspath(path)!r}.") from error
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
+        raise KeyFileError(
+            f"Expected an array of numbers in {os.fspath(path)!r}. Received other data."
+        )
+    return array
