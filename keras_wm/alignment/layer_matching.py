@@ -14,8 +14,8 @@ from keras_wm.alignment.variable_names import by_variable
 from keras_wm.errors import AlignmentError
 from keras_wm.files import Kernel, ModelFile
 from keras_wm.files.config.calls import calls_in
-from keras_wm.files.config.layer_names import name_in, nodes_in_config
-from keras_wm.files.config.object_paths import is_list, layer_name
+from keras_wm.files.config.layer_names import is_list, layer_name, nodes_in_config
+from keras_wm.files.config.nodes import name_of
 
 # So far may a layer be widened. It bounds what a suspect may ask of memory and time.
 _WIDEST = 4
@@ -118,7 +118,7 @@ class _LayerMatcher:
             if found:
                 paths.setdefault(owner, []).append(one)
         nodes = nodes_in_config(self._reference.config, _with_holders(paths))
-        names = {owner: name_in(node) for owner, node in nodes.items()}
+        names = {owner: name_of(node) for owner, node in nodes.items()}
         return {layer_name(owner, names): arrays for owner, arrays in paths.items()}
 
     def _by_order(self, names: Sequence[str]) -> Pairs:

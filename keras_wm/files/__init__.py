@@ -28,7 +28,7 @@ __all__ = [
 if TYPE_CHECKING:
     from keras_wm.files.contents import Kernel, ModelFile, select
     from keras_wm.files.formats.bundle import is_model_folder, weights_files
-    from keras_wm.files.formats.shard_index import shards_of
+    from keras_wm.files.formats.sharded import shards_of
     from keras_wm.files.limits import DEFAULT_LIMITS, Limits
     from keras_wm.files.model_file import ModelSource, open_model, open_model_file
     from keras_wm.files.sandbox import Sandbox
@@ -38,7 +38,7 @@ __getattr__, __dir__ = attach(
     {
         "contents": ["Kernel", "ModelFile", "select"],
         "formats.bundle": ["is_model_folder", "weights_files"],
-        "formats.shard_index": ["shards_of"],
+        "formats.sharded": ["shards_of"],
         "limits": ["DEFAULT_LIMITS", "Limits"],
         "model_file": ["ModelSource", "open_model", "open_model_file"],
         "sandbox": ["Sandbox"],

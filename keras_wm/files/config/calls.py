@@ -1,8 +1,7 @@
-"""The calls of layers in a model's config, in the order in which they can be done.
+"""Calls of layers in a model's config, in an order in which they can be executed.
 
-A config is what `config.json` holds, or `model.get_config()`. It may come from a file
-that nobody trusts: nothing about it is taken for granted, and what is not understood
-is a call of an unknown layer.
+The config is untrusted, see `keras_wm.files.config.nodes`. An entry that is not
+understood becomes a call of an unknown layer.
 """
 
 from __future__ import annotations
@@ -11,25 +10,31 @@ from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
+from keras_wm.files.config.nodes import as_list, layers_of, settings_of
+
 _MODELS = ("Functional", "Model", "Sequential")
+# Models inside models can multiply: a config of 18 levels, each of which contains the
+# next one twice, has 2 ** 18 calls.
 _MOST_CALLS = 100_000
 _DEEPEST = 20
 
-# A tensor: the call that makes it, and which of its outputs it is.
+# A tensor: the layer and the number of the call that makes it, and its index among
+# the outputs of the call.
 Tensor = tuple[str, int, int]
 
 
 @dataclass(frozen=True)
 class Call:
-    """A layer called on tensors.
+    """A call of a layer on tensors.
 
     Attributes:
-        layer: The layer's name, with those of the models that it is in before it.
-        kind: The name of the layer's class.
+        layer: Name of the layer, preceded by the names of the models that contain it.
+        kind: Name of the layer's class.
         config: The layer's config.
         inputs: The tensors that it is called on.
-        output: The tensor that it gives; layers of several outputs are unknown ones.
-        understood: Whether it is called on these tensors and nothing else.
+        output: The tensor that it returns. Layers with several outputs are not
+            understood.
+        understood: Whether the call has no arguments besides these tensors.
     """
 
     layer: str
@@ -45,10 +50,10 @@ class Calls:
     """The calls of a model.
 
     Attributes:
-        calls: In an order in which the inputs of each are there.
-        outputs: The tensors that the model gives.
-        entered: The input layers of models inside it, each with a tensor that it is
-            given.
+        calls: The calls, each after the calls that make its inputs.
+        outputs: Output tensors of the model.
+        entered: Names of the input layers of nested models, each with the tensor that
+            is passed to it.
     """
 
     calls: list[Call] = field(default_factory=list)
@@ -57,130 +62,170 @@ class Calls:
 
 
 def calls_in(config: Any) -> Calls | None:
-    """The calls of a Functional or Sequential model, of models inside it too.
+    """Returns the calls of a Functional or Sequential model and of models inside it.
 
     Args:
-        config: A model's config, with or without its class's name around it.
+        config: Config of the model, with or without the node around its settings.
 
     Returns:
-        `Calls`, or `None` for a model whose calls its config does not tell.
+        `Calls`, or `None` if the config does not contain the calls.
     """
-    found = Calls()
+    calls = Calls()
     try:
-        found.outputs = _Reader(found).model(_settings(config), "", [], 0)
-    # A tensor that no layer gives, layers in a circle, layers inside each other.
+        calls.outputs = _Reader(calls).model(_model_settings(config), "", [], 0)
+    # For a tensor that no layer returns, layers in a cycle, and models inside
+    # themselves.
     except (_NotUnderstoodError, KeyError, CycleError, RecursionError):
         return None
-    return found
+    return calls
 
 
 class _NotUnderstoodError(Exception):
-    """The config does not tell the calls."""
+    """The config does not contain the calls."""
 
 
-def _settings(config: Any) -> dict[str, Any]:
-    """The inner config of a model or layer, where a class's name is around it."""
-    if isinstance(config, dict) and isinstance(config.get("config"), dict):
-        config = config["config"]
-    if not isinstance(config, dict) or not isinstance(config.get("layers"), list):
+def _model_settings(config: Any) -> dict[str, Any]:
+    """Returns the settings of a model, given them or their node."""
+    settings = settings_of(config) or config
+    if not isinstance(settings, dict) or not isinstance(settings.get("layers"), list):
         raise _NotUnderstoodError
-    return config
+    return settings
 
 
 class _Reader:
     """Collects calls.
 
     Args:
-        found: Where they go.
+        calls: Result, to which the calls are added.
     """
 
-    def __init__(self, found: Calls) -> None:
-        self._calls = found.calls
-        self._entered = found.entered
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls.calls
+        self._entered = calls.entered
 
     def model(
-        self, config: dict[str, Any], prefix: str, inputs: list[Tensor], depth: int
+        self, settings: dict[str, Any], prefix: str, inputs: list[Tensor], depth: int
     ) -> list[Tensor]:
-        """Adds a model's calls, and returns its outputs."""
+        """Adds the calls of a model.
+
+        Args:
+            settings: Settings of the model.
+            prefix: Names of the models that contain its layers, each with a slash.
+            inputs: The tensors that it is called on; none for the outermost model.
+            depth: Number of models that contain it.
+
+        Returns:
+            The outputs of the model.
+        """
         if depth > _DEEPEST:
             raise _NotUnderstoodError
-        if "input_layers" in config:
-            return self._functional(config, prefix, inputs, depth)
-        return self._sequential(config, prefix, inputs, depth)
+        if "input_layers" in settings:
+            return self._functional(settings, prefix, inputs, depth)
+        return self._sequential(settings, prefix, inputs, depth)
 
     def _sequential(
-        self, config: dict[str, Any], prefix: str, inputs: list[Tensor], depth: int
+        self, settings: dict[str, Any], prefix: str, inputs: list[Tensor], depth: int
     ) -> list[Tensor]:
-        at = inputs
-        for node in config["layers"]:
-            name, kind, settings = _parts(node)
-            if kind == "InputLayer" and at:
-                self._entered += [(f"{prefix}{name}", one) for one in at]
+        tensors = inputs
+        for node in layers_of(settings):
+            layer = _read_layer(node)
+            if layer.kind == "InputLayer" and tensors:
+                path = f"{prefix}{layer.name}"
+                self._entered += [(path, tensor) for tensor in tensors]
                 continue
-            at = self._call(_Node(name, kind, settings), prefix, at, depth)
-        return at
+            tensors = self._call(_Node(layer), prefix, tensors, depth)
+        return tensors
 
     def _functional(
-        self, config: dict[str, Any], prefix: str, inputs: list[Tensor], depth: int
+        self, settings: dict[str, Any], prefix: str, inputs: list[Tensor], depth: int
     ) -> list[Tensor]:
-        names = [one[0] for one in _references(config["input_layers"])]
-        given = dict(zip(names, inputs, strict=False)) if inputs else {}
-        self._entered += [(f"{prefix}{name}", one) for name, one in given.items()]
-        made: dict[Tensor, Tensor] = {}
+        names = [name for name, *_ in _references(settings["input_layers"])]
+        passed = dict(zip(names, inputs, strict=False)) if inputs else {}
+        self._entered += [
+            (f"{prefix}{name}", tensor) for name, tensor in passed.items()
+        ]
+        # From the tensors inside this model to the tensors in the result.
+        tensors: dict[Tensor, Tensor] = {}
         nodes: dict[tuple[str, int], _Node] = {}
-        for node in config["layers"]:
-            name, kind, settings = _parts(node)
-            if name in given:
-                made[name, 0, 0] = given[name]
-            elif kind == "InputLayer":
-                (made[name, 0, 0],) = self._call(
-                    _Node(name, kind, settings), prefix, [], depth
-                )
+        for node in layers_of(settings):
+            layer = _read_layer(node)
+            if layer.name in passed:
+                tensors[layer.name, 0, 0] = passed[layer.name]
+            elif layer.kind == "InputLayer":
+                (output,) = self._call(_Node(layer), prefix, [], depth)
+                tensors[layer.name, 0, 0] = output
             else:
-                called_on = _list(node.get("inbound_nodes"))
-                first = _first_call(kind, settings, called_on)
-                for number, called in enumerate(called_on, first):
-                    nodes[name, number] = _Node(
-                        name, kind, settings, *_arguments(called)
-                    )
-        for key in _in_order(nodes):
-            outputs = self._call(
-                nodes[key], prefix, [made[one] for one in nodes[key].inputs], depth
-            )
-            made |= {(*key, index): one for index, one in enumerate(outputs)}
-        outputs = _references(config.get("output_layers"))
+                inbound = as_list(node.get("inbound_nodes"))
+                for number, call in enumerate(inbound, _first_call(layer, inbound)):
+                    nodes[layer.name, number] = _Node(layer, *_arguments(call))
+        for name, number in _in_order(nodes):
+            node = nodes[name, number]
+            node_inputs = [tensors[tensor] for tensor in node.inputs]
+            outputs = self._call(node, prefix, node_inputs, depth)
+            tensors |= {
+                (name, number, index): output for index, output in enumerate(outputs)
+            }
+        outputs = _references(settings.get("output_layers"))
         if not outputs:
             raise _NotUnderstoodError
-        return [made[one] for one in outputs]
+        return [tensors[tensor] for tensor in outputs]
 
     def _call(
         self, node: _Node, prefix: str, inputs: list[Tensor], depth: int
     ) -> list[Tensor]:
-        path, settings = f"{prefix}{node.name}", node.settings
-        if node.kind in _MODELS and node.understood and "layers" in settings:
-            return self.model(_settings(settings), f"{path}/", inputs, depth + 1)
+        """Adds a call, or all calls of a nested model, and returns the outputs."""
+        layer = node.layer
+        path = f"{prefix}{layer.name}"
+        if layer.kind in _MODELS and node.understood and "layers" in layer.settings:
+            settings = _model_settings(layer.settings)
+            return self.model(settings, f"{path}/", inputs, depth + 1)
         if len(self._calls) >= _MOST_CALLS:
             raise _NotUnderstoodError
         output = (path, len(self._calls), 0)
         self._calls.append(
-            Call(path, node.kind, settings, tuple(inputs), output, node.understood)
+            Call(
+                path,
+                layer.kind,
+                layer.settings,
+                tuple(inputs),
+                output,
+                node.understood,
+            )
         )
         return [output]
 
 
 @dataclass(frozen=True)
-class _Node:
-    """A call as a model's config tells of it."""
+class _Layer:
+    """A layer in a model's config."""
 
     name: str
     kind: str
     settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Node:
+    """A call in a model's config, with tensors inside this model as inputs."""
+
+    layer: _Layer
     inputs: list[Tensor] = field(default_factory=list)
     understood: bool = True
 
 
+def _read_layer(node: Any) -> _Layer:
+    if not isinstance(node, dict) or not isinstance(node.get("config"), dict):
+        raise _NotUnderstoodError
+    settings, kind = node["config"], node.get("class_name")
+    # References in a functional model use the name in the node itself.
+    name = node.get("name", settings.get("name"))
+    if not isinstance(name, str) or not isinstance(kind, str):
+        raise _NotUnderstoodError
+    return _Layer(name, kind, settings)
+
+
 def _in_order(nodes: dict[tuple[str, int], _Node]) -> list[tuple[str, int]]:
-    """The nodes, each behind those whose outputs it needs."""
+    """Sorts nodes so that each comes after the nodes that make its inputs."""
     sorter = TopologicalSorter(
         {
             key: [(name, number) for name, number, _ in node.inputs]
@@ -190,41 +235,25 @@ def _in_order(nodes: dict[tuple[str, int], _Node]) -> list[tuple[str, int]]:
     return [key for key in sorter.static_order() if key in nodes]
 
 
-def _parts(node: Any) -> tuple[str, str, dict[str, Any]]:
-    """A layer's name, class and config."""
-    if not isinstance(node, dict) or not isinstance(node.get("config"), dict):
-        raise _NotUnderstoodError
-    settings, kind = node["config"], node.get("class_name")
-    name = node.get("name", settings.get("name"))
-    if not isinstance(name, str) or not isinstance(kind, str):
-        raise _NotUnderstoodError
-    return name, kind, settings
+def _first_call(layer: _Layer, inbound: list[Any]) -> int:
+    """Returns the number of a layer's first call.
 
-
-def _first_call(kind: str, settings: dict[str, Any], called_on: list[Any]) -> int:
-    """The number of a layer's first call.
-
-    Keras 2 counts from 1 for a model that has its own inputs: making it is a call, too.
+    Keras 2 counts from 1 for a model with input layers of its own, because it counts
+    the construction of the model as a call.
     """
-    is_keras_2 = bool(called_on) and not isinstance(called_on[0], dict)
-    layers = _list(settings.get("layers"))
-    has_inputs = bool(layers) and (
-        isinstance(layers[0], dict) and layers[0].get("class_name") == "InputLayer"
-    )
-    return int(is_keras_2 and kind in _MODELS and has_inputs)
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
+    is_keras_2 = bool(inbound) and not isinstance(inbound[0], dict)
+    first = next(iter(layers_of(layer.settings)), None)
+    has_inputs = isinstance(first, dict) and first.get("class_name") == "InputLayer"
+    return int(is_keras_2 and layer.kind in _MODELS and has_inputs)
 
 
 def _references(value: Any) -> list[Tensor]:
-    """Of `["name", 0, 0]`, a list of such, or a dict of such, the tensors."""
+    """Returns the tensors in `["name", 0, 0]`, or in a list or a dict of such lists."""
     if _is_reference(value):
         return [(value[0], value[1], value[2])]
     if isinstance(value, dict):
         value = list(value.values())
-    return [one for part in _list(value) for one in _references(part)]
+    return [tensor for part in as_list(value) for tensor in _references(part)]
 
 
 def _is_reference(value: Any) -> bool:
@@ -232,43 +261,46 @@ def _is_reference(value: Any) -> bool:
         isinstance(value, (list, tuple))
         and len(value) >= 3
         and isinstance(value[0], str)
-        and all(isinstance(one, int) for one in value[1:3])
+        and all(isinstance(number, int) for number in value[1:3])
     )
 
 
-def _arguments(called: Any) -> tuple[list[Tensor], bool]:
-    """The tensors that a layer is called on, and whether they are all there is.
+def _arguments(call: Any) -> tuple[list[Tensor], bool]:
+    """Returns the tensors in a call, and whether it has no other argument.
 
     Keras 3 writes `{"args": ..., "kwargs": ...}`, Keras 2 `[["name", 0, 0, {}], ...]`.
     """
-    if not isinstance(called, dict):
-        further = [one[3:] for one in _list(called) if _is_reference(one)]
-        return _references(called), not any(any(one) for one in further)
-    found: list[Tensor] = []
-    plain = _collect(called.get("args"), found)
-    others = called.get("kwargs") or {}
-    plain &= isinstance(others, dict) and all(map(_says_nothing, others.values()))
-    return found, plain
+    if not isinstance(call, dict):
+        others = [part[3:] for part in as_list(call) if _is_reference(part)]
+        return _references(call), not any(any(values) for values in others)
+    tensors: list[Tensor] = []
+    only_tensors = _collect(call.get("args"), tensors)
+    keywords = call.get("kwargs") or {}
+    only_tensors &= isinstance(keywords, dict) and all(
+        map(_has_no_effect, keywords.values())
+    )
+    return tensors, only_tensors
 
 
-def _says_nothing(value: Any) -> bool:
-    """Such as `training=False`, which is what matters here anyway, or no masks."""
+def _has_no_effect(value: Any) -> bool:
+    """Returns whether an argument does not change the inference.
+
+    This holds for flags such as `training=False` and for missing masks.
+    """
     if isinstance(value, (list, tuple)):
-        return all(map(_says_nothing, value))
+        return all(map(_has_no_effect, value))
     return value is None or isinstance(value, bool)
 
 
-def _collect(value: Any, found: list[Tensor]) -> bool:
-    """Finds the tensors in an argument; whether there is nothing else in it."""
+def _collect(value: Any, tensors: list[Tensor]) -> bool:
+    """Adds the tensors in an argument; returns whether it contains nothing else."""
     if isinstance(value, (list, tuple)):
-        # Not the `all` of a generator, which stops at the first that is something else.
-        return min((_collect(part, found) for part in value), default=True)
+        # `all` of a generator would stop before the tensors after another value.
+        return min((_collect(part, tensors) for part in value), default=True)
     if not isinstance(value, dict) or value.get("class_name") != "__keras_tensor__":
         return False
-    settings = value.get("config")
-    history = settings.get("keras_history") if isinstance(settings, dict) else None
-    references = _references(history)
+    references = _references(settings_of(value).get("keras_history"))
     if len(references) != 1:
         raise _NotUnderstoodError
-    found += references
+    tensors += references
     return True

@@ -1,6 +1,6 @@
-"""What a layer's config tells about how its arrays are to be read.
+"""Facts about a layer in its config that are needed to read its arrays.
 
-A hint, never more: a reading that the arrays do not fit is not made, whatever the
+They are only hints: a reading that does not fit the arrays is rejected, whatever the
 config says.
 """
 
@@ -11,22 +11,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from keras_wm.files.config.nodes import as_list, iterate_nodes, name_of, settings_of
+
+# No LoRA alpha is larger. JSON also has integers that do not fit into a float, and NaN.
 _LARGEST = 1e9
 _MODE = re.compile(r"(int8|int4|float8|gptq|awq)(?![a-z0-9])")
+# The equation of an EinsumDense layer, inputs,kernel->outputs, as in "abc,cde->abde".
 _EQUATION = re.compile(r"(?:\.\.\.)?([a-zA-Z]{1,8})(\.\.\.)?,([a-zA-Z]{1,8})->\S{1,16}")
 
 
 @dataclass(frozen=True)
 class LayerFacts:
-    """What is known of a layer besides its arrays.
+    """Facts about a layer that its arrays do not contain.
 
     Attributes:
-        mode: How it is quantized: `"int8"`, `"gptq"` and so on; an empty string
-            where that is not known.
-        lora_alpha: What LoRA's change is multiplied by, times its rank.
-        shapes: The shapes of its weights before they were packed, by their names.
-        scale_axes: The axes of the kernel along which its scales differ, in the
-            order of the scales' own axes.
+        mode: Quantization mode, such as `"int8"` or `"gptq"`; empty if unknown.
+        lora_alpha: Factor of the LoRA update, before division by its rank.
+        shapes: Shapes of the weights before they were packed, by name.
+        scale_axes: Axes of the kernel along which the quantization scales differ, in
+            the order of the axes of the scales.
     """
 
     mode: str = ""
@@ -36,23 +39,23 @@ class LayerFacts:
 
     @classmethod
     def from_config(cls, node: Any) -> LayerFacts:
-        """The facts in a layer's node of a model's config.
+        """Reads the facts in a layer's node.
 
         Args:
-            node: The node; nothing about it is taken for granted.
+            node: Node of the layer in the model's config, which is not vetted.
 
         Returns:
-            The facts, as far as the node tells them.
+            The facts that the node contains.
         """
-        config = node.get("config") if isinstance(node, dict) else None
-        if not isinstance(config, dict):
+        settings = settings_of(node)
+        if not settings:
             return cls()
-        axes = (1,) if "units" in config else _kept_axes(config.get("equation"))
+        in_units = "units" in settings
         return cls(
-            mode=quantization_mode(config.get("dtype")),
-            lora_alpha=_number(config.get("lora_alpha")),
-            shapes=_shapes(config, _input_shape(node)),
-            scale_axes=axes,
+            mode=_quantization_mode(settings.get("dtype")),
+            lora_alpha=_as_number(settings.get("lora_alpha")),
+            shapes=_weight_shapes(settings, _input_shape(node)),
+            scale_axes=(1,) if in_units else _kept_axes(settings.get("equation")),
         )
 
 
@@ -60,37 +63,33 @@ NO_FACTS = LayerFacts()
 
 
 def facts_by_name(config: Any) -> dict[str, LayerFacts]:
-    """The facts of every layer in a model's config, by the layers' names.
+    """Returns the facts of all layers in a model's config, by layer name.
 
-    Layers of different models may have one name; they are left out.
+    If layers of different models share a name and differ, it has no facts.
     """
-    found: dict[str, LayerFacts] = {}
-    waiting = [config]
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, dict):
-            settings = node.get("config")
-            name = settings.get("name") if isinstance(settings, dict) else None
-            if isinstance(name, str):
-                facts = LayerFacts.from_config(node)
-                found[name] = facts if found.get(name, facts) == facts else NO_FACTS
-            waiting += node.values()
-        elif isinstance(node, list):
-            waiting += node
-    return found
+    facts_of: dict[str, LayerFacts] = {}
+    for node in iterate_nodes(config):
+        name = name_of(node)
+        if name is not None:
+            facts = LayerFacts.from_config(node)
+            facts_of[name] = facts if facts_of.get(name, facts) == facts else NO_FACTS
+    return facts_of
 
 
-def quantization_mode(policy: Any) -> str:
-    """How a dtype policy quantizes: `"int4"` of `{"config": {"mode": "int4/128"}}`."""
-    if isinstance(policy, dict) and isinstance(policy.get("config"), dict):
-        config = policy["config"]
-        policy = config.get("mode", config.get("name"))
+def _quantization_mode(policy: Any) -> str:
+    """Returns the mode of a dtype policy.
+
+    A policy is `"int8_from_float32"` or `{"config": {"mode": "int4/128", ...}}`.
+    """
+    settings = settings_of(policy)
+    if settings:
+        policy = settings.get("mode", settings.get("name"))
     match = _MODE.match(policy) if isinstance(policy, str) else None
     return match[1] if match else ""
 
 
 def _kept_axes(equation: Any) -> tuple[int, ...] | None:
-    """The axes of an einsum's kernel that its output keeps, in the output's order."""
+    """Returns the axes of an einsum's kernel that the output keeps, in its order."""
     match = _EQUATION.fullmatch(equation) if isinstance(equation, str) else None
     if match is None:
         return None
@@ -101,35 +100,34 @@ def _kept_axes(equation: Any) -> tuple[int, ...] | None:
 
 
 def _input_shape(node: dict[str, Any]) -> list[Any]:
-    """The shape of a layer's input; without a build config, of the tensor it is given.
+    """Returns the shape of a layer's input, or an empty list.
 
-    A legacy file has the config of a functional model, which tells the tensors.
+    A legacy file contains the config of a functional model, which has no build config
+    but lists the tensors that each layer is called on.
     """
     build = node.get("build_config")
     if isinstance(build, dict):
-        shape = build.get("input_shape")
-    else:
-        shape = _first_tensor(node.get("inbound_nodes")).get("shape")
-    return shape if isinstance(shape, list) else []
+        return as_list(build.get("input_shape"))
+    return as_list(_first_tensor(node.get("inbound_nodes")).get("shape"))
 
 
 def _first_tensor(calls: Any) -> dict[str, Any]:
-    call = calls[0] if isinstance(calls, list) and calls else None
-    args = call.get("args") if isinstance(call, dict) else None
-    tensor = args[0] if isinstance(args, list) and args else None
-    config = tensor.get("config") if isinstance(tensor, dict) else None
-    return config if isinstance(config, dict) else {}
+    call = next(iter(as_list(calls)), None)
+    args = as_list(call.get("args")) if isinstance(call, dict) else []
+    return settings_of(next(iter(args), None))
 
 
-def _shapes(config: dict[str, Any], inputs: list[Any]) -> dict[str, tuple[int, ...]]:
-    """Shapes of weights, by the arguments of Dense, Embedding and EinsumDense."""
+def _weight_shapes(
+    settings: dict[str, Any], inputs: list[Any]
+) -> dict[str, tuple[int, ...]]:
+    """Returns the shapes of the weights of a Dense, Embedding or EinsumDense layer."""
     shapes = {
-        "kernel": [*inputs[-1:], config.get("units")],
-        "embeddings": [config.get("input_dim"), config.get("output_dim")],
-        "reverse_embeddings": [config.get("output_dim"), config.get("input_dim")],
+        "kernel": [*inputs[-1:], settings.get("units")],
+        "embeddings": [settings.get("input_dim"), settings.get("output_dim")],
+        "reverse_embeddings": [settings.get("output_dim"), settings.get("input_dim")],
     }
-    if "equation" in config:
-        shapes["kernel"] = _einsum_kernel(config, inputs)
+    if "equation" in settings:
+        shapes["kernel"] = _einsum_kernel_shape(settings, inputs)
     return {
         name: tuple(shape)
         for name, shape in shapes.items()
@@ -137,8 +135,8 @@ def _shapes(config: dict[str, Any], inputs: list[Any]) -> dict[str, tuple[int, .
     }
 
 
-def _einsum_kernel(config: dict[str, Any], inputs: list[Any]) -> list[Any]:
-    equation, outputs = config["equation"], config.get("output_shape")
+def _einsum_kernel_shape(settings: dict[str, Any], inputs: list[Any]) -> list[Any]:
+    equation, outputs = settings["equation"], settings.get("output_shape")
     match = _EQUATION.fullmatch(equation) if isinstance(equation, str) else None
     if match is None:
         return []
@@ -156,7 +154,6 @@ def _einsum_kernel(config: dict[str, Any], inputs: list[Any]) -> list[Any]:
     return [sizes.get(label) for label in match[3]]
 
 
-def _number(value: Any) -> float | None:
-    # JSON has integers that no float holds, and NaN.
-    known = type(value) in (int, float) and abs(value) <= _LARGEST
-    return float(value) if known else None
+def _as_number(value: Any) -> float | None:
+    valid = type(value) in (int, float) and abs(value) <= _LARGEST
+    return float(value) if valid else None

@@ -1,117 +1,162 @@
-"""What a model's config, read as plain data, says of layers: their names and nodes.
+"""Names and nodes of layers, by the paths under which a file stores their variables.
 
-Until Keras 3.6, the weights of a `.keras` archive are filed under class names with a
-counter: the second `Dense` of a model is `dense_1`, whatever the user calls it.
+Up to Keras 3.6, the path of a layer's weights in a `.keras` archive is made of class
+names with a counter: the second `Dense` of a model is `layers/dense_1`, whatever name
+the user gave it. The user's name is in the model's config only.
 """
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from keras_wm.files.config.nodes import as_list, settings_of
+
+# The lists of a model's layers in Keras 3 and in Keras 2.
+_LISTS = ("layers", "_layer_checkpoint_dependencies")
+# Attributes whose value has another name in the config.
 _RENAMED = {"_layer_checkpoint_dependencies": "layers", "forward_layer": "layer"}
-_NAME_CHARS = 1024
 _CLASS_CHARS = 100
-# A config of nothing but different classes would take a long time to spell.
+# Bounds the time for a config that consists of different class names only.
 _CLASSES = 1000
 
 
-def nodes_in_config(config: Any, owners: Iterable[str]) -> dict[str, Any]:
-    """What the config says of each object that owns variables.
+def is_state(owner: str) -> bool:
+    """Returns whether the path of an object leads to an optimizer or a metric."""
+    parts = owner.split("/")
+    attributes = (
+        part
+        for holder, part in zip(["", *parts], parts, strict=False)
+        if holder not in _LISTS
+    )
+    return any(
+        part in ("optimizer", "metrics") or part.endswith("_optimizer")
+        for part in attributes
+    )
+
+
+def is_list(path: str) -> bool:
+    """Returns whether a path leads to the list of a model's layers."""
+    return path.rpartition("/")[2] in _LISTS
+
+
+def layer_name(owner: str, names: Mapping[str, str | None]) -> str:
+    """Returns the name of a layer, preceded by the names of the models around it.
 
     Args:
-        config: What `config.json` holds; nothing about it is taken for granted.
-        owners: The paths of the objects that own variables, such as
-            `"layers/dense_1"`.
+        owner: Path of the layer, such as `"layers/functional/layers/dense_1"`.
+        names: Names of all objects that own variables, by path; `None` if unknown.
+            Paths that are missing, such as `"layers"`, are lists, which users do not
+            see.
 
     Returns:
-        The objects' own configs, by path, as far as they are found; they may be
-        anything.
+        The names joined by slashes, with the last part of the path for an unknown one.
+    """
+    parts = owner.split("/")
+    paths = ["/".join(parts[: depth + 1]) for depth in range(len(parts))]
+    return "/".join(
+        names[path] or path.rpartition("/")[2] for path in paths if path in names
+    )
+
+
+def nodes_in_config(config: Any, owners: Iterable[str]) -> dict[str, Any]:
+    """Finds the nodes of the objects that own variables.
+
+    Args:
+        config: Untrusted config of the model.
+        owners: Paths of the objects, such as `"layers/dense_1"`.
+
+    Returns:
+        The nodes by path, as far as they were found. They are not vetted.
     """
     owners = sorted(owners)
     ranks = _ranks(owners)
     nodes = {"": config}
     families: dict[int, dict[str, list[Any]]] = {}
     spellings: dict[str, set[str]] = {}
+    # Sorted, so that the node of a parent is known before the nodes of its children.
     for owner in filter(None, owners):
         holder, _, component = owner.rpartition("/")
         outer, _, attribute = holder.rpartition("/")
         if holder in nodes:
-            nodes[owner] = _member(nodes[holder], component)
+            nodes[owner] = _attribute(nodes[holder], component)
         elif outer in nodes:
-            container = _member(nodes[outer], attribute)
+            container = _attribute(nodes[outer], attribute)
             if id(container) not in families:
-                families[id(container)] = _by_class(container, spellings)
+                families[id(container)] = _nodes_by_class(container, spellings)
+            # Only a list of Keras 2 starts with an underscore; see `_ranks`.
             rank = ranks[owner] if attribute.startswith("_") else None
             nodes[owner] = _element(families[id(container)], component, rank)
     return nodes
 
 
-def _member(node: Any, attribute: str) -> Any:
-    return _settings(node).get(_RENAMED.get(attribute, attribute))
+def _attribute(node: Any, attribute: str) -> Any:
+    return settings_of(node).get(_RENAMED.get(attribute, attribute))
 
 
 def _element(
     family: dict[str, list[Any]], component: str, rank: int | None
 ) -> Any | None:
-    """The config of a container's element, by its name in the file."""
-    name, number = (component, 0) if component in family else _counted(component)
-    same, index = family.get(name, []), number if rank is None else rank
-    return same[index] if index < len(same) else None
+    """Returns the node of a container's element, by its name in the file."""
+    name, number = (component, 0) if component in family else _split_counter(component)
+    nodes, index = family.get(name, []), number if rank is None else rank
+    return nodes[index] if index < len(nodes) else None
 
 
-def _counted(path: str) -> tuple[str, int]:
-    """`"conv2d_2"` is `("conv2d", 2)`, and `"conv2d"` is `("conv2d", 0)`."""
+def _split_counter(path: str) -> tuple[str, int]:
+    """Splits `"conv2d_2"` into `("conv2d", 2)`, and `"conv2d"` into `("conv2d", 0)`."""
     match = re.fullmatch(r"(.+)_([0-9]{1,9})", path, re.DOTALL)
     return (match[1], int(match[2])) if match else (path, 0)
 
 
 def _ranks(owners: Iterable[str]) -> dict[str, int]:
-    """The place of every path among those that differ from it in the number only.
+    """Returns the rank of each path among paths that differ only in their counter.
 
     Keras 2.13 counts a layer with weights twice: conv2d, conv2d_2, conv2d_4.
     """
-    alike = defaultdict(list)
+    same_name = defaultdict(list)
     for owner in owners:
-        name, number = _counted(owner)
-        alike[name].append((number, owner))
+        name, number = _split_counter(owner)
+        same_name[name].append((number, owner))
     return {
         owner: rank
-        for numbered in alike.values()
+        for numbered in same_name.values()
         for rank, (_, owner) in enumerate(sorted(numbered))
     }
 
 
-def _by_class(configs: Any, spellings: dict[str, set[str]]) -> dict[str, list[Any]]:
-    """The configs of a container's elements, by what their class is called.
+def _nodes_by_class(
+    container: Any, spellings: dict[str, set[str]]
+) -> dict[str, list[Any]]:
+    """Groups the nodes in a container by the spelling of their class in a file.
 
     Args:
-        configs: The container's config.
-        spellings: What the classes seen so far are called in the file: by Keras 3,
-            and by Keras 2. New ones are added.
+        container: The list of nodes, which is not vetted.
+        spellings: The spellings of Keras 2 and 3 for the classes that were seen before.
+            Those of new classes are added.
     """
     families = defaultdict(list)
-    for config in configs if isinstance(configs, list) else []:
-        name = _class_name(config)
+    for node in as_list(container):
+        name = _class_name(node)
         if name is None:
             continue
         if name not in spellings and len(spellings) < _CLASSES:
             words = ("[a-z]+", "[a-z0-9]+")
             spellings[name] = {_snake_case(name, word) for word in words}
         for spelling in spellings.get(name, ()):
-            families[spelling].append(config)
+            families[spelling].append(node)
     return families
 
 
-def _class_name(config: Any) -> str | None:
-    if not isinstance(config, dict):
+def _class_name(node: Any) -> str | None:
+    if not isinstance(node, dict):
         return None
-    name, module = config.get("class_name"), config.get("module")
+    name, module = node.get("class_name"), node.get("module")
     if not isinstance(name, str) or len(name) > _CLASS_CHARS:
         return None
-    # Operations such as `keras.ops.add` stand among the layers of a config.
+    # A config lists operations such as `keras.ops.add` among the layers.
     if isinstance(module, str) and ".ops." in module:
         return None
     return name
@@ -120,14 +165,3 @@ def _class_name(config: Any) -> str | None:
 def _snake_case(name: str, rest_of_word: str) -> str:
     words = re.sub(rf"(.)([A-Z]{rest_of_word})", r"\1_\2", name)
     return re.sub("([a-z])([A-Z])", r"\1_\2", words).lower()
-
-
-def name_in(node: Any) -> str | None:
-    """The name of an object, by its config."""
-    name = _settings(node).get("name")
-    return name if isinstance(name, str) and 0 < len(name) <= _NAME_CHARS else None
-
-
-def _settings(node: Any) -> dict[str, Any]:
-    config = node.get("config") if isinstance(node, dict) else None
-    return config if isinstance(config, dict) else {}

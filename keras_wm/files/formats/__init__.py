@@ -1,7 +1,7 @@
-"""The formats of model files: one module each, and the table that lists them.
+"""Formats of model files: one module each, and the table that lists them.
 
-A format's module has a function that returns the contents of a file, or `None` if the
-file has another format.
+Each module has a function `recognise`. It returns the contents of a file, or `None` if
+the file has another format.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from keras_wm.files.formats import bundle, hdf5_weights, safetensors, sharded
 from keras_wm.files.formats.unrecognised import unrecognised, unrecognised_folder
 from keras_wm.files.storage.source import Folder, Source
 
-# Formats of a file with weights, which may be a member of a bundle.
-_WEIGHTS_FORMATS = (
+# The formats of a single file, which can be in a folder or in an archive.
+_FORMATS = (
     hdf5_weights.recognise,
     safetensors.recognise,
     sharded.recognise,
@@ -28,13 +28,13 @@ def read_contents(opened: Source | Folder, stack: ExitStack) -> Contents:
 
     Args:
         opened: The open file, or the folder.
-        stack: Closes what is opened.
+        stack: Closes the opened files.
 
     Returns:
         The contents.
 
     Raises:
-        UnsupportedFileError: If it is not a model, or has an unknown format.
+        UnsupportedFileError: If it is not a model, or its format is unknown.
     """
     if not isinstance(opened, Source):
         contents = bundle.recognise(opened, stack, _recognise_weights)
@@ -52,8 +52,8 @@ def read_contents(opened: Source | Folder, stack: ExitStack) -> Contents:
 def _recognise_weights(
     source: Source, stack: ExitStack, config: Callable[[], Any] = no_config
 ) -> Contents | None:
-    """Returns the contents of a file with weights; see `hdf5_weights.recognise`."""
-    for recognise in _WEIGHTS_FORMATS:
+    """Returns the contents of a single file; see `hdf5_weights.recognise`."""
+    for recognise in _FORMATS:
         contents = recognise(source, stack, config)
         if contents is not None:
             return contents

@@ -1,7 +1,7 @@
-"""The weights of one model in a folder or an archive, found by their names.
+"""Folders and archives that contain one model: its weights are found by their names.
 
-That is what Keras makes of a `.keras` file, zipped or not, KerasHub of a preset and
-the Hugging Face Hub of a model.
+Keras writes such an archive (`.keras`) or, unzipped, such a folder. A preset of
+KerasHub and a model in the Hugging Face Hub are such folders, too.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from keras_wm.files.storage.zip_archive import ZIP_MAGIC, Archive
 RecogniseWeights = Callable[[Source, ExitStack, Callable[[], Any]], Contents | None]
 
 _CONFIG = "config.json"
+# The weights of a preset's task are next to those of its backbone.
 _CONFIGS = {"model": _CONFIG, "task": "task.json"}
 _ENDINGS = (
     ".weights.h5",
@@ -32,6 +33,7 @@ _ENDINGS = (
     ".safetensors",
     ".safetensors.index.json",
 )
+# Names of files with weights, and of the config that belongs to each.
 _WEIGHTS = {
     f"{part}{ending}": config
     for part, config in _CONFIGS.items()
@@ -40,19 +42,18 @@ _WEIGHTS = {
 
 
 def is_model_folder(names: Collection[str]) -> bool:
-    """Whether a folder is one model: an unzipped `.keras` file or a preset.
+    """Returns whether a folder is one model: an unzipped `.keras` file or a preset.
+
+    Such a folder, and not the files in it, is the model to pass to `open_model_file`.
 
     Args:
         names: The names in the folder.
-
-    Returns:
-        Whether to give the folder itself to `open_model_file`.
     """
     return _CONFIG in names and bool(weights_files(names))
 
 
 def weights_files(names: Collection[str]) -> list[str]:
-    """Those of the names in a folder or archive that a model's weights have."""
+    """Returns the names in a folder or archive that are files of a model's weights."""
     return [name for name in _WEIGHTS if name in names]
 
 
@@ -63,8 +64,8 @@ def recognise(
 
     Args:
         bundle: The folder or archive.
-        stack: Closes what is opened.
-        recognise_weights: Returns the contents of one of the files.
+        stack: Closes the opened files.
+        recognise_weights: Returns the contents of one file of the bundle.
 
     Returns:
         The contents, or `None` if the bundle is not a model.
@@ -72,52 +73,59 @@ def recognise(
     files = weights_files(bundle.names)
     if not files:
         return None
-    weights = {name: _weights(bundle, name, stack, recognise_weights) for name in files}
+    weights = {
+        file: _list_weights(bundle, file, stack, recognise_weights) for file in files
+    }
     return Contents(
         f"model folder ({', '.join(files)})",
-        weights[files[0]] if len(files) == 1 else _told_apart(weights),
-        lambda: _config(bundle, _WEIGHTS[files[0]]),
+        weights[files[0]] if len(files) == 1 else _disambiguated(weights),
+        lambda: _read_config(bundle, _WEIGHTS[files[0]]),
     )
 
 
 def recognise_archive(
     source: Source, stack: ExitStack, recognise_weights: RecogniseWeights
 ) -> Contents | None:
-    """Returns the contents of a `.keras` archive, if the file is one.
+    """Returns the contents of a zip archive, or `None` if the file is not one.
 
     See `recognise` for the arguments.
+
+    Raises:
+        UnsupportedFileError: If the archive is not a model.
     """
     if not source.head.startswith(ZIP_MAGIC):
         return None
-    members = Archive(source, stack)
-    if not weights_files(members.names):
-        raise unrecognised_archive(members.names)
-    members.vet()
-    contents = recognise(members, stack, recognise_weights)
+    archive = Archive(source, stack)
+    if not weights_files(archive.names):
+        raise unrecognised_archive(archive.names)
+    archive.vet()
+    contents = recognise(archive, stack, recognise_weights)
     return contents and replace(contents, format="Keras archive (.keras)")
 
 
-def _weights(
+def _list_weights(
     bundle: Bundle, name: str, stack: ExitStack, recognise_weights: RecogniseWeights
 ) -> list[Kernel]:
+    """Lists the weights in one file of a bundle."""
+
     def config() -> Any:
-        return _config(bundle, _WEIGHTS[name])
+        return _read_config(bundle, _WEIGHTS[name])
 
     with naming_errors(name):
         source = bundle.open(name)
         contents = recognise_weights(source, stack, config)
         if contents is not None:
             return contents.weights
-        # A model without weights has this file, too.
+        # Keras writes an HDF5 file also for a model without weights.
         if source.head.startswith(HDF5_MAGIC):
             return []
         raise unrecognised(source)
 
 
-def _config(bundle: Bundle, name: str) -> Any:
-    """The model's config; `None` where it is missing or damaged.
+def _read_config(bundle: Bundle, name: str) -> Any:
+    """Returns the model's config, or `None` if it is missing or damaged.
 
-    The weights can be read without.
+    A damaged config is not an error, because the weights can be read without it.
     """
     if name not in bundle.names:
         return None
@@ -128,17 +136,25 @@ def _config(bundle: Bundle, name: str) -> Any:
         return None
 
 
-def _told_apart(weights: dict[str, list[Kernel]]) -> list[Kernel]:
-    """The weights of several files; those of the same name get their file's, too."""
-    seen = Counter(
-        name for some in weights.values() for name in {weight.name for weight in some}
+def _disambiguated(weights_by_file: dict[str, list[Kernel]]) -> list[Kernel]:
+    """Returns all weights; names that several files contain are preceded by the file's.
+
+    Args:
+        weights_by_file: The weights by the names of their files.
+    """
+    files_with_name = Counter(
+        name
+        for weights in weights_by_file.values()
+        for name in {weight.name for weight in weights}
     )
     return [
         replace(
             weight,
             path=f"{file}/{weight.path}",
-            layer=f"{file}/{weight.layer}" if seen[weight.name] > 1 else weight.layer,
+            layer=weight.layer
+            if files_with_name[weight.name] == 1
+            else f"{file}/{weight.layer}",
         )
-        for file, some in weights.items()
-        for weight in some
+        for file, weights in weights_by_file.items()
+        for weight in weights
     ]

@@ -1,58 +1,89 @@
-"""Weights in the weights file of Keras 3 and of tf_keras's `.keras` archives.
+"""HDF5 weights files of Keras 3 and of tf_keras's `.keras` archives, possibly sharded.
 
-A layer's variables are numbered, in a group `vars`. The path to it is made of
-attributes and, within lists, of class names: the user's name of the layer is an
-attribute of `vars` (from Keras 3.6 on) or in the model's config only.
+The variables of a layer are numbered, in a group `vars`. Its path consists of attribute
+names and, within lists, of class names. The user's name of the layer is an attribute of
+`vars` (from Keras 3.6 on), or is only in the model's config.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import h5py
 
+from keras_wm.errors import UnsafeFileError
 from keras_wm.files.config.layer_facts import NO_FACTS, LayerFacts
-from keras_wm.files.config.layer_names import name_in, nodes_in_config
-from keras_wm.files.config.object_paths import is_state, layer_name
+from keras_wm.files.config.layer_names import is_state, layer_name, nodes_in_config
+from keras_wm.files.config.nodes import name_of
 from keras_wm.files.contents import Kernel
-from keras_wm.files.formats.shard import Shard, walk_shards
-from keras_wm.files.hdf5.array import StoredArray
+from keras_wm.files.hdf5.array import StoredArray, StoredArrays
 from keras_wm.files.hdf5.attributes import read_text_attribute
+from keras_wm.files.hdf5.file import BoundedFile
+from keras_wm.files.hdf5.walk import walk
 from keras_wm.files.kernels.layer_weights import may_be_quantized, weights_of_layer
 from keras_wm.files.limits import Limits
+from keras_wm.files.storage.source import naming_errors
+from keras_wm.utils.text import printable
 
 _VARIABLES = "vars"
+
+
+class Shard:
+    """An open HDF5 file that contains all or some of the weights of a model.
+
+    Args:
+        file: The HDF5 file.
+        size: Its size in bytes.
+        limits: Limits on the resources that the file can use.
+        name: Name of the shard; empty if it is the only file.
+    """
+
+    def __init__(
+        self, file: BoundedFile, size: int, limits: Limits, name: str = ""
+    ) -> None:
+        self.file = file
+        self._arrays = StoredArrays(size, limits)
+        self._name = name
+
+    def find(self, dataset: h5py.Dataset, path: str) -> StoredArray | None:
+        """Returns a dataset as an array of numbers; see `StoredArrays.find`."""
+        return self._arrays.find(dataset, f"{self._name}/{path}".removeprefix("/"))
+
+    def naming_errors(self) -> AbstractContextManager[None]:
+        """Returns a context manager that names the shard in every error."""
+        return naming_errors(self._name) if self._name else nullcontext()
 
 
 def weights_of_keras3(
     shards: Sequence[Shard], limits: Limits, config: Callable[[], Any]
 ) -> list[Kernel] | None:
-    """The weights of a weights file, or of one that is split into shards.
+    """Lists the weights in a weights file, or in its shards.
 
     Args:
-        shards: The open HDF5 file, or files.
-        limits: What the files may ask of this machine together.
-        config: Reads the model's config, which is asked for only if the file does
-            not name its layers or has integers in them; `None` where there is none.
+        shards: The open HDF5 files.
+        limits: Limits on the resources that the files together can use.
+        config: Reads the model's config, or returns `None` if there is none. It is
+            called only if the files do not name their layers, or contain integers.
 
     Returns:
-        The weights, or `None` where the files are no such file.
+        The weights, or `None` if the files have another format.
     """
     names: dict[str, str | None] = {}
     layers: dict[str, dict[str, StoredArray]] = {}
-    for shard, path, found in walk_shards(shards, limits, skip=is_state):
+    for shard, path, item in _walk_shards(shards, limits):
         holder, _, last = path.rpartition("/")
-        if isinstance(found, h5py.Group):
+        if isinstance(item, h5py.Group):
             if last == _VARIABLES:
-                # A shard may have the group, with or without the name, and not the
-                # variables.
-                name = read_text_attribute(found, "name", limits)
+                # A shard can contain the group, with or without its name, but not
+                # the variables.
+                name = read_text_attribute(item, "name", limits)
                 names[holder] = names.get(holder) or name
             continue
         owner, is_variable, variable = f"/{path}".partition(f"/{_VARIABLES}/")
         if is_variable:
-            array = shard.find(found, path)
+            array = shard.find(item, path)
             if array is not None:
                 layers.setdefault(owner.removeprefix("/"), {})[variable] = array
     if not names:
@@ -61,25 +92,61 @@ def weights_of_keras3(
     if None in names.values() or any(map(may_be_quantized, layers.values())):
         nodes = nodes_in_config(config(), names)
         names = {
-            owner: name or name_in(nodes.get(owner)) for owner, name in names.items()
+            owner: name or name_of(nodes.get(owner)) for owner, name in names.items()
         }
-        facts = _facts(layers, nodes)
+        facts = _layer_facts(layers, nodes)
     return [
         weight
         for owner, arrays in layers.items()
         for weight in weights_of_layer(
-            layer_name(owner, names),
-            arrays,
-            facts.get(owner, NO_FACTS),
-            limits,
+            layer_name(owner, names), arrays, facts.get(owner, NO_FACTS), limits
         )
     ]
 
 
-def _facts(layers: Iterable[str], nodes: dict[str, Any]) -> dict[str, LayerFacts]:
-    """What the config says of each layer, and of those that are not in it.
+def _walk_shards(
+    shards: Sequence[Shard], limits: Limits
+) -> Iterator[tuple[Shard, str, h5py.Group | h5py.Dataset]]:
+    """Walks through the groups and datasets of all shards; see `walk`.
 
-    Those within an attention layer are not, but one call quantizes a whole model.
+    Args:
+        shards: The shards.
+        limits: Limits on the resources that the shards together can use.
+
+    Yields:
+        The shard, the path of an object in it, and the object. A group can be in
+        several shards.
+
+    Raises:
+        UnsafeFileError: If a dataset is in several shards, there are too many
+            objects, or `walk` raises it.
+    """
+    objects = 0
+    datasets: set[str] = set()
+    for shard in shards:
+        with shard.naming_errors():
+            for path, item in walk(shard.file, limits, skip=is_state):
+                objects += 1
+                if objects > limits.objects:
+                    raise UnsafeFileError(
+                        f"the shards have more objects together than "
+                        f"Limits.objects={limits.objects:,}."
+                    )
+                if isinstance(item, h5py.Dataset):
+                    if path in datasets:
+                        raise UnsafeFileError(
+                            f"'{printable(path)}' is in another shard, too. "
+                            "Keras writes no such shards: do not use them."
+                        )
+                    datasets.add(path)
+                yield shard, path, item
+
+
+def _layer_facts(layers: Iterable[str], nodes: dict[str, Any]) -> dict[str, LayerFacts]:
+    """Returns the facts about each layer, by its path.
+
+    The config has no nodes for the layers within an attention layer. But Keras
+    quantizes a whole model with one call, so the mode of the others applies to them.
     """
     modes = {LayerFacts.from_config(node).mode for node in nodes.values()} - {""}
     common = LayerFacts(modes.pop() if len(modes) == 1 else "")

@@ -1,14 +1,16 @@
-"""Weights in the HDF5 files of Keras 1 and 2, which Keras 3 still writes as `.h5`.
+"""Legacy HDF5 files of Keras 1 and 2, which Keras 3 still writes as `.h5`.
 
-An array stands under its layer's name and then its own, which mostly starts with the
-layer's name again: `conv/conv/kernel:0`. Where it does not, the layer is a model:
-`encoder/dense/kernel:0`. Everything is told by the paths. The attributes that list
-them are not read, because they may be arrays of texts of any length.
+The path of an array is the name of its layer and then the array's own name, which
+usually starts with the layer's name again: `conv/conv/kernel:0`. Otherwise the layer is
+a model: `encoder/dense/kernel:0`. The names are derived from the paths alone. The
+attributes that list them are not read, because they can be arrays of texts of any
+length.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import Any
 
 import h5py
@@ -26,22 +28,26 @@ from keras_wm.files.limits import Limits
 from keras_wm.files.storage.untrusted_json import parse_json
 
 WHOLE_MODEL = "model_weights"
+_OPTIMIZER = "optimizer_weights"
 
 
 def is_legacy(file: h5py.File, limits: Limits) -> bool:
-    """Whether an HDF5 file has weights in this layout."""
+    """Returns whether an HDF5 file has the legacy layout."""
     if has_child(file, WHOLE_MODEL):
         file = open_child(file, WHOLE_MODEL, limits)
-    return _lists_layers(file)
+    # A long list is split into layer_names0, layer_names1 and so on.
+    return any(
+        h5py.h5a.exists(file.id, name) for name in (b"layer_names", b"layer_names0")
+    )
 
 
 def weights_of_legacy(file: BoundedFile, size: int, limits: Limits) -> list[Kernel]:
-    """The weights of a legacy HDF5 file.
+    """Lists the weights of a legacy HDF5 file.
 
     Args:
         file: The open HDF5 file.
         size: Its size in bytes.
-        limits: What the file may ask of this machine.
+        limits: Limits on the resources that the file can use.
 
     Returns:
         The weights.
@@ -49,48 +55,46 @@ def weights_of_legacy(file: BoundedFile, size: int, limits: Limits) -> list[Kern
     top = f"{WHOLE_MODEL}/" if has_child(file, WHOLE_MODEL) else ""
     stored = StoredArrays(size, limits)
     layers: dict[str, dict[str, StoredArray]] = {}
-    for path, found in walk(file, limits, skip=_is_state):
-        if isinstance(found, h5py.Group) or not path.startswith(top):
+    for path, item in walk(file, limits, skip=lambda path: path == _OPTIMIZER):
+        if isinstance(item, h5py.Group) or not path.startswith(top):
             continue
-        array = stored.find(found, path)
+        array = stored.find(item, path)
         if array is not None:
             holder, _, variable = path.removeprefix(top).rpartition("/")
             layers.setdefault(holder, {})[variable] = array
-    facts = _facts(file, layers, limits)
-    return [
-        weight
-        for holder, arrays in layers.items()
-        for weight in _weights(holder, arrays, facts, limits)
-    ]
+    facts = _layer_facts(file, layers.values(), limits)
+    weights: list[Kernel] = []
+    for holder, arrays in layers.items():
+        layer = _layer_name(holder)
+        layer_facts = facts.get(layer.rpartition("/")[2], NO_FACTS)
+        named = _without_suffixes(arrays)
+        weights += weights_of_layer(layer, named, layer_facts, limits)
+    return weights
 
 
-def _weights(
-    holder: str,
-    arrays: dict[str, StoredArray],
-    facts: dict[str, LayerFacts],
-    limits: Limits,
-) -> list[Kernel]:
-    layer = _layer(holder)
+def _without_suffixes(arrays: dict[str, StoredArray]) -> dict[str, StoredArray]:
+    """Returns the arrays by the names of their variables: `kernel` for `kernel:0`."""
     named = {name.removesuffix(":0"): array for name, array in arrays.items()}
-    whole = named if len(named) == len(arrays) else arrays
-    known = facts.get(layer.rpartition("/")[2], NO_FACTS)
-    return weights_of_layer(layer, whole, known, limits)
+    # A hostile file can have both names; neither array may be lost.
+    return named if len(named) == len(arrays) else arrays
 
 
-def _facts(
-    file: BoundedFile, layers: dict[str, dict[str, StoredArray]], limits: Limits
+def _layer_facts(
+    file: BoundedFile, layers: Collection[dict[str, StoredArray]], limits: Limits
 ) -> dict[str, LayerFacts]:
-    """What the model's config tells of its layers, where arrays alone do not do."""
-    every = layers.values()
-    if not any(has_lora(arrays) or may_be_quantized(arrays) for arrays in every):
+    """Returns the facts in the model's config, if some arrays cannot be read without.
+
+    Otherwise the config, which can be large, is not read.
+    """
+    if not any(has_lora(arrays) or may_be_quantized(arrays) for arrays in layers):
         return {}
     return facts_by_name(model_config(file, limits))
 
 
 def model_config(file: BoundedFile, limits: Limits) -> Any:
-    """The model's config; `None` where it is missing or damaged.
+    """Returns the model's config, or `None` if it is missing or damaged.
 
-    The weights can be read without.
+    A damaged config is not an error, because the weights can be read without it.
     """
     with file.listing():
         text = read_text_attribute(file, "model_config", limits, "config_bytes")
@@ -100,23 +104,13 @@ def model_config(file: BoundedFile, limits: Limits) -> Any:
         return None
 
 
-def _is_state(path: str) -> bool:
-    return path == "optimizer_weights"
-
-
-def _lists_layers(group: h5py.Group) -> bool:
-    # A long list is split into layer_names0, layer_names1 and so on.
-    return any(
-        h5py.h5a.exists(group.id, name) for name in (b"layer_names", b"layer_names0")
-    )
-
-
-def _layer(holder: str) -> str:
+def _layer_name(holder: str) -> str:
+    """Returns the name of a layer from the path of the group with its arrays."""
     parts = holder.split("/")
     # TensorFlow 1 renamed layers that were built twice: conv/conv_1/kernel:0.
-    again = re.compile(re.escape(parts[0]) + r"(_\d+)?")
+    repeated = re.compile(re.escape(parts[0]) + r"(_\d+)?")
     for index in range(1, len(parts)):
-        if again.fullmatch(parts[index]):
+        if repeated.fullmatch(parts[index]):
             parts = [parts[0], *parts[index + 1 :]]
             break
     return "/".join(parts)

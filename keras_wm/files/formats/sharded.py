@@ -1,7 +1,12 @@
-"""A model that is spread over several files, read as one."""
+"""Models that are split into several files, and the index that names these shards.
+
+Keras writes `x.weights.json` next to `x_00000.weights.h5` and so on. The Hugging Face
+Hub has `model.safetensors.index.json` next to `model-00001-of-00002.safetensors`.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
@@ -9,26 +14,58 @@ from typing import Any
 
 from keras_wm.errors import ModelFileError, UnsafeFileError, UnsupportedFileError
 from keras_wm.files.contents import Contents, Kernel, no_config
-from keras_wm.files.formats.keras3 import weights_of_keras3
-from keras_wm.files.formats.safetensors import weights_of_safetensors
-from keras_wm.files.formats.safetensors_header import has_header, read_header
-from keras_wm.files.formats.shard import Shard
-from keras_wm.files.formats.shard_index import names_in_index
+from keras_wm.files.formats.keras3 import Shard, weights_of_keras3
+from keras_wm.files.formats.safetensors import (
+    has_header,
+    read_header,
+    weights_of_safetensors,
+)
 from keras_wm.files.formats.unrecognised import unrecognised
 from keras_wm.files.hdf5.file import HDF5_MAGIC, BoundedFile
-from keras_wm.files.limits import Limits
-from keras_wm.files.storage.source import Source, naming_errors
+from keras_wm.files.limits import DEFAULT_LIMITS, Limits
+from keras_wm.files.storage.source import Source, naming_errors, open_path
+from keras_wm.files.storage.untrusted_json import parse_json
 from keras_wm.utils.text import printable
+
+_MAP = "weight_map"
+_FIRST_KEYS = (b'"metadata"', b'"weight_map"')
+# A shard with one of these in its name could be outside the folder of the index.
+_FORBIDDEN = ("/", "\\", ":", "\0")
+
+
+def shards_of(
+    path: str | os.PathLike[str], limits: Limits | None = None
+) -> frozenset[str]:
+    """Returns the names of the files that belong to an index of shards.
+
+    Args:
+        path: Path or URL of a file.
+        limits: Limits on the resources that the file can use; the defaults of `Limits`
+            if `None`.
+
+    Returns:
+        The names of the shards, which are in the same folder; none if the file is
+        not an index.
+
+    Raises:
+        ModelFileError: If the file cannot be read.
+        UnsafeFileError: If it is an index that names files outside its folder.
+    """
+    path = os.fspath(path)
+    with ExitStack() as stack, naming_errors(path):
+        source = open_path(path, limits or DEFAULT_LIMITS, stack)
+        names = _read_index(source) if isinstance(source, Source) else None
+        return frozenset(names or ())
 
 
 def recognise(
     source: Source, stack: ExitStack, config: Callable[[], Any] = no_config
 ) -> Contents | None:
-    """The weights of the files that an index names, if the file is an index.
+    """Returns the contents of the shards, if the file is an index of shards.
 
-    See `hdf5_file.recognise` for the arguments.
+    See `hdf5_weights.recognise` for the arguments.
     """
-    names = names_in_index(source)
+    names = _read_index(source)
     if names is None:
         return None
     if source.bundle is None:
@@ -43,18 +80,71 @@ def recognise(
             if not _is_hdf5(shards[name]) and not has_header(shards[name]):
                 raise unrecognised(shards[name])
     if all(map(_is_hdf5, shards.values())):
-        weights = _of_hdf5(shards, source.limits, stack, config)
+        weights = _weights_of_hdf5(shards, source.limits, stack, config)
         return Contents("sharded Keras weights (.weights.json)", weights)
     if all(map(has_header, shards.values())):
-        return Contents("sharded safetensors", _of_safetensors(shards, source.limits))
-    raise ModelFileError("some of its shards are HDF5 files, and some safetensors.")
+        weights = _weights_of_safetensors(shards, source.limits)
+        return Contents("sharded safetensors", weights)
+    raise ModelFileError(
+        "some of its shards are HDF5 files, and others are safetensors."
+    )
+
+
+def _read_index(source: Source) -> list[str] | None:
+    """Reads an index of shards.
+
+    Args:
+        source: The open file.
+
+    Returns:
+        The sorted names of the shards, or `None` if the file is not an index.
+
+    Raises:
+        UnsafeFileError: If a name is not the name of a file in the same folder, there
+            are too many shards, or the index is too large.
+    """
+    limits, start = source.limits, source.head.lstrip()
+    if not start.startswith(b"{") or not any(key in start for key in _FIRST_KEYS):
+        return None
+    if source.size > limits.config_bytes:
+        raise UnsafeFileError(
+            f"an index of {source.size:,} bytes, more than "
+            f"Limits.config_bytes={limits.config_bytes:,}."
+        )
+    shards_by_weight = parse_json(source.file.read(), limits).get(_MAP)
+    if not isinstance(shards_by_weight, dict):
+        return None
+    names: set[str] = set()
+    for shards in shards_by_weight.values():
+        # A group of weights can begin in one shard and end in the next.
+        for name in shards if isinstance(shards, list) else [shards]:
+            _vet_name(name, limits)
+            names.add(name)
+    if len(names) > limits.shards:
+        raise UnsafeFileError(
+            f"it lists {len(names):,} shards, more than Limits.shards={limits.shards}."
+        )
+    return sorted(names)
+
+
+def _vet_name(name: Any, limits: Limits) -> None:
+    if (
+        not isinstance(name, str)
+        or len(name) > limits.name_chars
+        or name in ("", ".", "..")
+        or any(character in name for character in _FORBIDDEN)
+    ):
+        raise UnsafeFileError(
+            f"the shard '{printable(str(name))}' is not the name of a file in the "
+            "folder of the index. Keras writes no such index: do not use it."
+        )
 
 
 def _is_hdf5(source: Source) -> bool:
     return source.head.startswith(HDF5_MAGIC)
 
 
-def _of_hdf5(
+def _weights_of_hdf5(
     sources: dict[str, Source],
     limits: Limits,
     stack: ExitStack,
@@ -68,25 +158,25 @@ def _of_hdf5(
     return weights_of_keras3(shards, limits, config) or []
 
 
-def _of_safetensors(sources: dict[str, Source], limits: Limits) -> list[Kernel]:
+def _weights_of_safetensors(sources: dict[str, Source], limits: Limits) -> list[Kernel]:
     weights: list[Kernel] = []
-    seen: set[str] = set()
-    for name, source in sources.items():
-        with naming_errors(name):
+    names: set[str] = set()
+    for shard, source in sources.items():
+        with naming_errors(shard):
             arrays = read_header(source)
-            again = seen.intersection(array.path for array in arrays)
-            if again:
+            duplicates = names.intersection(array.path for array in arrays)
+            if duplicates:
                 raise UnsafeFileError(
-                    f"array '{printable(min(again))}' is in another shard, too."
+                    f"array '{printable(min(duplicates))}' is in another shard, too."
                 )
-            seen.update(array.path for array in arrays)
-            if len(seen) > limits.arrays:
+            names.update(array.path for array in arrays)
+            if len(names) > limits.arrays:
                 raise UnsafeFileError(
                     f"the shards have more arrays together than "
                     f"Limits.arrays={limits.arrays:,}."
                 )
         weights += [
-            replace(weight, path=f"{name}/{weight.path}")
+            replace(weight, path=f"{shard}/{weight.path}")
             for weight in weights_of_safetensors(arrays, limits)
         ]
     return weights

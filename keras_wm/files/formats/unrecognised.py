@@ -1,22 +1,26 @@
-"""What a file looks like that is not a Keras model."""
+"""Errors for files that are not Keras models, with a guess at their format."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from keras_wm.errors import UnsupportedFileError
 from keras_wm.files.hdf5.file import HDF5_MAGIC
 from keras_wm.files.storage.source import Source
+from keras_wm.files.storage.zip_archive import ZIP_MAGIC
 
 _SAVED_MODEL = (
     "a TensorFlow SavedModel, which only TensorFlow reads. If you made it, load it "
-    "there and save the model's weights as .weights.h5; if you did not, mind that "
+    "there and save the model's weights as .weights.h5; otherwise, note that "
     "loading it can run its code"
 )
 _CHECKPOINT = "a TensorFlow checkpoint, which only TensorFlow reads"
+_OTHER_ARCHIVE = "a zip archive without a Keras model's weights"
+# Descriptions of a file by the bytes at an offset.
 _MAGIC = (
     (0, HDF5_MAGIC, "an HDF5 file without Keras weights"),
     (0, b"PK\x05\x06", "an empty zip archive"),
+    (0, ZIP_MAGIC, _OTHER_ARCHIVE),
     (0, b"\x89PNG\r\n\x1a\n", "a PNG image"),
     (0, b"\xff\xd8\xff", "a JPEG image"),
     (0, b"GIF8", "a GIF image"),
@@ -38,20 +42,22 @@ _MAGIC = (
     (0, b"\x80\x03", "a pickle; pickles are never read"),
     (0, b"\x80\x04", "a pickle; pickles are never read"),
     (0, b"\x80\x05", "a pickle; pickles are never read"),
-    (0, b"version https://git-lfs", "a Git LFS pointer; fetch the file it stands for"),
+    (
+        0,
+        b"version https://git-lfs",
+        "a Git LFS pointer; run git lfs pull",
+    ),
 )
-# Keras's private `save_model(..., weights_format="npz")` writes these.
+# Keras's private function `save_model(..., weights_format="npz")` writes these.
 _PICKLED_WEIGHTS = "Keras weights as pickles (.weights.npz); pickles are never read"
-# What an archive is when the name of a member has this ending.
+# Descriptions of an archive by a part of the name of a member.
 _IN_ARCHIVE = (
     ("data.pkl", "a PyTorch archive. Pickles are never read"),
     (".weights.npz", _PICKLED_WEIGHTS),
     ("__root__.npy", _PICKLED_WEIGHTS),
     (".npy", "an archive of NumPy arrays"),
 )
-# Where a table of TensorFlow's ends, which is the index of a checkpoint.
-_TABLE_END = b"\x57\xfb\x80\x8b\x24\x75\x47\xdb"
-# What a folder is when a name in it has this part.
+# Descriptions of a folder by a part of a name in it.
 _IN_FOLDER = (
     ("saved_model.pb", _SAVED_MODEL),
     (".data-00000-of-", _CHECKPOINT),
@@ -59,45 +65,43 @@ _IN_FOLDER = (
     ("pytorch_model", "a folder with PyTorch weights; pickles are never read"),
     (".weights.npz", f"a folder with {_PICKLED_WEIGHTS}"),
     ("flax_model", "a folder with Flax weights in MessagePack"),
+    *(
+        (ending, "a folder with model files. Name one of them, or scan the folder")
+        for ending in (".keras", ".h5", ".hdf5", ".safetensors", ".weights.json")
+    ),
 )
-_MODEL_FILES = (".keras", ".h5", ".hdf5", ".safetensors", ".weights.json")
+# The last bytes of a TensorFlow table, which is the format of a checkpoint's index.
+_TABLE_END = b"\x57\xfb\x80\x8b\x24\x75\x47\xdb"
 
 
 def unrecognised_folder(names: Collection[str]) -> UnsupportedFileError:
-    """The error for a folder that is not one model."""
-    return UnsupportedFileError(f"not a Keras model: it is {_folder_looks(names)}.")
-
-
-def _folder_looks(names: Collection[str]) -> str:
-    if not names:
-        return "an empty folder"
-    for part, description in _IN_FOLDER:
-        if any(part in name for name in names):
-            return description
-    if any(name.endswith(_MODEL_FILES) for name in names):
-        return "a folder with model files in it. Name one of them, or scan the folder"
-    return "a folder without model files"
+    """Returns the error for a folder that is not a model."""
+    default = "a folder without model files" if names else "an empty folder"
+    description = _describe_names(names, _IN_FOLDER, default)
+    return UnsupportedFileError(f"not a Keras model: it is {description}.")
 
 
 def unrecognised_archive(names: Collection[str]) -> UnsupportedFileError:
     """Returns the error for a zip archive that is not a model."""
-    looks = next(
-        (
-            description
-            for ending, description in _IN_ARCHIVE
-            if any(name.endswith(ending) for name in names)
-        ),
-        "a zip archive without a Keras model's weights",
-    )
-    return UnsupportedFileError(f"not a Keras model file: it is {looks}.")
+    description = _describe_names(names, _IN_ARCHIVE, _OTHER_ARCHIVE)
+    return UnsupportedFileError(f"not a Keras model file: it is {description}.")
 
 
 def unrecognised(source: Source) -> UnsupportedFileError:
-    """The error for a file that no reader of model files knows."""
-    return UnsupportedFileError(f"not a Keras model file: it is {_looks(source)}.")
+    """Returns the error for a file whose format no reader recognises."""
+    return UnsupportedFileError(f"not a Keras model file: it is {_describe(source)}.")
 
 
-def _looks(source: Source) -> str:
+def _describe_names(
+    names: Collection[str], descriptions: Iterable[tuple[str, str]], default: str
+) -> str:
+    for part, description in descriptions:
+        if any(part in name for name in names):
+            return description
+    return default
+
+
+def _describe(source: Source) -> str:
     if source.size == 0:
         return "empty"
     for offset, magic, description in _MAGIC:
@@ -110,11 +114,7 @@ def _looks(source: Source) -> str:
         if b'"class_name"' in source.head:
             return "the architecture of a model as JSON, without its weights"
         return "JSON text"
-    if _end(source) == _TABLE_END:
-        return _CHECKPOINT
-    return "of no kind that is known here"
-
-
-def _end(source: Source) -> bytes:
     source.file.seek(max(0, source.size - len(_TABLE_END)))
-    return source.file.read(len(_TABLE_END))
+    if source.file.read() == _TABLE_END:
+        return _CHECKPOINT
+    return "not a recognised model format"

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from keras_wm.errors import UnsafeFileError
 from keras_wm.files import Kernel, Limits, open_model_file, select
-from keras_wm.files.config.layer_names import name_in, nodes_in_config
+from keras_wm.files.config.layer_names import nodes_in_config
+from keras_wm.files.config.nodes import name_of
 from tests.files.written import (
     KERNEL,
     config_of,
@@ -29,7 +30,7 @@ def layers_of(path):
 
 def names_of(config, owners):
     nodes = nodes_in_config(config, owners)
-    return {owner: name for owner, node in nodes.items() if (name := name_in(node))}
+    return {owner: name for owner, node in nodes.items() if (name := name_of(node))}
 
 
 def unnamed_archive(path, config):

@@ -156,7 +156,7 @@ def test_a_missing_shard_is_named(folder):
     ids=lambda name: repr(name)[:25],
 )
 def test_a_shard_that_is_not_beside_its_index_is_refused(two, name):
-    assert refused(write_index(two.parent, [name]), "not the name of a file beside")
+    assert refused(write_index(two.parent, [name]), "not the name of a file in")
 
 
 def test_too_many_shards_are_refused(two):

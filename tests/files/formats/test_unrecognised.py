@@ -42,8 +42,8 @@ def told(path, match):
         (b"\x1f\x8b\x08\x00", "a gzip archive"),
         (b"GGUF\x03", "a GGUF model"),
         (b"\x93NUMPY\x01", "a NumPy array"),
-        (b"hello", "of no kind that is known here"),
-        (bytes(512) + b"\x89HDF\r\n\x1a\n", "of no kind that is known here"),
+        (b"hello", "not a recognised model format"),
+        (bytes(512) + b"\x89HDF\r\n\x1a\n", "not a recognised model format"),
     ],
     ids=lambda value: repr(value)[:30],
 )
@@ -89,7 +89,7 @@ def test_an_hdf5_file_of_something_else_is_told(tmp_path):
         ("pytorch_model.bin", "a folder with PyTorch weights"),
         ("flax_model.msgpack", "a folder with Flax weights"),
         ("model.weights.npz", "a folder with Keras weights as pickles"),
-        ("a.keras", "a folder with model files in it. Name one .* or scan the folder"),
+        ("a.keras", "a folder with model files. Name one .* or scan the folder"),
         ("config.json", "a folder without model files"),
     ],
 )

@@ -85,7 +85,7 @@ def test_a_url_that_is_not_there_is_an_error(memory):
 
 def test_a_url_of_a_folder_is_not_supported(memory):
     memory.pipe("/models/a.weights.h5", weights_bytes())
-    match = "it is a folder with model files in it"
+    match = "it is a folder with model files"
     assert fails("memory://models", match, UnsupportedFileError)
 
 
