@@ -1,4 +1,4 @@
-"""The weights of a Keras model in memory, without importing Keras."""
+"""Weights and config of a Keras model in memory, without importing Keras."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class KerasModel(Protocol):
 
 @dataclass(frozen=True)
 class _Variable:
-    """A variable of a model, as an array that is stored of a layer."""
+    """A variable of a model, with the interface of a stored array."""
 
     variable: Any
     path: str
@@ -52,63 +52,80 @@ class _Variable:
 
 
 def weights_in_memory(model: KerasModel) -> list[Kernel]:
-    """The weights of a model, those of quantized layers and of LoRA effective.
+    """Returns the weights of a model.
 
     Args:
         model: A Keras model.
 
     Returns:
-        The weights, in the order of the model's own, each under its layer's name
-        behind those of the models that it is nested in.
+        The weights in the order of `model.weights`; for quantized layers and layers
+        with LoRA, the effective ones. The name of each layer is preceded by the names
+        of the models that contain it.
     """
-    names = dict(_names(model, ""))
     layers: list[tuple[str, dict[str, _Variable]]] = []
     for weight in model.weights:
         variable = _as_stored(weight)
         layer, _, name = variable.path.rpartition("/")
-        # Two layers of a model may share a name.
+        # Two layers of a model can have the same name.
         if not layers or layers[-1][0] != layer or name in layers[-1][1]:
             layers.append((layer, {}))
         layers[-1][1][name] = variable
-    facts = _facts(model)
+    names = dict(_layer_names(model, ""))
+    facts = _layer_facts(model)
     return [
         weight
-        for layer, variables in layers
+        for path, variables in layers
         for weight in weights_of_layer(
-            _within(names, layer, variables), variables, facts.get(layer, NO_FACTS)
+            _full_name(path, variables, names), variables, facts.get(path, NO_FACTS)
         )
     ]
 
 
 def config_in_memory(model: KerasModel) -> Any:
-    """A model's config as in a file, or `None` where it has none."""
+    """Returns a model's config as a file stores it, or `None` if it has none."""
     try:
         return {"class_name": type(model).__name__, "config": model.get_config()}
-    except NotImplementedError:  # What Keras raises for a model that is a class.
+    except NotImplementedError:  # Keras raises it for a subclassed model.
         return None
 
 
-def _names(model: Any, prefix: str) -> Iterator[tuple[int, tuple[str, str]]]:
-    """By a variable's id, its layer's name and what stands before that."""
+def _layer_names(model: Any, prefix: str) -> Iterator[tuple[int, tuple[str, str]]]:
+    """Iterates over the variables of a model.
+
+    Args:
+        model: The model.
+        prefix: Names of the models that contain it, each followed by a slash.
+
+    Yields:
+        The id of a variable, with the name of its layer and the prefix of the layer.
+    """
     for layer in getattr(model, "layers", []):
         if hasattr(layer, "layers"):
-            yield from _names(layer, f"{prefix}{layer.name}/")
+            yield from _layer_names(layer, f"{prefix}{layer.name}/")
         else:
             for variable in layer.weights:
                 yield id(variable), (layer.name, prefix)
 
 
-def _within(
-    names: dict[int, tuple[str, str]], path: str, variables: dict[str, _Variable]
+def _full_name(
+    path: str, variables: dict[str, _Variable], names: dict[int, tuple[str, str]]
 ) -> str:
-    """A layer's name behind those of the models it is in.
+    """Returns the name of a layer, preceded by the names of the models around it.
 
-    A path tells only those of the models that were there when the layer was built.
+    The path of a variable contains only the models that existed when the layer was
+    built.
+
+    Args:
+        path: Path of the layer's variables.
+        variables: The layer's variables.
+        names: Name and prefix of the layer of each variable, by the variable's id.
     """
-    (first, *_) = variables.values()
+    first = next(iter(variables.values()))
     name, prefix = names.get(id(first.variable), ("", ""))
-    _, found, inside = f"/{path}/".partition(f"/{name}/")
-    return f"{prefix}{name}/{inside}".removesuffix("/") if name and found else path
+    _, separator, inside = f"/{path}/".partition(f"/{name}/")
+    if not name or not separator:
+        return path
+    return f"{prefix}{name}/{inside}".removesuffix("/")
 
 
 def _as_stored(weight: Any) -> _Variable:
@@ -120,8 +137,11 @@ def _as_stored(weight: Any) -> _Variable:
     )
 
 
-def _facts(model: Any) -> dict[str, LayerFacts]:
-    """What layers say of themselves that have more than one array for a kernel."""
+def _layer_facts(model: Any) -> dict[str, LayerFacts]:
+    """Returns the facts about layers that are quantized or have LoRA, by path.
+
+    Only these have several arrays for one kernel.
+    """
     flatten = getattr(model, "_flatten_layers", None)
     layers = flatten() if flatten is not None else []
     return {

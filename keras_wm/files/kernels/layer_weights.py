@@ -1,7 +1,7 @@
-"""The weights that a layer computes with, from the arrays that are stored of it.
+"""Effective weights of a layer, computed from its stored arrays.
 
-Mostly that is each array of floats as it is. A quantized layer has its kernel as small
-integers with scales, and a layer with LoRA has two factors beside it.
+Usually each array of floats is a weight. A quantized layer stores its kernel as small
+integers with scales, and a layer with LoRA has two factors besides the kernel.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from keras_wm.files.limits import DEFAULT_LIMITS, Limits
 
 
 def may_be_quantized(arrays: Mapping[str, Stored]) -> bool:
-    """Whether integers that may be those of a kernel are stored of a layer."""
+    """Returns whether a layer has integers that can be those of a quantized kernel."""
     return any(map(is_integer, arrays.values()))
 
 
@@ -31,31 +31,32 @@ def weights_of_layer(
     layer: str,
     arrays: Mapping[str, Stored],
     facts: LayerFacts = NO_FACTS,
-    limits: Limits = DEFAULT_LIMITS,
+    limits: Limits | None = None,
 ) -> list[Kernel]:
-    """The weights of a layer.
+    """Returns the weights of a layer.
 
     Args:
-        layer: The layer's name.
-        arrays: What is stored of it, in order, by the names of its variables or by
-            their numbers.
-        facts: What the layer's config tells.
-        limits: What a kernel may take.
+        layer: Name of the layer.
+        arrays: Stored arrays of the layer in order, by the names or the numbers of its
+            variables.
+        facts: Facts about the layer in the model's config.
+        limits: Limits on the resources that a kernel can use; the defaults of
+            `Limits` if `None`.
 
     Returns:
-        The weights. Where the arrays could be read in several ways, there is one
+        The weights. If the arrays can be read in several ways, the list contains one
         weight for each.
     """
-    found: list[Parts] = []
+    quantized: list[Parts] = []
     if may_be_quantized(arrays):
         numbered = all(name.isdecimal() for name in arrays)
-        found = (parts_by_position if numbered else parts_by_name)(arrays)
-    used = {id(array) for parts in found for array in parts.arrays}
+        quantized = (parts_by_position if numbered else parts_by_name)(arrays)
+    used = {id(array) for parts in quantized for array in parts.arrays}
     weights = [
         as_kernel(array, layer, name)
         for name, array in arrays.items()
         if id(array) not in used and array.is_float
     ]
-    for parts in found:
-        weights += kernels_of_quantized(layer, parts, facts, limits)
+    for parts in quantized:
+        weights += kernels_of_quantized(layer, parts, facts, limits or DEFAULT_LIMITS)
     return with_lora(weights, arrays, facts.lora_alpha)

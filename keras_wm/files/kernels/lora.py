@@ -1,13 +1,13 @@
-"""Kernels with what LoRA learned: W + alpha / r * A B (Hu et al., 2021).
+"""Kernels with a LoRA update: W + alpha / r * A B (Hu et al., 2021).
 
-Keras merges the factors when it saves in its own format; its legacy format and a model
-in memory have them apart.
+Keras merges the factors A and B into W when it saves in its own format. Its legacy
+format and a model in memory keep them separate.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -23,38 +23,40 @@ _PREFIX = "lora_"
 def with_lora(
     kernels: list[Kernel], arrays: Mapping[str, Stored], alpha: float | None
 ) -> list[Kernel]:
-    """Weights of a layer, its factors added to those that they belong to.
+    """Adds the LoRA update to the weights that have one.
 
     Args:
-        kernels: The weights, among them the factors themselves.
-        arrays: What is stored of the layer, by the names of its variables.
-        alpha: What the product is multiplied by, over the rank of the factors; the
-            rank where it is not known, as in Keras.
+        kernels: Weights of a layer, including the factors.
+        arrays: Stored arrays of the layer, by the names of their variables.
+        alpha: Scale of the update, before division by the rank r of the factors. If
+            `None`, it is r, which is the default of Keras.
 
     Returns:
         The weights without the factors.
     """
-    factors = {name for name in arrays if name.startswith(_PREFIX)}
     merged = []
     for kernel in kernels:
         a = arrays.get(f"{_PREFIX}{kernel.variable}_a")
         b = arrays.get(f"{_PREFIX}{kernel.variable}_b")
         if a is not None and b is not None and _fit(kernel, a, b):
-            kernel = _merged(kernel, a, b, alpha)
-        elif kernel.variable in factors and _base(kernel.variable) in arrays:
-            continue
-        merged.append(kernel)
+            merged.append(_merge(kernel, a, b, alpha))
+        elif not _is_factor(kernel.variable, arrays):
+            merged.append(kernel)
     return merged
 
 
-def has_lora(arrays: Mapping[str, Stored]) -> bool:
-    """Whether factors of LoRA are stored of a layer, under their names."""
-    return any(name.startswith(_PREFIX) for name in arrays)
+def has_lora(names: Iterable[str]) -> bool:
+    """Returns whether some variables of a layer have the names of LoRA factors."""
+    return any(name.startswith(_PREFIX) for name in names)
 
 
-def _base(factor: str) -> str:
-    """`"lora_kernel_a"` belongs to `"kernel"`."""
-    return factor.removeprefix(_PREFIX)[:-2]
+def _is_factor(variable: str, arrays: Mapping[str, Stored]) -> bool:
+    """Returns whether a variable is a factor: `"lora_kernel_a"` is one of `"kernel"`.
+
+    Without `"kernel"`, an array of that name can be anything.
+    """
+    base = variable.removeprefix(_PREFIX)[:-2]
+    return variable.startswith(_PREFIX) and variable in arrays and base in arrays
 
 
 def _fit(kernel: Kernel, a: Stored, b: Stored) -> bool:
@@ -65,7 +67,7 @@ def _fit(kernel: Kernel, a: Stored, b: Stored) -> bool:
     )
 
 
-def _merged(kernel: Kernel, a: Stored, b: Stored, alpha: float | None) -> Kernel:
+def _merge(kernel: Kernel, a: Stored, b: Stored, alpha: float | None) -> Kernel:
     rank = b.shape[0]
     scale = 1.0 if alpha is None or not math.isfinite(alpha) else alpha / rank
 

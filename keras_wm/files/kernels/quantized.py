@@ -1,7 +1,10 @@
-"""The effective kernels of quantized layers, as Keras's own layers compute them.
+"""Effective kernels of quantized layers, as Keras's own layers compute them.
 
-Each way of reading is one function from the parts to the floats, with the shape known
-beforehand. Where types and shapes leave several open, each gives a kernel.
+A file of weights does not contain the mode of quantization, and the types and shapes of
+the arrays can fit several modes: 4-bit codes in bytes look like 8-bit codes of a kernel
+of half the size. Each mode is a generator of *candidates*, one for each way in which
+the arrays can be read. The model's config, if there is one, usually leaves one of them.
+Otherwise all are tested for a mark, since a wrong one is a kernel without a mark.
 """
 
 from __future__ import annotations
@@ -19,126 +22,154 @@ from keras_wm.errors import ModelFileError, UnsafeFileError
 from keras_wm.files.config.layer_facts import LayerFacts
 from keras_wm.files.contents import Kernel
 from keras_wm.files.kernels.quantized_parts import Parts
+from keras_wm.files.kernels.stored import Stored
 from keras_wm.files.limits import Limits
 from keras_wm.utils.text import printable
 
-Floats = NDArray[np.float32]
-Shapes = tuple[tuple[int, ...], ...]
+Float32s = NDArray[np.float32]
+Shape = tuple[int, ...]
+
+_FLOAT32_BYTES = 4
 
 
 @dataclass(frozen=True)
-class _Reading:
-    """One way of reading the parts."""
+class _Candidate:
+    """One way of reading the parts of a kernel.
+
+    Attributes:
+        mode: Mode of quantization, as in the config of the layer.
+        shape: Shape of the kernel.
+        read: Computes the kernel, in a shape with the same number of entries.
+        note: Details for the reader of a report.
+    """
 
     mode: str
-    shape: tuple[int, ...]
-    read: Callable[[], Floats]
-    how: str = ""
+    shape: Shape
+    read: Callable[[], Float32s]
+    note: str = ""
 
 
 def kernels_of_quantized(
     layer: str, parts: Parts, facts: LayerFacts, limits: Limits
 ) -> list[Kernel]:
-    """The kernels that parts of a quantized layer may be.
+    """Returns the kernels that the parts of a quantized layer can be.
 
     Args:
-        layer: The layer's name.
+        layer: Name of the layer.
         parts: The arrays that make up the kernel.
-        facts: What the layer's config tells.
-        limits: What a kernel may take.
+        facts: Facts about the layer in the model's config.
+        limits: Limits on the resources that a kernel can use.
 
     Returns:
-        The kernels; none where the arrays fit nothing that Keras writes.
+        The kernels; none if the arrays do not fit any mode of Keras.
     """
-    readings = list(_readings(parts, facts))
-    if any(reading.mode == facts.mode for reading in readings):
-        readings = [reading for reading in readings if reading.mode == facts.mode]
-    if any(reading.shape in facts.shapes.values() for reading in readings):
-        known = facts.shapes.values()
-        readings = [reading for reading in readings if reading.shape in known]
+    candidates = list(_candidates(parts, facts))
+    # The config is a hint: it selects among candidates, but never rejects all of them,
+    # so that a wrong config cannot hide a kernel.
+    shapes = facts.shapes.values()
+    candidates = _prefer(candidates, lambda candidate: candidate.mode == facts.mode)
+    candidates = _prefer(candidates, lambda candidate: candidate.shape in shapes)
     return [
         Kernel(
             layer=printable(layer, most=1000),
             variable=printable(parts.variable),
             path=printable(parts.codes.path, most=1000),
-            shape=reading.shape,
+            shape=candidate.shape,
             dtype=parts.codes.dtype,
-            read=_bounded(reading, parts, limits),
-            note=f"{reading.mode}, scales applied{reading.how}",
+            read=_bounded(candidate, parts, limits),
+            note=f"{candidate.mode}, scales applied{candidate.note}",
         )
-        for reading in readings
+        for candidate in candidates
     ]
 
 
+def _prefer(
+    candidates: list[_Candidate], condition: Callable[[_Candidate], bool]
+) -> list[_Candidate]:
+    """Returns the candidates that satisfy a condition, or all if none does."""
+    return list(filter(condition, candidates)) or candidates
+
+
 def _bounded(
-    reading: _Reading, parts: Parts, limits: Limits
+    candidate: _Candidate, parts: Parts, limits: Limits
 ) -> Callable[[], NDArray[np.floating]]:
     def read() -> NDArray[np.floating]:
-        size = 4 * math.prod(reading.shape)
+        # Codes within the limit can exceed it when they are unpacked: from half a byte
+        # to four bytes each.
+        size = _FLOAT32_BYTES * math.prod(candidate.shape)
         if size > limits.array_bytes:
             raise UnsafeFileError(
                 f"'{printable(parts.codes.path)}' unpacks to {size:,} bytes, more than "
                 f"Limits.array_bytes={limits.array_bytes:,}."
             )
-        # A scale of zero makes weights that are not finite, which is for others to see.
+        # A scale of zero gives non-finite weights, which the detection reports.
         with np.errstate(all="ignore"):
-            return reading.read().reshape(reading.shape)
+            return candidate.read().reshape(candidate.shape)
 
     return read
 
 
-def _readings(parts: Parts, facts: LayerFacts) -> Iterator[_Reading]:
-    codes, scale = parts.codes.shape, parts.scale.shape
+def _candidates(parts: Parts, facts: LayerFacts) -> Iterator[_Candidate]:
+    """Generates the candidates of every mode that the types and axes allow."""
+    axes, scale_axes = len(parts.codes.shape), len(parts.scale.shape)
     shapes = tuple(facts.shapes.values())
+    # Only GPTQ and AWQ use unsigned codes, and only int4 in groups has zero points
+    # besides them.
     if parts.codes.dtype == "uint8":
-        yield from _by_output(parts, shapes)
+        yield from _gptq_and_awq(parts, shapes)
     elif parts.zero is not None and parts.groups is not None:
-        yield from _by_group(parts, shapes)
+        yield from _int4_in_groups(parts, shapes)
     elif parts.zero is None:
         yield from _int8(parts, facts)
-        if len(codes) == 2 and len(scale) == 1:
+        if axes == 2 and scale_axes == 1:
             yield from _int4(parts, shapes)
-        elif len(codes) > 2:
+        elif axes > 2:
             yield from _int4_of_many_axes(parts, facts)
 
 
-def _int8(parts: Parts, facts: LayerFacts) -> Iterator[_Reading]:
-    """W = codes / scale."""
+def _int8(parts: Parts, facts: LayerFacts) -> Iterator[_Candidate]:
+    """Generates W = codes / scale."""
     shape = parts.codes.shape
     for axes in _scale_axes(parts, facts):
+        # A default argument, because a closure would see the last axes of the loop.
+        def read(axes: Shape = axes) -> Float32s:
+            return _floats(parts.codes) / _broadcast_scale(parts, axes)
 
-        def read(axes: tuple[int, ...] = axes) -> Floats:
-            return parts.codes.read().astype(np.float32) / _spread(parts, axes)
-
-        last = axes == tuple(range(len(shape) - len(axes), len(shape)))
-        yield _Reading("int8", shape, read, "" if last else f" along axes {axes}")
+        # Scales along the last axes, the filters, are the rule and need no note.
+        are_last = axes == tuple(range(len(shape) - len(axes), len(shape)))
+        yield _Candidate("int8", shape, read, "" if are_last else f" along axes {axes}")
 
 
-def _int4_of_many_axes(parts: Parts, facts: LayerFacts) -> Iterator[_Reading]:
-    """W = codes / scale, two codes a byte, as Keras packed EinsumDense up to 3.13."""
+def _int4_of_many_axes(parts: Parts, facts: LayerFacts) -> Iterator[_Candidate]:
+    """Generates W = codes / scale, as Keras up to 3.13 packed EinsumDense.
+
+    Two codes are in each byte, along the first axis without scales.
+    """
     shape = parts.codes.shape
     for axes in _scale_axes(parts, facts):
         packed = next((axis for axis in range(len(shape)) if axis not in axes), None)
         if packed is None:
             continue
+        # An odd number of codes leaves the last half byte unused.
         for length in (2 * shape[packed], 2 * shape[packed] - 1):
 
             def read(
-                axes: tuple[int, ...] = axes, packed: int = packed, length: int = length
-            ) -> Floats:
-                codes = _unpacked(parts.codes.read(), packed, length)
-                return codes / _spread(parts, axes)
+                axes: Shape = axes, packed: int = packed, length: int = length
+            ) -> Float32s:
+                codes = _unpack(parts.codes.read(), packed, length)
+                return codes / _broadcast_scale(parts, axes)
 
             unpacked = (*shape[:packed], length, *shape[packed + 1 :])
-            how = f", {length} entries of axis {packed} packed in pairs"
-            yield _Reading("int4", unpacked, read, how)
+            note = f", {length} entries of axis {packed} packed in pairs"
+            yield _Candidate("int4", unpacked, read, note)
 
 
-def _scale_axes(parts: Parts, facts: LayerFacts) -> list[tuple[int, ...]]:
-    """The axes of the codes along which the scales may differ, in the scales' order.
+def _scale_axes(parts: Parts, facts: LayerFacts) -> list[Shape]:
+    """Returns the axes of the codes that the axes of the scales can belong to.
 
-    Scales have the axes of the layer's output: axes of size 1 stand among them, and
-    the others may come in another order, which only an equation tells.
+    Scales have the axes of the layer's output, among them axes of size 1. Their order
+    can differ from that of the codes, but is known only from the equation of the
+    layer. Without it, every choice of axes with the right sizes, in order, is possible.
     """
     shape = parts.codes.shape
     sizes = tuple(size for size in parts.scale.shape if size > 1)
@@ -154,142 +185,184 @@ def _scale_axes(parts: Parts, facts: LayerFacts) -> list[tuple[int, ...]]:
     ]
 
 
-def _spread(parts: Parts, axes: tuple[int, ...]) -> Floats:
-    """The scales as an array that divides the codes, along those axes of theirs."""
+def _broadcast_scale(parts: Parts, axes: Shape) -> Float32s:
+    """Returns the scales, with axes inserted so that they divide the codes.
+
+    Args:
+        parts: The arrays that make up the kernel.
+        axes: Axes of the codes that the axes of the scales belong to.
+    """
     sizes = [size for size in parts.scale.shape if size > 1]
-    values = parts.scale.read().astype(np.float32).reshape(sizes)
-    rank = len(parts.codes.shape)
-    return np.expand_dims(
-        values.transpose(np.argsort(axes)),
-        [axis for axis in range(rank) if axis not in axes],
-    )
+    values = _floats(parts.scale).reshape(sizes)
+    others = [axis for axis in range(len(parts.codes.shape)) if axis not in axes]
+    return np.expand_dims(values.transpose(np.argsort(axes)), others)
 
 
-def _int4(parts: Parts, shapes: Shapes) -> Iterator[_Reading]:
-    """W = codes / scale, two codes a byte, along the last axis or the first."""
+def _int4(parts: Parts, shapes: tuple[Shape, ...]) -> Iterator[_Candidate]:
+    """Generates W = codes / scale for a matrix, two codes in each byte.
+
+    The scales can belong to columns (Dense and EinsumDense, and reverse embeddings) or
+    to rows (embeddings); the codes can be packed along either.
+    """
     (rows, columns), (count,) = parts.codes.shape, parts.scale.shape
-    outputs = [(count, True)] if columns == -(-count // 2) else []
+
+    def read_by_column() -> Float32s:
+        return _unpack(parts.codes.read(), 1, count) / _floats(parts.scale)
+
+    if columns == _half(count):
+        shape = _kernel_shape(parts, shapes, rows, count)
+        yield _Candidate("int4", shape, read_by_column)
     if rows == count:
-        # Embeddings have a scale a row, and an odd number of columns leaves a half.
-        outputs += [(2 * columns, False), (2 * columns - 1, False)]
-    for width, by_column in outputs:
+        # Nothing in an embedding's arrays shows whether its number of columns is odd.
+        for width in (2 * columns, 2 * columns - 1):
 
-        def read(width: int = width, by_column: bool = by_column) -> Floats:
-            scale = parts.scale.read().astype(np.float32)
-            scale = scale.reshape((1, -1) if by_column else (-1, 1))
-            return np.divide(_unpacked(parts.codes.read(), 1, width), scale)
+            def read_by_row(width: int = width) -> Float32s:
+                scale = _floats(parts.scale)[:, None]
+                return _unpack(parts.codes.read(), 1, width) / scale
 
-        shape = (
-            _output_shape(parts, shapes, rows, width) if by_column else (rows, width)
-        )
-        yield _Reading("int4", shape, read)
+            yield _Candidate("int4", (rows, width), read_by_row)
     if columns == count:
-        # As Keras packed up to 3.13, and still packs the way back of embeddings.
+        # Keras up to 3.13 packed along the inputs, and newer versions still pack
+        # reverse embeddings in this way.
         for height in (2 * rows, 2 * rows - 1):
 
-            def read_down(height: int = height) -> Floats:
-                scale = parts.scale.read().astype(np.float32)
-                return np.divide(_unpacked(parts.codes.read(), 0, height), scale)
+            def read_along_inputs(height: int = height) -> Float32s:
+                return _unpack(parts.codes.read(), 0, height) / _floats(parts.scale)
 
-            how = f", {height} inputs packed in pairs"
-            yield _Reading("int4", (height, count), read_down, how)
+            note = f", {height} inputs packed in pairs"
+            yield _Candidate("int4", (height, count), read_along_inputs, note)
 
 
-def _by_group(parts: Parts, shapes: Shapes) -> Iterator[_Reading]:
-    """W = (codes - zero) * scale, both of the group that an input is in."""
+def _int4_in_groups(parts: Parts, shapes: tuple[Shape, ...]) -> Iterator[_Candidate]:
+    """Generates W = (codes - zero) * scale, with zero and scale of the input's group.
+
+    In Dense and EinsumDense, the codes have the shape (inputs, outputs / 2) and the
+    scales (groups, outputs). Embeddings have groups of their features: codes (words,
+    features / 2) and scales (words, groups). Reverse embeddings have codes
+    (features / 2, words) and scales (groups, words).
+    """
     if parts.zero is None or parts.groups is None:
         return
-    (rows, columns), (inputs,) = _matrix(parts.codes.shape), _flat(parts.groups.shape)
+    (rows, columns), (inputs,) = _matrix(parts.codes.shape), _vector(parts.groups.shape)
     first, last = _matrix(parts.scale.shape)
     if parts.zero.shape != parts.scale.shape:
         return
-    if rows == inputs and columns == -(-last // 2):
-        shape = _output_shape(parts, shapes, rows, last)
-        yield _Reading("int4", shape, lambda: _grouped(parts, 1, last, 0))
-    elif rows == first and columns == -(-inputs // 2):
+    if rows == inputs and columns == _half(last):
+        shape = _kernel_shape(parts, shapes, rows, last)
+        yield _Candidate("int4", shape, lambda: _scale_groups(parts, 1, last, 0))
+    elif rows == first and columns == _half(inputs):
         shape = (rows, inputs)
-        yield _Reading("int4", shape, lambda: _grouped(parts, 1, inputs, 1))
-    elif columns == last and rows == -(-inputs // 2):
+        yield _Candidate("int4", shape, lambda: _scale_groups(parts, 1, inputs, 1))
+    elif columns == last and rows == _half(inputs):
         shape = (inputs, columns)
-        yield _Reading("int4", shape, lambda: _grouped(parts, 0, inputs, 0))
+        yield _Candidate("int4", shape, lambda: _scale_groups(parts, 0, inputs, 0))
 
 
-def _by_output(parts: Parts, shapes: Shapes) -> Iterator[_Reading]:
-    """GPTQ and AWQ: as by group, but stored with the outputs first, and unsigned."""
+def _gptq_and_awq(parts: Parts, shapes: tuple[Shape, ...]) -> Iterator[_Candidate]:
+    """Generates the transpose of (codes - zero) * scale, with unsigned codes.
+
+    The shape is (outputs, inputs), or (outputs / 2, inputs) for codes of four bits. AWQ
+    also divides by the factors of the inputs.
+    """
     if parts.groups is None:
         return
-    (rows, inputs), (count,) = _matrix(parts.codes.shape), _flat(parts.groups.shape)
+    (rows, inputs), (count,) = _matrix(parts.codes.shape), _vector(parts.groups.shape)
     outputs, _ = _matrix(parts.scale.shape)
-    packed = rows == -(-outputs // 2) != outputs
-    if inputs != count or not (packed or rows == outputs):
+    is_packed = rows == _half(outputs) != outputs
+    if inputs != count or not (is_packed or rows == outputs):
         return
     if parts.zero is not None and parts.zero.shape != parts.scale.shape:
         return
 
-    def read() -> Floats:
-        values = _grouped(parts, 0 if packed else None, outputs, 1).T
+    def read() -> Float32s:
+        values = _scale_groups(parts, 0 if is_packed else None, outputs, 1).T
         if parts.input_scales is not None:
-            values = values / parts.input_scales.read().astype(np.float32)[:, None]
+            values = values / _floats(parts.input_scales)[:, None]
         return values
 
     mode = "gptq" if parts.input_scales is None else "awq"
-    # A constant for each filter and group may be missing then.
-    how = "" if parts.zero is not None else ", half the range for the lost zeros"
-    yield _Reading(mode, _output_shape(parts, shapes, inputs, outputs), read, how)
+    # Without the stored zeros, a constant can be missing for each filter and group.
+    note = "" if parts.zero is not None else ", half the range for the lost zeros"
+    yield _Candidate(mode, _kernel_shape(parts, shapes, inputs, outputs), read, note)
 
 
-def _grouped(parts: Parts, packed_axis: int | None, length: int, axis: int) -> Floats:
-    """(codes - zero) * scale, with scale and zero taken by group along an axis."""
-    assert parts.groups is not None  # noqa: S101 (its callers have looked)
-    values = parts.codes.read()
+def _scale_groups(
+    parts: Parts, packed_axis: int | None, length: int, group_axis: int
+) -> Float32s:
+    """Returns (codes - zero) * scale.
+
+    Args:
+        parts: The arrays that make up the kernel.
+        packed_axis: Axis of the codes along which two of them are in each byte.
+        length: Number of codes along this axis.
+        group_axis: Axis of the scales and zeros that the groups are on.
+
+    Raises:
+        ModelFileError: If an input is in a group that does not exist.
+    """
+    assert parts.groups is not None  # noqa: S101 (checked by the callers)
     if packed_axis is None:
-        floats = values.astype(np.float32)
+        codes = _floats(parts.codes)
     else:
-        floats = _unpacked(values, packed_axis, length)
+        codes = _unpack(parts.codes.read(), packed_axis, length)
     groups = parts.groups.read()
-    count = parts.scale.shape[axis]
+    count = parts.scale.shape[group_axis]
+    # Negated, so that NaN is an error, too: Keras stores the groups as floats.
     if not ((groups >= 0) & (groups < count)).all():
         raise ModelFileError(
             f"'{printable(parts.groups.path)}' names groups that "
             f"'{printable(parts.scale.path)}', of {count}, does not have."
         )
     group = groups.astype(np.intp)
-    scale = parts.scale.read().astype(np.float32).take(group, axis)
+    scale = _floats(parts.scale).take(group, group_axis)
     if parts.zero is None:
-        return (floats - _half_range(floats)) * scale
-    return (floats - parts.zero.read().astype(np.float32).take(group, axis)) * scale
+        return (codes - _half_range(codes)) * scale
+    return (codes - _floats(parts.zero).take(group, group_axis)) * scale
 
 
-def _half_range(codes: Floats) -> float:
-    """Half of as many values as the largest code tells that there are."""
+def _half_range(codes: Float32s) -> float:
+    """Returns half the number of values that codes of their number of bits can have.
+
+    This is the zero point of symmetric quantization, and close to that of asymmetric
+    quantization if the weights of each group are spread evenly around zero. The number
+    of bits is that of the largest code.
+    """
     return 2.0 ** (int(codes.max()).bit_length() - 1)
 
 
-def _unpacked(codes: NDArray[Any], axis: int, length: int) -> Floats:
-    """Two codes of four bits from each byte, the low one first."""
+def _unpack(codes: NDArray[Any], axis: int, length: int) -> Float32s:
+    """Returns the two codes of four bits in each byte, the lower half first.
+
+    Args:
+        codes: Packed codes, whose type gives the type of the codes in them.
+        axis: Axis along which they are packed.
+        length: Number of codes along this axis.
+    """
     halves = np.stack([codes & 0x0F, (codes.view(np.uint8) >> 4)], axis=axis + 1)
     values = halves.astype(np.float32)
     if codes.dtype == np.int8:
+        # Two's complement: 8 to 15 stand for -8 to -1.
         values -= 16 * (values > 7)
     shape = list(codes.shape)
     shape[axis] *= 2
     return values.reshape(shape)[(slice(None),) * axis + (slice(length),)]
 
 
-def _output_shape(
-    parts: Parts, shapes: Shapes, inputs: int, outputs: int
-) -> tuple[int, ...]:
-    """The kernel's shape before EinsumDense made two axes of many.
+def _kernel_shape(
+    parts: Parts, shapes: tuple[Shape, ...], inputs: int, outputs: int
+) -> Shape:
+    """Returns the kernel's shape before EinsumDense flattened it to a matrix.
 
-    Its config tells. So does its bias: it has the outputs' axes, but for the first or
-    with 1 for the last, which take what it leaves of the outputs.
+    It is known from the layer's config, or else from its bias. The bias has the axes
+    of the outputs, but the first of them can be missing and the last can have size 1.
+    Such an axis takes the outputs that the others leave.
     """
     for shape in shapes:
         if math.prod(shape) == inputs * outputs:
             return shape
     bias = parts.bias.shape if parts.bias is not None else ()
-    left, beyond = divmod(outputs, math.prod(bias) or 1)
-    if beyond or not bias or left == outputs:
+    left, remainder = divmod(outputs, math.prod(bias) or 1)
+    if remainder or not bias or left == outputs:
         return (inputs, outputs)
     if left == 1:
         return (inputs, *bias)
@@ -298,9 +371,21 @@ def _output_shape(
     return (inputs, left, *bias)
 
 
-def _matrix(shape: tuple[int, ...]) -> tuple[int, int]:
+def _floats(array: Stored) -> Float32s:
+    return array.read().astype(np.float32)
+
+
+def _half(count: int) -> int:
+    """Returns the number of bytes with two codes each, rounded up."""
+    return -(-count // 2)
+
+
+# The sizes of other arrays are -1, which differs from every size.
+
+
+def _matrix(shape: Shape) -> tuple[int, int]:
     return (shape[0], shape[1]) if len(shape) == 2 else (-1, -1)
 
 
-def _flat(shape: tuple[int, ...]) -> tuple[int]:
+def _vector(shape: Shape) -> tuple[int]:
     return (shape[0],) if len(shape) == 1 else (-1,)

@@ -1,16 +1,18 @@
-"""Which of a layer's arrays make up a quantized kernel.
+"""Finding the arrays of a layer that make up a quantized kernel.
 
-Keras names them in its legacy format, and numbers them in its own:
+Keras stores these variables, under their names in its legacy format, and under their
+numbers in this order in its own format:
 
     int8         kernel, bias, scale
     int4         kernel, bias, scale, zero, g_idx
     gptq         bias, kernel, scale, zero, g_idx
     awq          bias, kernel, scale, zero, awq_scales, g_idx
     embeddings   as int8 or int4, without bias; then, if a ReversibleEmbedding is not
-                 tied, the kernel and scale (and zero) of the way back
+                 tied, the kernel and scale (and zero) of the reverse embeddings
 
-Bias, zero and g_idx may be missing. The numbers do not tell, but the types and shapes
-do: only kernels and zeros are integers, and a zero has the shape of its scale.
+Bias, zero and g_idx can be missing, which shifts the numbers of the others. So the
+arrays are identified by their types and shapes: only kernels and zeros are integers,
+and a zero has the shape of its scale.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from dataclasses import dataclass
 from keras_wm.files.kernels.stored import Stored
 
 _BASES = ("kernel", "embeddings", "reverse_embeddings")
+# GPTQ and AWQ use unsigned integers, the other modes signed ones.
 _INTEGERS = ("int8", "uint8")
 
 
@@ -30,13 +33,13 @@ class Parts:
     """The arrays that make up a quantized kernel.
 
     Attributes:
-        variable: The kernel's name or number.
-        codes: The integers.
-        scale: What they are divided by or, where there is a zero, multiplied by.
-        zero: What is subtracted from them before.
-        groups: Which group's scale and zero each input takes.
-        input_scales: What AWQ multiplied each input's weights by.
-        bias: The layer's bias, whose shape tells that of the outputs.
+        variable: Name or number of the kernel.
+        codes: The integers, possibly two of four bits in each byte.
+        scale: Divisors of the codes or, if there are zeros, factors.
+        zero: Zero points, which are subtracted from the codes before scaling.
+        groups: Index of the group of each input, which selects its scale and zero.
+        input_scales: Factors by which AWQ multiplied the weights of each input.
+        bias: The layer's bias, whose shape is that of the outputs.
     """
 
     variable: str
@@ -49,20 +52,20 @@ class Parts:
 
     @property
     def arrays(self) -> list[Stored]:
-        """Those of the arrays that are there."""
-        every = (self.codes, self.scale, self.zero, self.groups, self.input_scales)
-        return [array for array in every if array is not None]
+        """The arrays that the kernel is computed from."""
+        arrays = (self.codes, self.scale, self.zero, self.groups, self.input_scales)
+        return [array for array in arrays if array is not None]
 
 
 def parts_by_name(arrays: Mapping[str, Stored]) -> list[Parts]:
-    """The quantized kernels among arrays by the names of their variables."""
-    found = []
+    """Returns the quantized kernels of a layer, given its arrays by variable name."""
+    kernels = []
     for base in _BASES:
         codes, scale = arrays.get(base), arrays.get(f"{base}_scale")
         if codes is None or scale is None or not is_integer(codes):
             continue
         zero = arrays.get(f"{base}_zero") or arrays.get("zero_point")
-        found.append(
+        kernels.append(
             Parts(
                 base,
                 codes,
@@ -73,58 +76,75 @@ def parts_by_name(arrays: Mapping[str, Stored]) -> list[Parts]:
                 arrays.get("bias"),
             )
         )
-    return found
+    return kernels
 
 
 def parts_by_position(arrays: Mapping[str, Stored]) -> list[Parts]:
-    """The quantized kernels among arrays by their numbers."""
+    """Returns the quantized kernels of a layer, given its arrays by number.
+
+    There are none if the arrays fit none of the orders in which Keras stores them.
+    """
     names = sorted(arrays, key=int)
     rows = [arrays[name] for name in names]
     starts = [index for index, row in enumerate(rows) if _is_codes(index, rows)]
-    found: list[Parts] = []
+    kernels: list[Parts] = []
     for start, stop in itertools.pairwise([*starts, len(rows)]):
+        # GPTQ and AWQ store the bias before the codes.
         bias = rows[start - 1] if start == 1 and rows[0].dtype != "uint8" else None
-        parts = _parts(names[start], rows[start], rows[start + 1 : stop], bias, found)
+        others = rows[start + 1 : stop]
+        parts = _match_parts(names[start], rows[start], others, bias, kernels)
         if parts is None:
             return []
-        found.append(parts)
-    return found
+        kernels.append(parts)
+    return kernels
 
 
-def _parts(
+def _match_parts(
     name: str,
     codes: Stored,
-    rest: list[Stored],
+    others: list[Stored],
     bias: Stored | None,
-    found: list[Parts],
+    previous: list[Parts],
 ) -> Parts | None:
-    """The parts of a kernel, from what follows its integers."""
-    zero_at = next((at for at in range(len(rest)) if _is_zero(rest, at)), None)
-    if found and len(rest) == 2 and rest[0].shape == rest[1].shape:
-        # The zero of the way back of embeddings is of floats, and its groups are those
-        # of the way there.
-        return Parts(name, codes, rest[0], rest[1], found[0].groups)
+    """Assigns the arrays of one kernel to their roles.
+
+    Args:
+        name: Number of the codes.
+        codes: The integers.
+        others: Arrays between these integers and those of the next kernel.
+        bias: The array before the integers, if it can be the bias.
+        previous: Kernels of the same layer with smaller numbers.
+
+    Returns:
+        The parts, or `None` if Keras stores no kernel in this way.
+    """
+    zero_at = next((at for at in range(len(others)) if _is_zero(others, at)), None)
+    if previous and len(others) == 2 and others[0].shape == others[1].shape:
+        # Reverse embeddings: their zeros are floats, and their groups are those of the
+        # embeddings.
+        return Parts(name, codes, others[0], others[1], previous[0].groups)
     if zero_at is None and codes.dtype == "uint8":
         # Keras up to 3.15 loses the zeros of GPTQ and AWQ when it saves.
-        if not 2 <= len(rest) <= 3:
+        if not 2 <= len(others) <= 3:
             return None
-        inputs = rest[1] if len(rest) == 3 else None
-        return Parts(name, codes, rest[0], None, rest[-1], inputs, bias)
+        input_scales = others[1] if len(others) == 3 else None
+        return Parts(name, codes, others[0], None, others[-1], input_scales, bias)
     if zero_at is None:
-        if not 1 <= len(rest) <= 2:
+        if not 1 <= len(others) <= 2:
             return None
-        return Parts(name, codes, rest[-1], bias=rest[0] if len(rest) == 2 else bias)
-    behind = rest[zero_at + 1 :]
-    if zero_at > 2 or not 1 <= len(behind) <= 2:
+        has_bias = len(others) == 2
+        return Parts(name, codes, others[-1], bias=others[0] if has_bias else bias)
+    after_zero = others[zero_at + 1 :]
+    if zero_at > 2 or not 1 <= len(after_zero) <= 2:
         return None
     return Parts(
         name,
         codes,
-        rest[zero_at - 1],
-        rest[zero_at],
-        groups=behind[-1],
-        input_scales=behind[0] if len(behind) == 2 else None,
-        bias=rest[0] if zero_at == 2 else bias,
+        others[zero_at - 1],
+        others[zero_at],
+        groups=after_zero[-1],
+        input_scales=after_zero[0] if len(after_zero) == 2 else None,
+        bias=others[0] if zero_at == 2 else bias,
     )
 
 
@@ -133,7 +153,7 @@ def _is_codes(index: int, rows: list[Stored]) -> bool:
 
 
 def _is_zero(rows: list[Stored], index: int) -> bool:
-    """Whether integers are the zeros of the scales in front of them."""
+    """Returns whether an array holds the zero points of the scales before it."""
     return (
         index > 0
         and is_integer(rows[index])
@@ -143,5 +163,5 @@ def _is_zero(rows: list[Stored], index: int) -> bool:
 
 
 def is_integer(array: Stored) -> bool:
-    """Whether an array is of small integers, with two axes or more."""
+    """Returns whether an array holds small integers, with at least two axes."""
     return array.dtype in _INTEGERS and len(array.shape) > 1

@@ -1,4 +1,4 @@
-"""One idea of an array that is stored of a layer, wherever that is."""
+"""Interface of the stored arrays of a layer, in any format of file or in memory."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from keras_wm.utils.text import printable
 
 
 class Stored(Protocol):
-    """An array that has not been read."""
+    """A stored array that has not been read yet."""
 
     @property
     def path(self) -> str:
-        """Where it stands, for error messages."""
+        """Path of the array in its source, for error messages."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Its shape."""
+        """Shape of the array."""
 
     @property
     def dtype(self) -> str:
-        """The name of its type."""
+        """Name of the stored type."""
 
     @property
     def is_float(self) -> bool:
-        """Whether it is of floats, with one axis or more."""
+        """Whether the array holds floats, with at least one axis."""
 
     def read(self) -> NDArray[Any]:
-        """Reads it."""
+        """Reads the array."""
 
 
 def as_kernel(array: Stored, layer: str, variable: str) -> Kernel:
-    """An array as a weight of a layer, as it is stored.
+    """Returns an array as a weight of a layer, unchanged.
 
     Args:
         array: The array.
-        layer: The layer's name.
-        variable: The variable's name or number.
+        layer: Name of the layer.
+        variable: Name or number of the variable.
 
     Returns:
         The weight.
