@@ -1,4 +1,4 @@
-"""How much a model file may ask of the machine that reads it."""
+"""Limits on the resources that a model file can use."""
 
 from __future__ import annotations
 
@@ -7,40 +7,42 @@ from dataclasses import dataclass, fields
 
 @dataclass(frozen=True)
 class Limits:
-    """What a model file may not exceed; beyond it, it is refused as unsafe.
+    """Limits for model files; a file that exceeds one raises `UnsafeFileError`.
 
-    The defaults are far above what Keras writes, and keep a file that is made to do
-    harm below 500 MB of memory and 5 seconds. Raise one only for a file from
-    somebody you trust.
+    The defaults are far above what Keras writes. They keep malicious files below
+    500 MB of memory and 5 seconds. Raise a limit only for a file that you trust.
 
     Attributes:
-        array_bytes: Size of one array when it is read.
-        inflation: Size of a compressed array, in bytes stored. Deflate cannot
-            exceed 1032.
-        unpacked_bytes: Size of one compressed array when it is read.
-        objects: Groups and arrays in a model's HDF5 files, without the optimizer's.
-        children: Members of one HDF5 group.
-        depth: Groups within groups.
-        chunks: Chunks of one array.
-        chunk_bytes: Size of one chunk.
+        array_bytes: Size of an array that is read.
+        inflation: Size of a compressed HDF5 array divided by its stored size. Deflate
+            cannot exceed 1032.
+        unpacked_bytes: Size of a compressed HDF5 array that is read.
+        objects: Number of groups and arrays in a model's HDF5 files, excluding the
+            optimizer's.
+        children: Number of members of an HDF5 group.
+        depth: Depth of nested HDF5 groups.
+        chunks: Number of chunks of an HDF5 array.
+        chunk_bytes: Size of a chunk.
         name_chars: Length of a name, and of a path in an HDF5 file.
-        listing_bytes: Bytes of an HDF5 file that are read before any array is.
-        archive_members: Members of a `.keras` archive.
+        listing_bytes: Bytes read from an HDF5 file to list its arrays.
+        archive_members: Number of members of a `.keras` archive.
         archive_directory_bytes: Size of the archive's table of contents.
-        archive_inflation: Size of a compressed archive member, in bytes stored.
-        inflated_bytes: Size of all compressed archive members that are inflated,
-            to temporary files.
+        archive_inflation: Size of a compressed archive member divided by its stored
+            size.
+        inflated_bytes: Total size of the archive members that are inflated to
+            temporary files.
         config_bytes: Size of `config.json`, or of an index of shards.
-        json_values: Values in such a file, or in the header of a safetensors file.
+        json_values: Number of values in `config.json`, in an index of shards or in
+            the header of a safetensors file.
         header_bytes: Size of the header of a safetensors file.
-        arrays: Arrays in a model's safetensors files.
-        shards: Files that the weights of one model are spread over.
-        search_entries: Entries of the projection, bits times weights of a filter,
-            that a search of all kernels for one key may take.
-        memory_bytes: In a sandbox, memory beside that of the array that is read.
-        cpu_seconds: In a sandbox, processor time for listing what is in a file, and
-            for reading an array, beside the time that its size explains.
-        wall_seconds: In a sandbox, the time until an answer, with all waiting.
+        arrays: Number of arrays in a model's safetensors files.
+        shards: Number of files that hold the weights of one model.
+        search_entries: Entries of the projection (bits times weights of a filter) in
+            a search through all kernels for one key.
+        memory_bytes: Memory of a sandbox, in addition to that of the array it reads.
+        cpu_seconds: Processor time of a sandbox for listing a file or reading an
+            array, in addition to the time that the array's size accounts for.
+        wall_seconds: Total time until a sandbox answers, including waiting.
     """
 
     array_bytes: int = 2 * 1024**3
@@ -74,8 +76,7 @@ class Limits:
                 raise TypeError(f"Expected a number. Received: {field.name}={value!r}")
             if not value >= 0:
                 raise ValueError(
-                    f"Expected a limit that is not negative. Received: "
-                    f"{field.name}={value!r}"
+                    f"Expected a non-negative limit. Received: {field.name}={value!r}"
                 )
 
 

@@ -1,9 +1,9 @@
-"""Reading model files in a process of its own, which can be lost.
+"""Reading model files in a child process that can be lost.
 
-HDF5's C code can be made to crash, to loop for ever or to ask for all memory. Here
-that costs one error. And the process that opens the file holds no key, so that no
-secret is in the memory that a file may corrupt. It is no jail: code that took it over
-would have the user's rights.
+HDF5's C code can be made to crash, to loop endlessly or to use up all memory. In a
+child process that costs a single error. In addition, the process that opens the file
+holds no key, so that the file cannot corrupt memory that contains a secret. This is not
+a jail: code that took over the child would have the user's rights.
 """
 
 from __future__ import annotations
@@ -28,26 +28,27 @@ if TYPE_CHECKING:
 
 _ENVIRONMENT: dict[str, str | None] = {
     "KERAS_WM_PASSPHRASE": None,
-    # HDF5 loads no native code, whatever filter a file asks for.
+    # Keeps HDF5 from loading native plug-ins, whatever filter a file asks for.
     "HDF5_PLUGIN_PRELOAD": "::",
-    # Threads reserve address space, which the limit of memory counts.
+    # Every thread and every arena of malloc reserves address space, which counts
+    # towards the memory limit.
     "OPENBLAS_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",
     "MALLOC_ARENA_MAX": "2",
 }
 _MESSAGE_CHARS = 4000
-_WIDEST = 8
+_WIDEST_BYTES = 8
 
 
 class Sandbox:
-    """A child process that reads model files for this one.
+    """A child process that reads model files for this process.
 
-    It is started when it is first needed, serves one file after the other, and is
-    started again after a file that it did not survive. One thread at a time may use it.
+    The child is started when it is first needed, reads one file after another, and is
+    restarted after a file that crashed it. Only one thread at a time can use it.
 
     Args:
-        limits: What a file may ask of the machine: beside the usual, how much
-            memory and time (`Limits.memory_bytes`, `cpu_seconds`, `wall_seconds`).
+        limits: Limits on the resources that a file can use. A sandbox also enforces
+            `Limits.memory_bytes`, `cpu_seconds` and `wall_seconds`.
 
     Example:
 
@@ -57,41 +58,52 @@ class Sandbox:
     ```
     """
 
-    def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
-        self._limits = limits
+    def __init__(self, limits: Limits | None = None) -> None:
+        self._limits = limits or DEFAULT_LIMITS
         self._child: ChildProcess | None = None
-        self._opened = 0
+        # Changes when a file is opened or closed. A kernel remembers the value with
+        # which it was listed, because the child knows only the file opened last.
+        self._generation = 0
 
     @contextmanager
     def open_model_file(self, path: str | os.PathLike[str]) -> Iterator[ModelFile]:
         """Opens a model file in the child; otherwise like `open_model_file`.
 
+        Args:
+            path: Path or URL of the file.
+
+        Yields:
+            The file, whose kernels can be read until the context exits.
+
         Raises:
-            UnsafeFileError: Also if the child crashes, or needs more memory or
-                time than `Limits` allows.
+            ModelFileError: If the file cannot be read.
+            UnsafeFileError: If the file exceeds a limit or crashes the child.
         """
         path = os.fspath(path)
         child = self.start()
-        listed, _ = self._ask(child, {"open": path}, path)
-        self._opened += 1
+        listing, _ = self._ask(child, {"open": path}, path)
+        self._generation += 1
+        generation = self._generation
         weights = [
-            self._weight(child, path, index, described)
-            for index, described in enumerate(listed["weights"])
+            self._weight(child, path, index, description)
+            for index, description in enumerate(listing["weights"])
         ]
 
-        opened = self._opened
-
         def config() -> Any:
-            self._check_open(opened, path)
+            self._check_open(generation, path)
             return self._ask(child, {"config": True}, path)[0]["config"]
 
         try:
-            yield ModelFile(str(listed["format"]), weights, config, path=path)
+            yield ModelFile(str(listing["format"]), weights, config, path=path)
         finally:
-            self._opened += 1
+            self._generation += 1
 
     def start(self) -> ChildProcess:
-        """Starts the child if there is none, to have it ready when it is needed."""
+        """Starts the child ahead of its first use, unless it is already running.
+
+        Returns:
+            The child.
+        """
         if self._child is None or not self._child.alive:
             self.stop()
             self._child = ChildProcess(
@@ -106,20 +118,20 @@ class Sandbox:
             self._child = None
 
     def _weight(
-        self, child: ChildProcess, path: str, index: int, described: Message
+        self, child: ChildProcess, path: str, index: int, description: Message
     ) -> Kernel:
-        shape = tuple(int(axis) for axis in described.pop("shape"))
-        opened = self._opened
+        shape = tuple(int(axis) for axis in description.pop("shape"))
+        generation = self._generation
 
         def read() -> NDArray[np.floating]:
-            self._check_open(opened, path)
+            self._check_open(generation, path)
             return self._read(child, path, index, shape)
 
-        texts = {name: str(value) for name, value in described.items()}
+        texts = {name: str(value) for name, value in description.items()}
         return Kernel(shape=shape, read=read, **texts)
 
-    def _check_open(self, opened: int, path: str) -> None:
-        if opened != self._opened:
+    def _check_open(self, generation: int, path: str) -> None:
+        if generation != self._generation:
             raise ModelFileError(
                 f"{printable(path, 1000)}: a kernel can be read only while its "
                 "file is open."
@@ -128,18 +140,19 @@ class Sandbox:
     def _read(
         self, child: ChildProcess, path: str, index: int, shape: tuple[int, ...]
     ) -> NDArray[np.floating]:
-        import numpy as np  # Late: it takes the time in which the child starts.
+        # Imported late, so that the child starts while NumPy is imported here.
+        import numpy as np
 
-        most = _WIDEST * min(math.prod(shape), self._limits.array_bytes)
-        answer, data = self._ask(child, {"read": index}, path, most)
+        max_bytes = _WIDEST_BYTES * min(math.prod(shape), self._limits.array_bytes)
+        answer, data = self._ask(child, {"read": index}, path, max_bytes)
         dtype = np.dtype("f8" if answer["dtype"] == "float64" else "f4")
         return np.frombuffer(data, dtype).reshape(shape)
 
     def _ask(
-        self, child: ChildProcess, question: Message, path: str, most: int = 0
+        self, child: ChildProcess, question: Message, path: str, max_bytes: int = 0
     ) -> Answer:
         try:
-            answer, data = child.ask(question, self._limits.wall_seconds, most)
+            answer, data = child.ask(question, self._limits.wall_seconds, max_bytes)
         except ChildDiedError as error:
             reason = _reason(str(error), self._limits)
             raise UnsafeFileError(f"{printable(path, 1000)}: {reason}") from None
@@ -155,20 +168,22 @@ class Sandbox:
 
 
 def _error(answer: Message) -> ModelFileError:
+    """Returns the child's error; the child is not trusted with its type or text."""
     kind: Any = getattr(errors, str(answer["error"]), ModelFileError)
     return kind(printable(str(answer["message"]), _MESSAGE_CHARS))  # type: ignore[no-any-return]
 
 
 def _reason(how_ended: str, limits: Limits) -> str:
+    """Returns an explanation of how the child ended, as part of an error message."""
     if how_ended == "SIGXCPU":
         return (
             f"reading it takes more than Limits.cpu_seconds={limits.cpu_seconds} of "
-            "processor time. A damaged or hostile file can make HDF5 loop for ever."
+            "processor time. A damaged or hostile file can make HDF5 loop endlessly."
         )
     if how_ended.startswith("no answer"):
         return (
             f"reading it takes longer than Limits.wall_seconds={limits.wall_seconds}. "
-            "Is its server still sending?"
+            "Check that its server is still sending."
         )
     return (
         f"reading it crashed the process that read it ({how_ended}). "

@@ -1,4 +1,4 @@
-"""The child's side of a `Sandbox`: opens files, within limits, and hands out arrays."""
+"""The child's side of a `Sandbox`: opens files within limits and sends their arrays."""
 
 from __future__ import annotations
 
@@ -17,16 +17,21 @@ from keras_wm.errors import ModelFileError
 from keras_wm.files.contents import Kernel, no_config
 from keras_wm.files.limits import Limits
 from keras_wm.files.model_file import open_model_file
-from keras_wm.utils.child_process import Answer, Handler, Message
+from keras_wm.utils.child_process import NO_DATA, Answer, Handler, Message
 
-_NOTHING = memoryview(b"")
-# Widening a half to a double, beside the original and what is sent.
+# Memory for an array, in multiples of its size in double precision. It has to hold the
+# stored array, its converted copies and the bytes that are sent.
 _COPIES = 4
-_SLOWEST_BYTES_A_SECOND = 20e6
+# Time for reading an array at this rate is added to `Limits.cpu_seconds`.
+_SLOWEST_BYTES_PER_SECOND = 20e6
 
 
 def make_handler(settings: Message) -> Handler:
-    """Starts to answer the questions of a `Sandbox`."""
+    """Returns the function that answers a `Sandbox`.
+
+    Args:
+        settings: Fields of the `Limits`.
+    """
     return _Reader(Limits(**settings)).answer
 
 
@@ -46,14 +51,14 @@ class _Reader:
                 return self._read_config()
             return self._read(self._weights[question["read"]])
         except ModelFileError as error:
-            return {"error": type(error).__name__, "message": str(error)}, _NOTHING
+            return {"error": type(error).__name__, "message": str(error)}, NO_DATA
 
     def _list(self, path: str) -> Answer:
         self._open.close()
         with self._bounds.enforced():
             model_file = self._open.enter_context(open_model_file(path, self._limits))
         self._weights, self._config = model_file.weights, model_file.config
-        described = [
+        descriptions = [
             {
                 "layer": weight.layer,
                 "variable": weight.variable,
@@ -64,19 +69,21 @@ class _Reader:
             }
             for weight in self._weights
         ]
-        return {"format": model_file.format, "weights": described}, _NOTHING
+        return {"format": model_file.format, "weights": descriptions}, NO_DATA
 
     def _read_config(self) -> Answer:
         with self._bounds.enforced():
             config = self._config()
             try:
                 json.dumps(config)
-            except RecursionError:  # Nested so deep that it can be read, but not sent.
+            # json can parse deeper nesting than it can write.
+            except RecursionError:
                 config = None
-        return {"config": config}, _NOTHING
+        return {"config": config}, NO_DATA
 
     def _read(self, weight: Kernel) -> Answer:
-        # What is larger than allowed is refused by the reading itself.
+        # The reader itself rejects an array above `Limits.array_bytes`. This minimum
+        # only keeps such an array's shape from lifting the bounds.
         size = min(8 * math.prod(weight.shape), 2 * self._limits.array_bytes)
         with self._bounds.enforced(size):
             values = np.ascontiguousarray(weight.read())
@@ -86,49 +93,55 @@ class _Reader:
 
 
 class _Bounds:
-    """What the kernel of the operating system enforces, where it can."""
+    """Limits of memory and processor time that the operating system enforces."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         if sys.platform != "win32":
             import resource
 
+            # A core dump would write the file's contents to disk.
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-            # What is imported by now does not count. Elsewhere than on Linux the
-            # address space cannot be told, nor limited.
+            # The address space in use at this point holds imported libraries and does
+            # not count. Only Linux reports it, so that only Linux limits memory.
             statm = Path("/proc/self/statm")
             pages = int(statm.read_text().split()[0]) if statm.exists() else 0
-            self._imported = pages * os.sysconf("SC_PAGE_SIZE")
+            self._imported_bytes = pages * os.sysconf("SC_PAGE_SIZE")
 
     @contextmanager
     def enforced(self, array_bytes: int = 0) -> Iterator[None]:
-        """Bounds memory and processor time, with room for an array of that size."""
+        """Limits memory and processor time while the context is active.
+
+        Args:
+            array_bytes: Size of an array for which memory and time are added.
+        """
         if sys.platform == "win32":
             yield
             return
         import resource
 
         limits = self._limits
-        if self._imported:
+        if self._imported_bytes:
             memory = limits.memory_bytes + _COPIES * array_bytes
-            _set_soft(resource.RLIMIT_AS, self._imported + memory)
-        used = resource.getrusage(resource.RUSAGE_SELF)
-        seconds = limits.cpu_seconds + array_bytes / _SLOWEST_BYTES_A_SECOND
-        _set_soft(
-            resource.RLIMIT_CPU, math.ceil(used.ru_utime + used.ru_stime + seconds)
+            _set_soft_limit(resource.RLIMIT_AS, self._imported_bytes + memory)
+        # The operating system counts from the start of the process.
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        seconds = limits.cpu_seconds + array_bytes / _SLOWEST_BYTES_PER_SECOND
+        _set_soft_limit(
+            resource.RLIMIT_CPU, math.ceil(usage.ru_utime + usage.ru_stime + seconds)
         )
         try:
             yield
         finally:
-            if self._imported:
-                _set_soft(resource.RLIMIT_AS, resource.RLIM_INFINITY)
+            if self._imported_bytes:
+                _set_soft_limit(resource.RLIMIT_AS, resource.RLIM_INFINITY)
 
 
-def _set_soft(which: int, soft: int) -> None:
+def _set_soft_limit(kind: int, soft: int) -> None:
     import resource
 
-    _, hard = resource.getrlimit(which)
-    # The user may have set a lower one.
+    _, hard = resource.getrlimit(kind)
+    # A soft limit cannot exceed a hard limit, which the user may have lowered.
     if hard != resource.RLIM_INFINITY:
         soft = hard if soft == resource.RLIM_INFINITY else min(soft, hard)
-    resource.setrlimit(which, (soft, hard))
+    resource.setrlimit(kind, (soft, hard))

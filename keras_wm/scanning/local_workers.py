@@ -11,7 +11,13 @@ from keras_wm.scanning.examiner import Examiner, ScanSettings
 from keras_wm.scanning.scan_report import FileResult
 from keras_wm.scanning.worker_keys import pack, unpack
 from keras_wm.utils.child_pool import ask_all
-from keras_wm.utils.child_process import ChildDiedError, Handler, Message
+from keras_wm.utils.child_process import (
+    NO_DATA,
+    Answer,
+    ChildDiedError,
+    Handler,
+    Message,
+)
 
 _MODULE = "keras_wm.scanning.local_workers"
 # There is one process per core already. Threads of the linear algebra in each process
@@ -65,8 +71,8 @@ def make_handler(settings: Message) -> Handler:
         )
     )
 
-    def answer(question: Message) -> tuple[Message, memoryview]:
+    def answer(question: Message) -> Answer:
         candidate = Candidate(**{**question, "parts": tuple(question["parts"])})
-        return examiner.examine(candidate).to_dict(), memoryview(b"")
+        return examiner.examine(candidate).to_dict(), NO_DATA
 
     return answer

@@ -1,4 +1,4 @@
-"""Writing a file whole or not at all."""
+"""Writing a file completely or not at all."""
 
 from __future__ import annotations
 
@@ -11,48 +11,47 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def atomic_write(path: Path, overwrite: bool = True) -> Iterator[Path]:
-    """Gives a temporary path beside `path`, which takes its place at the end.
+    """Yields a temporary path in the same folder, and then moves that file to `path`.
 
     Args:
-        path: The file to write.
-        overwrite: Whether a file that is there already may be replaced.
+        path: File to write.
+        overwrite: Whether to replace an existing file.
 
     Yields:
-        A path with the same suffix in the same folder, where nothing stands yet.
+        An unused path with the same suffixes, in the same folder.
 
     Raises:
-        FileExistsError: If `path` exists and may not be replaced.
+        FileExistsError: If `path` exists and `overwrite` is false.
         FileNotFoundError: If the folder does not exist.
     """
     check_folder(path)
     if not overwrite and path.exists():
         raise FileExistsError(_occupied(path))
-    # A hidden name keeps every suffix, for Keras chooses the format by it.
+    # The name is hidden. It keeps all suffixes, from which Keras selects the format.
     temporary = path.with_name(f".{secrets.token_hex(8)}-{path.name}")
     try:
         yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
         if overwrite:
             temporary.replace(path)
         else:
-            _place(temporary, path)
+            _move_without_overwriting(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def check_folder(path: Path) -> None:
-    """Refuses a path in a folder that is not there, before any work is done for it.
+    """Raises FileNotFoundError unless the folder of `path` exists.
 
-    Raises:
-        FileNotFoundError: If the folder does not exist.
+    Call it before long work whose result is written to `path`.
     """
     if not path.parent.is_dir():
         raise FileNotFoundError(f"There is no folder {str(path.parent)!r} to write to.")
 
 
-def _place(temporary: Path, path: Path) -> None:
-    """Moves without replacing, also when somebody writes the same file meanwhile."""
+def _move_without_overwriting(temporary: Path, path: Path) -> None:
+    """Moves a file, and does not replace one that was written in the meantime."""
     try:
         path.hardlink_to(temporary)
     except FileExistsError:

@@ -1,4 +1,4 @@
-"""Many questions for several child processes."""
+"""Distributing many questions over several child processes."""
 
 from __future__ import annotations
 
@@ -19,20 +19,21 @@ def ask_all(
     environment: dict[str, str | None],
     workers: int,
 ) -> Iterator[Reply]:
-    """Asks every question once, of whichever process is free.
+    """Asks every question once, each of the first process that is free.
 
     A process that dies is replaced for the next question.
 
     Args:
-        questions: Plain JSON values; taken one by one, as processes become free.
-        module: As for `ChildProcess`, like the next two.
-        settings: What the module's `make_handler` is called with.
-        environment: Environment variables to set, or with `None` to remove.
-        workers: How many processes.
+        questions: Plain JSON values. They are taken one by one, as processes become
+            free.
+        module: Name of a module with a function `make_handler`; see `ChildProcess`.
+        settings: Argument of the module's `make_handler`.
+        environment: Environment variables to set, or to remove if `None`.
+        workers: Number of processes.
 
     Yields:
-        Each question with its answer, or with the error of the process that died
-        over it, as they come.
+        Each question with its answer, or with the error of the process that died, in
+        the order of the answers.
     """
     pool = _Pool(iter(questions), (module, settings, environment), workers)
     try:
@@ -42,7 +43,7 @@ def ask_all(
 
 
 class _Pool:
-    """Threads that each hand questions to a process of their own."""
+    """Threads that each pass questions to a process of their own."""
 
     def __init__(
         self,
@@ -77,6 +78,7 @@ class _Pool:
     def stop(self) -> None:
         self._stopped = True
         for thread in self._threads:
+            # Repeated, because a thread may just have started another process.
             while thread.is_alive():
                 self._stop_children()
                 thread.join(0.1)
@@ -91,11 +93,12 @@ class _Pool:
             while (question := self._next()) is not None:
                 self._replies.put((question, self._ask(index, question)))
             self._replies.put(_DONE)
-        # Whatever it is, whoever waits for replies has to hear of it.
+        # Any exception has to reach the thread that waits for replies.
         except BaseException as error:
             self._replies.put(error)
 
     def _next(self) -> Message | None:
+        # The lock is needed because `questions` may be a generator.
         with self._lock:
             return None if self._stopped else next(self._questions, None)
 

@@ -1,7 +1,8 @@
-"""Processes of our own that answer questions over a pipe.
+"""Child processes that answer questions over a pipe.
 
-Not `multiprocessing`: it would import the user's main module again in each child, and
-unpickle what the child says, which has to be safe even where the child is not.
+They replace `multiprocessing`, which imports the user's main module again in each
+child, and which unpickles the child's answers. That would be unsafe here, because a
+hostile file can take over a child that reads it.
 """
 
 from __future__ import annotations
@@ -20,13 +21,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, Self, cast
 
+# JSON values of a question or an answer. An answer also has bytes, which can be empty.
 Message = dict[str, Any]
 Answer = tuple[Message, memoryview]
 Handler = Callable[[Message], Answer]
 
+NO_DATA = memoryview(b"")
+
+# The lengths of the JSON text and of the bytes, which are sent before them.
 _LENGTHS = struct.Struct(">QQ")
-_MOST_JSON_BYTES = 256 * 1024**2
-_NOTHING = memoryview(b"")
+_MAX_JSON_BYTES = 256 * 1024**2
 _BOOT = (
     "import sys; module, *sys.path = sys.argv[1:]; "
     "from keras_wm.utils.child_process import serve; serve(module)"
@@ -34,85 +38,91 @@ _BOOT = (
 
 
 class ChildDiedError(Exception):
-    """A child that ended instead of answering; the message says how."""
+    """A child ended without an answer.
+
+    The message is the signal or the exit status, or says that no answer came in time.
+    """
 
 
 class ChildProcess:
-    """A Python process that runs one module's `make_handler`.
+    """A Python process that answers questions with the handler of a module.
 
     Args:
-        module: The name of a module with a function `make_handler(settings)`, which
+        module: Name of a module with a function `make_handler(settings)`, which
             returns a function from a question to an answer.
-        settings: What `make_handler` is called with; plain JSON values.
-        environment: Environment variables to set, or with `None` to remove.
+        settings: Argument of `make_handler`; plain JSON values.
+        environment: Environment variables to set, or to remove if `None`.
     """
 
     def __init__(
         self, module: str, settings: Message, environment: dict[str, str | None]
     ) -> None:
-        changed = {**os.environ, **environment}
-        home = str(Path(__file__).parents[2])
-        # -P and no empty entry: the folder we are called in may hold what was
-        # downloaded, and a numpy.py among it must not be imported.
-        paths = [*filter(None, sys.path), home]
+        variables = {**os.environ, **environment}
+        # The child must not import modules from the working directory: it can hold
+        # downloads, and a numpy.py among them would run. Python's option -P and
+        # leaving out empty entries of sys.path prevent it.
+        package_folder = str(Path(__file__).parents[2])
+        paths = [*filter(None, sys.path), package_folder]
         self._process = subprocess.Popen(  # noqa: S603 (our own code)
             [sys.executable, "-P", "-c", _BOOT, module, *paths],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            # Nothing may wait in a buffer of ours, where a poll cannot see it.
+            # poll() does not see data that wait in a buffer of this process.
             bufsize=0,
-            env={name: value for name, value in changed.items() if value is not None},
-            # An interrupt is for us alone; the child ends when its pipe does.
+            env={name: value for name, value in variables.items() if value is not None},
+            # Keyboard interrupts reach only this process. The child ends when its
+            # pipe is closed.
             start_new_session=True,
         )
         self._to_child = cast(BinaryIO, self._process.stdin)
         self._from_child = cast(BinaryIO, self._process.stdout)
-        self._settings: Message | None = settings
+        self._unsent_settings: Message | None = settings
 
     @property
     def alive(self) -> bool:
-        """Whether it can be asked."""
+        """Whether the process runs and can be asked."""
         return self._process.poll() is None and not self._to_child.closed
 
     @property
     def pid(self) -> int:
-        """The number by which the operating system knows it."""
+        """The process ID."""
         return self._process.pid
 
     def ask(
-        self, question: Message, seconds: float | None = None, most: int = 0
+        self, question: Message, seconds: float | None = None, max_bytes: int = 0
     ) -> Answer:
         """Asks one question and waits for its answer.
 
         Args:
             question: Plain JSON values.
-            seconds: How long to wait, where the system can tell that a pipe is silent
-                (not on Windows). `None` waits for ever.
-            most: How many bytes may come with the answer.
+            seconds: Longest time to wait, or `None` for no limit. Windows cannot poll
+                a pipe and ignores it.
+            max_bytes: Largest accepted number of bytes that come with the answer.
 
         Returns:
             The answer, and the bytes that come with it.
 
         Raises:
-            ChildDiedError: If the child ends or is ended instead of answering.
+            ChildDiedError: If the child ends, or has to be ended, without an answer.
         """
         deadline = None if seconds is None else time.monotonic() + seconds
         try:
-            if self._settings is not None:
-                _send(self._to_child, self._settings)
-                self._settings = None
+            if self._unsent_settings is not None:
+                _send(self._to_child, self._unsent_settings)
+                self._unsent_settings = None
             _send(self._to_child, question)
-            return _receive(self._from_child, most, deadline)
+            return _receive(self._from_child, max_bytes, deadline)
         except TimeoutError as error:
             self.stop()
             raise ChildDiedError(f"no answer in {seconds:g} s") from error
+        # ValueError: the child's answer is malformed or too long.
         except (OSError, EOFError, ValueError) as error:
             self.stop()
             raise ChildDiedError(self._how_ended()) from error
 
     def stop(self) -> None:
-        """Ends the process, whatever it does."""
+        """Ends the process immediately."""
         self._process.kill()
         for pipe in (self._to_child, self._from_child):
             with contextlib.suppress(OSError):
@@ -131,42 +141,44 @@ class ChildProcess:
 
 
 def serve(module: str) -> None:
-    """What a child does: answers questions until its pipe is closed."""
+    """Answers questions in the child until the pipe is closed."""
     questions = os.fdopen(os.dup(0), "rb", buffering=0)
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
-    # Whatever a library prints must not get between the answers.
+    # Text that a library prints must not be mixed with the answers.
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     os.dup2(null, 1)
     with contextlib.suppress(EOFError, BrokenPipeError):
-        answer = importlib.import_module(module).make_handler(_receive(questions)[0])
+        handle = importlib.import_module(module).make_handler(_receive(questions)[0])
         while True:
             question, _ = _receive(questions)
-            _send(answers, *answer(question))
+            _send(answers, *handle(question))
 
 
-def _send(pipe: BinaryIO, message: Message, data: memoryview = _NOTHING) -> None:
+def _send(pipe: BinaryIO, message: Message, data: memoryview = NO_DATA) -> None:
     text = json.dumps(message).encode()
     _write(pipe, _LENGTHS.pack(len(text), data.nbytes) + text)
     _write(pipe, data)
 
 
 def _write(pipe: BinaryIO, data: bytes | memoryview) -> None:
-    left = memoryview(data)
-    while left:
-        left = left[pipe.write(left) :]
+    remaining = memoryview(data)
+    while remaining:
+        remaining = remaining[pipe.write(remaining) :]
 
 
-def _receive(pipe: BinaryIO, most: int = 0, deadline: float | None = None) -> Answer:
-    lengths = _exactly(pipe, _LENGTHS.size, deadline)
+def _receive(
+    pipe: BinaryIO, max_bytes: int = 0, deadline: float | None = None
+) -> Answer:
+    lengths = _read_exactly(pipe, _LENGTHS.size, deadline)
     text_bytes, data_bytes = _LENGTHS.unpack(lengths)
-    if text_bytes > _MOST_JSON_BYTES or data_bytes > most:
-        raise ValueError("the other end of the pipe sends more than it may.")
-    message = json.loads(bytes(_exactly(pipe, text_bytes, deadline)))
-    return message, _exactly(pipe, data_bytes, deadline)
+    if text_bytes > _MAX_JSON_BYTES or data_bytes > max_bytes:
+        raise ValueError("the message in the pipe is longer than allowed.")
+    message = json.loads(bytes(_read_exactly(pipe, text_bytes, deadline)))
+    return message, _read_exactly(pipe, data_bytes, deadline)
 
 
-def _exactly(pipe: BinaryIO, size: int, deadline: float | None) -> memoryview:
+def _read_exactly(pipe: BinaryIO, size: int, deadline: float | None) -> memoryview:
     data = memoryview(bytearray(size))
     filled = 0
     while filled < size:
@@ -174,7 +186,7 @@ def _exactly(pipe: BinaryIO, size: int, deadline: float | None) -> memoryview:
             _wait_for(pipe, deadline)
         count = pipe.readinto(data[filled:])  # type: ignore[attr-defined]
         if not count:
-            raise EOFError("the other end of the pipe is gone.")
+            raise EOFError("the pipe is closed at the other end.")
         filled += count
     return data
 

@@ -1,4 +1,4 @@
-"""How many cores there are to work on."""
+"""Number of processor cores."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import os
 
 
 def usable_cores() -> int:
-    """The cores that this process may use, which may be fewer than the machine has."""
+    """Returns the number of cores that this process can use.
+
+    It can be smaller than the number of cores of the machine.
+    """
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1

@@ -16,7 +16,13 @@ from keras_wm.research.experiments.catalogue import EXPERIMENTS
 from keras_wm.research.experiments.network_store import NetworkStore
 from keras_wm.research.experiments.settings import Settings
 from keras_wm.utils.child_pool import ask_all
-from keras_wm.utils.child_process import ChildDiedError, Handler, Message
+from keras_wm.utils.child_process import (
+    NO_DATA,
+    Answer,
+    ChildDiedError,
+    Handler,
+    Message,
+)
 
 _MODULE = "keras_wm.research.experiments.worker"
 # A process takes up to 2 GB.
@@ -121,12 +127,12 @@ def make_handler(settings: Message) -> Handler:
         study[name] = study[name] and tuple(study[name])
     worker = Worker(Settings(**study), Path(settings["folder"]))
 
-    def answer(question: Message) -> tuple[Message, memoryview]:
+    def answer(question: Message) -> Answer:
         try:
-            return worker.answer(question), memoryview(b"")
+            return worker.answer(question), NO_DATA
         # Whatever it is, the study that waits has to hear of it.
         except Exception:
-            return {"failed": traceback.format_exc()}, memoryview(b"")
+            return {"failed": traceback.format_exc()}, NO_DATA
 
     return answer
 
