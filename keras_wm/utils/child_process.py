@@ -81,7 +81,7 @@ class ChildProcess:
 
     @property
     def alive(self) -> bool:
-        """Whether the process runs and can be asked."""
+        """True if the process is running and can be asked."""
         return self._process.poll() is None and not self._to_child.closed
 
     @property

@@ -1,9 +1,10 @@
-"""Model files that ask for more time or memory than any model needs.
+"""Model files that make a reader spend more time or memory than any model needs.
 
-`python -m tests.files.bombs` lists each and reads ten kernels of it, in a process of
-its own, and tells what that took.
+`python -m tests.files.bombs` lists the kernels of each and reads ten of them, in a
+process of its own, and prints the memory and processor time that this took.
 """
 
+import json
 import subprocess
 import sys
 import tempfile
@@ -47,7 +48,7 @@ def groups_in_a_tree(path):
 
 
 def links_to_one_group(path):
-    """60,000 names of one group, in three groups."""
+    """60,000 links to one group, in three groups."""
     with h5py.File(write_weights(path), "r+") as file:
         group = file["layers"].id
         for outer in range(3):
@@ -57,7 +58,7 @@ def links_to_one_group(path):
 
 
 def kernels_by_the_thousand(path):
-    """19,000 kernels, almost as many as there may be in one group."""
+    """19,000 kernels, almost as many as the limit allows in one group."""
     with h5py.File(write_weights(path), "r+") as file:
         group = file[f"{DENSE}/vars"].id
         for index in range(1, 19_000):
@@ -65,7 +66,7 @@ def kernels_by_the_thousand(path):
 
 
 def _create_small(group, name, shape):
-    """Creates an array inside its own header, which is fast."""
+    """Creates an array that is stored inside its own header, which is fast."""
     plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     plan.set_layout(h5py.h5d.COMPACT)
     plan.set_fill_time(h5py.h5d.FILL_TIME_ALLOC)
@@ -74,7 +75,7 @@ def _create_small(group, name, shape):
 
 
 def ten_thousand_layers(path):
-    """No bomb: a model of 10,000 layers, with a kernel and a bias each."""
+    """A legitimate model of 10,000 layers, with a kernel and a bias each."""
     with h5py.File(path, "w") as file:
         layers = file.create_group("layers").id
         name = h5py.h5t.C_S1.copy()
@@ -98,7 +99,7 @@ def groups_in_groups(path):
 
 
 def long_text(path):
-    """A layer's name of 200 MB, whose length is not told before it is read."""
+    """A layer's name of 200 MB, whose length is unknown before it is read."""
     write_weights(path, name="a" * 200_000_000)
 
 
@@ -120,7 +121,8 @@ def thousands_of_attributes(path):
             h5py.h5a.create(variables.id, b"%d" % index, h5py.h5t.IEEE_F32LE, space)
 
 
-def _one_chunk(path, shape, chunk, data):
+def _write_chunk(path, shape, chunk, data):
+    """Writes an array of one deflated chunk, given as the stored bytes."""
     with h5py.File(write_weights(path), "r+") as file:
         array = file.create_dataset(
             "vars/0", shape, "f4", chunks=chunk, compression="gzip"
@@ -130,17 +132,16 @@ def _one_chunk(path, shape, chunk, data):
 
 def chunk_of_more_than_it_holds(path):
     """A chunk of 4 MB that inflates to 1 GB."""
-    data = deflated_zeros(1024, form=15)
-    _one_chunk(path, (1000, 1000), (1000, 1000), data)
+    _write_chunk(path, (1000, 1000), (1000, 1000), deflated_zeros(1024, form=15))
 
 
 def chunk_of_a_gigabyte(path):
     """An array of one chunk of 1 GB, deflated to 1 MB."""
-    _one_chunk(path, (2**14, 2**14), (2**14, 2**14), deflated_zeros(1024, form=15))
+    _write_chunk(path, (2**14, 2**14), (2**14, 2**14), deflated_zeros(1024, form=15))
 
 
 def array_of_two_gigabytes(path):
-    """An array of 2 GB in chunks, each of them small and honest."""
+    """An array of 2 GB in small chunks that inflate to the declared size."""
     with h5py.File(write_weights(path), "r+") as file:
         array = file.create_dataset(
             "vars/0", (2**9, 2**20), "f4", chunks=(1, 2**20), compression="gzip"
@@ -162,7 +163,7 @@ def zip_of_eight_gigabytes(path):
 
 
 def zip_that_inflates_well(path):
-    """Weights that inflate to 900 MB, 150 times as much, before they are damaged."""
+    """Damaged weights that first inflate to 900 MB, 150 times their stored size."""
     member = zeros(WEIGHTS, 900, weights_bytes())
     padding = np.random.default_rng(0).bytes(5_000_000)
     deflated = type(member)(WEIGHTS, member.stored + padding, member.size)
@@ -184,37 +185,37 @@ def zip_of_many_members(path):
     write_archive_of(path, body, table, 50_000)
 
 
-def _config(path, config):
+def _write_config(path, config):
     return write_archive(path, weights_bytes(name=None), config)
 
 
 def config_of_half_a_gigabyte(path):
     """A config of 500 MB, stored."""
-    _config(path, b" " * 500_000_000)
+    _write_config(path, b" " * 500_000_000)
 
 
 def deflated_config_of_half_a_gigabyte(path):
     """A config of 500 MB, deflated to 500 KB."""
-    weights = weights_bytes(name=None)
-    write_members(path, stored(WEIGHTS, weights), zeros("config.json", 500))
+    weights = stored(WEIGHTS, weights_bytes(name=None))
+    write_members(path, weights, zeros("config.json", 500))
 
 
 def config_nested_without_end(path):
-    """A config of a million lists in lists."""
-    _config(path, b"[" * 10**6 + b"]" * 10**6)
+    """A config of a million nested lists."""
+    _write_config(path, b"[" * 10**6 + b"]" * 10**6)
 
 
 def config_of_many_objects(path):
-    """A config as large as it may be, of lists that take the most memory."""
-    _config(path, b"[" + b"[[]]," * (2 * 2**20 - 100) + b"[]]")
+    """A config as large as the limit allows, of lists, which take the most memory."""
+    _write_config(path, b"[" + b"[[]]," * (2 * 2**20 - 100) + b"[]]")
 
 
 def config_of_many_layers(path):
-    """A config as large as it may be, of layers of as many classes."""
+    """A config as large as the limit allows, in which every layer has its own class."""
     layer = b'{"class_name":"' + b"Aa" * 46 + b'%08d","config":{"name":"a"}},'
     count = 10 * 2**20 // (len(layer) + 5)
     layers = b"".join(layer % index for index in range(count)) + b"0"
-    _config(path, b'{"config":{"layers":[' + layers + b"]}}")
+    _write_config(path, b'{"config":{"layers":[' + layers + b"]}}")
 
 
 BOMBS = {
@@ -245,36 +246,79 @@ BOMBS = {
     )
 }
 
+# Arguments: a memory limit in bytes or 0, a good file, and the bombs. Reading the good
+# file loads all modules, so that the limit applies to the memory that bombs add.
 READ = """
-import resource, sys
+import json, resource, sys
 from keras_wm.errors import ModelFileError
 from keras_wm.files import open_model_file
 
-try:
-    with open_model_file(sys.argv[1]) as model_file:
-        for kernel in model_file.kernels[:10]:
-            kernel.read()
-        outcome = f"{len(model_file.kernels)} kernels"
-except ModelFileError as error:
-    outcome = f"{type(error).__name__}: {error}".replace(sys.argv[1], "")[:90]
-used = resource.getrusage(resource.RUSAGE_SELF)
-with open("/proc/self/status") as status:
-    peak = next(line for line in status if line.startswith("VmHWM")).split()[1]
-seconds = used.ru_utime + used.ru_stime
-print(f"{int(peak) / 1024:5.0f} MB {seconds:6.2f} s  {outcome}")
+def seconds():
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+def read(path):
+    start = seconds()
+    try:
+        with open_model_file(path) as model_file:
+            for kernel in model_file.kernels[:10]:
+                kernel.read()
+            outcome = f"{len(model_file.kernels)} kernels"
+    except ModelFileError as error:
+        outcome = f"{error} {error.__cause__!r}".removeprefix(f"{path}: ")
+    with open("/proc/self/status") as status:
+        peak = next(line for line in status if line.startswith("VmHWM")).split()[1]
+    return {
+        "outcome": outcome,
+        "megabytes": int(peak) / 1024,
+        "seconds": seconds() - start,
+    }
+
+bound, good, *paths = sys.argv[1:]
+read(good)
+if int(bound):
+    with open("/proc/self/statm") as sizes:
+        used = int(sizes.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + int(bound),) * 2)
+print(json.dumps([read(path) for path in paths]))
 """
+
+
+def read_in_a_process(paths, bound=0):
+    """Reads files in a new process and reports on each.
+
+    Args:
+        paths: Paths of the files.
+        bound: Bytes of memory that the process can use in addition to those for a
+            small good file, or 0 for no limit.
+
+    Returns:
+        For each file a dictionary of the outcome, the peak of the process's memory so
+        far in MB, and the processor time in seconds.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        good = write_archive(Path(folder) / "good.keras")
+        run = subprocess.run(
+            [sys.executable, "-c", READ, str(bound), str(good), *map(str, paths)],
+            capture_output=True,
+            text=True,
+        )
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout)
 
 
 def main():
     with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "bomb"
         for name, write in BOMBS.items():
-            path = Path(folder) / "bomb"
             write(path)
-            command = [sys.executable, "-c", READ, str(path)]
-            run = subprocess.run(command, capture_output=True, text=True)
             size = path.stat().st_size / 1e6
-            print(f"{name:36} {size:6.1f} MB: {run.stdout or run.stderr}", end="")
+            (result,) = read_in_a_process([path])
             path.unlink()
+            print(
+                f"{name:36} {size:6.1f} MB: {result['megabytes']:5.0f} MB "
+                f"{result['seconds']:6.2f} s  {result['outcome'][:90]}"
+            )
 
 
 if __name__ == "__main__":

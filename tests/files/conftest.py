@@ -1,4 +1,4 @@
-"""Model files that many tests start from."""
+"""Model files that many tests use."""
 
 import pytest
 
@@ -8,17 +8,17 @@ from tests.files.written import write_archive, write_weights
 
 @pytest.fixture(scope="session")
 def saved(tmp_path_factory):
-    """One model in every format that the installed Keras writes, and its layers."""
+    """One model in every format that the installed Keras writes, and its kernels."""
     return write_all_formats(tmp_path_factory.mktemp("saved"))
 
 
 @pytest.fixture
 def weights(tmp_path):
-    """A small good weights file with one kernel, in layer `c1`."""
+    """A small weights file with one kernel, in layer `c1`."""
     return write_weights(tmp_path / "good.weights.h5")
 
 
 @pytest.fixture
 def archive(tmp_path):
-    """A small good archive with one kernel, in layer `c1`."""
+    """A small archive with one kernel, in layer `c1`."""
     return write_archive(tmp_path / "good.keras")

@@ -1,10 +1,10 @@
-"""Reads spoilt files until something comes out that should not.
+"""Reads randomly damaged model files, and reports all that are not read or refused.
 
     python -m tests.files.fuzz --seconds 600 --keep offenders
 
-Files are read by child processes, which are ended and replaced where HDF5 crashes,
-takes too long or asks for too much memory. Only `ModelFileError` may come out of the
-reader; anything else is kept, and makes the exit status 1.
+Child processes read the files. A child is ended and replaced if HDF5 crashes, takes too
+long or uses too much memory. The reader may raise `ModelFileError` only. Files with any
+other outcome are kept, and an unexpected exception makes the exit status 1.
 """
 
 import argparse
@@ -42,12 +42,12 @@ MEMORY = 500 * 2**20
 
 
 def corpus(folder):
-    """The good files: the name of each, and its bytes by the path within.
+    """Yields the name of every good sample, and its bytes by the path within it.
 
-    A file has one entry, of an empty path; a folder has one for every file in it.
+    A file has a single entry with an empty path; a folder has one entry per file.
 
     Args:
-        folder: A place for files to be written.
+        folder: Folder for temporary files.
     """
     for path in sorted(DATA.iterdir()):
         if path.suffix in (".keras", ".h5"):
@@ -69,7 +69,7 @@ def corpus(folder):
 
 
 def folders(weights, folder):
-    """The good folders: an unzipped model, a sharded preset, one of safetensors."""
+    """Yields good folders: an unzipped model, a sharded preset, and safetensors."""
     shards = ["model_00000.weights.h5", "model_00001.weights.h5"]
     index = {"metadata": {"total_size": 96}, "weight_map": {"/layers/dense": shards}}
     other = weights.replace(b"dense", b"danse")
@@ -88,7 +88,7 @@ def folders(weights, folder):
 
 
 def read(path):
-    """Reads all of a model file; what it came to, in a few words."""
+    """Reads all kernels of a model file; returns the outcome as a short text."""
     try:
         with open_model_file(path) as model_file:
             for kernel in model_file.kernels:
@@ -105,13 +105,13 @@ def read(path):
 
 @dataclass(frozen=True)
 class Case:
-    """A spoilt file or folder, which its number and the seed tell."""
+    """A damaged file or folder."""
 
     name: str
     files: dict[str, bytes]
 
     def write(self, path):
-        """Writes it, in the place of one before."""
+        """Writes it, replacing an earlier case."""
         if path.is_dir():
             shutil.rmtree(path)
         path.unlink(missing_ok=True)
@@ -120,8 +120,8 @@ class Case:
             (path / within).write_bytes(content)
 
 
-def case(samples, seed, number):
-    """One case: a sample, one of its files spoilt."""
+def make_case(samples, seed, number):
+    """Returns a sample in which one file is damaged at random."""
     random = Random(f"{seed}/{number}")
     name, files = random.choice(samples)
     _, others = random.choice(samples)
@@ -131,7 +131,7 @@ def case(samples, seed, number):
 
 
 def _answer(connection, good):
-    """What a child process does: reads each path that it is sent."""
+    """Reads every path that is sent to this child process, and sends the outcome."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     read(good)
     pages = int(Path("/proc/self/statm").read_text().split()[0])
@@ -143,11 +143,11 @@ def _answer(connection, good):
 
 
 class Reader:
-    """A child process that reads one file at a time, and its successors.
+    """A child process that reads one file at a time, and is replaced if it dies.
 
     Args:
-        good: A file to warm up with.
-        seconds: How long a file may take.
+        good: Good file, which the child reads to load all modules.
+        seconds: Longest time for a file, or `None` for no limit.
     """
 
     def __init__(self, good, seconds):
@@ -166,7 +166,7 @@ class Reader:
         theirs.close()
 
     def read(self, path):
-        """Reads a file; what it came to, also if the child did not survive it."""
+        """Reads a file; returns the outcome, even if the child did not survive."""
         try:
             self._connection.send(path)
             if self._connection.poll(self._seconds):
@@ -191,14 +191,14 @@ class Fuzzing:
     """A run of the fuzzer.
 
     Attributes:
-        samples: The good files.
-        folder: A place for files.
-        seed: Decides on all cases.
-        cases: How many there are, if there is an end to them.
-        seconds: How long to go on.
-        patience: How many seconds a file may take.
-        keep: Where files go that were not read or refused, if anywhere.
-        outcomes: How often each came up.
+        samples: Good files.
+        folder: Folder for temporary files.
+        seed: Random seed of all cases.
+        cases: Number of cases, or `None` for no limit.
+        seconds: Longest time for the run.
+        patience: Longest time for a file in seconds, or `None` for no limit.
+        keep: Folder for files that were neither read nor refused.
+        outcomes: Number of cases by outcome.
     """
 
     samples: list
@@ -206,12 +206,12 @@ class Fuzzing:
     seed: int = 0
     cases: int | None = None
     seconds: float = float("inf")
-    patience: float = 10
+    patience: float | None = 10
     keep: Path | None = None
     outcomes: Counter = field(default_factory=Counter)
 
     def run(self, readers):
-        """Reads cases, with so many child processes; returns the outcomes."""
+        """Reads cases in a number of child processes; returns the outcomes."""
         numbers = itertools.count() if self.cases is None else range(self.cases)
         self._numbers = iter(numbers)
         self._until = time.monotonic() + self.seconds
@@ -232,22 +232,23 @@ class Fuzzing:
                     number = next(self._numbers, None)
                 if number is None:
                     break
-                one = case(self.samples, self.seed, number)
-                one.write(path)
-                self._record(one, number, reader.read(path))
+                case = make_case(self.samples, self.seed, number)
+                case.write(path)
+                self._record(case, number, reader.read(path))
         finally:
             reader.close()
 
-    def _record(self, one, number, outcome):
+    def _record(self, case, number, outcome):
         with self._lock:
             self.outcomes[outcome] += 1
         if self.keep and not outcome.startswith(("read", "refused")):
-            print(f"{number} {one.name}: {outcome}", flush=True)
-            one.write(self.keep / f"{self.seed}-{number}-{one.name}")
+            print(f"{number} {case.name}: {outcome}", flush=True)
+            case.write(self.keep / f"{self.seed}-{number}-{case.name}")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--cases", type=int, help="number of files; default: no limit")
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, default=Path("offenders"))
@@ -260,12 +261,12 @@ def main():
             list(corpus(folder)),
             folder,
             options.seed,
+            options.cases,
             seconds=options.seconds,
             keep=options.keep,
         )
         outcomes = run.run(options.readers)
-    total = sum(outcomes.values())
-    print(f"{total:,} files, {total / options.seconds:.0f} a second")
+    print(f"{sum(outcomes.values()):,} files")
     for outcome, count in outcomes.most_common():
         print(f"{count:8,} {outcome}")
     return any(outcome.startswith(FOREIGN) for outcome in outcomes)

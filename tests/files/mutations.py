@@ -1,4 +1,4 @@
-"""Ways to spoil a file, each by a random generator that can be seeded."""
+"""Random changes that damage a file, reproducible by the seed of the generator."""
 
 import io
 import json
@@ -12,15 +12,12 @@ VALUES += ["F32", "BF16", "I64", "__proto__", "model.weights.h5", "\ud800"]
 
 
 def mutate(random, data, other):
-    """A file that was good, with one or several things done to it.
+    """Returns a good file after one or several random changes.
 
     Args:
         random: A `random.Random`.
-        data: The bytes of the file.
-        other: The bytes of another file, to be spliced in.
-
-    Returns:
-        The spoilt bytes.
+        data: Bytes of the file.
+        other: Bytes of another file, to splice in.
     """
     if data[:4] == b"PK\x03\x04" and random.random() < 0.5:
         data = mutate_members(random, data, other)
@@ -34,33 +31,33 @@ def mutate(random, data, other):
 
 
 def flip(random, data, _):
-    """Some bytes changed, wherever they are."""
+    """Changes some bytes."""
     data = bytearray(data)
     for _ in range(random.choice([1, 1, 2, 8]) if data else 0):
-        place = random.randrange(len(data))
-        data[place] = random.choice(
-            [data[place] ^ 1 << random.randrange(8), 0, 255, random.randrange(256)]
+        position = random.randrange(len(data))
+        data[position] = random.choice(
+            [data[position] ^ 1 << random.randrange(8), 0, 255, random.randrange(256)]
         )
     return bytes(data)
 
 
 def overwrite_integer(random, data, _):
-    """An integer that is often a limit, in the place of some bytes."""
+    """Overwrites some bytes with an integer that is often a boundary case."""
     size = random.choice([1, 2, 4, 8])
-    place = random.randrange(max(1, len(data) - size))
+    position = random.randrange(max(1, len(data) - size))
     order = random.choice(["little", "little", "big"])
     value = (random.choice(INTEGERS) % 256**size).to_bytes(size, order)
-    return data[:place] + value + data[place + size :]
+    return data[:position] + value + data[position + size :]
 
 
 def copy_integer(random, data, _):
-    """Eight bytes from elsewhere, such as the address of another object."""
-    places = [8 * random.randrange(max(1, len(data) // 8)) for _ in range(2)]
-    return data[: places[0]] + data[places[1] :][:8] + data[places[0] + 8 :]
+    """Overwrites eight bytes with others of the file, such as another address."""
+    positions = [8 * random.randrange(max(1, len(data) // 8)) for _ in range(2)]
+    return data[: positions[0]] + data[positions[1] :][:8] + data[positions[0] + 8 :]
 
 
 def swap_blocks(random, data, _):
-    """Two blocks in each other's place."""
+    """Exchanges two blocks."""
     size = random.choice([4, 16, 64, 512, 4096])
     first, second = sorted(random.randrange(max(1, len(data))) for _ in range(2))
     second = max(second, first + size)
@@ -70,30 +67,30 @@ def swap_blocks(random, data, _):
 
 
 def truncate(random, data, _):
-    """The file's start."""
+    """Keeps only the start of the file."""
     return data[: random.randrange(len(data) + 1)]
 
 
 def insert(random, data, _):
-    """Bytes put in between."""
-    place = random.randrange(len(data) + 1)
+    """Inserts bytes."""
+    position = random.randrange(len(data) + 1)
     count = random.choice([1, 2, 8, 100])
     new = random.choice([bytes(count), b"\xff" * count, random.randbytes(count)])
-    return data[:place] + new + data[place:]
+    return data[:position] + new + data[position:]
 
 
 def delete(random, data, _):
-    """Bytes taken out."""
-    place = random.randrange(len(data) + 1)
-    return data[:place] + data[place + random.choice([1, 2, 8, 100]) :]
+    """Deletes bytes."""
+    position = random.randrange(len(data) + 1)
+    return data[:position] + data[position + random.choice([1, 2, 8, 100]) :]
 
 
 def splice(random, data, other):
-    """The start of the file, and the end of another."""
-    place = random.randrange(len(data) + 1)
+    """Joins the start of the file and the end of another."""
+    position = random.randrange(len(data) + 1)
     if random.random() < 0.5:
-        return data[:place] + other[place:]
-    return data[:place] + other[random.randrange(len(other) + 1) :]
+        return data[:position] + other[position:]
+    return data[:position] + other[random.randrange(len(other) + 1) :]
 
 
 BLIND = (flip, flip, overwrite_integer, overwrite_integer, copy_integer)
@@ -101,7 +98,7 @@ BLIND += (swap_blocks, truncate, insert, delete, splice)
 
 
 def mutate_members(random, data, other):
-    """An archive that is whole again, of members that were changed."""
+    """Changes a member, and writes a valid archive again."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             members = [(name, archive.read(name)) for name in archive.namelist()]
@@ -126,7 +123,7 @@ def mutate_members(random, data, other):
 
 
 def mutate_json(random, data):
-    """JSON of which some values are others."""
+    """Changes some values of a JSON text, and writes valid JSON again."""
     try:
         value = json.loads(data)
     except (ValueError, RecursionError):
@@ -138,13 +135,13 @@ def mutate_json(random, data):
         holder = random.choice(holders)
         keys = list(holder) if isinstance(holder, dict) else range(len(holder))
         key = random.choice(list(keys))
-        what = random.randrange(4)
-        if what == 0 and isinstance(holder, dict):
+        change = random.randrange(4)
+        if change == 0 and isinstance(holder, dict):
             name = random.choice(["", "name", "config", "layers", "a/b"])
             holder[name] = _copy(holder[key])
-        elif what == 1:
+        elif change == 1:
             del holder[key]
-        elif what == 2:
+        elif change == 2:
             holder[key] = _copy(random.choice(holders))
         else:
             holder[key] = _copy(random.choice(VALUES))
@@ -156,7 +153,7 @@ def _copy(value):
 
 
 def _holders(value):
-    """Every list and dictionary in a value that has something in it."""
+    """Yields every list and dictionary in a value that is not empty."""
     waiting = [value]
     while waiting:
         value = waiting.pop()

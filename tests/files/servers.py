@@ -1,4 +1,4 @@
-"""Servers of files on loopback, which count what they send."""
+"""File servers on the loopback interface that count the bytes they send."""
 
 import asyncio
 import contextlib
@@ -12,10 +12,14 @@ from aiohttp import web
 class RangeServer:
     """Serves a folder over HTTP, with range requests, and counts the bytes sent.
 
+    Args:
+        folder: Folder to serve.
+        honours_ranges: Whether to support range requests.
+
     Attributes:
-        url: The URL of the folder.
-        sent: How many bytes were sent.
-        requests: How many requests were answered.
+        url: URL of the folder.
+        sent: Number of bytes sent in bodies.
+        requests: Number of answered requests for files.
     """
 
     def __init__(self, folder, honours_ranges=True):
@@ -55,7 +59,7 @@ class RangeServer:
 
 @contextmanager
 def serving(folder, **options):
-    """A `RangeServer` that runs in a thread."""
+    """Runs a `RangeServer` in a thread; yields it."""
     server, ready, loop = (
         RangeServer(folder, **options),
         threading.Event(),
@@ -92,7 +96,7 @@ def serving(folder, **options):
 
 @contextmanager
 def s3_store(bucket):
-    """A moto server with one bucket, and fsspec's s3 pointed at it; yields a client."""
+    """Runs a moto server with one bucket that fsspec uses for S3; yields a client."""
     import boto3
     import fsspec
     from moto.server import ThreadedMotoServer

@@ -1,28 +1,31 @@
-"""A short run of the fuzzer."""
+"""A short run of the fuzzer, and tests of its parts.
+
+`python -m tests.files.fuzz` is the long run.
+"""
 
 import sys
 from random import Random
 
 import pytest
 
-from tests.files.fuzz import FOREIGN, Case, Fuzzing, Reader, case, corpus, read
+from tests.files.fuzz import FOREIGN, Case, Fuzzing, Reader, corpus, make_case, read
 from tests.files.mutations import BLIND, mutate_json, mutate_members
 from tests.files.written import write_archive
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self")
 
 
-@pytest.fixture
-def samples(tmp_path):
-    return list(corpus(tmp_path))
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory):
+    return list(corpus(tmp_path_factory.mktemp("corpus")))
 
 
 def test_mutated_files_are_read_or_refused(samples, tmp_path):
-    outcomes = Fuzzing(samples, tmp_path, seed=3, cases=400).run(readers=1)
-    assert sum(outcomes.values()) == 400
-    assert outcomes["read"] > 10
+    run = Fuzzing(samples, tmp_path, seed=3, cases=60, patience=None)
+    outcomes = run.run(readers=1)
+    assert sum(outcomes.values()) == 60
+    assert outcomes["read"] > 5
     assert {outcome.partition(":")[0] for outcome in outcomes} == {"read", "refused"}
-    assert not any(FOREIGN in outcome for outcome in outcomes)
 
 
 def test_every_sample_is_a_good_model(samples, tmp_path):
@@ -31,15 +34,16 @@ def test_every_sample_is_a_good_model(samples, tmp_path):
         assert read(tmp_path / "case") == "read", name
 
 
-def test_the_seed_and_the_number_tell_the_case(samples):
-    assert case(samples, 1, 5) == case(samples, 1, 5) != case(samples, 1, 6)
+def test_the_seed_and_the_number_determine_the_case(samples):
+    case = make_case(samples, 1, 5)
+    assert case == make_case(samples, 1, 5) != make_case(samples, 1, 6)
 
 
-@pytest.mark.parametrize("change", BLIND, ids=lambda change: change.__name__)
-def test_every_mutation_takes_any_bytes(change):
-    for data in (b"", b"a", bytes(100)):
-        for seed in range(20):
-            assert isinstance(change(Random(seed), data, b"other"), bytes)
+def test_every_mutation_takes_any_bytes():
+    for change in set(BLIND):
+        for data in (b"", b"a", bytes(100)):
+            for seed in range(20):
+                assert isinstance(change(Random(seed), data, b"other"), bytes)
 
 
 def test_members_and_json_are_changed(archive):
@@ -50,8 +54,8 @@ def test_members_and_json_are_changed(archive):
     assert len({mutate_json(Random(seed), config) for seed in range(40)}) > 10
 
 
-def test_an_exception_of_another_kind_is_told(tmp_path):
-    reader = Reader(write_archive(tmp_path / "good"), seconds=30)
+def test_an_unexpected_exception_is_reported(tmp_path):
+    reader = Reader(write_archive(tmp_path / "good"), seconds=None)
     try:
         assert reader.read(5).startswith(f"{FOREIGN}: TypeError")
     finally:

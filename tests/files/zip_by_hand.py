@@ -8,13 +8,13 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED
 
 @dataclass(frozen=True)
 class Member:
-    """A member as it is stored: its bytes, and what its headers say of it.
+    """The stored bytes of a member, and the claims of its headers.
 
     Attributes:
-        name: Its name.
-        stored: Its bytes in the archive.
-        size: The size it claims to have.
-        method: How it claims to be compressed.
+        name: Name.
+        stored: Bytes in the archive.
+        size: Claimed size.
+        method: Claimed compression method.
     """
 
     name: str
@@ -27,37 +27,37 @@ class Member:
         return struct.pack("<HHHLLLHH", *claims)
 
     def header(self):
-        """The header in front of the member."""
+        """Returns the header in front of the member."""
         return b"PK\x03\x04\x14\0\0\0" + self._claims() + self.name.encode()
 
     def entry(self, offset):
-        """The entry in the table of contents of a member that starts there."""
+        """Returns the entry in the table of contents of a member at an offset."""
         start = b"PK\x01\x02\x14\0\x14\0\0\0" + self._claims()
         return start + struct.pack("<HHHLL", 0, 0, 0, 0, offset) + self.name.encode()
 
 
 def stored(name, data):
-    """A member as it is."""
+    """Returns a member that is not compressed."""
     return Member(name, data, len(data), ZIP_STORED)
 
 
 def zeros(name, mebibytes, within=b""):
-    """A member of zeros behind some bytes, deflated as well as it can be."""
+    """Returns a member of some bytes and many zeros, deflated as far as possible."""
     size = len(within) + mebibytes * 2**20
     return Member(name, deflated_zeros(mebibytes, within), size)
 
 
 def deflated_zeros(mebibytes, within=b"", form=-zlib.MAX_WBITS):
-    """Some bytes and many zeros, deflated without deflating them all."""
+    """Returns some bytes and many zeros, deflated; deflates only one MiB of zeros."""
     deflate = zlib.compressobj(9, zlib.DEFLATED, form)
     start = deflate.compress(within) + deflate.flush(zlib.Z_FULL_FLUSH)
-    # After a full flush, the same zeros become the same bytes again.
+    # After a full flush, the same zeros become the same bytes.
     again = deflate.compress(bytes(2**20)) + deflate.flush(zlib.Z_FULL_FLUSH)
     return start + again * mebibytes + deflate.flush()
 
 
 def write_members(path, *members):
-    """An archive of members one after the other; returns its path."""
+    """Writes an archive of consecutive members; returns its path."""
     body, table = bytearray(), bytearray()
     for member in members:
         table += member.entry(len(body))
@@ -66,17 +66,18 @@ def write_members(path, *members):
 
 
 def write_archive_of(path, body, table, count):
-    """An archive of its members and its table of contents; returns its path."""
+    """Writes an archive from its members and table of contents; returns its path."""
     end = struct.pack("<4H2LH", 0, 0, count, count, len(table), len(body), 0)
     path.write_bytes(body + table + b"PK\x05\x06" + end)
     return path
 
 
 def write_quoted(path, *members):
-    """An archive in which each member contains the headers of those behind it.
+    """Writes an archive whose members share their compressed bytes.
 
-    Each starts with a block of deflate that quotes the next one's header, so that all
-    share one kernel of bytes (Fifield, "A better zip bomb", 2019).
+    Each member starts with a deflate block that quotes the header of the next member.
+    The compressed bytes of the last member, the kernel, therefore end every member
+    (Fifield, "A better zip bomb", 2019).
     """
     *outer, kernel = members
     parts, tail, size = [kernel], kernel.header() + kernel.stored, kernel.size

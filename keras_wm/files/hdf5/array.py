@@ -78,7 +78,7 @@ class StoredArray:
 
     @property
     def is_float(self) -> bool:
-        """Whether the array holds floats."""
+        """True if the array holds floats."""
         return self.stored.kind not in "iu"
 
     def read(self) -> NDArray[Any]:

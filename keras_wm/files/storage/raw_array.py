@@ -55,7 +55,7 @@ class RawArray:
 
     @property
     def is_float(self) -> bool:
-        """Whether it can be a kernel: floats, in a plausible number of axes."""
+        """True if it can be a kernel: floats, with a plausible number of axes."""
         plausible = 1 <= len(self.shape) <= MOST_AXES and 0 not in self.shape
         return plausible and self.code in FLOATS
 

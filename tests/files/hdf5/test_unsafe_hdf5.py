@@ -1,4 +1,4 @@
-"""One HDF5 file for each thing that a hostile one may do."""
+"""One HDF5 file for each attack."""
 
 import zlib
 
@@ -12,7 +12,7 @@ from tests.files.written import DENSE, KERNEL, read_kernels, write_weights
 
 
 def refused(path, match, **options):
-    """Whether reading all kernels is refused, by an error that names the file."""
+    """Reads all kernels, which is an error; returns whether it names the file."""
     with pytest.raises(UnsafeFileError, match=match) as caught:
         read_kernels(path, **options)
     return str(path) in str(caught.value)
@@ -20,7 +20,7 @@ def refused(path, match, **options):
 
 @pytest.fixture
 def secret(tmp_path):
-    """Another file, whose bytes must never be read."""
+    """Another file, which must never be read."""
     path = tmp_path / "secret.h5"
     with h5py.File(path, "w") as file:
         file["vars/0"] = np.full((3, 4), 42, "float32")
@@ -82,13 +82,13 @@ def test_a_name_of_two_members_is_refused(weights, secret):
 def test_references_to_objects_and_regions_are_not_followed(weights):
     with h5py.File(weights, "r+") as file:
         kernel = file[f"{DENSE}/vars/0"]
-        for name, dtype, one in [
+        for name, dtype, reference in [
             ("1", h5py.ref_dtype, kernel.ref),
             ("2", h5py.regionref_dtype, kernel.regionref[1:]),
         ]:
             array = file.create_dataset(f"{DENSE}/vars/{name}", (2, 2), dtype)
-            array[0, 0] = one
-            file[f"{DENSE}/vars"].attrs[f"to_{name}"] = one
+            array[0, 0] = reference
+            file[f"{DENSE}/vars"].attrs[f"to_{name}"] = reference
     assert read_kernels(weights).keys() == {"c1/0"}
 
 
@@ -98,7 +98,7 @@ def test_external_storage_is_refused(weights, secret):
     assert refused(weights, "'vars/0' keeps its data in another file")
 
 
-def test_external_storage_of_what_is_no_kernel_is_refused(weights, secret):
+def test_external_storage_of_an_array_that_is_not_a_kernel_is_refused(weights, secret):
     with h5py.File(weights, "r+") as file:
         file.create_dataset("other", (4,), "i4", external=[(str(secret), 0, 16)])
     assert refused(weights, "'other' keeps its data in another file")
@@ -115,7 +115,7 @@ def test_a_virtual_dataset_is_refused(weights, secret):
 @pytest.mark.parametrize(
     "filters", [{"compression": "lzf"}, {"scaleoffset": 3}], ids=str
 )
-def test_a_filter_that_is_not_undone_here_is_refused(tmp_path, filters):
+def test_a_filter_that_is_not_supported_is_refused(tmp_path, filters):
     path = write_weights(tmp_path / "a.h5", **filters)
     assert refused(path, r"HDF5 filter \d+, which could load native code.*h5repack")
 
@@ -148,7 +148,7 @@ def test_arrays_that_share_their_bytes_are_refused(weights):
             file[name] = np.ones((100, 100), "float32")
         first, second = (file[f"vars/{name}"].id.get_offset() for name in "01")
     data = weights.read_bytes().replace(address(second), address(first))
-    # Byte 40 is where the superblock says how long the file is.
+    # Byte 40 of the superblock is where the length of the file starts.
     weights.write_bytes(data[:40] + address(second) + data[48:second])
     assert refused(weights, "'vars/1' declares 40,000 bytes.* more than the file has")
 
@@ -165,8 +165,8 @@ def test_an_array_above_the_limit_is_listed_and_not_read(weights):
             kernel.read()
 
 
-def one_chunk(path, shape, chunk, stored):
-    """A deflated array of which the given bytes are stored as its first chunk."""
+def write_chunk(path, shape, chunk, stored):
+    """Adds a deflated array with the given bytes as its first stored chunk."""
     with h5py.File(path, "r+") as file:
         array = file.create_dataset(
             "vars/0", shape, "f4", chunks=chunk, maxshape=(None, None), compression=9
@@ -175,31 +175,31 @@ def one_chunk(path, shape, chunk, stored):
     return path
 
 
-def test_a_chunk_that_inflates_to_more_than_a_chunk_is_refused(weights):
-    # HDF5 itself would inflate all of it.
+def test_a_chunk_that_inflates_to_more_than_its_size_is_refused(weights):
+    # HDF5 itself would inflate all bytes.
     bomb = zlib.compress(bytes(20_000_000), 9)
-    one_chunk(weights, (100, 100), (100, 100), bomb)
+    write_chunk(weights, (100, 100), (100, 100), bomb)
     assert refused(weights, "'vars/0' has a chunk of 40,000 bytes that unpacks to")
 
 
-def test_a_chunk_that_inflates_to_less_than_a_chunk_is_refused(weights):
-    one_chunk(weights, (10, 10), (10, 10), zlib.compress(bytes(399)))
+def test_a_chunk_that_inflates_to_less_than_its_size_is_refused(weights):
+    write_chunk(weights, (10, 10), (10, 10), zlib.compress(bytes(399)))
     assert refused(weights, "'vars/0' has a chunk of 400 bytes that unpacks to")
 
 
 def test_a_chunk_far_larger_than_the_array_is_refused(weights):
-    one_chunk(weights, (8, 8), (20_000, 20_000), zlib.compress(b""))
+    write_chunk(weights, (8, 8), (20_000, 20_000), zlib.compress(b""))
     match = "'vars/0' has 1 chunks of 1,600,000,000 bytes, more than"
     assert refused(weights, match, limits=Limits(chunk_bytes=10**9))
 
 
-def test_a_chunk_stored_in_more_bytes_than_it_may_take_is_refused(weights):
-    one_chunk(weights, (10, 10), (10, 10), bytes(10_000))
+def test_a_chunk_that_is_stored_in_too_many_bytes_is_refused(weights):
+    write_chunk(weights, (10, 10), (10, 10), bytes(10_000))
     assert refused(weights, r"'vars/0' has no chunk at \(0, 0\), or too large a one")
 
 
 def test_an_array_with_a_chunk_missing_is_refused(weights):
-    one_chunk(weights, (20, 10), (10, 10), zlib.compress(bytes(400)))
+    write_chunk(weights, (20, 10), (10, 10), zlib.compress(bytes(400)))
     assert refused(weights, r"'vars/0' has no chunk at \(10, 0\)")
 
 
@@ -238,7 +238,7 @@ def test_an_array_under_two_names_is_listed_once(weights):
     assert read_kernels(weights).keys() == {"c1/0"}
 
 
-def test_groups_nested_without_end_are_refused(weights):
+def test_groups_that_are_nested_too_deeply_are_refused(weights):
     with h5py.File(weights, "r+") as file:
         file.create_group("/".join("a" * 70))
     assert refused(weights, "nested deeper than Limits.depth=64")
@@ -266,7 +266,7 @@ def test_links_count_as_objects(weights):
     assert refused(weights, "Limits.objects=10", limits=Limits(objects=10))
 
 
-def test_what_an_optimizer_keeps_counts_as_one_object(weights):
+def test_the_state_of_an_optimizer_counts_as_one_object(weights):
     with h5py.File(weights, "r+") as file:
         for index in range(20):
             file[f"optimizer/vars/{index}"] = KERNEL
@@ -279,14 +279,14 @@ def test_a_path_that_is_too_long_is_refused(weights):
     assert refused(weights, "the HDF5 name 'aaa.* is not one that Keras writes")
 
 
-def test_more_bytes_than_a_list_of_arrays_takes_are_refused(weights):
+def test_a_file_that_takes_too_many_bytes_to_list_is_refused(weights):
     with h5py.File(weights, "r+") as file:
         file.create_group("big").attrs["text"] = np.bytes_(b"a" * 50_000)
     match = "to list it, more than Limits.listing_bytes=40,000 bytes are read"
     assert refused(weights, match, limits=Limits(listing_bytes=40_000))
 
 
-def test_a_kernel_may_be_larger_than_what_is_read_to_list_it(tmp_path):
+def test_a_kernel_can_be_larger_than_the_limit_for_listing(tmp_path):
     path = write_weights(tmp_path / "a.h5", kernel=np.ones((100, 100), "float32"))
     assert read_kernels(path, limits=Limits(listing_bytes=20_000))["c1/0"].sum() == 1e4
 
@@ -298,27 +298,28 @@ def test_a_name_that_is_too_long_is_refused(weights):
 
 
 @pytest.mark.parametrize("name", [b"a\xffb", b"a/b", b"..\0"])
-def test_a_name_that_is_no_name_is_refused(weights, name):
+def test_an_invalid_name_is_refused(weights, name):
     with h5py.File(weights, "r+") as file:
         file.create_group("group/xyz")
     weights.write_bytes(weights.read_bytes().replace(b"xyz", name))
     assert refused(weights, "is not one that Keras writes")
 
 
-def spoil_heap(path, at, value):
-    """Overwrites a length in the collection that has the name of the layer."""
+def damage_heap(path, offset, value):
+    """Overwrites a length in the heap collection that holds the layer's name."""
     data = bytearray(path.read_bytes())
-    start = data.index(b"GCOL") + at
+    start = data.index(b"GCOL") + offset
     data[start : start + 8] = value.to_bytes(8, "little")
     path.write_bytes(data)
 
 
-# The name is 16 bytes behind the start, in 24 bytes; free space comes next.
+# The name starts at byte 16 and takes 24 bytes. Free space follows it. The length of
+# each is 8 bytes after its start.
 @pytest.mark.parametrize(
-    ("at", "value"), [(48, 0), (48, 2**63), (24, 2**64 - 16), (24, 2**64 - 1)]
+    ("offset", "value"), [(48, 0), (48, 2**63), (24, 2**64 - 16), (24, 2**64 - 1)]
 )
-def test_texts_that_hdf5_would_search_without_end_are_refused(weights, at, value):
-    spoil_heap(weights, at, value)
+def test_texts_that_hdf5_would_search_endlessly_are_refused(weights, offset, value):
+    damage_heap(weights, offset, value)
     assert refused(weights, "texts of variable length are stored in a way that HDF5")
 
 
@@ -342,7 +343,7 @@ def test_addresses_of_another_size_are_refused(tmp_path):
     assert refused(path, "its addresses or lengths do not have 8 bytes")
 
 
-def test_errors_cannot_steer_a_terminal(weights):
+def test_errors_cannot_control_a_terminal(weights):
     with h5py.File(weights, "r+") as file:
         file["\x1b[2J"] = h5py.SoftLink("/")
     assert refused(weights, r"'\\x1b\[2J' is a soft link")

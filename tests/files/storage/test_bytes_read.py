@@ -1,4 +1,4 @@
-"""How little of a large file is read."""
+"""Only the necessary bytes of a large file are read."""
 
 import io
 import zipfile
@@ -15,7 +15,7 @@ LARGE = np.zeros((1024, 2048), "float32")
 
 
 class CountingFile(io.BytesIO):
-    """A file that counts what is read of it."""
+    """A file that counts the bytes that are read."""
 
     count = 0
 

@@ -1,4 +1,4 @@
-"""Where a model file may be, and what becomes of a file that cannot be opened."""
+"""Locations of model files, and errors for files that cannot be opened."""
 
 import os
 import subprocess
@@ -15,19 +15,20 @@ from tests.files.written import KERNEL, read_kernels, weights_bytes
 
 @pytest.fixture
 def memory():
-    """fsspec's file system in memory, empty again after the test."""
+    """fsspec's file system in memory, which is emptied after the test."""
     system = fsspec.filesystem("memory")
     yield system
     system.rm("/", recursive=True)
 
 
 def fails(path, match, error=ModelFileError):
+    """Opens a path, which is an error; returns whether the error names the path."""
     with pytest.raises(error, match=match) as caught, open_model_file(path):
         pass
     return str(path) in str(caught.value)
 
 
-def test_a_file_that_is_not_there_is_an_error(tmp_path):
+def test_a_missing_file_is_an_error(tmp_path):
     assert fails(tmp_path / "a.keras", "there is no such file")
 
 
@@ -40,17 +41,17 @@ def test_a_file_that_may_not_be_opened_is_an_error(weights, monkeypatch):
 
 
 @pytest.mark.parametrize("path", ["a\0b", "a" * 5000])
-def test_a_path_that_is_none_is_an_error(path):
+def test_an_impossible_path_is_an_error(path):
     with pytest.raises(ModelFileError), open_model_file(path):
         pass
 
 
-def test_what_is_no_path_is_a_type_error():
+def test_an_argument_that_is_not_a_path_is_a_type_error():
     with pytest.raises(TypeError), open_model_file(5):
         pass
 
 
-def test_the_path_in_an_error_cannot_steer_a_terminal(tmp_path):
+def test_the_path_in_an_error_cannot_control_a_terminal(tmp_path):
     match = r"/\\x1b\[2Ja: there is no such file"
     with (
         pytest.raises(ModelFileError, match=match),
@@ -79,7 +80,7 @@ def test_a_url_is_read(memory):
     np.testing.assert_array_equal(kernels["c1/0"], KERNEL)
 
 
-def test_a_url_that_is_not_there_is_an_error(memory):
+def test_a_url_of_a_missing_file_is_an_error(memory):
     assert fails("memory://a.weights.h5", "there is no such file")
 
 
@@ -103,7 +104,7 @@ def test_a_url_without_fsspec_says_what_to_install(monkeypatch):
     assert fails("memory://a", r'pip install "keras-wm\[remote\]"')
 
 
-def test_the_reader_imports_nothing_that_is_slow():
+def test_the_reader_imports_no_slow_package():
     heavy = "{'keras', 'tensorflow', 'jax', 'torch', 'scipy', 'fsspec', 'matplotlib'}"
     code = f"import sys, keras_wm.files; print(sorted({heavy} & set(sys.modules)))"
     run = subprocess.run(

@@ -1,4 +1,4 @@
-"""One archive for each thing that a hostile one may do."""
+"""One archive for each attack."""
 
 import struct
 import warnings
@@ -12,13 +12,13 @@ from tests.files.written import read_kernels, weights_bytes, write_archive
 from tests.files.zip_by_hand import stored, write_archive_of, write_quoted, zeros
 
 WEIGHTS = "model.weights.h5"
-# Where a header has a field: in front of the member, and in the table of contents.
+# Offsets of a field in the local header and in the entry of the table of contents.
 FLAGS, STORED, SIZE, NAME = (6, 8), (18, 20), (22, 24), (30, 46)
 HEADERS = (b"PK\x03\x04", b"PK\x01\x02")
 
 
-def spoil(path, field, value, local=True, central=True):
-    """Overwrites a field of the headers of the weights."""
+def overwrite_field(path, field, value, local=True, central=True):
+    """Overwrites a field in the local header and the entry of the weights."""
     data = bytearray(path.read_bytes())
     for magic, offset, name, wanted in zip(
         HEADERS, field, NAME, (local, central), strict=True
@@ -33,12 +33,13 @@ def spoil(path, field, value, local=True, central=True):
 
 
 def refused(path, match, error=UnsafeFileError, **options):
+    """Reads all kernels, which is an error; returns whether it names the file."""
     with pytest.raises(error, match=match) as caught:
         read_kernels(path, **options)
     return str(path) in str(caught.value)
 
 
-def test_a_member_that_is_there_twice_is_refused(archive):
+def test_a_duplicate_name_is_refused(archive):
     with warnings.catch_warnings(), zipfile.ZipFile(archive, "a") as file:
         warnings.simplefilter("ignore")
         file.writestr(WEIGHTS, b"other")
@@ -53,22 +54,22 @@ def test_a_member_that_leads_out_of_the_archive_is_refused(archive, name):
 
 
 def test_an_encrypted_member_is_refused(archive):
-    spoil(archive, FLAGS, b"\x01\x00")
+    overwrite_field(archive, FLAGS, b"\x01\x00")
     assert refused(archive, "'model.weights.h5' is encrypted")
 
 
 def test_a_stored_member_of_two_sizes_is_refused(archive):
-    spoil(archive, SIZE, struct.pack("<L", 10**9))
+    overwrite_field(archive, SIZE, struct.pack("<L", 10**9))
     assert refused(archive, "'model.weights.h5' is stored, but gives two sizes")
 
 
 def test_a_header_that_differs_from_the_table_of_contents_in_size_is_refused(archive):
-    spoil(archive, STORED, struct.pack("<L", 10), central=False)
+    overwrite_field(archive, STORED, struct.pack("<L", 10), central=False)
     assert refused(archive, "'model.weights.h5' is described differently")
 
 
 def test_a_header_that_differs_from_the_table_of_contents_in_name_is_refused(archive):
-    spoil(archive, NAME, b"MODEL", central=False)
+    overwrite_field(archive, NAME, b"MODEL", central=False)
     assert refused(archive, "'model.weights.h5' is described differently")
 
 
@@ -97,7 +98,7 @@ def test_members_that_share_their_bytes_are_refused(tmp_path):
     assert refused(path, "'b' overlaps with another member")
 
 
-def test_members_that_are_one_are_refused(tmp_path):
+def test_two_members_at_one_place_are_refused(tmp_path):
     member = stored(WEIGHTS, weights_bytes())
     body = member.header() + member.stored
     table = member.entry(0) + stored("alias", weights_bytes()).entry(0)
@@ -111,21 +112,21 @@ def test_an_archive_in_the_place_of_the_weights_is_an_error(tmp_path, archive):
     assert refused(path, match, error=UnsupportedFileError)
 
 
-@pytest.mark.parametrize("what", ["a member", "the table"])
-def test_an_offset_outside_the_archive_is_an_error(tmp_path, what):
+@pytest.mark.parametrize("part", ["member", "table"])
+def test_an_offset_outside_the_archive_is_an_error(tmp_path, part):
     member = stored(WEIGHTS, weights_bytes())
     body = member.header() + member.stored
-    table = member.entry(2**31 if what == "a member" else 0)
+    table = member.entry(2**31 if part == "member" else 0)
     path = write_archive_of(tmp_path / "a.keras", body, table, 1)
-    if what == "the table":
+    if part == "table":
         path.write_bytes(path.read_bytes()[:-6] + struct.pack("<LH", 2**31, 0))
     assert refused(path, "cannot be read; it may be damaged", error=ModelFileError)
 
 
 def test_a_member_that_reaches_into_the_table_of_contents_is_refused(archive):
     size = struct.pack("<L", len(weights_bytes()) + 20)
-    spoil(archive, STORED, size)
-    spoil(archive, SIZE, size)
+    overwrite_field(archive, STORED, size)
+    overwrite_field(archive, SIZE, size)
     assert refused(archive, "reaches beyond the archive's members")
 
 
@@ -141,16 +142,16 @@ def test_a_member_that_inflates_to_too_much_is_refused(tmp_path):
     assert refused(path, match, limits=Limits(inflated_bytes=1000))
 
 
-def test_a_stored_member_may_have_any_size(archive):
+def test_a_stored_member_can_have_any_size(archive):
     limits = Limits(inflated_bytes=1000)
     assert read_kernels(archive, limits=limits).keys() == {"c1/0"}
 
 
-@pytest.mark.parametrize(("factor", "what"), [(0.5, "more"), (2, "fewer")])
-def test_a_member_that_inflates_to_another_size_is_refused(tmp_path, factor, what):
+@pytest.mark.parametrize(("factor", "words"), [(0.5, "more"), (2, "fewer")])
+def test_a_member_that_inflates_to_another_size_is_refused(tmp_path, factor, words):
     path = write_archive(tmp_path / "a.keras", method=zipfile.ZIP_DEFLATED)
-    spoil(path, SIZE, struct.pack("<L", int(len(weights_bytes()) * factor)))
-    assert refused(path, f"inflates to {what} bytes than it claims")
+    overwrite_field(path, SIZE, struct.pack("<L", int(len(weights_bytes()) * factor)))
+    assert refused(path, f"inflates to {words} bytes than it claims")
 
 
 def test_a_deflated_member_that_is_damaged_is_an_error(tmp_path):
@@ -172,7 +173,7 @@ def test_too_many_members_are_refused(archive):
     assert refused(archive, match, limits=Limits(archive_members=2))
 
 
-def test_a_table_of_contents_without_end_is_refused(archive):
+def test_a_table_of_contents_that_is_too_large_is_refused(archive):
     match = "its table of contents is too large"
     assert refused(archive, match, limits=Limits(archive_directory_bytes=100))
 
