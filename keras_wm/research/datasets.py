@@ -1,4 +1,4 @@
-"""The examples that networks learn: pictures, and whatever else has labels."""
+"""Labelled data sets: pictures, vectors, sequences, and a network's test error."""
 
 from __future__ import annotations
 
@@ -9,23 +9,25 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_wm.research.answers import answers_probabilities
+from keras_wm.files.config.calls import calls_in
 
 _DIGITS_TEST = 540
 _TEST_BATCH = 500
 _ARRAYS = ("x_train", "y_train", "x_test", "y_test")
+# Allows for rounding in the sum of a network's probabilities.
+_SUM_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
 class Examples:
-    """A labelled set of examples, split into training and test.
+    """A set of labelled examples, split into training and test data.
 
     Attributes:
-        name: What to call it.
-        x_train: Examples, shape `(N, ...)`, float32, as the network takes them.
+        name: Name of the data set.
+        x_train: Training examples, shape `(N, ...)`, float32.
         y_train: Class indices, shape `(N,)`.
-        x_test: As `x_train`.
-        y_test: As `y_train`.
+        x_test: Test examples, like `x_train`.
+        y_test: Class indices, like `y_train`.
     """
 
     name: str
@@ -36,30 +38,35 @@ class Examples:
 
     @property
     def classes(self) -> int:
-        """The number of classes."""
+        """Number of classes."""
         return int(self.y_train.max()) + 1
 
     def wrong_answers(self, model: Any) -> NDArray[np.bool_]:
-        """Which test examples a network gets wrong, shape `(len(x_test),)`.
+        """Returns whether a network misclassifies each test example.
 
-        A network of one answer says with it how much it is for class 1.
+        A single output is the probability or the logit of class 1.
+
+        Args:
+            model: A Keras classifier.
+
+        Returns:
+            A boolean array of shape `(len(x_test),)`.
         """
-        answers = model.predict(self.x_test, batch_size=_TEST_BATCH, verbose=0)
-        if answers.shape[1] == 1:
-            chosen = answers[:, 0] > (
-                0.5 if answers_probabilities(model, answers) else 0
-            )
+        outputs = model.predict(self.x_test, batch_size=_TEST_BATCH, verbose=0)
+        if outputs.shape[1] == 1:
+            threshold = 0.5 if are_probabilities(model, outputs) else 0
+            predicted = outputs[:, 0] > threshold
         else:
-            chosen = answers.argmax(axis=1)
-        wrong: NDArray[np.bool_] = chosen != self.y_test
+            predicted = outputs.argmax(axis=1)
+        wrong: NDArray[np.bool_] = predicted != self.y_test
         return wrong
 
     def test_error(self, model: Any) -> float:
-        """The share of test examples that a network gets wrong."""
+        """Returns the share of the test examples that a network misclassifies."""
         return float(np.mean(self.wrong_answers(model)))
 
     def with_channel(self) -> Self:
-        """The same with one more axis, of length 1, at the end."""
+        """Returns the same data with a further axis of length 1 at the end."""
         return replace(
             self, x_train=self.x_train[..., None], x_test=self.x_test[..., None]
         )
@@ -68,76 +75,102 @@ class Examples:
 class Pictures(Examples):
     """Examples of shape `(height, width, channels)`."""
 
-    def turned(self) -> Pictures:
-        """Another task on the same pictures: by how many quarters each is turned.
+    def rotated(self) -> Pictures:
+        """Returns another task on the same pictures: recognising their rotation.
 
-        As in Gidaris et al. (2018). The turns are drawn once, with a fixed seed.
+        Each picture is rotated by 0 to 3 quarter turns, and their number is its label
+        (Gidaris et al. 2018). The rotations are drawn with a fixed seed.
 
         Raises:
             ValueError: If the pictures are not square.
         """
         if self.x_train.shape[1] != self.x_train.shape[2]:
             raise ValueError(
-                "Only square pictures can be turned. Received pictures of shape "
+                "Expected square pictures to rotate. Received: pictures of shape "
                 f"{self.x_train.shape[1:]}"
             )
         rng = np.random.default_rng(0)
         turns = [rng.integers(0, 4, len(x)) for x in (self.x_train, self.x_test)]
         return Pictures(
-            f"{self.name}, turned",
-            _turned(self.x_train, turns[0]),
+            f"{self.name}, rotated",
+            _rotated(self.x_train, turns[0]),
             turns[0],
-            _turned(self.x_test, turns[1]),
+            _rotated(self.x_test, turns[1]),
             turns[1],
         )
 
 
-def _turned(x: NDArray[np.float32], turns: NDArray[np.int64]) -> NDArray[np.float32]:
-    return np.stack([np.rot90(one, turn) for one, turn in zip(x, turns, strict=True)])
+def _rotated(x: NDArray[np.float32], turns: NDArray[np.int64]) -> NDArray[np.float32]:
+    return np.stack(
+        [np.rot90(picture, turn) for picture, turn in zip(x, turns, strict=True)]
+    )
+
+
+def are_probabilities(model: Any, outputs: NDArray[Any]) -> bool:
+    """Returns whether a classifier's outputs are probabilities, and not logits.
+
+    Args:
+        model: The network, Functional or Sequential.
+        outputs: Its outputs for some examples, shape `(N, classes)`, or `(N, 1)` for
+            the second of two classes.
+    """
+    if outputs.shape[-1] == 1:
+        # An untrained network's logits can lie between 0 and 1 as well.
+        return _ends_in_sigmoid(model)
+    sums = outputs.sum(axis=-1, dtype=np.float64)
+    return bool(np.all(outputs >= 0) and np.all(np.abs(sums - 1) < _SUM_TOLERANCE))
+
+
+def _ends_in_sigmoid(model: Any) -> bool:
+    calls = calls_in(model.get_config())
+    if calls is None:
+        return False
+    (last,) = (call for call in calls.calls if call.output == calls.outputs[0])
+    return "sigmoid" in (last.config.get("activation"), last.kind.lower())
 
 
 def load_pictures(name: str) -> Pictures:
-    """Loads pictures by their name, or from a file.
+    """Loads pictures by name or from a file.
 
     Args:
-        name: As for `load_examples`. Grey pictures may be without the axis of one
-            channel.
+        name: Name or file, as for `load_examples`. Grey pictures can have an axis for
+            their single channel or not.
 
     Returns:
         `Pictures`.
 
     Raises:
         ImportError: If the extra `demo` is missing.
-        ValueError: If the file does not hold such arrays, or they do not fit together.
+        ValueError: If the file does not hold such arrays, or they do not match.
     """
-    found = load_examples(name)
-    if found.x_train.ndim == 3:
-        found = found.with_channel()
-    if found.x_train.ndim != 4:
+    examples = load_examples(name)
+    if examples.x_train.ndim == 3:
+        examples = examples.with_channel()
+    if examples.x_train.ndim != 4:
         raise _unusable(
-            name, f"pictures of shape {found.x_train.shape}, expected rank 3 or 4"
+            name, f"pictures of shape {examples.x_train.shape}, expected rank 3 or 4"
         )
-    return Pictures(**vars(found))
+    return Pictures(**vars(examples))
 
 
 def load_examples(name: str) -> Examples:
-    """Loads examples of any shape by their name, or from a file.
+    """Loads examples of any shape by name or from a file.
 
     Args:
-        name: `"digits"`: scikit-learn's 1,797 digits of 8 x 8, the last 540
-            for testing (needs the extra `demo`, no download). `"cifar10"`:
-            through `keras.datasets`, which downloads it. Otherwise an `.npz`
-            file with the arrays `x_train`, `y_train`, `x_test` and `y_test`,
-            as `keras.datasets` returns them. Integers of rank 3 and 4 are pictures,
-            and from 0 to 255 become floats from 0 to 1. Other integers, such as
-            sequences of words, and floats are taken as they are.
+        name: `"digits"` for scikit-learn's 1,797 digits of 8 x 8 pixels, of which 540
+            are test data (needs the extra `demo`, no download); `"cifar10"` for
+            CIFAR-10, which `keras.datasets` downloads; otherwise an `.npz` file
+            with the arrays `x_train`, `y_train`, `x_test` and `y_test`, as
+            `keras.datasets` returns them. Integer arrays of rank 3 and 4 are
+            pictures, and are scaled from 0..255 to 0..1. Other integers, such as
+            word indices, and floats are not scaled.
 
     Returns:
         `Examples`.
 
     Raises:
         ImportError: If the extra `demo` is missing.
-        ValueError: If the file does not hold such arrays, or they do not fit together.
+        ValueError: If the file does not hold such arrays, or they do not match.
     """
     if name == "digits":
         return _digits()
@@ -154,11 +187,11 @@ def _digits() -> Examples:
         from sklearn.datasets import load_digits
     except ImportError as error:
         raise ImportError(
-            "The digits come with scikit-learn. "
+            "The digits are part of scikit-learn. "
             'Install it with: pip install "keras-wm[demo]"'
         ) from error
     digits = load_digits()
-    # They are ordered by writer; a fixed shuffle puts every writer into both parts.
+    # They are sorted by writer; a fixed shuffle puts every writer into both parts.
     order = np.random.default_rng(0).permutation(len(digits.target))
     x, y = digits.images[order, ..., None] / 16, digits.target[order]
     split = len(y) - _DIGITS_TEST
@@ -187,13 +220,13 @@ def _prepared(name: str, *arrays: Any) -> Examples:
     for examples, labels in (train, test):
         if not len(examples) or len(examples) != len(labels):
             raise ValueError(
-                f"{len(examples)} examples and {len(labels)} labels, expected a label "
-                "for each of one or more"
+                f"{len(examples)} examples and {len(labels)} labels, expected at least "
+                "one example, and one label for each"
             )
     if train[0].shape[1:] != test[0].shape[1:]:
         raise ValueError(
             f"examples of shape {train[0].shape[1:]} for training and of shape "
-            f"{test[0].shape[1:]} for tests, expected the same"
+            f"{test[0].shape[1:]} for testing, expected equal shapes"
         )
     return Examples(name, *train, *test)
 
@@ -207,9 +240,9 @@ def _labels(y: Any) -> NDArray[np.int64]:
     if y.shape not in ((len(y),), (len(y), 1)):
         raise ValueError(
             f"labels of shape {y.shape}, expected class indices of shape (N,) or "
-            "(N, 1); of one-hot labels take y.argmax(axis=1)"
+            "(N, 1); convert one-hot labels by y.argmax(axis=1)"
         )
     labels: NDArray[np.int64] = y.reshape(-1).astype(np.int64)
     if np.any(labels != y.reshape(-1)) or np.any(labels < 0):
-        raise ValueError("labels that are no class indices, expected 0, 1, 2, ...")
+        raise ValueError("labels that are not class indices, expected 0, 1, 2, ...")
     return labels

@@ -1,8 +1,9 @@
-"""The whole job on a real network: embed, watch, publish, verify, compare."""
+"""The demo: embed, watch, publish and verify a mark in a real network."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
@@ -33,20 +34,21 @@ from keras_wm.verification.verification import verify
 
 BATCH = 64
 OWNER = "keras_wm demo"
+MARKED, UNMARKED = "marked", "unmarked"
 
 
 @dataclass(frozen=True)
 class DemoSettings:
-    """What the demo does.
+    """Settings of the demo.
 
     Attributes:
         data: `"digits"`, `"cifar10"` or an `.npz` file, see `load_pictures`.
-        epochs: How long to train.
-        bits: T, the length of the message.
-        layer: The convolution to mark.
-        n: Blocks in a group of the wide residual network.
-        k: Its widening factor.
-        seed: Of the networks' initial weights and the order of the pictures.
+        epochs: Number of epochs.
+        bits: Length T of the message.
+        layer: Name of the convolution to mark.
+        n: Number of blocks in a group of the wide residual network.
+        k: Widening factor of the network.
+        seed: Random seed of the initial weights and the order of the pictures.
     """
 
     data: str = "digits"
@@ -60,14 +62,15 @@ class DemoSettings:
 
 @dataclass(frozen=True)
 class Network:
-    """A trained network of the demo, and what was found in its published file.
+    """A trained network of the demo, with the verification of its published file.
 
     Attributes:
         file: The published file.
-        history: Figures by name, before training and after each epoch.
-        verification: What `verify` found in the file.
-        kernel_std: The standard deviation of the kernel's weights.
-        mean_filter_std: The standard deviation of its mean filter's.
+        history: Values before training and after each epoch: `"test_accuracy"`, and
+            `"ber"` for the marked network.
+        verification: The result of `verify` for the file.
+        kernel_std: Standard deviation of the marked layer's kernel.
+        mean_filter_std: Standard deviation of that kernel's mean filter.
     """
 
     file: Path
@@ -78,11 +81,11 @@ class Network:
 
     @property
     def test_error(self) -> float:
-        """The share of test pictures that the trained network gets wrong."""
+        """Share of the test pictures that the trained network misclassifies."""
         return 1.0 - self.history["test_accuracy"][-1]
 
     def to_dict(self) -> dict[str, Any]:
-        """The figures, as plain Python values."""
+        """Returns the results as plain Python values."""
         return {
             "file": self.file.name,
             "test_error": self.test_error,
@@ -99,12 +102,13 @@ def run_demo(
     """Trains a marked network and its unmarked twin, and verifies both files.
 
     Args:
-        settings: What to do.
-        folder: Where the key, the published files, the logs and the figure go.
-        console: What to report to.
+        settings: Settings of the demo.
+        folder: Output folder for the key, the published files, the logs and the
+            figure.
+        console: Console for the progress and the results.
 
     Returns:
-        The networks `"marked"` and `"unmarked"`.
+        The networks by their names, `"marked"` and `"unmarked"`.
     """
     pictures = load_pictures(settings.data)
     folder.mkdir(parents=True, exist_ok=True)
@@ -118,11 +122,11 @@ def run_demo(
     with _progress(console) as progress:
         networks = {
             name: _train(name, settings, pictures, key, folder, logs, progress)
-            for name in ("marked", "unmarked")
+            for name in (MARKED, UNMARKED)
         }
     _write_record(folder / "demo.json", settings, networks)
     plot_training(
-        networks["marked"].history["ber"],
+        networks[MARKED].history["ber"],
         {name: network.history["test_accuracy"] for name, network in networks.items()},
         {name: network.verification.z for name, network in networks.items()},
     ).savefig(folder / "demo.png")
@@ -148,7 +152,7 @@ def _train(
         settings.n,
         settings.k,
         WEIGHT_DECAY,
-        {settings.layer: mark} if name == "marked" else None,
+        {settings.layer: mark} if name == MARKED else None,
     )
     steps = -(-len(pictures.x_train) // BATCH) * settings.epochs
     model.compile(
@@ -156,68 +160,65 @@ def _train(
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
-    report = _Report(settings, pictures, key, progress, name)
-    callbacks = [report, keras.callbacks.TensorBoard(logs / name)]
-    if name == "marked":
+    task = progress.add_task(name, total=settings.epochs, state="")
+
+    def show(epochs: int, logs: Mapping[str, float]) -> None:
+        state = f"test accuracy {logs['val_accuracy']:.3f}"
+        if name == MARKED:
+            state = f"BER {logs['ber']:.3f}  {state}"
+            progress.console.print(
+                f"epoch {epochs:>3}  {state}  smallest z {logs['z_min']:+.2f}"
+            )
+        progress.update(task, completed=epochs, state=state)
+
+    initial = _initial_logs(model, settings.layer, pictures, key)
+    show(0, initial)
+    callbacks = [
+        keras.callbacks.TensorBoard(logs / name),
+        keras.callbacks.LambdaCallback(
+            on_epoch_end=lambda epoch, logs: show(epoch + 1, logs)
+        ),
+    ]
+    if name == MARKED:
         callbacks.insert(0, BitErrorRate(log_dir=logs / name / "bits"))
-    model.fit(
+    history = model.fit(
         pictures.x_train,
         pictures.y_train,
         batch_size=BATCH,
         epochs=settings.epochs,
+        validation_data=(pictures.x_test, pictures.y_test),
         callbacks=callbacks,
         verbose=0,
-    )
+    ).history
+    curves = {"ber": "ber", "test_accuracy": "val_accuracy"}
     kernel = np.asarray(model.get_layer(settings.layer).kernel)
     file = publish(model, folder / f"{name}.keras")
     return Network(
         file=file,
-        history=report.history,
+        history={
+            curve: [initial[figure], *history[figure]]
+            for curve, figure in curves.items()
+            if figure in history
+        },
         verification=verify(file, key),
         kernel_std=float(kernel.std()),
         mean_filter_std=float(kernel.mean(axis=-1).std()),
     )
 
 
-class _Report(keras.callbacks.Callback):
-    """Measures a network before training and after each epoch, and shows it."""
-
-    def __init__(
-        self,
-        settings: DemoSettings,
-        pictures: Pictures,
-        key: WatermarkKey,
-        progress: Progress,
-        name: str,
-    ) -> None:
-        super().__init__()
-        self._settings, self._pictures, self._key = settings, pictures, key
-        self._progress, self._name = progress, name
-        self._task = progress.add_task(name, total=settings.epochs, state="")
-        self.history: dict[str, list[float]] = {"ber": [], "test_accuracy": []}
-
-    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
-        self._show(0)
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        self._show(epoch + 1)
-        if logs is not None:
-            logs["test_accuracy"] = self.history["test_accuracy"][-1]
-
-    def _show(self, epochs: int) -> None:
-        pictures = self._pictures
-        logits = self.model.predict(pictures.x_test, verbose=0)
-        accuracy = float(np.mean(logits.argmax(axis=1) == pictures.y_test))
-        kernel = np.asarray(self.model.get_layer(self._settings.layer).kernel)
-        found = detect(kernel, self._key)
-        self.history["ber"].append(found.ber)
-        self.history["test_accuracy"].append(accuracy)
-        state = f"BER {found.ber:.3f}  test accuracy {accuracy:.3f}"
-        if self._name == "marked":
-            self._progress.console.print(
-                f"epoch {epochs:>3}  {state}  smallest z {found.z_min:+.2f}"
-            )
-        self._progress.update(self._task, completed=epochs, state=state)
+def _initial_logs(
+    model: Any, layer: str, pictures: Pictures, key: WatermarkKey
+) -> dict[str, float]:
+    """Returns the figures of an untrained network, named as in Keras's logs."""
+    figures = model.evaluate(
+        pictures.x_test, pictures.y_test, return_dict=True, verbose=0
+    )
+    detection = detect(np.asarray(model.get_layer(layer).kernel), key)
+    return {
+        "val_accuracy": figures["accuracy"],
+        "ber": detection.ber,
+        "z_min": detection.z_min,
+    }
 
 
 def _progress(console: Console) -> Progress:
@@ -231,7 +232,7 @@ def _progress(console: Console) -> Progress:
 
 
 def _owner_key(path: Path, bits: int) -> WatermarkKey:
-    """The folder's key, so that a second demo never replaces the first one's."""
+    """Returns the folder's key; a second demo keeps the first one's key."""
     if not path.exists():
         WatermarkKey.generate(OWNER, bits).save(path)
     key = WatermarkKey.load(path)
@@ -244,7 +245,10 @@ def _owner_key(path: Path, bits: int) -> WatermarkKey:
 
 
 def _new_folder(parent: Path) -> Path:
-    """The first free `run-<number>`: TensorBoard would mix the runs of one folder."""
+    """Returns the first unused folder `run-<number>`.
+
+    TensorBoard would mix several runs in one folder.
+    """
     for number in count(1):
         folder = parent / f"run-{number}"
         if not folder.exists():
@@ -262,18 +266,24 @@ def _write_record(
 
 def _closing_table(networks: dict[str, Network]) -> Table:
     table = Table("", *networks, title="Read from the published files")
-    found = [network.verification for network in networks.values()]
+    results = [network.verification for network in networks.values()]
     rows: dict[str, list[str]] = {
-        "verdict": [one.verdict.upper() for one in found],
-        "bit errors": [f"{one.bits - one.matches} of {one.bits}" for one in found],
-        "p-value, corrected": [format_p(one.log10_p) for one in found],
-        "p of the bits alone": [format_p(one.log10_p_hard) for one in found],
-        "best of": [f"{one.tried} kernels" for one in found],
-        "test error": [f"{100 * one.test_error:.2f} %" for one in networks.values()],
-        "kernel std": [f"{one.kernel_std:.4f}" for one in networks.values()],
-        "mean-filter std": [f"{one.mean_filter_std:.5f}" for one in networks.values()],
-        "file": [one.file.name for one in networks.values()],
+        "verdict": [result.verdict.upper() for result in results],
+        "bit errors": [
+            f"{result.bits - result.matches} of {result.bits}" for result in results
+        ],
+        "p-value, corrected": [format_p(result.log10_p) for result in results],
+        "p of the bits alone": [format_p(result.log10_p_hard) for result in results],
+        "best of": [f"{result.tried} kernels" for result in results],
     }
+    for network in networks.values():
+        for name, value in (
+            ("test error", f"{100 * network.test_error:.2f} %"),
+            ("kernel std", f"{network.kernel_std:.4f}"),
+            ("mean-filter std", f"{network.mean_filter_std:.5f}"),
+            ("file", network.file.name),
+        ):
+            rows.setdefault(name, []).append(value)
     for name, values in rows.items():
         table.add_row(name, *values)
     return table

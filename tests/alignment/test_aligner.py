@@ -7,7 +7,7 @@ import pytest
 from keras_wm.alignment.aligner import Aligner
 from keras_wm.errors import AlignmentError
 from keras_wm.research.attacks import equivalence, obfuscation
-from keras_wm.research.attacks.equivalence import graph_of, weights_of
+from keras_wm.research.attacks.architecture import graph_of, weights_of
 from keras_wm.research.hosts.wide_resnet import wide_resnet
 from keras_wm.scheme.detection import detect
 from tests.conftest import fixed_key
@@ -56,7 +56,7 @@ def test_every_kernel_is_found_again_by_all_others(kind):
         np.testing.assert_allclose(found, expected, atol=1e-3 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("attack", [obfuscation.UNHEEDED, obfuscation.SHARING])
+@pytest.mark.parametrize("attack", [obfuscation.ZERO_NEURONS, obfuscation.SPLIT_NEURONS])
 def test_neurons_that_were_added_are_left_out(attack):
     network = with_weights(wide_resnet((8, 8, 1), 10, n=1, k=1))
     suspect = equivalence.CHAINED(attack(network, seed=2), seed=5)

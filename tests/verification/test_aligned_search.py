@@ -15,7 +15,7 @@ import pytest
 import keras_wm
 from keras_wm.errors import AlignmentError
 from keras_wm.research.attacks import equivalence, obfuscation
-from keras_wm.research.attacks.equivalence import weights_of
+from keras_wm.research.attacks.architecture import weights_of
 from keras_wm.research.attacks.pruning import PRUNING
 from keras_wm.research.attacks.quantization import QUANTIZATION
 from keras_wm.research.hosts.wide_resnet import wide_resnet
@@ -222,7 +222,7 @@ def test_the_report_has_both_figures_and_what_was_done(case):
 
 
 @pytest.mark.parametrize(
-    "attack", [obfuscation.UNHEEDED, obfuscation.CANCELLING, obfuscation.SHARING]
+    "attack", [obfuscation.ZERO_NEURONS, obfuscation.CLIQUE_NEURONS, obfuscation.SPLIT_NEURONS]
 )
 def test_neurons_that_were_added_are_told_and_do_not_hide_it(case, attack):
     suspect = equivalence.CHAINED(attack(case.owners, seed=2), seed=5)

@@ -1,1 +1,1 @@
-"""What somebody who has a model, but no key, may do to a mark in it."""
+"""Attacks on a mark by someone who has the model but not the key."""

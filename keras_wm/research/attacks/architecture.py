@@ -1,71 +1,140 @@
-"""A network's architecture: what an attacker makes anew of it, and its head."""
+"""Helpers to inspect and rebuild a network: its config, weights, channels and head."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
+from keras_wm.alignment.channel_graph import ChannelGraph
+from keras_wm.alignment.tracing import channel_graph
 from keras_wm.embedding.marked_layers import is_built, sublayers
-from keras_wm.research.attacks.kernels import kernels_by_layer
+from keras_wm.research.attacks.attack import kernels_by_layer
+
+# The path of a layer, and the name of a weight in that layer.
+WeightName = tuple[str, str]
 
 
 def fresh_network(model: Any) -> Any:
-    """A network of the same architecture, its weights drawn anew.
+    """Returns a network of the same architecture with newly initialised weights.
 
-    They are drawn as the layers' initializers say, but for seeds that these were
-    given: with them the weights would be those that the first training began with.
+    The layers' own initializers are used, but without their fixed seeds, which would
+    reproduce the initial weights of the owner's network.
 
     Raises:
-        ValueError: If the model's config does not tell all of its layers.
+        ValueError: If the model's config does not describe all of its layers.
     """
     network = type(model).from_config(config_without(model.get_config(), "seed"))
     if not is_built(network):
         raise ValueError(
-            "Expected a Functional or Sequential model, whose config tells its "
+            "Expected a Functional or Sequential model, whose config describes its "
             f"layers. Received: {type(model).__name__}"
         )
     return network
 
 
 def reinitialize(model: Any, layers: Collection[Any]) -> None:
-    """Draws the weights of some layers of a model anew."""
+    """Initialises the weights of some layers of a model again."""
     chosen = {id(inner) for layer in layers for inner in sublayers(layer)}
     pairs = zip(sublayers(model), sublayers(fresh_network(model)), strict=True)
-    for layer, other in pairs:
+    for layer, fresh_layer in pairs:
         if id(layer) in chosen:
-            layer.set_weights(other.get_weights())
+            layer.set_weights(fresh_layer.get_weights())
 
 
 def head_of(model: Any) -> Any:
-    """The layer that gives the answers: the last one with a kernel.
+    """Returns a classifier's head: the last layer with a kernel.
 
     Raises:
-        ValueError: If its filters are not the answers.
+        ValueError: If that layer does not have one filter for each output.
     """
     pairs = kernels_by_layer(model)
     if pairs and pairs[-1][1].shape[-1] == model.output_shape[-1]:
         return pairs[-1][0]
     last = f"{pairs[-1][0].name!r}" if pairs else "none"
     raise ValueError(
-        "Expected a head: a last layer with a kernel that has a filter for each "
-        f"answer. Received: {model.name!r}, whose outputs have the shape "
+        "Expected a head: a last layer with a kernel that has one filter for each "
+        f"output. Received: {model.name!r}, whose outputs have the shape "
         f"{model.output_shape} and whose last layer with a kernel is {last}."
     )
 
 
-def node_of(config: Any, name: str) -> Any:
-    """A layer's entry in a model's config."""
-    return next(one for one in config["layers"] if one["config"].get("name") == name)
+def layers_by_path(model: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields each layer with its path; a layer in a nested model is `"model/layer"`."""
+    for layer in model.layers:
+        path = f"{prefix}{layer.name}"
+        if hasattr(layer, "layers"):
+            yield from layers_by_path(layer, f"{path}/")
+        else:
+            yield path, layer
+
+
+def weights_of(model: Any) -> dict[WeightName, Any]:
+    """Returns a network's variables by the path of their layer and their name.
+
+    Where a layer has several variables of one name, as in attention, the second is
+    named `"kernel 2"`, and so on.
+    """
+    variables: dict[WeightName, Any] = {}
+    for path, layer in layers_by_path(model):
+        counts: Counter[str] = Counter()
+        for variable in layer.weights:
+            counts[variable.name] += 1
+            number = counts[variable.name]
+            name = variable.name if number == 1 else f"{variable.name} {number}"
+            variables[path, name] = variable
+    return variables
+
+
+def graph_of(model: Any) -> ChannelGraph:
+    """Returns the channel graph of a network in memory.
+
+    Raises:
+        ValueError: If the model's config does not describe its connections.
+    """
+    shapes: dict[str, dict[str, tuple[int, ...]]] = {}
+    for (path, name), variable in weights_of(model).items():
+        shapes.setdefault(path, {})[name] = tuple(variable.shape)
+    graph = channel_graph(model.get_config(), shapes)
+    if graph is None:
+        raise ValueError(
+            "Expected a Functional or Sequential model, whose config describes how "
+            f"its layers are connected. Received: {type(model).__name__}"
+        )
+    return graph
+
+
+def layer_entry(config: Any, path: str) -> Any:
+    """Returns a layer's entry in a model's config: its class name, config and calls."""
+    *models, name = path.split("/")
+    for model in models:
+        config = layer_entry(config, model)["config"]
+    return next(
+        entry for entry in config["layers"] if entry["config"].get("name") == name
+    )
+
+
+def map_config(config: Any, change: Callable[[Any], Any]) -> Any:
+    """Returns a copy of a config in which a function has replaced each part.
+
+    Args:
+        config: A model's config, or a part of one.
+        change: A function that is called with every part, inner parts first, and
+            returns a replacement, or the same part.
+    """
+    if isinstance(config, dict):
+        config = {key: map_config(value, change) for key, value in config.items()}
+    elif type(config) in (list, tuple):
+        config = type(config)(map_config(part, change) for part in config)
+    return change(config)
 
 
 def config_without(config: Any, *names: str) -> Any:
-    """A config without some settings, however deep they are."""
-    if isinstance(config, dict):
-        return {
-            key: config_without(value, *names)
-            for key, value in config.items()
-            if key not in names
-        }
-    if type(config) is list:
-        return [config_without(one, *names) for one in config]
-    return config
+    """Returns a copy of a config without the named settings, at any depth."""
+
+    def without(part: Any) -> Any:
+        if not isinstance(part, dict):
+            return part
+        return {name: value for name, value in part.items() if name not in names}
+
+    return map_config(config, without)

@@ -1,4 +1,4 @@
-"""What all attacks have in common."""
+"""The class `Attack`, and a helper for attacks that change each kernel separately."""
 
 from __future__ import annotations
 
@@ -11,28 +11,32 @@ from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
-from keras_wm.embedding.marked_layers import is_built, sublayers
+from keras_wm.embedding.marked_layers import is_built, own_variables, sublayers
 from keras_wm.embedding.publishing import publish
 from keras_wm.research.datasets import Examples
 
-# Model, data (`None` where an attack needs none), strength and seed; another model.
+# Called with the model, data (`None` where an attack needs none), strength and random
+# seed; returns the attacked model.
 Change = Callable[[Any, Any, float, int], Any]
+Kernel = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Attack:
-    """Something that is done to a published network so that its mark is not found.
+    """A change to a published network that is meant to hide or remove its mark.
 
-    An attack knows the network and the method, but no key. Call it like a function.
+    The attacker knows the network and the method, but no key. Call an attack like a
+    function.
 
     Attributes:
-        name: What to call it.
-        title: What it does.
-        unit: What its strength counts.
-        strengths: The range of strengths that says something, weakest first.
-        change: Does it to a network of its own.
-        needs_data: Whether it trains, or looks at data.
+        name: The attack's name.
+        title: A sentence that describes the attack.
+        unit: The quantity that the strength measures.
+        strengths: Useful strengths, from the weakest to the strongest.
+        change: The function that performs the attack on a copy of the network.
+        needs_data: Whether the attack trains or evaluates the network on data.
     """
 
     name: str
@@ -43,11 +47,15 @@ class Attack:
     needs_data: bool = False
 
     def thinned(self, count: int) -> Attack:
-        """The same attack with so many of its strengths, evenly, the strongest too."""
+        """Returns the attack with fewer strengths, evenly spaced, up to the strongest.
+
+        Args:
+            count: Number of strengths to keep.
+        """
         if count >= len(self.strengths):
             return self
-        places = np.linspace(len(self.strengths) - 1, 0, count).round().astype(int)
-        chosen = tuple(self.strengths[place] for place in sorted(places))
+        indices = np.linspace(len(self.strengths) - 1, 0, count).round().astype(int)
+        chosen = tuple(self.strengths[index] for index in sorted(indices))
         return replace(self, strengths=chosen)
 
     def __call__(
@@ -60,19 +68,19 @@ class Attack:
         """Attacks a copy of a network.
 
         Args:
-            model: A built `keras.Model`; it is left as it is. The attack gets what
-                `keras_wm.publish` writes of it.
-            data: What the attack may train on, where it trains.
-            strength: From the weakest to the strongest of `strengths`; the latter by
-                default.
-            seed: Of all that is random. Attacks that train set Keras's own seed.
+            model: A built `keras.Model`, which is not changed. The attack works on
+                the file that `keras_wm.publish` writes.
+            data: Data to train on. Required if `needs_data` is true.
+            strength: A value between the weakest and the strongest of `strengths`.
+                Defaults to the strongest.
+            seed: Random seed. Attacks that train derive Keras's global seed from it.
 
         Returns:
             A `keras.Model`, not compiled.
 
         Raises:
             ValueError: If data is needed and missing, the strength is out of range,
-                or the model is not built or not of a kind that can be so attacked.
+                the model is not built, or the attack does not apply to such a model.
         """
         weakest, strongest = self.strengths[0], self.strengths[-1]
         if strength is None:
@@ -80,7 +88,7 @@ class Attack:
         if not min(weakest, strongest) <= strength <= max(weakest, strongest):
             raise ValueError(
                 f"Expected a strength from {weakest:g} to {strongest:g} ({self.unit}) "
-                f"of the attack {self.name!r}. Received: strength={strength!r}"
+                f"for the attack {self.name!r}. Received: strength={strength!r}"
             )
         if self.needs_data and data is None:
             raise ValueError(
@@ -91,14 +99,17 @@ class Attack:
             return self.change(published_copy(model), data, strength, seed)
         keras.utils.set_random_seed(_attackers_seed(self.name, seed))
         attacked = self.change(published_copy(model), data, strength, seed)
-        # Nothing of the training is left: no optimizer, penalty or constraint.
+        # The copy drops the optimizer and all penalties and constraints.
         return published_copy(attacked)
 
 
 def published_copy(model: Any) -> Any:
-    """What somebody has who downloads a network: weights and layers, and no mark.
+    """Returns the network as someone who downloads it would have it, without the mark.
 
-    Which layers the owner froze binds nobody else: all can be trained.
+    All layers are trainable: an attacker need not keep the owner's layers frozen.
+
+    Raises:
+        ValueError: If the model is not built.
     """
     if not is_built(model):
         raise ValueError(
@@ -113,16 +124,57 @@ def published_copy(model: Any) -> Any:
 
 
 def unfreeze(model: Any) -> None:
-    """Makes every layer of a model one that is trained."""
+    """Makes every layer of a model trainable."""
     for layer in sublayers(model):
         layer.trainable = True
 
 
 def _attackers_seed(name: str, seed: int) -> int:
-    """A seed that no owner had who counts from 0 too.
+    """Returns a random seed that differs from the owner's.
 
-    With the owner's own, weights that are drawn anew could be those that the network
-    began with.
+    If owner and attacker both count their seeds from 0, re-initialised weights could
+    equal the initial weights of the owner's network.
     """
     digest = hashlib.sha256(f"keras_wm attack {name} {seed}".encode()).digest()
     return int.from_bytes(digest[:4], "big")
+
+
+def kernels_by_layer(model: Any) -> list[tuple[Any, Any]]:
+    """Returns all weights that can carry a mark: trainable, of rank 2 or more.
+
+    Returns:
+        Pairs of a layer, which may be nested in the model, and its weight.
+    """
+    return [
+        (layer, variable)
+        for layer in sublayers(model)
+        for variable in own_variables(layer)
+        if variable.trainable
+        and len(variable.shape) > 1
+        and keras.backend.is_float_dtype(variable.dtype)
+    ]
+
+
+def kernel_variables(model: Any) -> list[Any]:
+    """Returns the weights of `kernels_by_layer`."""
+    return [variable for _, variable in kernels_by_layer(model)]
+
+
+def each_kernel(
+    change: Callable[[Kernel, float, np.random.Generator], Kernel],
+) -> Change:
+    """Returns an attack's change that is applied to every kernel separately.
+
+    Args:
+        change: A function of a kernel, a strength and a source of random numbers
+            that returns the changed kernel.
+    """
+
+    def attack(model: Any, data: Examples | None, strength: float, seed: int) -> Any:
+        rng = np.random.default_rng(seed)
+        for variable in kernel_variables(model):
+            kernel = np.asarray(variable, np.float32)
+            variable.assign(change(kernel, strength, rng))
+        return model
+
+    return attack

@@ -1,4 +1,4 @@
-"""All attacks, by family and by name."""
+"""The catalogue of all attacks, by family and by name."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from keras_wm.research.attacks.fine_tuning import (
     FTLL,
     RTAL,
     RTLL,
-    then_fine_tuned,
+    with_fine_tuning,
 )
 from keras_wm.research.attacks.fusion import FUSION
 from keras_wm.research.attacks.overwriting import overwriting
@@ -39,25 +39,25 @@ from keras_wm.research.attacks.regularization import REGULARIZATION
 def families(
     layer: str | None = None, copies: Sequence[Any] = ()
 ) -> dict[str, tuple[Attack, ...]]:
-    """All attacks, by the name of their family.
+    """Returns all attacks by the name of their family.
 
     Args:
-        layer: The name of the marked layer, where the attacker knows it: he
-            overwrites that one alone. `None` is every layer.
-        copies: Further copies of the network that the attacker has. Without, the
-            family `"collusion"` is missing.
+        layer: Name of the marked layer, if the attacker knows it. Attacks that target
+            single layers then change that layer only. `None` targets every layer.
+        copies: Further copies of the network that the attacker has. Without copies,
+            the family `"collusion"` is missing.
     """
     colluding = {"collusion": (averaging(copies),)} if copies else {}
-    projected, alone = projection(layer), reset(layer)
+    projected, reinitialized = projection(layer), reset(layer)
     pruned = (PRUNING, GLOBAL_PRUNING, FILTER_PRUNING)
     return {
         "fine-tuning": (FTLL, FTAL, RTLL, RTAL),
         "pruning": (
             *(*pruned, RANDOM_PRUNING),
-            *(then_fine_tuned(one, zeros_stay=True) for one in pruned),
+            *(with_fine_tuning(attack, keep_zeros=True) for attack in pruned),
         ),
         "quantization": (QUANTIZATION, CLUSTERING),
-        "perturbation": (NOISE, SHIFTING, then_fine_tuned(SHIFTING)),
+        "perturbation": (NOISE, SHIFTING, with_fine_tuning(SHIFTING)),
         "regularization": (REGULARIZATION,),
         "overwriting": (
             overwriting("mean", layer),
@@ -70,48 +70,52 @@ def families(
         "adaptive": (
             overwriting("keyed", layer, "keys"),
             overwriting("keyed", layer, "rounds"),
-            *(projected, then_fine_tuned(projected)),
-            *(alone, then_fine_tuned(alone)),
+            *(projected, with_fine_tuning(projected)),
+            *(reinitialized, with_fine_tuning(reinitialized)),
         ),
         "distillation": (DISTILLATION,),
         **colluding,
         "equivalence": (
             *(PERMUTATION, SCALING, SIGN_FLIPS, CHAINED),
-            then_fine_tuned(CHAINED),
+            with_fine_tuning(CHAINED),
         ),
         "obfuscation": (
-            obfuscation.UNHEEDED,
-            obfuscation.CANCELLING,
-            obfuscation.SHARING,
+            obfuscation.ZERO_NEURONS,
+            obfuscation.CLIQUE_NEURONS,
+            obfuscation.SPLIT_NEURONS,
         ),
         "fusion": (FUSION,),
         "export": (*export.FILES, *export.HALVES),
     }
 
 
-def families_named(
-    every: Mapping[str, tuple[Attack, ...]], names: Sequence[str] | None
+def select_families(
+    available: Mapping[str, tuple[Attack, ...]], names: Sequence[str] | None
 ) -> dict[str, tuple[Attack, ...]]:
-    """The families of these names, in their order in `every`; of `None`, all.
+    """Returns the named families, in their order in `available`.
+
+    Args:
+        available: Families of attacks by name.
+        names: Names of families. `None` selects all.
 
     Raises:
-        ValueError: If there is no such family.
+        ValueError: If a name is unknown.
     """
-    unknown = [name for name in names or () if name not in every]
+    unknown = [name for name in names or () if name not in available]
     if unknown:
         raise ValueError(
-            f"Expected families among {', '.join(every)}. Received: "
+            f"Expected families among {', '.join(available)}. Received: "
             f"{', '.join(unknown)}"
         )
     return {
         name: attacks
-        for name, attacks in every.items()
+        for name, attacks in available.items()
         if names is None or name in names
     }
 
 
 def attacks(layer: str | None = None, copies: Sequence[Any] = ()) -> dict[str, Attack]:
-    """All attacks, by name; arguments as for `families`.
+    """Returns all attacks by name. The arguments are those of `families`.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""Collusion: owners of several copies average them."""
+"""Collusion: the recipients of several copies average them."""
 
 from __future__ import annotations
 
@@ -8,26 +8,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_wm.research.attacks.architecture import weights_of
 from keras_wm.research.attacks.attack import Attack, published_copy
-from keras_wm.research.attacks.equivalence import weights_of
 from keras_wm.research.datasets import Examples
 
+# Strengths as shares of the plain mean.
 _PARTS = (0.25, 0.5, 0.75, 1.0)
 
 
 def average(models: Sequence[Any], shares: Sequence[float] | None = None) -> Any:
-    """The weighted mean of the weights of networks of one architecture.
+    """Returns the weighted mean of networks of one architecture.
 
     Args:
-        models: Built Keras models; they are left as they are.
-        shares: How much of each, of sum 1. Defaults to equal shares.
+        models: Built Keras models, which are not changed.
+        shares: Weight of each model in the mean; the sum is 1. Defaults to equal
+            shares.
 
     Returns:
-        A `keras.Model`, not compiled. What is no floating-point number, such as the
-        state of a random generator, is that of the first.
+        A `keras.Model`, not compiled. Variables that are not floating-point numbers,
+        such as the state of a random generator, are those of the first model.
 
     Raises:
-        ValueError: If there are fewer than two, or they are not alike.
+        ValueError: If there are fewer than two models, or their shapes differ.
     """
     if len(models) < 2:
         raise ValueError(
@@ -36,19 +38,19 @@ def average(models: Sequence[Any], shares: Sequence[float] | None = None) -> Any
     if shares is None:
         shares = [1 / len(models)] * len(models)
     result = published_copy(models[0])
-    # By their order, for layers may have other names in each copy.
-    every = [list(weights_of(model).values()) for model in models]
-    shapes = [[tuple(one.shape) for one in variables] for variables in every]
-    if any(other != shapes[0] for other in shapes):
+    # Matched by order, because layers can have different names in each copy.
+    variables = [list(weights_of(model).values()) for model in models]
+    shapes = [[tuple(variable.shape) for variable in copy] for copy in variables]
+    if any(copy != shapes[0] for copy in shapes):
         raise ValueError(
             "Expected models of one architecture, whose weights have the same "
             f"shapes. Received: {', '.join(repr(model.name) for model in models)}"
         )
-    for variable, alike in zip(
-        weights_of(result).values(), zip(*every, strict=True), strict=True
+    for variable, copies in zip(
+        weights_of(result).values(), zip(*variables, strict=True), strict=True
     ):
         if np.asarray(variable).dtype.kind == "f":
-            variable.assign(_mean([np.asarray(one) for one in alike], shares))
+            variable.assign(_mean([np.asarray(copy) for copy in copies], shares))
     return result
 
 
@@ -60,25 +62,30 @@ def _mean(arrays: list[NDArray[Any]], shares: Sequence[float]) -> NDArray[Any]:
 
 
 def averaging(copies: Sequence[Any]) -> Attack:
-    """An attack by somebody who has further copies, with other marks or without.
+    """Returns an attack by someone who has further copies of the network.
 
     Args:
-        copies: Models of the same architecture as the one that is attacked.
+        copies: Models of the same architecture as the attacked one, with other marks
+            or without a mark.
 
     Returns:
-        An `Attack` whose strength is the share of the others, up to the plain mean.
+        An `Attack` whose strength is the share of the further copies, up to the plain
+        mean.
+
+    Raises:
+        ValueError: If there are no further copies.
     """
-    others = len(copies)
-    if not others:
+    count = len(copies)
+    if not count:
         raise ValueError("Expected further copies to average with. Received: none")
 
     def change(model: Any, data: Examples | None, share: float, seed: int) -> Any:
-        return average([model, *copies], [1 - share] + [share / others] * others)
+        return average([model, *copies], [1 - share] + [share / count] * count)
 
     return Attack(
         "averaging",
-        f"Averages the weights with those of {others} further copies.",
-        "share of the others",
-        tuple(part * others / (others + 1) for part in _PARTS),
+        f"Averages the weights with those of {count} further copies.",
+        "share of the further copies",
+        tuple(part * count / (count + 1) for part in _PARTS),
         change,
     )

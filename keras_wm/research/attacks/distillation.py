@@ -1,4 +1,4 @@
-"""Distillation: a fresh network learns the answers, and no weight is copied."""
+"""Distillation: a new network learns the outputs, and no weight is copied."""
 
 from __future__ import annotations
 
@@ -18,13 +18,18 @@ from keras_wm.research.hosts.wide_resnet import INITIAL_RATE
 def _distilled(model: Any, data: Examples, epochs: float, seed: int) -> Any:
     check_data(model, data)
     student = fresh_network(model)
-    distiller = Distiller(model, student, _answer_loss(model, data))
+    distiller = Distiller(model, student, _distillation_loss(model, data))
     fit(distiller, data, None, INITIAL_RATE, round(epochs))
     return student
 
 
-def _answer_loss(model: Any, data: Examples) -> Any:
-    """The cross-entropy of two networks' answers; `None` for that of their softmax."""
+def _distillation_loss(model: Any, data: Examples) -> Any:
+    """Returns the cross-entropy between the outputs of teacher and student.
+
+    Returns:
+        A Keras distillation loss, or `None` for logits of several classes, where the
+        distiller's default loss has the same gradient.
+    """
     probabilities = gives_probabilities(model, data)
     if model.outputs[0].shape[-1] == 1:
         loss = _binary_loss(logits=not probabilities)
@@ -32,21 +37,21 @@ def _answer_loss(model: Any, data: Examples) -> Any:
         loss = keras.losses.CategoricalCrossentropy()
     else:
         return None
-    # Keras calls the answers logits, but takes them as they are for these losses.
+    # Keras calls the outputs logits, but does not transform them for these losses.
     return keras.distillation.LogitsDistillation(temperature=1.0, loss=loss)
 
 
 def _binary_loss(logits: bool) -> Callable[[Any, Any], Any]:
     def loss(teacher: Any, student: Any) -> Any:
-        answers = keras.ops.sigmoid(teacher) if logits else teacher
-        return keras.losses.binary_crossentropy(answers, student, from_logits=logits)
+        target = keras.ops.sigmoid(teacher) if logits else teacher
+        return keras.losses.binary_crossentropy(target, student, from_logits=logits)
 
     return loss
 
 
 DISTILLATION = Attack(
     "distillation",
-    "Distils the network into a fresh one of the same architecture, without labels.",
+    "Distils the network into a new one of the same architecture, without labels.",
     "epochs",
     (2, 8, 16, 32),
     _distilled,

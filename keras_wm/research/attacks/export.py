@@ -1,4 +1,4 @@
-"""Export: writing a network to a file in one of Keras's formats, and reading it."""
+"""Export: saving a network in one of Keras's file formats, and loading it again."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from typing import Any
 
 import keras
 
-from keras_wm.research.attacks.architecture import fresh_network
+from keras_wm.research.attacks.architecture import (
+    fresh_network,
+    map_config,
+    weights_of,
+)
 from keras_wm.research.attacks.attack import Attack, Change
-from keras_wm.research.attacks.equivalence import weights_of
 from keras_wm.research.datasets import Examples
 
-_HALVES = ("bfloat16", "float16")
 
-
-def _written(suffix: str) -> Change:
-    """Writes a network, or its weights alone, and reads that."""
+def _saved_as(suffix: str) -> Change:
+    """Returns a change that saves a network, or its weights, and loads that file."""
 
     def change(model: Any, data: Examples | None, strength: float, seed: int) -> Any:
         with tempfile.TemporaryDirectory() as folder:
@@ -32,42 +33,46 @@ def _written(suffix: str) -> Change:
                 return keras.saving.load_model(file, compile=False)
             except (TypeError, ValueError) as error:
                 raise ValueError(
-                    f"{model.name!r} cannot be read again from {suffix}: {error}"
+                    f"{model.name!r} cannot be loaded again from {suffix}: {error}"
                 ) from error
 
     return change
 
 
-def _halved(dtype: str) -> Change:
-    """Has a network of half precision written and read, and computes in full again."""
+def _saved_in_half_precision(dtype: str) -> Change:
+    """Returns a change that saves and loads a network in half precision.
+
+    The result computes in full precision again.
+    """
 
     def change(model: Any, data: Examples | None, strength: float, seed: int) -> Any:
-        half = type(model).from_config(_in(dtype, model.get_config()))
-        _take_over(model, half)
-        _take_over(_written(".keras")(half, data, strength, seed), model)
+        half = type(model).from_config(_with_dtype(dtype, model.get_config()))
+        _copy_weights(model, half)
+        _copy_weights(_saved_as(".keras")(half, data, strength, seed), model)
         return model
 
     return change
 
 
-def _in(dtype: str, config: Any) -> Any:
-    """A config whose layers have another type, and no weights that are drawn.
+def _with_dtype(dtype: str, config: Any) -> Any:
+    """Returns a copy of a config whose layers have another data type.
 
-    Not every way to draw them is there for every type.
+    All initializers become zeros, because some of them do not support every type.
     """
-    if isinstance(config, dict):
-        if config.get("module") == "keras.initializers":
+
+    def converted(part: Any) -> Any:
+        if not isinstance(part, dict):
+            return part
+        if part.get("module") == "keras.initializers":
             return keras.initializers.serialize(keras.initializers.Zeros())
-        return {
-            name: dtype if (name, value) == ("name", "float32") else _in(dtype, value)
-            for name, value in config.items()
-        }
-    return [_in(dtype, one) for one in config] if type(config) is list else config
+        return part | {"name": dtype} if part.get("name") == "float32" else part
+
+    return map_config(config, converted)
 
 
-def _take_over(source: Any, model: Any) -> None:
+def _copy_weights(source: Any, target: Any) -> None:
     weights = weights_of(source)
-    for name, variable in weights_of(model).items():
+    for name, variable in weights_of(target).items():
         variable.assign(keras.ops.cast(weights[name], variable.dtype))
 
 
@@ -76,8 +81,8 @@ def _attack(name: str, title: str, change: Change) -> Attack:
 
 
 FILES = tuple(
-    _attack(f"export-{name}", f"Writes and reads {what}.", _written(suffix))
-    for name, what, suffix in (
+    _attack(f"export-{name}", f"Saves and loads {content}.", _saved_as(suffix))
+    for name, content, suffix in (
         ("keras", "a .keras file", ".keras"),
         ("h5", "an .h5 file", ".h5"),
         ("weights", "a .weights.h5 file", ".weights.h5"),
@@ -85,7 +90,9 @@ FILES = tuple(
 )
 HALVES = tuple(
     _attack(
-        f"export-{dtype}", f"Writes and reads a network of {dtype}.", _halved(dtype)
+        f"export-{dtype}",
+        f"Saves and loads the network in {dtype}.",
+        _saved_in_half_precision(dtype),
     )
-    for dtype in _HALVES
+    for dtype in ("bfloat16", "float16")
 )

@@ -1,8 +1,8 @@
-"""Claiming somebody else's model: keys that are made for weights that are there.
+"""Forging: keys made for existing weights, to claim somebody else's model.
 
-Nothing is done to the network. With a projection that may be chosen, any message is
-read off any weights (Fan et al. 2019). With a derived one, all that is left is to draw
-secrets until one fits by chance: the best of n has a p-value of about 1/n.
+The network is not changed. If the projection can be chosen freely, any message can be
+read from any weights (Fan et al. 2019). If it is derived from a secret, a forger can
+only try secrets until one fits by chance: the best of n has a p-value of about 1/n.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ _SECONDS_PER_YEAR = 365.25 * 24 * 3600
 
 
 def solved_key(kernel: Floats, bits: int, seed: int) -> WatermarkKey:
-    """A key of arrays that reads a message off a kernel that nobody marked.
+    """Returns an explicit key that reads a message from an unmarked kernel.
 
-    Every row of X is drawn from N(0, 1), as if it were an honest one, and turned
-    where it reads the wrong bit. By itself, X shows nothing of that.
+    Every row of X is drawn from N(0, 1), as in an honest key, and its sign is flipped
+    if it reads the wrong bit. X alone does not reveal this.
 
     Args:
         kernel: The weights, filters last.
-        bits: T, the length of the message.
-        seed: Of the message and of X.
+        bits: Length T of the message.
+        seed: Random seed of the message and of X.
     """
     rng = np.random.default_rng(seed)
     mean_filter = kernel.mean(axis=-1).reshape(-1)
@@ -44,16 +44,16 @@ def solved_key(kernel: Floats, bits: int, seed: int) -> WatermarkKey:
 def searched_keys(
     kernel: Floats, bits: int, trials: int, seed: int
 ) -> Iterator[tuple[WatermarkKey, float]]:
-    """Draws secrets, and says what each finds in a kernel that it did not mark.
+    """Draws random secrets and tests each of them on a kernel that it did not mark.
 
     Args:
         kernel: The weights, filters last.
-        bits: T, the length of the message.
-        trials: How many secrets.
-        seed: Of the secrets.
+        bits: Length T of the message.
+        trials: Number of secrets.
+        seed: Random seed of the secrets.
 
     Yields:
-        A key, and log10 of the p-value that it has by chance.
+        A key, and log10 of its p-value.
     """
     rng = np.random.default_rng(seed)
     for _ in range(trials):

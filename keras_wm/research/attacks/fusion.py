@@ -1,7 +1,7 @@
 """Fusion: batch normalizations are folded into the layers before them.
 
-Compilers do that to every network that is put to use: what is left is another kernel,
-each filter multiplied by a factor of its own, for the same answers.
+Compilers do this to every network before it is deployed. The outputs stay the same,
+but each filter of the kernel has been multiplied by its own factor.
 """
 
 from __future__ import annotations
@@ -14,12 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_wm.files.config.calls import Call, Tensor, calls_in
-from keras_wm.research.attacks.architecture import node_of
+from keras_wm.research.attacks.architecture import (
+    WeightName,
+    layer_entry,
+    map_config,
+    weights_of,
+)
 from keras_wm.research.attacks.attack import Attack
-from keras_wm.research.attacks.equivalence import weights_of
 from keras_wm.research.datasets import Examples
 
-Weights = dict[tuple[str, str], NDArray[Any]]
+Weights = dict[WeightName, NDArray[Any]]
 
 _CHANNELS_LAST = "channels_last"
 _DEPTHWISE = ("DepthwiseConv1D", "DepthwiseConv2D")
@@ -27,19 +31,19 @@ _FOLDABLE = ("Dense", "Conv1D", "Conv2D", "Conv3D", *_DEPTHWISE)
 
 
 def fold(model: Any) -> Any:
-    r"""A network without the normalizations that can be folded away.
+    r"""Returns a network without the normalizations that can be folded away.
 
-    A normalization behind a convolution or dense layer W, c that has no activation
-    and whose output nothing else uses becomes
+    A normalization directly after a convolution or dense layer (W, c) that has no
+    activation, and whose output is used nowhere else, becomes
 
     \[W' = f W, \quad c' = f (c - \mu) + \beta,
     \quad f = \gamma / \sqrt{\sigma^2 + \epsilon}.\]
 
     Args:
-        model: A Functional or Sequential model; it is left as it is.
+        model: A Functional or Sequential model, which is not changed.
 
     Returns:
-        A `keras.Model` that answers the same, of fewer layers.
+        A `keras.Model` with fewer layers and the same outputs.
 
     Raises:
         ValueError: If there is nothing to fold.
@@ -52,12 +56,13 @@ def fold(model: Any) -> Any:
     if not pairs:
         raise ValueError(
             "Expected a Functional or Sequential model with a batch normalization "
-            "right behind a convolution or dense layer that has no activation and "
-            f"that nothing else uses. Received: {model.name!r}, which has none"
+            "directly after a convolution or dense layer that has no activation and "
+            "whose output is used nowhere else. "
+            f"Received: {model.name!r}, which has none"
         )
-    for layer, normalization in pairs:
-        _fold_weights(weights, layer, normalization)
-        _remove(config, layer.layer.split("/"), _name(normalization))
+    for call, normalization in pairs:
+        _fold_weights(weights, call, normalization)
+        _remove(config, call, normalization)
     folded = type(model).from_config(config)
     for name, variable in weights_of(folded).items():
         variable.assign(weights[name])
@@ -65,46 +70,47 @@ def fold(model: Any) -> Any:
 
 
 def _pairs(config: Any, weights: Weights) -> Iterator[tuple[Call, Call]]:
-    """The layers with a normalization that can be folded into them."""
-    found = calls_in(config)
-    if found is None:
+    """Yields each layer with the normalization that can be folded into it."""
+    model = calls_in(config)
+    if model is None:
         return
-    times = Counter(call.layer for call in found.calls)
-    uses = Counter(found.outputs)
+    call_counts = Counter(call.layer for call in model.calls)
+    use_counts = Counter(model.outputs)
     users: dict[Tensor, Call] = {}
-    for call in found.calls:
-        uses.update(call.inputs)
+    for call in model.calls:
+        use_counts.update(call.inputs)
         users |= dict.fromkeys(call.inputs, call)
-    for call in found.calls:
+    for call in model.calls:
         user = users.get(call.output)
         if (
             user is not None
-            and uses[call.output] == times[call.layer] == times[user.layer] == 1
-            and _folder(call) == _folder(user)
+            and use_counts[call.output] == 1
+            and call_counts[call.layer] == call_counts[user.layer] == 1
+            and _split(call)[0] == _split(user)[0]
             and _is_linear(call, weights)
-            and _is_plain(user, len(weights[call.layer, "kernel"].shape))
-            and not _always_trains(config, user.layer.split("/"))
+            and _normalizes_channels(user, len(weights[call.layer, "kernel"].shape))
+            and not _always_trains(config, user)
         ):
             yield call, user
 
 
 def _is_linear(call: Call, weights: Weights) -> bool:
-    """Whether a call only adds a bias to what it makes with its kernel."""
+    """Returns whether a call applies a kernel and perhaps a bias, and nothing else."""
     names = {name for layer, name in weights if layer == call.layer}
     return (
         call.kind in _FOLDABLE
         and call.understood
         and call.config.get("activation") in (None, "linear")
         and call.config.get("data_format", _CHANNELS_LAST) == _CHANNELS_LAST
-        # Not so with LoRA's factors, or quantized.
+        # LoRA factors and quantized kernels have other names.
         and "kernel" in names
         and names <= {"kernel", "bias"}
     )
 
 
-def _is_plain(call: Call, rank: int) -> bool:
-    """Whether a call normalizes the channels of what a kernel of that rank makes."""
-    # A dense layer's output may have any rank, so only its last axis is sure.
+def _normalizes_channels(call: Call, rank: int) -> bool:
+    """Returns whether a call normalizes the filters of a kernel of this rank."""
+    # The output of a dense layer can have any rank, so only axis -1 is certain.
     last = (-1, rank - 1) if rank > 2 else (-1,)
     axis = call.config.get("axis", -1)
     return (
@@ -114,68 +120,54 @@ def _is_plain(call: Call, rank: int) -> bool:
     )
 
 
-def _always_trains(config: Any, path: list[str]) -> bool:
-    """Whether a layer is called with `training=True`, and heeds no average."""
-    node = node_of(config, path[0])
-    if len(path) > 1:
-        return _always_trains(node["config"], path[1:])
-    called = node.get("inbound_nodes") or [{}]
-    return bool(called[0].get("kwargs", {}).get("training"))
+def _always_trains(config: Any, call: Call) -> bool:
+    """Returns whether a layer is called with `training=True`.
+
+    Such a normalization uses the statistics of the batch, not its moving averages.
+    """
+    nodes = layer_entry(config, call.layer).get("inbound_nodes") or [{}]
+    return bool(nodes[0].get("kwargs", {}).get("training"))
 
 
 def _fold_weights(weights: Weights, call: Call, normalization: Call) -> None:
-    def of(name: str, default: float) -> NDArray[Any]:
-        found = weights.get((normalization.layer, name), np.full(1, default))
-        return found.astype(np.float64)
+    def weight(name: str, default: float) -> NDArray[Any]:
+        values = weights.get((normalization.layer, name), np.full(1, default))
+        return values.astype(np.float64)
 
     epsilon = normalization.config["epsilon"]
-    factor = of("gamma", 1) / np.sqrt(of("moving_variance", 1) + epsilon)
+    factor = weight("gamma", 1) / np.sqrt(weight("moving_variance", 1) + epsilon)
     kernel = weights[call.layer, "kernel"]
     bias = weights.get((call.layer, "bias"), np.zeros(1))
-    # A depthwise kernel has its filters on two axes: by channel and multiplier.
+    # A depthwise kernel has its filters on two axes: channels and multipliers.
     filters = kernel.shape[-2:] if call.kind in _DEPTHWISE else kernel.shape[-1:]
     weights[call.layer, "kernel"] = kernel * factor.reshape(filters)
-    shift = (bias - of("moving_mean", 0)) * factor + of("beta", 0)
+    shift = (bias - weight("moving_mean", 0)) * factor + weight("beta", 0)
     weights[call.layer, "bias"] = shift
 
 
-def _remove(config: Any, path: list[str], normalization: str) -> None:
-    """Takes a normalization out of a model's config; the layer gets a bias."""
-    settings = node_of(config, path[0])["config"]
-    if len(path) > 1:
-        _remove(settings, path[1:], normalization)
-        return
-    settings["use_bias"] = True
-    config["layers"].remove(node_of(config, normalization))
-    for node in config["layers"]:
-        if "inbound_nodes" in node:
-            node["inbound_nodes"] = _redirected(
-                node["inbound_nodes"], normalization, path[0]
-            )
-    if "output_layers" in config:
-        config["output_layers"] = _redirected(
-            config["output_layers"], normalization, path[0]
-        )
+def _remove(config: Any, call: Call, normalization: Call) -> None:
+    """Removes a normalization from a model's config, and gives the layer a bias."""
+    layer_entry(config, call.layer)["config"]["use_bias"] = True
+    folder, layer = _split(call)
+    _, removed = _split(normalization)
+    model = layer_entry(config, folder)["config"] if folder else config
+    model["layers"].remove(layer_entry(model, removed))
+
+    def redirected(part: Any) -> Any:
+        is_output = isinstance(part, (list, tuple)) and list(part) == [removed, 0, 0]
+        return [layer, 0, 0] if is_output else part
+
+    for entry in model["layers"]:
+        if "inbound_nodes" in entry:
+            entry["inbound_nodes"] = map_config(entry["inbound_nodes"], redirected)
+    if "output_layers" in model:
+        model["output_layers"] = map_config(model["output_layers"], redirected)
 
 
-def _redirected(value: Any, old: str, new: str) -> Any:
-    """References to a layer's output, with another layer in its place."""
-    if isinstance(value, dict):
-        return {name: _redirected(one, old, new) for name, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        if tuple(value[:1]) == (old,) and list(value[1:]) == [0, 0]:
-            return [new, 0, 0]
-        return [_redirected(one, old, new) for one in value]
-    return value
-
-
-def _folder(call: Call) -> str:
-    """The model inside the model that a layer is in."""
-    return call.layer.rpartition("/")[0]
-
-
-def _name(call: Call) -> str:
-    return call.layer.rpartition("/")[2]
+def _split(call: Call) -> tuple[str, str]:
+    """Returns the path of the model that a layer is nested in, and the layer's name."""
+    folder, _, name = call.layer.rpartition("/")
+    return folder, name
 
 
 def _fused(model: Any, data: Examples | None, strength: float, seed: int) -> Any:
@@ -185,7 +177,7 @@ def _fused(model: Any, data: Examples | None, strength: float, seed: int) -> Any
 FUSION = Attack(
     "fusion",
     "Folds batch normalizations into the layers before them.",
-    "share of the normalizations that can be",
+    "share of the foldable normalizations",
     (1.0,),
     _fused,
 )

@@ -1,8 +1,9 @@
-"""Neurons that do nothing: hiding a mark's layer behind another shape.
+"""Neural structural obfuscation: added neurons hide the shape of the marked layer.
 
 "Rethinking White-Box Watermarks on Deep Learning Models under Neural Structural
-Obfuscation" (Yan, Pan, Zhang, Yang; USENIX Security 2023) adds three kinds: those that
-nothing heeds, those that cancel each other, and those that share another one's work.
+Obfuscation" (Yan, Pan, Zhang, Yang; USENIX Security 2023) adds three kinds of neurons:
+neurons whose output is ignored (zero neurons), groups whose outputs cancel each other
+(clique neurons), and copies that share the work of a neuron (split neurons).
 """
 
 from __future__ import annotations
@@ -15,73 +16,81 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_wm.alignment.channel_graph import Member
-from keras_wm.research.attacks.architecture import config_without, node_of
+from keras_wm.research.attacks.architecture import (
+    config_without,
+    graph_of,
+    layer_entry,
+    weights_of,
+)
 from keras_wm.research.attacks.attack import Attack, Change
-from keras_wm.research.attacks.equivalence import graph_of, weights_of
 from keras_wm.research.datasets import Examples
-
-Floats = NDArray[np.float64]
+from keras_wm.utils.arrays import Floats
 
 
 @dataclass(frozen=True)
-class _Growth:
+class _AddedNeurons:
     """Neurons that are added to a layer.
 
     Attributes:
-        sources: The neuron that each of them is made from.
-        outgoing: What the outgoing weights of all neurons are multiplied by, those of
-            the further ones last.
-        drawn: Whether their incoming weights are drawn, and not those of the source.
+        sources: For each new neuron, the index of the neuron that it is copied from.
+        outgoing: Factors of the outgoing weights of all neurons, the new ones last.
+        random_inputs: Whether the new neurons get random incoming weights instead of
+            those of their source.
     """
 
     sources: NDArray[np.intp]
     outgoing: Floats
-    drawn: bool = False
+    random_inputs: bool = False
 
 
-def _unheeded(rng: np.random.Generator, count: int, more: int) -> _Growth:
+# Called with a random generator, the number of neurons and the number to add.
+_Plan = Callable[[np.random.Generator, int, int], _AddedNeurons]
+
+
+def _zero_neurons(rng: np.random.Generator, count: int, more: int) -> _AddedNeurons:
     outgoing = np.append(np.ones(count), np.zeros(more))
-    return _Growth(rng.integers(0, count, more), outgoing, drawn=True)
+    return _AddedNeurons(rng.integers(0, count, more), outgoing, random_inputs=True)
 
 
-def _cancelling(rng: np.random.Generator, count: int, more: int) -> _Growth:
+def _clique_neurons(rng: np.random.Generator, count: int, more: int) -> _AddedNeurons:
     pairs = more // 2
     sources = np.repeat(rng.integers(0, count, pairs), 2)
     outgoing = np.repeat(rng.normal(size=pairs), 2) * np.tile([1.0, -1.0], pairs)
-    return _Growth(sources, np.append(np.ones(count), outgoing))
+    return _AddedNeurons(sources, np.append(np.ones(count), outgoing))
 
 
-def _sharing(rng: np.random.Generator, count: int, more: int) -> _Growth:
+def _split_neurons(rng: np.random.Generator, count: int, more: int) -> _AddedNeurons:
     sources = rng.permutation(count)[:more]
-    parts = rng.uniform(0.2, 0.8, more)
+    shares = rng.uniform(0.2, 0.8, more)
     kept = np.ones(count)
-    kept[sources] -= parts
-    return _Growth(sources, np.append(kept, parts))
+    kept[sources] -= shares
+    return _AddedNeurons(sources, np.append(kept, shares))
 
 
-def _grown(grow: Callable[[np.random.Generator, int, int], _Growth]) -> Change:
-    """An attack that adds a share of neurons to every layer."""
+def _widened(plan: _Plan) -> Change:
+    """Returns a change that adds a share of neurons to every layer."""
 
     def change(model: Any, data: Examples | None, strength: float, seed: int) -> Any:
-        growing = _Growing(model)
+        widener = _Widener(model)
         rng = np.random.default_rng(seed)
-        for number, count in growing.widths.items():
+        for number, count in widener.widths.items():
+            # An even number, because clique neurons come in pairs.
             more = 2 * round(strength * count / 2)
-            growing.add(number, grow(rng, count, more), rng)
-        return growing.network()
+            widener.add(number, plan(rng, count, more), rng)
+        return widener.network()
 
     return change
 
 
-class _Growing:
+class _Widener:
     """Adds neurons to a network.
 
     Args:
-        model: The network, which stays as it is.
+        model: The network, which is not changed.
 
     Attributes:
-        widths: How many neurons there are, by number in the network's graph, where
-            more can be added.
+        widths: Number of neurons by the number of their channels in the network's
+            graph, for all channels to which neurons can be added.
     """
 
     def __init__(self, model: Any) -> None:
@@ -95,48 +104,50 @@ class _Growing:
             number: channels.count
             for number, channels in enumerate(self._graph.channels)
             if not channels.fixed
-            # Where another layer's stand beside them, those would move.
+            # In a concatenation, new channels would shift those of the other layers.
             and all(
                 axis.stride in (0, channels.count) for axis in self._graph.axes(number)
             )
         }
 
-    def add(self, number: int, growth: _Growth, rng: np.random.Generator) -> None:
-        """Adds neurons, between those that are there."""
+    def add(self, number: int, added: _AddedNeurons, rng: np.random.Generator) -> None:
+        """Adds neurons, mixed among the existing ones."""
         count = self.widths[number]
-        order = np.append(np.arange(count), growth.sources)
+        order = np.append(np.arange(count), added.sources)
         mixed = rng.permutation(len(order))
-        used = self._used_only(number)
+        outgoing_axes = self._outgoing_axes(number)
         for axis in self._graph.axes(number):
             array = np.moveaxis(self._weights[axis.layer, axis.variable], axis.axis, 0)
-            grown = array[axis.places(count)[:, order]]
-            if axis in used:
-                grown *= growth.outgoing.reshape(-1, *[1] * (array.ndim - 1))
-            elif growth.drawn and array.ndim > 1:
-                further = grown[:, count:]
-                further[:] = array.std() * rng.normal(size=further.shape)
-            grown = grown[:, mixed].reshape(-1, *array.shape[1:])
-            self._weights[axis.layer, axis.variable] = np.moveaxis(grown, 0, axis.axis)
+            wider = array[axis.places(count)[:, order]]
+            if axis in outgoing_axes:
+                wider *= added.outgoing.reshape(-1, *[1] * (array.ndim - 1))
+            elif added.random_inputs and array.ndim > 1:
+                new = wider[:, count:]
+                new[:] = array.std() * rng.normal(size=new.shape)
+            wider = wider[:, mixed].reshape(-1, *array.shape[1:])
+            self._weights[axis.layer, axis.variable] = np.moveaxis(wider, 0, axis.axis)
             if axis.variable == "kernel" and axis.axis == -1:
-                _widen(_config_of(self._config, axis.layer), len(order))
+                _set_width(self._layer_config(axis.layer), len(order))
         for layer in self._graph.channels[number].entered:
-            _widen_input(_config_of(self._config, layer), len(order) / count)
+            _widen_input(self._layer_config(layer), len(order) / count)
 
-    def _used_only(self, number: int) -> set[Member]:
-        """The axes along which channels are used, and not made at the same time."""
+    def _outgoing_axes(self, number: int) -> set[Member]:
+        """Returns the axes on which channels are used but not also produced."""
         roles: dict[Member, set[str]] = {}
         for segment in self._graph.segments:
             if segment.channels == number:
                 for member in segment.members:
-                    roles.setdefault(replace(member, role="out"), set()).add(
-                        member.role
-                    )
-        return {axis for axis, found in roles.items() if found == {"in"}}
+                    axis = replace(member, role="out")
+                    roles.setdefault(axis, set()).add(member.role)
+        return {axis for axis, axis_roles in roles.items() if axis_roles == {"in"}}
+
+    def _layer_config(self, path: str) -> Any:
+        return layer_entry(self._config, path)["config"]
 
     def network(self) -> Any:
-        """The network with all that was added."""
+        """Returns the network with all added neurons."""
         model = type(self._model).from_config(
-            # Layers find out anew how wide their inputs are.
+            # Layers must infer the new widths of their inputs.
             config_without(self._config, "build_config", "build_input_shape")
         )
         for name, variable in weights_of(model).items():
@@ -144,44 +155,41 @@ class _Growing:
         return model
 
 
-def _config_of(config: dict[str, Any], path: str) -> dict[str, Any]:
-    """A layer's config in that of a model, by its name behind those of models."""
-    for name in path.split("/"):
-        config = node_of(config, name)["config"]
-    return config
-
-
-def _widen(config: dict[str, Any], count: int) -> None:
-    """Writes a layer's new width into its config."""
+def _set_width(config: dict[str, Any], count: int) -> None:
+    """Writes a layer's new number of filters or units into its config."""
     config["filters" if "filters" in config else "units"] = count
 
 
 def _widen_input(config: dict[str, Any], factor: float) -> None:
-    """The same for an input layer, which may have each channel for each pixel."""
-    *others, before = config["batch_shape"]
-    if before is not None:
-        config["batch_shape"] = (*others, round(before * factor))
+    """Multiplies the last axis of an input layer, if its size is given.
+
+    For a flattened picture, this axis has each channel once for every pixel.
+    """
+    *others, size = config["batch_shape"]
+    if size is not None:
+        config["batch_shape"] = (*others, round(size * factor))
 
 
+_UNIT = "share of neurons that are added"
 _SHARES = (0.05, 0.25, 0.5)
-UNHEEDED = Attack(
+ZERO_NEURONS = Attack(
     "zero-neurons",
-    "Adds neurons that nothing heeds.",
-    "share of neurons that are added",
+    "Adds neurons whose output is ignored.",
+    _UNIT,
     _SHARES,
-    _grown(_unheeded),
+    _widened(_zero_neurons),
 )
-CANCELLING = Attack(
+CLIQUE_NEURONS = Attack(
     "clique-neurons",
     "Adds pairs of neurons that cancel each other.",
-    "share of neurons that are added",
+    _UNIT,
     _SHARES,
-    _grown(_cancelling),
+    _widened(_clique_neurons),
 )
-SHARING = Attack(
+SPLIT_NEURONS = Attack(
     "split-neurons",
-    "Has neurons share the work of others.",
-    "share of neurons that are added",
+    "Splits neurons into two that share the work.",
+    _UNIT,
     _SHARES,
-    _grown(_sharing),
+    _widened(_split_neurons),
 )

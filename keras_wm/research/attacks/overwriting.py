@@ -1,4 +1,4 @@
-"""Overwriting: training another mark over the first."""
+"""Overwriting: training another mark over the first one."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import Any, Literal, get_args
 
 from keras_wm.embedding.attachment import attach, detach, find_kernel
 from keras_wm.embedding.kernel_projection import Loss, without_capacity_warnings
-from keras_wm.research.attacks.attack import Attack
-from keras_wm.research.attacks.kernels import kernels_by_layer
+from keras_wm.research.attacks.attack import Attack, kernels_by_layer
 from keras_wm.research.attacks.training import RATE, train
 from keras_wm.research.datasets import Examples
 from keras_wm.scheme.capacity import unseen_margin
@@ -29,15 +28,16 @@ _STRENGTHS: dict[Filters, tuple[float, ...]] = {
     "mean": (0.001, 0.01, 0.1, 1.0),
     "keyed": (1e-5, 1e-4, 1e-3, 1e-2),
 }
-# What else may be varied, how it is told, and what it counts.
+# Settings that can be varied besides the strength: a phrase for the attack's title, the
+# unit, and the values.
 _VARIED: dict[str, tuple[str, str, tuple[float, ...]]] = {
     "rate": (
-        "at some learning rate",
+        "at a varying learning rate",
         "learning rate",
         (0.001, 0.01, 0.05, 0.1),
     ),
     "bits": (
-        "whose length is a guess",
+        "of a guessed length",
         "bits of the mark",
         (64, 256, 512, 1024),
     ),
@@ -48,7 +48,7 @@ _VARIED: dict[str, tuple[str, str, tuple[float, ...]]] = {
     ),
     "rounds": (
         "with one key after another",
-        "keys of 256 bits at most, each for an epoch",
+        "keys of 256 bits at most, each for one epoch",
         (1, 4, 8, 16),
     ),
 }
@@ -56,20 +56,21 @@ _VARIED: dict[str, tuple[str, str, tuple[float, ...]]] = {
 
 @dataclass(frozen=True)
 class Overwriting:
-    """How another mark is trained over whatever is there.
+    """Settings for training another mark over an existing one.
 
     Attributes:
-        filters: `"mean"`: the papers' mark, with the cross-entropy. `"keyed"`: the
-            default's, with the margin.
-        layer: The name of the layer that is marked. `None` is every layer that can
-            hold the message.
-        bits: T, the length of a message.
-        strength: The factor lambda; `None` is the regularizer's default.
-        rate: The learning rate at first.
-        keys: How many keys are embedded at once. They are one key of so many times
-            the bits and filter weights, pushed as far as each of them would be.
-        rounds: How many times that is done, each time with other keys, and for an
-            epoch. 0 is once, for as long as fine-tuning.
+        filters: `"mean"` for the papers' mark, with the cross-entropy; `"keyed"` for
+            the default mark, with the margin loss.
+        layer: Name of the layer to mark. `None` marks every layer that can hold the
+            message.
+        bits: Length T of a message.
+        strength: Factor lambda of the penalty. `None` is the regularizer's default.
+        rate: Initial learning rate.
+        keys: Number of keys to embed at once. They are combined into one key with
+            `keys` times the bits and filter weights, and with the margin of a single
+            key.
+        rounds: Number of repetitions with different keys, one epoch each. 0 embeds
+            once, for as long as fine-tuning takes.
     """
 
     filters: Filters
@@ -81,7 +82,7 @@ class Overwriting:
     rounds: int = 0
 
     def key(self, seed: int, number: int = 0) -> WatermarkKey:
-        """The attacker's key of a round, which follows from the seed."""
+        """Returns the attacker's key of a round, derived from the random seed."""
         text = f"keras_wm attacker {seed} {number}"
         groups = usual_groups(self.filters, self.bits)
         source = SecretSource(
@@ -95,10 +96,13 @@ class Overwriting:
         return WatermarkKey(source)
 
     def shortened(self, model: Any) -> Overwriting:
-        """With half the bits, and half of those, until a layer can hold them.
+        """Returns settings with so few bits that a layer can hold them.
+
+        The number of bits is halved as often as needed. If no layer can hold even 8
+        bits, the settings are returned unchanged.
 
         Raises:
-            ValueError: If there is no such layer.
+            ValueError: If the model has no layer of this name.
         """
         kernels = self._kernels(model)
         bits = self.bits
@@ -110,10 +114,11 @@ class Overwriting:
         return self
 
     def __call__(self, model: Any, data: Examples, seed: int) -> Any:
-        """Trains the marks into a network.
+        """Trains the marks into a network, and returns the network.
 
         Raises:
-            ValueError: If there is no such layer, or none can hold the message.
+            ValueError: If the model has no layer of this name, or no layer can hold
+                the message.
         """
         epochs = 1 if self.rounds else None
         with without_capacity_warnings():
@@ -131,7 +136,7 @@ class Overwriting:
     def _attach(self, model: Any, key: WatermarkKey) -> None:
         kernels = self._kernels(model)
         if self.layer is None:
-            kernels = [one for one in kernels if fits(one[1], key)]
+            kernels = [pair for pair in kernels if fits(pair[1], key)]
         if not kernels:
             raise ValueError(
                 f"No layer of {model.name!r} can hold the attacker's {key.bits} bits."
@@ -147,19 +152,19 @@ class Overwriting:
 def overwriting(
     filters: Filters, layer: str | None = None, varied: Varied = "strength"
 ) -> Attack:
-    """An attack that trains another mark over the first.
+    """Returns an attack that trains another mark over the first one.
 
     Args:
         filters: See `Overwriting`.
         layer: See `Overwriting`.
-        varied: Which of the attributes of `Overwriting` the attack's strength is;
-            the others are its defaults, but fewer bits where a kernel is small.
+        varied: The attribute of `Overwriting` that is the attack's strength. The
+            others have their defaults, but with fewer bits where a kernel is small.
 
     Returns:
         An `Attack`.
 
     Raises:
-        ValueError: If `filters` or `varied` is none of these.
+        ValueError: If `filters` or `varied` is not one of the possible values.
     """
     for name, given, choices in (
         ("filters", filters, get_args(Filters)),
@@ -170,14 +175,14 @@ def overwriting(
                 f"Expected one of {', '.join(map(repr, choices))}. "
                 f"Received: {name}={given!r}"
             )
-    told, unit, strengths = _VARIED.get(
+    phrase, unit, strengths = _VARIED.get(
         varied,
-        ("of some strength", "factor of the penalty, lambda", _STRENGTHS[filters]),
+        ("of varying strength", "factor of the penalty, lambda", _STRENGTHS[filters]),
     )
-    whole = varied in ("bits", "keys", "rounds")
+    is_count = varied in ("bits", "keys", "rounds")
 
     def change(model: Any, data: Examples, strength: float, seed: int) -> Any:
-        value: Any = round(strength) if whole else strength
+        value: Any = round(strength) if is_count else strength
         settings = replace(Overwriting(filters, layer), **{varied: value})
         if varied != "bits":
             settings = settings.shortened(model)
@@ -186,7 +191,7 @@ def overwriting(
     where = "every layer" if layer is None else f"the layer {layer!r}"
     return Attack(
         f"overwriting-{filters}-{varied}",
-        f"Trains {_MARKS[filters]} {told} into {where}.",
+        f"Trains {_MARKS[filters]} {phrase} into {where}.",
         unit,
         strengths,
         change,

@@ -1,11 +1,10 @@
-"""Disturbing weights without data: noise, and shifting by the mean filter."""
+"""Changing weights without data: adding noise, or subtracting the mean filter."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from keras_wm.research.attacks.attack import Attack
-from keras_wm.research.attacks.kernels import Kernel, each_kernel
+from keras_wm.research.attacks.attack import Attack, Kernel, each_kernel
 
 
 def _noisy(kernel: Kernel, strength: float, rng: np.random.Generator) -> Kernel:
@@ -26,10 +25,10 @@ NOISE = Attack(
     (0.01, 0.05, 0.1, 0.2, 0.5, 1.0),
     each_kernel(_noisy),
 )
-# Of the Watermark Robustness Toolbox (Lukas et al. 2022), without its noise.
+# From the Watermark Robustness Toolbox (Lukas et al. 2022), without its noise.
 SHIFTING = Attack(
     "weight-shifting",
-    "Subtracts the mean filter from every filter: what the papers' mark is read off.",
+    "Subtracts the mean filter, which carries the papers' mark, from every filter.",
     "times the mean filter",
     (0.25, 0.5, 1.0, 1.5, 2.0, 2.5),
     each_kernel(_shifted),

@@ -1,4 +1,4 @@
-"""Pruning: setting weights to zero, which a network bears better than one thinks."""
+"""Pruning: setting weights to zero."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_wm.research.attacks.attack import Attack
-from keras_wm.research.attacks.kernels import each_kernel, kernel_variables
+from keras_wm.research.attacks.attack import Attack, each_kernel, kernel_variables
 from keras_wm.research.datasets import Examples
 
 Order = Literal["ascending", "descending", "random"]
@@ -22,16 +21,17 @@ def prune(
 
     Args:
         kernel: The weights, of any shape.
-        share: Which share of them, from 0 to 1.
-        order: Which of them go first: the smallest by magnitude (`"ascending"`, what
-            compression does), the largest, or any.
-        seed: Of the random order.
+        share: Share of the weights to prune, from 0 to 1.
+        order: `"ascending"` prunes the smallest magnitudes first, as compression
+            does; `"descending"` prunes the largest first; `"random"` ignores the
+            magnitudes.
+        seed: Random seed of the random order.
 
     Returns:
         A copy with `round(share * size)` weights set to zero.
 
     Raises:
-        ValueError: If the share or the order is none of these.
+        ValueError: If the share is out of range or the order is unknown.
     """
     if not 0 <= share <= 1:
         raise ValueError(f"Expected 0 <= share <= 1. Received: share={share!r}")
@@ -53,11 +53,11 @@ def prune(
 
 
 def prune_filters(kernel: NDArray[Any], share: float) -> NDArray[Any]:
-    """Sets the filters of the smallest norms to zero (Li et al., ICLR 2017).
+    """Sets the filters with the smallest L1 norms to zero (Li et al., ICLR 2017).
 
     Args:
         kernel: The weights, filters last.
-        share: Which share of the filters, from 0 to 1.
+        share: Share of the filters to prune, from 0 to 1.
 
     Returns:
         A copy with `round(share * filters)` filters set to zero.
@@ -69,7 +69,7 @@ def prune_filters(kernel: NDArray[Any], share: float) -> NDArray[Any]:
 
 
 def hold_zeros(variable: Any) -> None:
-    """Keeps the weights that are zero so while the others are trained."""
+    """Keeps the weights that are zero at zero while the others are trained."""
     variable.constraint = _Mask(np.asarray(variable) != 0)
 
 
@@ -86,16 +86,16 @@ class _Mask(keras.constraints.Constraint):
 def _globally(model: Any, data: Examples | None, strength: float, seed: int) -> Any:
     """Prunes the smallest weights of all kernels together."""
     variables = kernel_variables(model)
-    kernels = [np.asarray(one) for one in variables]
-    pruned = prune(np.concatenate([one.reshape(-1) for one in kernels]), strength)
-    ends = np.cumsum([one.size for one in kernels])[:-1]
+    kernels = [np.asarray(variable) for variable in variables]
+    pruned = prune(np.concatenate([kernel.reshape(-1) for kernel in kernels]), strength)
+    ends = np.cumsum([kernel.size for kernel in kernels])[:-1]
     for variable, weights in zip(variables, np.split(pruned, ends), strict=True):
         variable.assign(weights.reshape(variable.shape))
     return model
 
 
 def _by_filters(model: Any, data: Examples | None, strength: float, seed: int) -> Any:
-    """Prunes the filters of each kernel but the last, whose filters are the answers."""
+    """Prunes filters of each kernel except the last, whose filters are the outputs."""
     for variable in kernel_variables(model)[:-1]:
         variable.assign(prune_filters(np.asarray(variable), strength))
     return model
@@ -118,7 +118,7 @@ GLOBAL_PRUNING = Attack(
 )
 RANDOM_PRUNING = Attack(
     "random-pruning",
-    "Sets any weights to zero.",
+    "Sets randomly chosen weights to zero.",
     "share of the weights",
     _SHARES,
     each_kernel(
@@ -129,7 +129,7 @@ RANDOM_PRUNING = Attack(
 )
 FILTER_PRUNING = Attack(
     "filter-pruning",
-    "Sets the filters of the smallest norms to zero.",
+    "Sets the filters with the smallest norms to zero.",
     "share of the filters",
     (0.1, 0.3, 0.5, 0.7, 0.9),
     _by_filters,

@@ -1,35 +1,34 @@
-"""Storing weights with fewer bits."""
+"""Quantization: storing weights with fewer bits."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from keras_wm.research.attacks.attack import Attack
-from keras_wm.research.attacks.kernels import Kernel, each_kernel
+from keras_wm.research.attacks.attack import Attack, Kernel, each_kernel
 
-_CLUSTERINGS = 20
-_HALF = 16
+_LLOYD_ITERATIONS = 20
+_FLOAT16_BITS = 16
 
 
 def _quantized(kernel: Kernel, bits: float, rng: np.random.Generator) -> Kernel:
-    """Rounds to integers of so many bits, with a scale for each filter."""
-    if round(bits) >= _HALF:
+    """Rounds to float16, or to integers of fewer bits with a scale for each filter."""
+    if round(bits) >= _FLOAT16_BITS:
         return kernel.astype(np.float16).astype(np.float32)
-    most = 2 ** (round(bits) - 1) - 1
+    largest = 2 ** (round(bits) - 1) - 1
     reach = np.abs(kernel).max(axis=tuple(range(kernel.ndim - 1)), keepdims=True)
-    scale = np.where(reach > 0, reach / most, 1).astype(np.float32)
+    scale = np.where(reach > 0, reach / largest, 1).astype(np.float32)
     rounded: Kernel = np.round(kernel / scale) * scale
     return rounded
 
 
 def _clustered(kernel: Kernel, bits: float, rng: np.random.Generator) -> Kernel:
-    """Gives each weight the nearest of so few values (Lloyd's algorithm)."""
+    """Replaces each weight by the nearest of `2**bits` values (Lloyd's algorithm)."""
     weights = np.sort(kernel.reshape(-1).astype(np.float64))
     sums = np.append(0, np.cumsum(weights))
     values = np.quantile(
         weights, (np.arange(2 ** round(bits)) + 0.5) / 2 ** round(bits)
     )
-    for _ in range(_CLUSTERINGS):
+    for _ in range(_LLOYD_ITERATIONS):
         borders = np.searchsorted(weights, (values[1:] + values[:-1]) / 2)
         borders = np.concatenate([[0], borders, [weights.size]])
         counts = np.diff(borders)
@@ -49,7 +48,7 @@ QUANTIZATION = Attack(
 )
 CLUSTERING = Attack(
     "clustering",
-    "Gives the weights of a kernel a few values.",
+    "Replaces the weights of a kernel by a few shared values.",
     "bits of the number of values",
     (8, 6, 5, 4, 3, 2),
     each_kernel(_clustered),

@@ -1,4 +1,4 @@
-"""How an attacker trains a network: how long, at which rate, by which loss."""
+"""An attacker's training: its duration, learning rate, optimizer and loss."""
 
 from __future__ import annotations
 
@@ -9,20 +9,19 @@ from typing import Any
 import keras
 
 from keras_wm.embedding.marked_layers import own_variables, sublayers
-from keras_wm.research.answers import answers_probabilities
 from keras_wm.research.attacks.attack import unfreeze
-from keras_wm.research.datasets import Examples
+from keras_wm.research.datasets import Examples, are_probabilities
 from keras_wm.research.hosts.wide_resnet import paper_optimizer
 
 BATCH = 32
-# The 1,257 digits are seen eight times; what is larger, at least once.
+# Steps of one attack: eight epochs of the 1,257 digits. Larger data get one epoch.
 STEPS = 320
-# For an attack whose strength is something else.
+# The learning rate of attacks whose strength is another quantity.
 RATE = 0.01
 
 
 def fine_tuning_epochs(data: Examples) -> int:
-    """How often an attacker who trains for a short while goes through his data."""
+    """Returns the number of epochs that is closest to `STEPS` steps, at least 1."""
     return max(1, round(STEPS / _steps(data)))
 
 
@@ -33,22 +32,22 @@ def train(
     epochs: int | None = None,
     layers: Collection[Any] | None = None,
 ) -> None:
-    """Trains a network on labels, with the penalties that are on its weights.
+    """Trains a network on labels, with the penalties that its weights have.
 
-    The loss is the cross-entropy, of probabilities or of logits, as the network
-    answers; the optimizer is the papers'.
+    The loss is the cross-entropy of probabilities or of logits, depending on the
+    network's outputs. The optimizer is that of the papers.
 
     Args:
-        model: Its weights are changed.
-        data: What it is trained on.
-        rate: The learning rate at first.
-        epochs: How often the data are gone through. `None` is about 320 steps of 32
-            examples, and at least once.
-        layers: The only layers that are trained, normalizations' statistics
-            included. `None` is all.
+        model: The network; its weights are changed.
+        data: Training data.
+        rate: Initial learning rate.
+        epochs: Number of epochs. `None` is about 320 steps of 32 examples, and at
+            least one epoch.
+        layers: The only layers to train; the statistics of all other normalizations
+            are frozen too. `None` trains all layers.
 
     Raises:
-        ValueError: If the data are not what the network takes and answers.
+        ValueError: If the data do not fit the network's inputs or outputs.
     """
     check_data(model, data)
     loss = label_loss(model, data)
@@ -61,13 +60,20 @@ def train(
 
 
 def fit(trained: Any, data: Examples, loss: Any, rate: float, epochs: int) -> None:
-    """Compiles a network, or what trains one, and trains it."""
+    """Compiles and trains a network or a distiller."""
     compile_for(trained, loss, _steps(data) * epochs, rate)
     trained.fit(data.x_train, data.y_train, batch_size=BATCH, epochs=epochs, verbose=0)
 
 
 def compile_for(trained: Any, loss: Any, steps: int, rate: float) -> None:
-    """Compiles what is to be trained for so many steps by the papers' optimizer."""
+    """Compiles a network or a distiller with the papers' optimizer.
+
+    Args:
+        trained: The network or distiller.
+        loss: A Keras loss.
+        steps: Number of steps, which determines the schedule of the learning rate.
+        rate: Initial learning rate.
+    """
     trained.compile(
         paper_optimizer(steps, rate),
         loss,
@@ -77,7 +83,7 @@ def compile_for(trained: Any, loss: Any, steps: int, rate: float) -> None:
 
 
 def label_loss(model: Any, data: Examples) -> Any:
-    """The cross-entropy of labels and what a network answers."""
+    """Returns the Keras loss for labels: cross-entropy of probabilities or logits."""
     logits = not gives_probabilities(model, data)
     if model.outputs[0].shape[-1] == 1:
         return keras.losses.BinaryCrossentropy(from_logits=logits)
@@ -85,53 +91,57 @@ def label_loss(model: Any, data: Examples) -> Any:
 
 
 def gives_probabilities(model: Any, data: Examples) -> bool:
-    """Whether a network gives probabilities for its data, and not logits."""
-    answers = model(data.x_train[:BATCH], training=False)
-    return answers_probabilities(model, keras.ops.convert_to_numpy(answers))
+    """Returns whether a network's outputs are probabilities and not logits."""
+    outputs = model(data.x_train[:BATCH], training=False)
+    return are_probabilities(model, keras.ops.convert_to_numpy(outputs))
 
 
 def check_data(model: Any, data: Examples) -> None:
-    """Refuses data that a network cannot be trained on.
+    """Checks that a network can be trained on data.
 
     Raises:
-        ValueError: Saying what it takes and answers.
+        ValueError: If the network does not have one input and one output, or the
+            examples or labels do not fit them.
     """
     inputs, outputs = getattr(model, "inputs", ()), getattr(model, "outputs", ())
     if len(inputs) != 1 or len(outputs) != 1:
         raise ValueError(
-            "Expected a Functional or Sequential model of one input and one output, "
-            f"which examples with labels can train. Received: {model.name!r}, a "
-            f"{type(model).__name__} of {len(inputs)} inputs and {len(outputs)} outputs"
+            "Expected a Functional or Sequential model with one input and one output, "
+            f"to train it on labelled examples. Received: {model.name!r}, a "
+            f"{type(model).__name__} with {len(inputs)} inputs and {len(outputs)} "
+            "outputs"
         )
     expected, shape = model.inputs[0].shape[1:], data.x_train.shape[1:]
     fits = len(expected) == len(shape) and all(
-        size in (None, given) for size, given in zip(expected, shape, strict=True)
+        size in (None, received) for size, received in zip(expected, shape, strict=True)
     )
     if not fits:
         raise ValueError(
-            f"Expected examples of shape {expected}, which {model.name!r} takes. "
+            f"Expected examples of shape {expected}, the input of {model.name!r}. "
             f"Received: examples of shape {shape}"
         )
-    answers = model.outputs[0].shape
+    output_shape = model.outputs[0].shape
     labels = data.y_train
     lowest, highest = int(labels.min()), int(labels.max())
-    # One answer is for two classes.
-    if len(answers) != 2 or lowest < 0 or highest >= max(answers[-1], 2):
+    # A single output distinguishes two classes.
+    classes = max(output_shape[-1], 2)
+    if len(output_shape) != 2 or lowest < 0 or highest >= classes:
         raise ValueError(
-            "Expected labels from 0 on, and a classifier with an answer for each of "
-            "them, or one for two. Received: labels from "
-            f"{lowest} to {highest}, and {model.name!r} with answers of shape {answers}"
+            "Expected labels that start at 0, and a classifier with one output for "
+            "each class, or a single output for two classes. Received: labels from "
+            f"{lowest} to {highest}, and {model.name!r} with outputs of shape "
+            f"{output_shape}"
         )
 
 
 def _steps(data: Examples) -> int:
-    """The steps of an epoch."""
+    """Returns the number of steps in an epoch."""
     return math.ceil(len(data.x_train) / BATCH)
 
 
 def _freeze_all_but(model: Any, layers: Collection[Any]) -> None:
     chosen = {id(inner) for layer in layers for inner in sublayers(layer)}
     for layer in sublayers(model):
-        # A model that holds layers has to stay trainable for their sake.
+        # Freezing a nested model would freeze the layers in it, so it is skipped.
         if own_variables(layer):
             layer.trainable = id(layer) in chosen

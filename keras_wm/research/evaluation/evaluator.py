@@ -14,7 +14,7 @@ import numpy as np
 
 from keras_wm.embedding.key_scope import keys
 from keras_wm.research.attacks.catalogue import families as every_family
-from keras_wm.research.attacks.catalogue import families_named
+from keras_wm.research.attacks.catalogue import select_families
 from keras_wm.research.attacks.forging import searched_keys
 from keras_wm.research.attacks.training import check_data
 from keras_wm.research.datasets import Examples
@@ -150,7 +150,7 @@ def _chosen(
             for attack in attacks
             if data is not None or not attack.needs_data
         ]
-        for family, attacks in families_named(every_family(layer), names).items()
+        for family, attacks in select_families(every_family(layer), names).items()
     }
 
 

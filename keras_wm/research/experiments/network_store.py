@@ -37,7 +37,7 @@ class NetworkStore:
     def _load(self, task: str = PICTURES) -> Pictures:
         if task == PICTURES:
             return load_pictures(self.settings.data)
-        return self.pictures(PICTURES).turned()
+        return self.pictures(PICTURES).rotated()
 
     def has(self, training: Training) -> bool:
         """Whether a network is kept."""

@@ -1,4 +1,4 @@
-"""Networks of many kinds, with weights that hide nothing: none is 0 or 1."""
+"""Networks of many kinds, with random weights that hide no mistake."""
 
 import keras
 import numpy as np
@@ -9,7 +9,10 @@ from keras_wm.research.hosts.wide_resnet import wide_resnet
 
 
 def with_weights(model, seed=0):
-    """Gives every weight a value of its own; variances above 0."""
+    """Draws every weight, so that none is 0 or 1 as after initialisation.
+
+    Variances are positive, and gammas lie around 1.
+    """
     rng = np.random.default_rng(seed)
     for variable in model.weights:
         if variable.dtype == "float32":
@@ -22,26 +25,24 @@ def with_weights(model, seed=0):
     return model
 
 
-def pictures(model, seed=1):
-    """Something to look at."""
+def outputs_of(model, seed=1):
+    """Returns a network's outputs for four random inputs.
+
+    The network is called directly: `predict` would trace it, which takes seconds.
+    """
     shape = (4, *model.input_shape[1:])
-    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+    inputs = np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+    return keras.ops.convert_to_numpy(model(inputs, training=False))
 
 
-def answers(model):
-    """What a network says to them."""
-    return model.predict(pictures(model), verbose=0)
-
-
-def assert_same_answers(changed, network):
-    """A changed network says what the network said, but for rounding."""
-    expected = answers(network)
+def assert_outputs(network, expected):
+    """Asserts that a network has the expected outputs, except for rounding."""
     scale = np.abs(expected).max()
-    np.testing.assert_allclose(answers(changed), expected, atol=1e-4 * scale)
+    np.testing.assert_allclose(outputs_of(network), expected, atol=1e-4 * scale)
 
 
 def plain():
-    """Convolutions with biases and normalizations, flattened, and a softmax."""
+    """Builds convolutions with biases and normalizations, flattened, and a softmax."""
     return keras.Sequential(
         [
             keras.Input((8, 8, 1)),
@@ -60,7 +61,7 @@ def plain():
 
 
 def separated():
-    """Depthwise convolutions, a linear bottleneck, and channels put side by side."""
+    """Builds depthwise convolutions, a linear bottleneck and a concatenation."""
     inputs = keras.Input((8, 8, 3))
     x = layers.Conv2D(8, 3, padding="same", use_bias=False)(inputs)
     first = layers.ReLU()(layers.BatchNormalization()(x))
@@ -75,7 +76,7 @@ def separated():
 
 
 def shared():
-    """A model inside, called twice; operations; a layer that is not known."""
+    """Builds a nested model that is called twice, operations, and an unknown layer."""
     inner = keras.Sequential(
         [
             keras.Input((6, 6, 4)),
@@ -95,10 +96,14 @@ def shared():
 
 
 def inside():
-    """Models inside: channels cross their inputs, also flattened and of any number."""
-    taken = [keras.Input((6, 6, 8)), keras.Input((None, None, 8))]
-    first, second = (layers.Conv2D(8, 3, padding="same")(one) for one in taken)
-    two = keras.Model(taken, layers.ReLU()(first + layers.ReLU()(second)), name="two")
+    """Builds nested models whose inputs are channels, flattened or of unknown size."""
+    inner_inputs = [keras.Input((6, 6, 8)), keras.Input((None, None, 8))]
+    first, second = (
+        layers.Conv2D(8, 3, padding="same")(inner_input) for inner_input in inner_inputs
+    )
+    two = keras.Model(
+        inner_inputs, layers.ReLU()(first + layers.ReLU()(second)), name="two"
+    )
     pooling = keras.Sequential(
         [keras.Input((None, None, None)), layers.MaxPooling2D()], name="pooling"
     )
@@ -110,7 +115,7 @@ def inside():
 
 
 class Subclassed(keras.Model):
-    """A dense layer in a model whose config does not tell of it."""
+    """A model with a dense layer that its config does not describe."""
 
     def __init__(self):
         super().__init__()
@@ -121,14 +126,14 @@ class Subclassed(keras.Model):
 
 
 def subclassed(inputs):
-    """Such a model, built by these inputs."""
+    """Builds a subclassed model by calling it on inputs."""
     model = Subclassed()
     model(inputs)
     return model
 
 
 def attending():
-    """Layers whose kernels have one name: attention, and a sequence read both ways."""
+    """Builds layers with several kernels of one name: attention, bidirectional LSTM."""
     inputs = keras.Input((6, 8))
     x = layers.Dense(12, activation="relu")(inputs)
     x = layers.Add()([x, layers.MultiHeadAttention(2, 4)(x, x)])
@@ -166,7 +171,7 @@ _STEPS = {
     "residual": lambda x: layers.Add()(
         [x, layers.Conv2D(x.shape[-1], 3, padding="same")(x)]
     ),
-    "beside": lambda x: layers.Concatenate()([layers.Conv2D(3, 1)(x), x]),
+    "concatenated": lambda x: layers.Concatenate()([layers.Conv2D(3, 1)(x), x]),
     "product": lambda x: layers.Multiply()([x, layers.Conv2D(x.shape[-1], 1)(x)]),
     "larger": lambda x: layers.Maximum()([x, layers.Conv2D(x.shape[-1], 1)(x)]),
     "shifted": lambda x: x + 1.0,
@@ -182,15 +187,15 @@ _ENDS = {
 }
 
 
-# What a network may be made of: steps in any order, and an end.
+# Random architectures: steps in any order, and an end.
 RECIPES = st.tuples(
     st.lists(st.sampled_from(sorted(_STEPS)), min_size=1, max_size=7),
     st.sampled_from(sorted(_ENDS)),
 )
 
 
-def made_by(recipe):
-    """The network of a recipe."""
+def built_from(recipe):
+    """Builds the network of a recipe."""
     steps, end = recipe
     inputs = keras.Input((6, 6, 2))
     x = layers.Conv2D(4, 3, padding="same")(inputs)

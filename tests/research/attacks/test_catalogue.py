@@ -1,43 +1,59 @@
-"""All attacks by name."""
+"""The catalogue of all attacks."""
 
 import pytest
 
-from keras_wm.research.attacks.catalogue import attacks, families
-from tests.research.attacks.trained import MARKED, network
+from keras_wm.research.attacks.catalogue import attacks, families, select_families
 
-MODEL = network()
-CATALOGUE = attacks(MARKED, [MODEL])
+LAYER = "three"
 
 
-def test_every_attack_has_a_name_of_its_own():
-    listed = [one for family in families(MARKED, [MODEL]).values() for one in family]
-    assert len(CATALOGUE) == len(listed)
-    assert all(CATALOGUE[one.name] is not None for one in listed)
+@pytest.fixture(scope="module")
+def by_family():
+    """All families; the attacks are not run, so anything can be a copy."""
+    return families(LAYER, copies=["a copy"])
 
 
-def test_families_are_complete():
-    assert set(families(MARKED, [MODEL])) - set(families(MARKED)) == {"collusion"}
-    assert set(attacks()) == set(attacks(MARKED))
+@pytest.fixture(scope="module")
+def all_attacks(by_family):
+    return [attack for family in by_family.values() for attack in family]
 
 
-@pytest.mark.parametrize("attack", CATALOGUE.values(), ids=lambda one: one.name)
-def test_strengths_go_from_the_weakest_to_the_strongest(attack):
-    strengths = list(attack.strengths)
-    assert strengths in (sorted(strengths), sorted(strengths, reverse=True))
-    assert attack.title.endswith(".") and attack.unit
+def test_attacks_have_unique_names(all_attacks):
+    by_name = attacks(LAYER, copies=["a copy"])
+    assert set(by_name) == {attack.name for attack in all_attacks}
+    assert len(by_name) == len(all_attacks)
+    assert all(name == attack.name for name, attack in by_name.items())
 
 
-@pytest.mark.parametrize("attack", CATALOGUE.values(), ids=lambda one: one.name)
-def test_data_are_asked_for_by_those_that_train(attack):
-    if attack.needs_data:
-        with pytest.raises(ValueError, match="data to train on"):
-            attack(MODEL)
-    else:
-        # The weakest of it does without.
-        assert attack(MODEL, strength=attack.strengths[0]) is not MODEL
+def test_collusion_is_the_only_family_that_needs_copies(by_family):
+    assert set(by_family) - set(families(LAYER)) == {"collusion"}
+    assert set(attacks()) == set(attacks(LAYER))
 
 
-def test_the_named_layer_is_the_one_that_is_aimed_at():
-    aiming = families(MARKED)["overwriting"] + families(MARKED)["adaptive"]
-    assert all(repr(MARKED) in one.title for one in aiming)
-    assert all("every layer" in attacks()[one.name].title for one in aiming)
+def test_strengths_are_sorted_and_attacks_described(all_attacks):
+    for attack in all_attacks:
+        strengths = list(attack.strengths)
+        assert strengths in (sorted(strengths), sorted(strengths)[::-1]), attack.name
+        assert attack.title.endswith(".") and attack.unit, attack.name
+
+
+def test_attacks_that_train_require_data(all_attacks):
+    training = [attack for attack in all_attacks if attack.needs_data]
+    assert len(training) > 20
+    for attack in training:
+        with pytest.raises(ValueError, match=f"'{attack.name}' trains.*data to train"):
+            attack("a model")
+
+
+def test_the_named_layer_is_the_target():
+    targeted = families(LAYER)["overwriting"] + families(LAYER)["adaptive"]
+    assert all(repr(LAYER) in attack.title for attack in targeted)
+    assert all("every layer" in attacks()[attack.name].title for attack in targeted)
+
+
+def test_families_are_selected_by_name(by_family):
+    chosen = select_families(by_family, ["export", "pruning"])
+    assert list(chosen) == ["pruning", "export"]
+    assert select_families(by_family, None) == by_family
+    with pytest.raises(ValueError, match=r"among fine-tuning, .*Received: magic"):
+        select_families(by_family, ["magic"])

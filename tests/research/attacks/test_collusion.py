@@ -8,12 +8,15 @@ from keras_wm.research.attacks.collusion import average, averaging
 from tests.research.attacks.networks import attending, shared, with_weights
 from tests.research.attacks.trained import arrays, changed, network
 
-COPIES = [with_weights(network(), seed) for seed in range(3)]
+
+@pytest.fixture(scope="module")
+def copies():
+    return [with_weights(network(), seed) for seed in range(3)]
 
 
 @pytest.mark.backends
-def test_the_average_of_two_copies_is_the_mean_of_their_weights():
-    left, right = COPIES[:2]
+def test_the_average_of_two_copies_is_the_mean_of_their_weights(copies):
+    left, right = copies[:2]
     before = arrays(left)
     averaged = average([left, right])
     for name, weights in arrays(averaged).items():
@@ -22,15 +25,15 @@ def test_the_average_of_two_copies_is_the_mean_of_their_weights():
     assert changed(left, before) == set()
 
 
-def test_the_attack_goes_up_to_the_plain_mean():
-    attack = averaging(COPIES[1:])
+def test_the_strongest_attack_is_the_plain_mean(copies):
+    attack = averaging(copies[1:])
     assert attack.strengths[-1] == pytest.approx(2 / 3)
     for strength in attack.strengths:
         shares = [1 - strength, strength / 2, strength / 2]
-        for name, weights in arrays(attack(COPIES[0], strength=strength)).items():
+        for name, weights in arrays(attack(copies[0], strength=strength)).items():
             expected = sum(
                 share * arrays(copy)[name]
-                for share, copy in zip(shares, COPIES, strict=True)
+                for share, copy in zip(shares, copies, strict=True)
             )
             np.testing.assert_allclose(weights, expected, atol=1e-6)
 
@@ -39,15 +42,15 @@ def test_the_attack_goes_up_to_the_plain_mean():
 def test_every_weight_of_every_layer_is_averaged(build):
     left, right = (with_weights(build(), seed) for seed in (1, 2))
     averaged = average([left, right])
-    names = [{layer.name for layer in one.layers} for one in (left, right)]
+    names = [{layer.name for layer in model.layers} for model in (left, right)]
     assert names[0] != names[1]
-    for mean, one, other in zip(
+    for mean, *weights in zip(
         averaged.weights, left.weights, right.weights, strict=True
     ):
-        np.testing.assert_allclose(mean, (one + other) / 2, atol=1e-6)
+        np.testing.assert_allclose(mean, sum(weights) / 2, atol=1e-6)
 
 
-def test_the_state_of_dropout_is_no_weight_and_is_left():
+def test_the_state_of_dropout_is_not_averaged():
     def dropping():
         return keras.Sequential(
             [keras.Input((4,)), keras.layers.Dropout(0.5), keras.layers.Dense(2)]
@@ -56,10 +59,10 @@ def test_the_state_of_dropout_is_no_weight_and_is_left():
     assert len(average([dropping(), dropping()]).weights) == 2
 
 
-def test_what_cannot_be_averaged_is_refused():
+def test_networks_that_cannot_be_averaged_are_rejected(copies):
     with pytest.raises(ValueError, match=r"two models or more.*Received: 1"):
-        average(COPIES[:1])
+        average(copies[:1])
     with pytest.raises(ValueError, match="Received: none"):
         averaging([])
     with pytest.raises(ValueError, match="one architecture"):
-        average([COPIES[0], shared()])
+        average([copies[0], shared()])

@@ -1,4 +1,4 @@
-"""Another mark over the first."""
+"""Training another mark over the first one."""
 
 import numpy as np
 import pytest
@@ -9,66 +9,61 @@ from keras_wm.research.attacks.overwriting import Overwriting, overwriting
 from keras_wm.scheme.detection import detect
 from tests.research.attacks.trained import HEAD, MARKED, PICTURES, arrays, network
 
-pytestmark = pytest.mark.usefixtures("short")
 
-
-def found(model, key, layer=MARKED):
+def detection(model, key, layer=MARKED):
     return detect(arrays(model)[f"{layer}/kernel"], key)
 
 
 @pytest.mark.backends
 @pytest.mark.parametrize("filters", ["mean", "keyed"])
-def test_the_attackers_own_mark_can_be_read(filters, monkeypatch):
+def test_the_attackers_own_mark_is_embedded(filters, monkeypatch):
     monkeypatch.setattr(training, "STEPS", 60)
-    # Stronger than the default, for 60 steps are few.
+    # Stronger than the default, because there are only 60 steps.
     settings = Overwriting(filters, MARKED, bits=32, strength=0.1, rate=0.05)
     attacked = settings(network(), PICTURES, seed=5)
-    assert found(attacked, settings.key(5)).ber == 0
-    # Another seed has another key, which reads chance: wrongly here once in 10^4.
-    assert found(attacked, settings.key(6)).log10_p > -4
+    assert detection(attacked, settings.key(5)).ber == 0
+    # Another seed gives another key, which has p < 10^-4 once in 10^4 cases.
+    assert detection(attacked, settings.key(6)).log10_p > -4
 
 
 def test_every_layer_that_can_hold_the_message_is_overwritten(monkeypatch):
     monkeypatch.setattr(training, "STEPS", 60)
-    # The head's 16 x 3 weights satisfy at most 95 bits.
+    # The head's 16 x 3 weights can hold at most 95 bits.
     settings = Overwriting("keyed", bits=100, strength=0.01, rate=0.05)
     attacked = settings(network(), PICTURES, seed=5)
     for layer in ("one", MARKED):
-        assert found(attacked, settings.key(5), layer).log10_p < -6
+        assert detection(attacked, settings.key(5), layer).log10_p < -6
     head = Overwriting("keyed", bits=32).key(5)
-    assert found(attacked, head, HEAD).log10_p > -4
+    assert detection(attacked, head, HEAD).log10_p > -4
 
 
-def test_a_named_layer_alone_is_overwritten():
+def test_only_the_named_layer_is_overwritten(one_epoch):
     settings = Overwriting("keyed", MARKED, bits=100, strength=0.1, rate=0.05)
     attacked = settings(network(), PICTURES, seed=5)
-    assert found(attacked, settings.key(5)).log10_p < -9
-    assert found(attacked, settings.key(5), "one").log10_p > -4
+    assert detection(attacked, settings.key(5)).log10_p < -9
+    assert detection(attacked, settings.key(5), "one").log10_p > -4
 
 
-def test_many_keys_at_once_are_each_pushed_as_far_as_one():
-    one, four = (Overwriting("keyed", MARKED, bits=16, keys=keys) for keys in (1, 4))
-    assert [(each.key(1).bits, each.key(1).groups) for each in (one, four)] == [
-        (16, 16),
-        (64, 64),
-    ]
+def test_many_keys_at_once_have_the_margin_of_one():
+    single, four = (Overwriting("keyed", MARKED, 16, keys=count) for count in (1, 4))
+    assert (single.key(1).bits, single.key(1).groups) == (16, 16)
+    assert (four.key(1).bits, four.key(1).groups) == (64, 64)
     model = network()
     four._attach(model, four.key(1))
-    (mark,) = find_marked_layers(model)
-    # 0.17 sqrt(N / T), for the 1,152 weights and the 16 bits of a single key.
-    assert mark.regularizer.margin == pytest.approx(0.17 * (1152 / 16) ** 0.5)
+    (marked_layer,) = find_marked_layers(model)
+    # 0.17 sqrt(N / T), with 1,152 weights and the 16 bits of a single key.
+    assert marked_layer.regularizer.margin == pytest.approx(0.17 * (1152 / 16) ** 0.5)
 
 
-def test_rounds_go_on_with_other_keys():
+def test_every_round_has_another_key(one_epoch):
     settings = Overwriting("keyed", MARKED, bits=32, strength=0.1, rate=0.05, rounds=3)
     attacked = settings(network(), PICTURES, seed=5)
-    p = [found(attacked, settings.key(5, number)).log10_p for number in range(3)]
-    assert p[2] < -9
+    assert detection(attacked, settings.key(5, 2)).log10_p < -9
     assert len({settings.key(5, number).commitment for number in range(3)}) == 3
 
 
 @pytest.mark.backends
-def test_it_follows_its_seed_and_leaves_no_penalty():
+def test_the_seed_determines_the_result_and_no_penalty_is_left(one_epoch):
     attack = overwriting("keyed", MARKED, "bits")
     model = network()
     first, again = (attack(model, PICTURES, 64, seed=1) for _ in range(2))
@@ -78,27 +73,27 @@ def test_it_follows_its_seed_and_leaves_no_penalty():
 
 
 @pytest.mark.parametrize("varied", ["strength", "rate", "bits", "keys", "rounds"])
-def test_what_is_varied_is_the_strength_of_the_attack(varied, monkeypatch):
-    taken = []
+def test_the_varied_setting_is_the_strength_of_the_attack(varied, monkeypatch):
+    used = []
     monkeypatch.setattr(
         Overwriting,
         "__call__",
-        lambda self, model, data, seed: taken.append(self) or model,
+        lambda self, model, data, seed: used.append(self) or model,
     )
     attack, model = overwriting("keyed", MARKED, varied), network()
     for strength in attack.strengths:
         attack.change(model, None, strength, 0)
-    assert [getattr(one, varied) for one in taken] == list(attack.strengths)
-    assert {one.layer for one in taken} == {MARKED}
+    assert [getattr(settings, varied) for settings in used] == list(attack.strengths)
+    assert {settings.layer for settings in used} == {MARKED}
 
 
 @pytest.mark.parametrize("wrong", [{"filters": "all"}, {"varied": "seed"}])
-def test_what_is_no_mark_or_setting_is_refused(wrong):
+def test_unknown_filters_and_settings_are_rejected(wrong):
     with pytest.raises(ValueError, match=r"Expected one of .* Received"):
         overwriting(**{"filters": "mean", **wrong})
 
 
-def test_a_layer_that_is_missing_or_too_small_is_told():
+def test_a_missing_or_too_small_layer_is_reported():
     model = network()
     with pytest.raises(ValueError, match=r"no layer 'seven'.*'three'"):
         overwriting("keyed", "seven")(model, PICTURES)
@@ -108,10 +103,9 @@ def test_a_layer_that_is_missing_or_too_small_is_told():
         overwriting("mean", varied="bits")(model, PICTURES)
 
 
-@pytest.mark.parametrize(
-    ("layer", "bits"), [(HEAD, 16), ("one", 16), (MARKED, 128), (None, 128)]
-)
-def test_a_small_layer_gets_fewer_bits(layer, bits):
-    """The mean filters have 16, 9 and 72 weights: room for less than twice the bits."""
-    assert Overwriting("mean", layer).shortened(network()).bits == bits
-    assert Overwriting("mean", layer, bits=8).shortened(network()).bits == 8
+def test_a_small_layer_gets_fewer_bits():
+    """Mean filters of 16, 9 and 72 weights hold fewer than twice as many bits."""
+    model = network()
+    for layer, bits in ((HEAD, 16), ("one", 16), (MARKED, 128), (None, 128)):
+        assert Overwriting("mean", layer).shortened(model).bits == bits
+        assert Overwriting("mean", layer, bits=8).shortened(model).bits == 8

@@ -1,4 +1,4 @@
-"""A strong L2 penalty, and fine-tuning without it."""
+"""Training with a strong L2 penalty, then without it."""
 
 import numpy as np
 import pytest
@@ -7,28 +7,27 @@ from keras_wm.research.attacks import regularization
 from keras_wm.research.attacks.regularization import REGULARIZATION
 from tests.research.attacks.trained import MARKED, PICTURES, arrays, network
 
-pytestmark = pytest.mark.usefixtures("short")
 
-
-def norm(model, layer=MARKED):
-    return np.linalg.norm(arrays(model)[f"{layer}/kernel"])
+def norm(model):
+    return np.linalg.norm(arrays(model)[f"{MARKED}/kernel"])
 
 
 @pytest.mark.backends
-def test_a_stronger_penalty_leaves_smaller_kernels():
+def test_a_stronger_penalty_leaves_smaller_kernels(one_epoch):
     model = network()
     weak, strong = (
         norm(REGULARIZATION(model, PICTURES, factor)) for factor in (0.001, 0.1)
     )
-    # Twelve steps of a rate of 0.01 take 0.002 each, and momentum several times more.
-    assert strong < 0.97 * weak
+    # Each of four steps at a rate of 0.01 shrinks the kernel by 0.2 %, and momentum
+    # about doubles that: 1.6 % are measured.
+    assert strong < 0.99 * weak
     assert weak > 0.98 * norm(model)
 
 
-def test_the_networks_own_penalties_are_back_after_it(monkeypatch):
+def test_the_networks_own_penalties_are_restored(monkeypatch):
     factors = []
 
-    def watched(model, data, rate):
+    def record_factors(model, data, rate):
         factors.append(
             {
                 layer.name: layer.kernel.regularizer
@@ -38,10 +37,8 @@ def test_the_networks_own_penalties_are_back_after_it(monkeypatch):
             }
         )
 
-    monkeypatch.setattr(regularization, "train", watched)
+    monkeypatch.setattr(regularization, "train", record_factors)
     REGULARIZATION(network(), PICTURES, 0.05)
-    own = pytest.approx(0.01)
-    assert factors[0] == {
-        layer: pytest.approx(0.05) for layer in ("one", MARKED, "four")
-    }
-    assert factors[1] == {"one": own, MARKED: None, "four": None}
+    first, second = factors
+    assert first == dict.fromkeys(("one", MARKED, "four"), pytest.approx(0.05))
+    assert second == {"one": pytest.approx(0.01), MARKED: None, "four": None}

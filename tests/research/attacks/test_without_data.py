@@ -1,4 +1,4 @@
-"""Attacks on each kernel that need no data, against what they say they do."""
+"""Attacks on each kernel that need no data."""
 
 import keras
 import numpy as np
@@ -41,18 +41,19 @@ def kernel(model, layer="second"):
     return np.asarray(model.get_layer(layer).kernel)
 
 
-@pytest.mark.parametrize("attack", ATTACKS, ids=lambda one: one.name)
-def test_only_kernels_change_and_only_in_the_copy(network, attack):
-    before = [np.asarray(one) for one in network.weights]
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
+def test_only_kernels_change_and_only_in_a_copy(network, attack):
+    before = network.get_weights()
     attacked = attack(network, seed=1)
-    for one, was, mine in zip(attacked.weights, before, network.weights, strict=True):
-        changed = not np.array_equal(one, was)
-        kept = attack is FILTER_PRUNING and "last" in one.path
-        assert changed == (one.name == "kernel" and not kept)
-        np.testing.assert_array_equal(mine, was)
+    for variable, original in zip(attacked.weights, before, strict=True):
+        changed = not np.array_equal(variable, original)
+        kept = attack is FILTER_PRUNING and "last" in variable.path
+        assert changed == (variable.name == "kernel" and not kept)
+    for weights, original in zip(network.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(weights, original)
 
 
-def test_noise_is_in_standard_deviations(network):
+def test_noise_is_measured_in_standard_deviations(network):
     noise = kernel(NOISE(network, strength=0.5, seed=1)) - kernel(network)
     assert noise.std() / kernel(network).std() == pytest.approx(0.5, rel=0.05)
     other = kernel(NOISE(network, strength=0.5, seed=2)) - kernel(network)
@@ -60,7 +61,7 @@ def test_noise_is_in_standard_deviations(network):
     assert abs(np.corrcoef(noise.ravel(), other.ravel())[0, 1]) < 5 / 4608**0.5
 
 
-def test_shifting_takes_the_mean_filter_away(network):
+def test_shifting_subtracts_the_mean_filter(network):
     mean = kernel(network).mean(axis=-1)
     for strength, left in ((0.5, 0.5), (1.0, 0.0), (2.0, -1.0)):
         shifted = kernel(SHIFTING(network, strength=strength)).mean(axis=-1)
@@ -68,22 +69,22 @@ def test_shifting_takes_the_mean_filter_away(network):
 
 
 @pytest.mark.parametrize("bits", [8, 4, 2])
-def test_quantized_weights_have_few_values_near_their_own(network, bits):
+def test_quantized_weights_have_few_values_near_the_original(network, bits):
     quantized = kernel(QUANTIZATION(network, strength=bits))
     for number in range(32):
         weights = kernel(network)[..., number]
-        found = quantized[..., number]
-        assert len(np.unique(found)) <= 2**bits - 1
+        rounded = quantized[..., number]
+        assert len(np.unique(rounded)) <= 2**bits - 1
         step = np.abs(weights).max() / (2 ** (bits - 1) - 1)
-        assert np.abs(found - weights).max() <= step / 2 * (1 + 1e-5)
+        assert np.abs(rounded - weights).max() <= step / 2 * (1 + 1e-5)
 
 
-def test_sixteen_bits_are_halves(network):
+def test_sixteen_bits_are_float16(network):
     halves = kernel(QUANTIZATION(network, strength=16))
     np.testing.assert_array_equal(halves, np.float32(np.float16(kernel(network))))
 
 
-def test_clusters_are_better_than_equal_steps(network):
+def test_clusters_are_closer_than_equal_steps(network):
     weights = kernel(network)
     clustered = kernel(CLUSTERING(network, strength=3))
     assert len(np.unique(clustered)) <= 8
@@ -93,12 +94,11 @@ def test_clusters_are_better_than_equal_steps(network):
     assert np.mean((clustered - weights) ** 2) < np.mean((steps - weights) ** 2)
 
 
-def test_each_kernel_loses_its_smallest_weights_or_all_together_do(network):
-    every = [
-        np.abs(kernel(network, one)).ravel() for one in ("first", "second", "last")
-    ]
-    threshold = np.quantile(np.concatenate(every), 0.5)
-    for layer in ("first", "second", "last"):
+def test_the_smallest_weights_are_pruned_in_each_kernel_or_in_all(network):
+    layers = ("first", "second", "last")
+    magnitudes = [np.abs(kernel(network, layer)).ravel() for layer in layers]
+    threshold = np.quantile(np.concatenate(magnitudes), 0.5)
+    for layer in layers:
         weights = kernel(network, layer)
         pruned = kernel(PRUNING(network, strength=0.5), layer)
         assert np.sum(pruned == 0) == round(0.5 * weights.size)
@@ -107,16 +107,16 @@ def test_each_kernel_loses_its_smallest_weights_or_all_together_do(network):
         np.testing.assert_array_equal(together == 0, np.abs(weights) < threshold)
 
 
-def test_random_pruning_takes_any(network):
+def test_random_pruning_ignores_magnitudes(network):
     pruned = kernel(RANDOM_PRUNING(network, strength=0.5, seed=1))
     weights = np.abs(kernel(network))
     assert np.sum(pruned == 0) == weights.size // 2
-    # The gone and the kept are as large: within 5 standard errors.
+    # Pruned and kept weights are equally large: within 5 standard errors.
     gone, kept = weights[pruned == 0].mean(), weights[pruned != 0].mean()
     assert abs(gone - kept) < 5 * weights.std() * 2 / weights.size**0.5
 
 
-def test_filters_go_as_a_whole(network):
+def test_whole_filters_are_pruned(network):
     pruned = kernel(FILTER_PRUNING(network, strength=0.5))
     norms = np.abs(kernel(network)).sum(axis=(0, 1, 2))
     gone = ~pruned.any(axis=(0, 1, 2))
@@ -125,6 +125,6 @@ def test_filters_go_as_a_whole(network):
     np.testing.assert_array_equal(pruned[..., ~gone], kernel(network)[..., ~gone])
 
 
-def test_a_strength_out_of_range_is_told(network):
+def test_a_strength_out_of_range_is_reported(network):
     with pytest.raises(ValueError, match=r"from 0\.01 to 1 .*'noise'.*strength=3"):
         NOISE(network, strength=3)

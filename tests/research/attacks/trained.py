@@ -1,4 +1,4 @@
-"""A small network that an attacker trains further, and pictures to do it on."""
+"""A small network that an attacker trains further, and pictures for it."""
 
 import dataclasses
 
@@ -9,16 +9,16 @@ from keras import layers
 from tests.research.experiments.conftest import made_pictures
 
 PICTURES = made_pictures()
-# Whether it is the third class.
+# Two classes instead of three: whether a picture is of the third class.
 IS_THIRD = dataclasses.replace(
     PICTURES, y_train=PICTURES.y_train // 2, y_test=PICTURES.y_test // 2
 )
-# Convolutions, normalizations and a head whose names tell nothing.
+# The names of the layers do not show which one is the head.
 MARKED, HEAD = "three", "four"
 
 
-def network(activation=None, functional=False, seed=3, answers=3):
-    """A network for `PICTURES`, its layers with weights named `one` to `four`."""
+def network(activation=None, functional=False, seed=3, outputs=3):
+    """Builds a network for `PICTURES`. Its layers with weights are `one` to `four`."""
     keras.utils.set_random_seed(seed)
     stack = [
         layers.Conv2D(8, 3, use_bias=False, kernel_regularizer="l2", name="one"),
@@ -26,7 +26,7 @@ def network(activation=None, functional=False, seed=3, answers=3):
         layers.ReLU(),
         layers.Conv2D(16, 3, activation="relu", use_bias=False, name=MARKED),
         layers.GlobalAveragePooling2D(),
-        layers.Dense(answers, activation, name=HEAD),
+        layers.Dense(outputs, activation, name=HEAD),
     ]
     if not functional:
         return keras.Sequential([keras.Input((8, 8, 1)), *stack])
@@ -37,26 +37,25 @@ def network(activation=None, functional=False, seed=3, answers=3):
 
 
 def arrays(model):
-    """The weights by layer and name, such as `"one/kernel"`."""
+    """Returns copies of the weights by layer and name, such as `"one/kernel"`."""
     return {
-        f"{layer.name}/{variable.name}": np.asarray(variable)
+        f"{layer.name}/{variable.name}": keras.ops.convert_to_numpy(variable).copy()
         for layer in model.layers
         for variable in layer.weights
     }
 
 
 def changed(model, before):
-    """Which weights are other ones than before."""
+    """Returns the names of the weights that differ from the arrays before."""
     now = arrays(model)
     return {name for name in now if not np.array_equal(now[name], before[name])}
 
 
-def error_of(model):
-    """The share of test pictures that are told wrong."""
-    answers = model.predict(PICTURES.x_test, verbose=0)
-    return np.mean(answers.argmax(axis=1) != PICTURES.y_test)
+def outputs_of(model):
+    """Returns a classifier's outputs for the test pictures."""
+    return keras.ops.convert_to_numpy(model(PICTURES.x_test, training=False))
 
 
 def correlation(left, right):
-    """Of two arrays of one shape."""
+    """Returns the correlation of the elements of two arrays of one shape."""
     return np.corrcoef(np.ravel(left), np.ravel(right))[0, 1]

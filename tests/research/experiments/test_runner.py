@@ -154,5 +154,5 @@ def test_a_run_that_fails_in_another_process_says_why(settings, tmp_path):
     x, y = np.zeros((8, 8, 6, 1), np.uint8), np.arange(8) % 3
     np.savez(tmp_path / "made.npz", x_train=x, y_train=y, x_test=x, y_test=y)
     narrow = replace(settings, data=str(tmp_path / "made.npz"), epochs=1)
-    with pytest.raises(RuntimeError, match="Only square pictures can be turned"):
+    with pytest.raises(RuntimeError, match="Expected square pictures"):
         run_experiment("fine-tuning", narrow, tmp_path, quiet(), workers=2)

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from keras_wm import plots
 from keras_wm.research.attacks.attack import Attack
-from keras_wm.research.attacks.catalogue import families, families_named
+from keras_wm.research.attacks.catalogue import families, select_families
 from keras_wm.research.attacks.overwriting import overwriting
 from keras_wm.research.evaluation.evaluator import TOLERANCE
 from keras_wm.research.evaluation.outcomes import Subject, outcomes
@@ -68,7 +68,7 @@ def attacks_on(
             attack.thinned(TRAINED_STRENGTHS) if attack.needs_data else attack
             for attack in attacks
         )
-        for family, attacks in families_named(every, names).items()
+        for family, attacks in select_families(every, names).items()
     }
 
 
