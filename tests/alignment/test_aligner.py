@@ -56,7 +56,9 @@ def test_every_kernel_is_found_again_by_all_others(kind):
         np.testing.assert_allclose(found, expected, atol=1e-3 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("attack", [obfuscation.ZERO_NEURONS, obfuscation.SPLIT_NEURONS])
+@pytest.mark.parametrize(
+    "attack", [obfuscation.ZERO_NEURONS, obfuscation.SPLIT_NEURONS]
+)
 def test_neurons_that_were_added_are_left_out(attack):
     network = with_weights(wide_resnet((8, 8, 1), 10, n=1, k=1))
     suspect = equivalence.CHAINED(attack(network, seed=2), seed=5)

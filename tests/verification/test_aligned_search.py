@@ -222,7 +222,8 @@ def test_the_report_has_both_figures_and_what_was_done(case):
 
 
 @pytest.mark.parametrize(
-    "attack", [obfuscation.ZERO_NEURONS, obfuscation.CLIQUE_NEURONS, obfuscation.SPLIT_NEURONS]
+    "attack",
+    [obfuscation.ZERO_NEURONS, obfuscation.CLIQUE_NEURONS, obfuscation.SPLIT_NEURONS],
 )
 def test_neurons_that_were_added_are_told_and_do_not_hide_it(case, attack):
     suspect = equivalence.CHAINED(attack(case.owners, seed=2), seed=5)
