@@ -9,7 +9,6 @@ from tests.files.bombs import BOMBS, read_in_a_process
 BOUND = 500 * 2**20
 OUTCOMES = {
     "thousands_of_attributes": "1 kernels",
-    "kernels_by_the_thousand": "19000 kernels",
     "groups_in_groups": "nested deeper than Limits.depth=64",
     "long_text": "more than Limits.listing_bytes=134,217,728 bytes are read",
     "long_fixed_text": "more than Limits.listing_bytes=134,217,728 bytes are read",
@@ -22,6 +21,11 @@ OUTCOMES = {
     "deflated_config_of_half_a_gigabyte": "bytes, more than the 10,485,760 allowed",
     "config_nested_without_end": "1 kernels",
     "config_of_many_objects": "1 kernels",
+}
+# It takes seconds to list these.
+LONG_OUTCOMES = {
+    "kernels_by_the_thousand": "19000 kernels",
+    "ten_thousand_layers": "10000 kernels",
 }
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self")
@@ -44,5 +48,5 @@ def test_every_bomb_is_read_or_refused_within_500_megabytes(tmp_path):
 
 
 @pytest.mark.study
-def test_a_model_of_ten_thousand_layers_is_read_within_500_megabytes(tmp_path):
-    assert_bounded(tmp_path, {"ten_thousand_layers": "10000 kernels"})
+def test_thousands_of_kernels_are_listed_within_500_megabytes(tmp_path):
+    assert_bounded(tmp_path, LONG_OUTCOMES)

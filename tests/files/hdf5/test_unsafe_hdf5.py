@@ -238,6 +238,16 @@ def test_an_array_under_two_names_is_listed_once(weights):
     assert read_kernels(weights).keys() == {"c1/0"}
 
 
+def test_no_dataset_stays_open_after_the_listing(weights):
+    def open_datasets():
+        return h5py.h5f.get_obj_count(h5py.h5f.OBJ_ALL, h5py.h5f.OBJ_DATASET)
+
+    before = open_datasets()
+    with open_model_file(weights) as model_file:
+        assert len(model_file.kernels) == 1
+        assert open_datasets() == before
+
+
 def test_groups_that_are_nested_too_deeply_are_refused(weights):
     with h5py.File(weights, "r+") as file:
         file.create_group("/".join("a" * 70))
