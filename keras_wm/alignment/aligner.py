@@ -1,16 +1,35 @@
-"""Undoing what hides a mark without changing what the network computes.
+"""Alignment: undoing changes of channels that do not change a network's function.
 
-Channels that were reordered, scaled or turned in sign, and neurons that were added, are
-found by comparing a suspect's weights with the owner's own. Only weights are compared,
-never a key.
+An attacker can hide a mark by permuting the channels of a layer, scaling them, flipping
+their signs or adding neurons. The next layers are changed in the same way, so that the
+network computes the same as before. The aligner compares the suspect's weights with the
+reference's, finds these changes and undoes them. It uses no key.
 
-The owner's weights carry the mark. An alignment that looked for the likeness of the
-marked kernel itself would find a little of the mark in any network: with the papers'
-mark, p-values of 1e-8 and below. How a kernel is to be aligned is therefore told by
-all *other* weights: how the layers before, behind and beside it have their channels
-ordered. Of the kernel itself only the norms are used, which know nothing of signs. So
-the scores stay what they are without alignment: of an unmarked network, independent
-standard normal deviates.
+What it looks for is the order of each channel set and the signs of each segment (see
+`channel_graph`):
+
+1. At first only the channel sets at the inputs and outputs of the network are known.
+2. For each channel set, all weights with an axis of this set are compared. In each of
+   them, the other axis is first put into the reference's order and signs, as far as
+   these are known, and all scales are removed. Every channel is then a unit vector of n
+   values, in the reference and in the suspect.
+3. The evidence that two channels are the same is the log-likelihood ratio for normal
+   vectors with their cosine r as correlation, against independent ones:
+   -n / 2 log(1 - r^2). It is summed over all weights. The order is the one with the
+   largest total evidence, a linear assignment problem.
+4. A channel was flipped if the cosines with its counterpart are negative on average.
+5. A new order or new signs change the comparisons of the neighbouring channel sets.
+   These are examined again, until nothing changes any more.
+6. To align a kernel, both of its axes are put into the reference's order and signs, and
+   every channel gets the norm that it has in the reference.
+
+The kernel that is tested for the mark takes no part in steps 2 to 5. The reference's
+kernel carries the mark. If the suspect's kernel were arranged to be similar to it, it
+would get a little of the mark in every network: with the papers' mark, p-values of 1e-8
+and below. The alignment is therefore determined by all *other* weights: by the channels
+of the layers before, behind and next to it. Of the kernel itself, step 6 only uses the
+norms, which do not depend on signs. The scores of an unmarked network thus remain
+independent standard normal deviates.
 """
 
 from __future__ import annotations
@@ -22,41 +41,35 @@ from typing import TypeVar
 
 import numpy as np
 
-from keras_wm.alignment.channel_graph import ChannelGraph
-from keras_wm.alignment.correspondence import (
-    MISSING,
-    Correspondence,
-    WeightName,
-    Weights,
-)
+from keras_wm.alignment.channel_graph import ChannelGraph, WeightName
+from keras_wm.alignment.correspondence import MISSING, Correspondence, Weights
 from keras_wm.alignment.similarity import (
-    Indices,
-    Stretch,
+    ChannelComparison,
     balancing_factors,
     channel_vectors,
     other_axis,
     sign_certainty,
 )
 from keras_wm.errors import AlignmentError
-from keras_wm.utils.arrays import Floats
+from keras_wm.utils.arrays import Floats, Indices
 
-_MOST_SWEEPS = 10
-# A square of a cosine; no two channels are told to be the same for sure.
-_MOST_SHARED = 0.9999
+_MAX_PASSES = 10
+# Limit of r^2. Without it, the evidence for two equal vectors would be infinite.
+_MAX_SQUARED_COSINE = 0.9999
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 
 class Aligner:
-    """Aligns a suspect with the owner's network, as often as there are marked weights.
+    """Aligns a suspect with the reference model, once for each kernel that is tested.
 
-    Most of what one alignment compares, another has compared before, with the same
-    channels around it: what came of it is kept.
+    Two alignments differ only in the kernel that is left out, so most comparisons are
+    the same in both. Their results are kept.
 
     Args:
-        graph: The channels of the owner's network.
-        reference: Its weights.
-        suspect: The suspect's weights, under the same names.
+        graph: Channel graph of the reference model.
+        reference: Weights of the reference model.
+        suspect: The suspect's weights, by the same names.
     """
 
     def __init__(
@@ -64,40 +77,40 @@ class Aligner:
     ) -> None:
         self.graph = graph
         self.reference, self.suspect = reference, suspect
-        self.owners_factors = {
+        self.reference_factors = {
             name: balancing_factors(array)
             for name, array in reference.items()
             if array.ndim > 1
         }
-        self._answers: dict[Hashable, object] = {}
+        self._results: dict[Hashable, object] = {}
 
     def align_without(self, *held_out: WeightName) -> Alignment:
-        """An alignment by all weights but some.
+        """Returns the alignment that all weights but some determine.
 
         Args:
-            held_out: The weights that are to be aligned by the others.
+            *held_out: Names of the weights that are not used.
 
         Raises:
-            AlignmentError: If the suspect is of another architecture.
+            AlignmentError: If the suspect has another architecture.
         """
         return Alignment(self, held_out)
 
-    def _memoised(self, question: Hashable, answer: Callable[[], Answer]) -> Answer:
-        """Answers a question that was not asked before; else with what was said."""
-        if question not in self._answers:
-            self._answers[question] = answer()
-        return self._answers[question]  # type: ignore[return-value]
+    def _memoised(self, name: Hashable, compute: Callable[[], Result]) -> Result:
+        """Returns the result with this name, and computes it at the first call."""
+        if name not in self._results:
+            self._results[name] = compute()
+        return self._results[name]  # type: ignore[return-value]
 
 
 class Alignment:
-    """Where the channels of the owner's network are in a suspect.
+    """An alignment of a suspect with the reference model.
 
     Args:
-        aligner: The two networks.
-        held_out: The weights that are to be aligned by the others.
+        aligner: Aligner of the two networks.
+        held_out: Names of the weights that are not used.
 
     Attributes:
-        correspondence: Where they are.
+        correspondence: The order and signs of the suspect's channels.
     """
 
     def __init__(self, aligner: Aligner, held_out: Collection[WeightName]) -> None:
@@ -107,189 +120,220 @@ class Alignment:
         self.correspondence = Correspondence(
             self._graph, self._reference, self._suspect
         )
-        # The weights that tell of a set of channels, and which of their axes counts it.
-        self._telling: dict[int, list[tuple[WeightName, int]]] = {
-            number: [] for number in range(len(self._graph.channels))
+        # The weights that are compared for each channel set, with the set's axis.
+        self._evidence: dict[int, list[tuple[WeightName, int]]] = {
+            set_id: [] for set_id in range(len(self._graph.sets))
         }
         for (layer, variable, axis), parts in self.correspondence.parts.items():
             name = (layer, variable)
             if name not in held_out and name in self._suspect:
-                for number in {part.channels for part in parts}:
-                    self._telling[number].append((name, axis))
+                for set_id in {part.set_id for part in parts}:
+                    self._evidence[set_id].append((name, axis))
         self._align()
 
     def aligned(self, name: WeightName) -> Floats:
-        """A weight of the suspect, with its channels as the owner has them.
+        """Returns a weight of the suspect with the reference's order, signs and norms.
 
-        Each channel gets the norm that it has in the owner's weight, so that no
-        scaling is left.
+        Args:
+            name: Name of a weight with 2 or more axes.
+
+        Raises:
+            AlignmentError: If the other weights do not determine the order.
         """
         array = self._suspect[name]
         for axis in (-1, -2):
-            undone = self.correspondence.undone(name, axis, array)
-            if undone is None:
+            restored = self.correspondence.restored(name, axis, array)
+            if restored is None:
                 raise AlignmentError(
-                    f"Nothing beside it tells how {'/'.join(name)} is to be aligned."
+                    f"Cannot align {'/'.join(name)}: no other weight shows the order "
+                    "of its channels."
                 )
-            array = undone
-        theirs, owners = balancing_factors(array), self._aligner.owners_factors[name]
-        result: Floats = array * (theirs[-2] / owners[-2]) * (theirs[-1] / owners[-1])
-        return result
+            array = restored
+        factors = balancing_factors(array)
+        reference = self._aligner.reference_factors[name]
+        rescaled: Floats = array * (factors[-2] / reference[-2])
+        return rescaled * (factors[-1] / reference[-1])
 
     def _align(self) -> None:
-        """Looks at each set of channels again until nothing around it changes."""
-        beside = self._neighbours()
-        waiting = set(beside)
-        for _ in range(_MOST_SWEEPS):
-            for number in sorted(waiting):
-                waiting.remove(number)
-                # Not `|`, which would leave out the second.
-                if self._match(number) + self._turn(number):
-                    waiting |= beside[number]
+        """Updates each channel set until nothing around it changes."""
+        neighbours = self._neighbours()
+        waiting = set(neighbours)
+        for _ in range(_MAX_PASSES):
+            for set_id in sorted(waiting):
+                waiting.remove(set_id)
+                # `+` instead of `or`, because both must run.
+                if self._update_order(set_id) + self._update_signs(set_id):
+                    waiting |= neighbours[set_id]
             if not waiting:
                 return
 
     def _neighbours(self) -> dict[int, set[int]]:
-        """For each set, those that are counted along the other axis of a weight.
+        """Returns for each channel set those along the other axis of a weight.
 
-        And itself, where the signs of one of its segments tell those of another.
+        A set with several segments that can flip is its own neighbour, because the
+        signs of one segment help to find those of another.
         """
-        free = Counter(one.channels for one in self._graph.segments if one.may_flip)
-        found = {
-            number: {number} if free[number] > 1 else set()
-            for number in range(len(self._graph.channels))
+        free = Counter(
+            segment.set_id for segment in self._graph.segments if segment.may_flip
+        )
+        neighbours = {
+            set_id: {set_id} if free[set_id] > 1 else set()
+            for set_id in range(len(self._graph.sets))
         }
-        for (layer, variable, axis), parts in self.correspondence.parts.items():
-            other = self.correspondence.parts.get(
-                (layer, variable, other_axis(axis)), []
-            )
+        all_parts = self.correspondence.parts
+        for (layer, variable, axis), parts in all_parts.items():
+            across = all_parts.get((layer, variable, other_axis(axis)), [])
+            other_sets = {part.set_id for part in across}
             for part in parts:
-                found[part.channels].update(one.channels for one in other)
-        return found
+                neighbours[part.set_id] |= other_sets
+        return neighbours
 
-    def _match(self, number: int) -> bool:
-        """Finds where the channels of a set are.
+    def _state(self, set_id: int) -> Hashable:
+        """Returns a value that determines all comparisons of a channel set."""
+        return tuple(
+            (name, self.correspondence.fingerprint(name))
+            for name, _ in self._evidence[set_id]
+        )
 
-        Returns:
-            Whether they are elsewhere than it was known before.
-        """
-        if self._graph.channels[number].fixed:
+    def _update_order(self, set_id: int) -> bool:
+        """Determines the order of a channel set; returns whether it has changed."""
+        if self._graph.sets[set_id].fixed:
             return False
         pairs = self._aligner._memoised(
-            ("match", number, self._known(number)), partial(self._pairs, number)
+            ("order", set_id, self._state(set_id)), partial(self._assign, set_id)
         )
-        return pairs is not None and self.correspondence.put(number, *pairs)
+        return pairs is not None and self.correspondence.set_order(set_id, *pairs)
 
-    def _known(self, number: int) -> Hashable:
-        """All that what is told of a set depends on, but for the weights themselves."""
-        return tuple(
-            (name, self.correspondence.known(name)) for name, _ in self._telling[number]
-        )
+    def _assign(self, set_id: int) -> tuple[Indices, Indices] | None:
+        """Returns pairs of the reference's and the suspect's channels of a set.
 
-    def _pairs(self, number: int) -> tuple[Indices, Indices] | None:
-        """The owner's channels of a set and the suspect's, by all weights."""
+        Returns `None` without any evidence.
+        """
         from scipy.optimize import linear_sum_assignment
 
-        count, width = (
-            self._graph.channels[number].count,
-            self.correspondence.widths[number],
-        )
+        count = self._graph.sets[set_id].count
+        width = self.correspondence.widths[set_id]
         evidence = np.zeros((count, width), np.float32)
-        for one in self._stretches(number):
-            size = one.owners.shape[1]
-            # All vectors of a single weight have the same direction.
-            if one.matrix and size > 1:
-                shared = one.owners @ one.theirs.T
-                if self._keeps_sign(one):
-                    shared = np.maximum(shared, 0)
-                # The log-likelihood of vectors that have so much in common.
-                evidence -= size / 2 * np.log1p(-np.minimum(shared**2, _MOST_SHARED))
+        for comparison in self._comparisons(set_id):
+            size = comparison.reference.shape[1]
+            # A unit vector of one value is the same for all channels, except its sign.
+            if comparison.is_matrix and size > 1:
+                cosines = comparison.reference @ comparison.suspect.T
+                if self._signs_known(comparison):
+                    # The opposite of a channel is then not the same channel.
+                    cosines = np.maximum(cosines, 0)
+                squares = np.minimum(cosines**2, _MAX_SQUARED_COSINE)
+                evidence -= size / 2 * np.log1p(-squares)
         return linear_sum_assignment(-evidence) if evidence.any() else None
 
-    def _keeps_sign(self, one: Stretch) -> bool:
-        """Whether a channel is not the owner's if it is the opposite of it."""
-        return not any(
-            self._graph.segments[each].may_flip for each in one.part.segments
-        ) and all(map(self.correspondence.knows_sign, one.across))
+    def _signs_known(self, comparison: ChannelComparison) -> bool:
+        """Returns whether equal channels must also have the same sign."""
+        can_flip = any(
+            self._graph.segments[segment_id].may_flip
+            for segment_id in comparison.part.segment_ids
+        )
+        return not can_flip and all(
+            map(self.correspondence.sign_known, comparison.other_segments)
+        )
 
-    def _turn(self, number: int) -> bool:
-        """Finds which channels of a set have the other sign.
-
-        Returns:
-            Whether they have others than it was known before.
-        """
-        free = [
-            segment
-            for segment, one in enumerate(self._graph.segments)
-            if one.channels == number and one.may_flip
+    def _update_signs(self, set_id: int) -> bool:
+        """Determines the signs of a channel set; returns whether they have changed."""
+        segment_ids = [
+            segment_id
+            for segment_id, segment in enumerate(self._graph.segments)
+            if segment.set_id == set_id and segment.may_flip
         ]
-        order = self.correspondence.order(number)
-        if not free or order is None:
+        order = self.correspondence.order(set_id)
+        if not segment_ids or order is None:
             return False
         changed = False
-        for segment in free:
+        for segment_id in segment_ids:
             evidence = self._aligner._memoised(
-                ("turn", segment, self._known(number)),
-                partial(self._likeness, segment, order),
+                ("signs", segment_id, self._state(set_id)),
+                partial(self._sign_evidence, segment_id, order),
             )
             if evidence.any():
                 signs = np.where(evidence < 0, -1.0, 1.0)
-                changed |= self.correspondence.turn(segment, signs)
+                changed |= self.correspondence.set_signs(segment_id, signs)
         return changed
 
-    def _likeness(self, segment: int, order: Indices) -> Floats:
-        """How much more like the owner's than their opposites a segment's channels are.
+    def _sign_evidence(self, segment_id: int, order: Indices) -> Floats:
+        """Returns a value for each channel that is negative if it was flipped.
 
-        By the weights whose other signs are known.
+        It sums the cosines of all weights that have the segment's signs and, besides
+        them, only signs that are known.
         """
-        there = order != MISSING
+        present = order != MISSING
         evidence = np.zeros(len(order))
-        for one in self._stretches(self._graph.segments[segment].channels):
-            others = [each for each in one.part.segments if each != segment]
-            if segment in one.part.segments and all(
-                map(self.correspondence.knows_sign, [*others, *one.across])
+        for comparison in self._comparisons(self._graph.segments[segment_id].set_id):
+            segment_ids = comparison.part.segment_ids
+            others = [number for number in segment_ids if number != segment_id]
+            if segment_id in segment_ids and all(
+                map(
+                    self.correspondence.sign_known,
+                    [*others, *comparison.other_segments],
+                )
             ):
-                products = one.owners[there] * one.theirs[order[there]]
-                signs = self.correspondence.sign(others, len(order))[there]
-                evidence[there] += one.certainty[there] * products.sum(axis=1) * signs
+                products = (
+                    comparison.reference[present] * comparison.suspect[order[present]]
+                )
+                signs = self.correspondence.signs(others, len(order))[present]
+                certainty = comparison.certainty[present]
+                evidence[present] += certainty * products.sum(axis=1) * signs
         return evidence
 
-    def _stretches(self, number: int) -> Iterator[Stretch]:
-        """Every stretch of a weight that counts a set, as far as it can be compared."""
-        for name, axis in self._telling[number]:
+    def _comparisons(self, set_id: int) -> Iterator[ChannelComparison]:
+        """Yields a comparison for each part of a weight that belongs to a set.
+
+        Weights whose other axis is unknown are left out.
+        """
+        for name, axis in self._evidence[set_id]:
             parts = self.correspondence.parts[*name, axis]
             pair = self._comparable(name, axis)
             if pair is None:
                 continue
-            matrix = self._reference[name].ndim > 1
+            reference, suspect = pair
+            is_matrix = reference.ndim > 1
             across = self.correspondence.parts.get((*name, other_axis(axis)), [])
-            signs = [one for each in across if matrix for one in each.segments]
+            other_segments = [
+                segment_id for part in across for segment_id in part.segment_ids
+            ]
             for index, part in enumerate(parts):
-                if part.channels == number:
-                    places = self.correspondence.places(parts, index)
-                    owners = channel_vectors(pair[0], places)
-                    there = self.correspondence.places(parts, index, suspect=True)
+                if part.set_id == set_id:
+                    positions = self.correspondence.positions(parts, index)
+                    vectors = channel_vectors(reference, positions)
                     certainty = (
-                        np.full(len(owners), float(owners.shape[1]))
-                        if matrix
-                        else sign_certainty(pair[0][places][0])
+                        np.full(len(vectors), float(vectors.shape[1]))
+                        if is_matrix
+                        else sign_certainty(reference[positions][0])
                     )
-                    theirs = channel_vectors(pair[1], there)
-                    yield Stretch(part, signs, owners, theirs, matrix, certainty)
+                    positions = self.correspondence.positions(
+                        parts, index, suspect=True
+                    )
+                    yield ChannelComparison(
+                        part,
+                        other_segments,
+                        vectors,
+                        channel_vectors(suspect, positions),
+                        is_matrix,
+                        certainty,
+                    )
 
     def _comparable(self, name: WeightName, axis: int) -> tuple[Floats, Floats] | None:
-        """The owner's weight and the suspect's, with an axis in front.
+        """Returns the reference's and the suspect's weight, ready for comparison.
 
-        In the other one, they have the same order and scale.
+        The given axis is moved to the front. The other axis has the reference's order
+        and signs, and no scales. `None` if its order is unknown.
         """
-        owners, theirs = self._reference[name], self._suspect[name]
-        if owners.ndim > 1:
-            other = self.correspondence.undone(name, other_axis(axis), theirs)
-            if other is None:
+        reference, suspect = self._reference[name], self._suspect[name]
+        if reference.ndim > 1:
+            other = other_axis(axis)
+            restored = self.correspondence.restored(name, other, suspect)
+            if restored is None:
                 return None
-            # Neurons that were added would tell in the norms.
-            both = self.correspondence.undone(name, axis, other)
-            factors = balancing_factors(other if both is None else both)
-            theirs = other * factors[other_axis(axis)]
-            owners = owners * self._aligner.owners_factors[name][other_axis(axis)]
-        return np.moveaxis(owners, axis, 0), np.moveaxis(theirs, axis, 0)
+            # Without the neurons that were added, which would change the norms.
+            both = self.correspondence.restored(name, axis, restored)
+            factors = balancing_factors(restored if both is None else both)
+            suspect = restored * factors[other]
+            reference = reference * self._aligner.reference_factors[name][other]
+        return np.moveaxis(reference, axis, 0), np.moveaxis(suspect, axis, 0)

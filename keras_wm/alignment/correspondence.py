@@ -1,4 +1,4 @@
-"""Where the channels of the owner's network are in a suspect's weights."""
+"""Correspondence of the reference's channels with the suspect's channels."""
 
 from __future__ import annotations
 
@@ -9,32 +9,30 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_wm.alignment.channel_graph import ChannelGraph, Part
-from keras_wm.alignment.similarity import Indices
+from keras_wm.alignment.channel_graph import ChannelGraph, Part, WeightName
 from keras_wm.errors import AlignmentError
-from keras_wm.utils.arrays import Floats
+from keras_wm.utils.arrays import Floats, Indices
 
-WeightName = tuple[str, str]
-# By the layer's name and the variable's.
 Weights = Mapping[WeightName, Floats]
 
+# Position of a reference channel that the suspect does not have.
 MISSING = -1
 
 
 class Correspondence:
-    """What is known of where each of the owner's channels is, and of its sign.
+    """The known positions and signs of the reference's channels in the suspect.
 
     Args:
-        graph: The channels of the owner's network.
-        reference: Its weights, of which only the shapes are looked at.
-        suspect: The suspect's weights, under the same names; of them too.
+        graph: Channel graph of the reference model.
+        reference: Weights of the reference model. Only their shapes are used.
+        suspect: The suspect's weights, by the same names. Only their shapes are used.
 
     Raises:
-        AlignmentError: If the suspect is of another architecture.
+        AlignmentError: If the suspect has another architecture.
 
     Attributes:
-        parts: Which channels are counted along which axis of which weight.
-        widths: How many channels the suspect has in place of each set.
+        parts: The channel sets along each axis of each weight.
+        widths: Number of channels that the suspect has in each channel set.
     """
 
     def __init__(
@@ -44,24 +42,22 @@ class Correspondence:
         self._shapes = {name: array.shape for name, array in reference.items()}
         self.parts = graph.parts()
         self.widths = {
-            number: self._width(number, suspect)
-            for number in range(len(graph.channels))
+            set_id: self._width(set_id, suspect) for set_id in range(len(graph.sets))
         }
         self._check_shapes(reference, suspect)
-        # Where each of the owner's channels is among the suspect's, by the set.
+        # For each channel set that is known: the suspect's position of each channel.
         self._orders = {
-            number: np.arange(channels.count)
-            for number, channels in enumerate(graph.channels)
+            set_id: np.arange(channels.count)
+            for set_id, channels in enumerate(graph.sets)
             if channels.fixed
         }
-        # Which channels have the other sign, by the segment.
+        # For each segment that is known: +1 or -1 of each channel.
         self._signs: dict[int, Floats] = {}
-        # What is known of a set or a segment, in short.
         self._digests: dict[tuple[str, int], bytes] = {}
 
     @property
     def moved(self) -> int:
-        """How many channels are in another place."""
+        """Number of channels at another position."""
         return sum(
             int(np.sum(order != np.arange(len(order))))
             for order in self._orders.values()
@@ -69,139 +65,162 @@ class Correspondence:
 
     @property
     def flipped(self) -> int:
-        """How many channels have the other sign."""
+        """Number of channels with the opposite sign."""
         return sum(int(np.sum(signs < 0)) for signs in self._signs.values())
 
     @property
     def added(self) -> int:
-        """How many neurons the suspect has more; fewer, where it is negative."""
+        """Number of neurons that the suspect has more; negative if it has fewer."""
         return sum(
-            width - self._graph.channels[number].count
-            for number, width in self.widths.items()
+            width - self._graph.sets[set_id].count
+            for set_id, width in self.widths.items()
         )
 
     @property
     def changes(self) -> dict[str, int]:
-        """All three, by name."""
+        """`moved`, `flipped` and `added`, by name."""
         return {"moved": self.moved, "flipped": self.flipped, "added": self.added}
 
-    def order(self, number: int) -> Indices | None:
-        """Where the channels of a set are; -1 where one is missing."""
-        return self._orders.get(number)
+    def order(self, set_id: int) -> Indices | None:
+        """Returns the suspect's positions of a set's channels, or None if unknown.
 
-    def put(self, number: int, rows: Indices, columns: Indices) -> bool:
-        """Says where channels of a set are.
+        The position of a missing channel is -1.
+        """
+        return self._orders.get(set_id)
+
+    def set_order(self, set_id: int, channels: Indices, positions: Indices) -> bool:
+        """Sets the suspect's positions of a set's channels. The others are missing.
 
         Returns:
-            Whether they are elsewhere than it was known before.
+            Whether this changes what was known before.
         """
-        order = np.full(self._graph.channels[number].count, MISSING)
-        order[rows] = columns
-        before = self._orders.get(number)
-        self._orders[number] = order
-        self._digests["order", number] = _digest(order)
+        order = np.full(self._graph.sets[set_id].count, MISSING)
+        order[channels] = positions
+        before = self._orders.get(set_id)
+        self._orders[set_id] = order
+        self._digests["order", set_id] = _digest(order)
         return before is None or not np.array_equal(before, order)
 
-    def turn(self, segment: int, signs: Floats) -> bool:
-        """Says which channels of a segment have the other sign.
+    def set_signs(self, segment_id: int, signs: Floats) -> bool:
+        """Sets the signs of a segment's channels.
 
         Returns:
-            Whether they have others than it was known before.
+            Whether this changes what was known before.
         """
-        before = self._signs.get(segment)
-        self._signs[segment] = signs
-        self._digests["signs", segment] = _digest(signs)
+        before = self._signs.get(segment_id)
+        self._signs[segment_id] = signs
+        self._digests["signs", segment_id] = _digest(signs)
         return before is None or not np.array_equal(before, signs)
 
-    def known(self, name: WeightName) -> Hashable:
-        """What is known of a weight's channels; the same value for the same."""
-        parts = [one for axis in (-1, -2) for one in self.parts.get((*name, axis), [])]
+    def fingerprint(self, name: WeightName) -> Hashable:
+        """Returns a value that changes with what is known of a weight's channels."""
+        parts = [
+            part for axis in (-1, -2) for part in self.parts.get((*name, axis), [])
+        ]
         return tuple(
-            self._digests.get(part)
-            for one in parts
-            for part in (
-                ("order", one.channels),
-                *(("signs", segment) for segment in one.segments),
+            self._digests.get(item)
+            for part in parts
+            for item in (
+                ("order", part.set_id),
+                *(("signs", segment_id) for segment_id in part.segment_ids),
             )
         )
 
-    def knows_sign(self, segment: int) -> bool:
-        """Whether a segment's signs are known, or cannot be other ones."""
-        return segment in self._signs or not self._graph.segments[segment].may_flip
+    def sign_known(self, segment_id: int) -> bool:
+        """Returns whether a segment's signs are known or cannot be flipped."""
+        is_known = segment_id in self._signs
+        return is_known or not self._graph.segments[segment_id].may_flip
 
-    def sign(self, segments: Iterable[int], count: int) -> Floats:
-        """The product of several segments' signs."""
+    def signs(self, segment_ids: Iterable[int], count: int) -> Floats:
+        """Returns the product of several segments' signs, +1 where unknown."""
         signs = np.ones(count)
-        for segment in segments:
-            signs = signs * self._signs.get(segment, 1.0)
+        for segment_id in segment_ids:
+            signs = signs * self._signs.get(segment_id, 1.0)
         return signs
 
-    def undone(self, name: WeightName, axis: int, array: Floats) -> Floats | None:
-        """A suspect's weight with one axis as the owner has it, if that is known."""
+    def restored(self, name: WeightName, axis: int, array: Floats) -> Floats | None:
+        """Returns a suspect's weight with one axis in the reference's order and signs.
+
+        Args:
+            name: Name of the weight.
+            axis: The axis to restore.
+            array: The suspect's weight, whose other axis can already be restored.
+
+        Returns:
+            The array, with zeros for missing channels; `None` if the order is unknown.
+        """
         parts = self.parts.get((*name, axis))
         size = self._shapes[name][axis]
         if parts is None:
             return array if array.shape[axis] == size else None
-        if any(part.channels not in self._orders for part in parts):
+        if any(part.set_id not in self._orders for part in parts):
             return None
         front = np.moveaxis(array, axis, 0)
         result = np.zeros((size, *front.shape[1:]))
         for index, part in enumerate(parts):
-            order = self._orders[part.channels]
-            there = order != MISSING
-            signs = self.sign(part.segments, len(order))[there]
-            found = front[self.places(parts, index, suspect=True)[:, order[there]]]
-            shape = (-1, *[1] * (found.ndim - 2))
-            result[self.places(parts, index)[:, there]] = found * signs.reshape(shape)
+            order = self._orders[part.set_id]
+            present = order != MISSING
+            signs = self.signs(part.segment_ids, len(order))[present]
+            sources = self.positions(parts, index, suspect=True)[:, order[present]]
+            targets = self.positions(parts, index)[:, present]
+            values = front[sources]
+            result[targets] = values * signs.reshape(-1, *[1] * (values.ndim - 2))
         return np.moveaxis(result, 0, axis)
 
-    def places(
+    def positions(
         self, parts: Sequence[Part], index: int, suspect: bool = False
     ) -> Indices:
-        """Where the channels of a part are along their axis: (repeats, channels)."""
+        """Returns the positions of a part's channels along their axis.
+
+        Args:
+            parts: All parts of the axis.
+            index: Index of the part.
+            suspect: Whether to return them for the suspect, whose parts can be wider.
+
+        Returns:
+            Array of shape `(repeats, channels)`.
+        """
         counts = [
-            self.widths[one.channels]
-            if suspect
-            else self._graph.channels[one.channels].count
-            for one in parts
+            self.widths[part.set_id] if suspect else self._graph.sets[part.set_id].count
+            for part in parts
         ]
         offsets = sum(counts) * np.arange(parts[index].repeats)
         return offsets[:, None] + sum(counts[:index]) + np.arange(counts[index])
 
-    def _width(self, number: int, suspect: Weights) -> int:
-        """How many channels the suspect has in place of a set."""
-        channels = self._graph.channels[number]
+    def _width(self, set_id: int, suspect: Weights) -> int:
+        """Returns the number of channels that the suspect has in a channel set."""
+        channels = self._graph.sets[set_id]
         widths = {
             suspect[layer, variable].shape[axis] // parts[0].repeats
             for (layer, variable, axis), parts in self.parts.items()
-            # Beside others, how many are whose is not told.
+            # The length of an axis with several parts does not determine their widths.
             if (layer, variable) in suspect
-            and [one.channels for one in parts] == [number]
+            and [part.set_id for part in parts] == [set_id]
         }
         if len(widths) > 1 or (channels.fixed and widths - {channels.count}):
             raise AlignmentError(
-                f"Expected a network of the owner's architecture, with layers of "
-                f"{channels.count} neurons. Received one with "
-                f"{', '.join(map(str, sorted(widths)))} in their place."
+                "Expected a network of the reference model's architecture, with layers "
+                f"of {channels.count} neurons. Received layers of "
+                f"{', '.join(map(str, sorted(widths)))} neurons in their place."
             )
         return widths.pop() if widths else channels.count
 
     def _check_shapes(self, reference: Weights, suspect: Weights) -> None:
-        """Refuses weights whose axes do not count what the layers around them do."""
-        for name, owners in reference.items():
+        """Raises AlignmentError unless all shapes agree with the suspect's widths."""
+        for name, array in reference.items():
             if name not in suspect:
                 continue
-            theirs = suspect[name].shape
+            shape = suspect[name].shape
             expected = [
-                sum(self.widths[part.channels] for part in parts) * parts[0].repeats
-                if (parts := self.parts.get((*name, axis - owners.ndim)))
+                sum(self.widths[part.set_id] for part in parts) * parts[0].repeats
+                if (parts := self.parts.get((*name, axis - array.ndim)))
                 else size
-                for axis, size in enumerate(owners.shape)
+                for axis, size in enumerate(array.shape)
             ]
-            if list(theirs) != expected:
+            if list(shape) != expected:
                 raise AlignmentError(
-                    f"Expected {'/'.join(name)} of the shape {tuple(expected)}, as the "
-                    f"layers around it have it. Received: {theirs}"
+                    f"Expected {'/'.join(name)} of shape {tuple(expected)}, as the "
+                    f"layers around it have it. Received: shape={shape}"
                 )
 
 

@@ -1,16 +1,16 @@
-r"""Undoing what was done to the output filters of a kernel, by what a key holds.
+r"""Undoing changes of a kernel's output filters with the key, without a reference.
 
-No reference is needed. For suspect filter l of unit norm at position k, the bits of
-group g add \(r_g \cdot w_l \, a_{gk}\) to the sum of the scores, with
-\(r_g = \sum_j s_j x_j\) over the bits of the group. The order of the filters that makes
-it largest solves a linear assignment problem; with signs that may be turned, for the
-absolute values.
+If the suspect's filter l of unit norm is put to position k, the bits of group g add
+\(r_g \cdot w_l \, a_{gk}\) to the sum of the scores, with \(r_g = \sum_j s_j x_j\)
+over the bits of the group. The order of the filters that maximises the sum is the
+solution of a linear assignment problem. If signs can be flipped as well, it is the
+solution for the absolute values.
 
-Each arrangement by itself is an exact test, and the best of n is one of p-value n p
-(Bonferroni): n = L! for the orders of L filters, 2^L for their signs. With unit norms
-there are no further ones; a scale that were chosen, too, would make them infinitely
-many. What was done to the input channels stays: a kernel behind another one whose
-filters were reordered is not found so.
+The test of each arrangement by itself is exact, and the best of n arrangements has the
+p-value n p (Bonferroni). n is L! for the orders of L filters and 2^L for their signs.
+All filters are scaled to unit norm: if scales were chosen too, n would be infinite.
+Changes of the input channels are not undone. A kernel behind a layer whose filters were
+reordered is therefore not found in this way.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from numpy.typing import NDArray
 from keras_wm.scheme.key import WatermarkKey
 from keras_wm.utils.arrays import Floats
 
-# The assignment takes time that grows with the cube of it.
-MOST_FILTERS = 2048
+# The time of the assignment grows with the cube of the number of filters.
+MAX_FILTERS = 2048
 
 
 @dataclass(frozen=True)
 class Arrangement:
-    """Filters of a kernel in another order, with other signs and norms.
+    """A kernel whose filters have another order and other signs, and unit norms.
 
     Attributes:
-        kernel: The kernel so.
-        log10_family: log10 of how many there are that it was chosen from.
-        moved: How many filters have another place.
-        flipped: How many have the other sign.
+        kernel: The kernel.
+        log10_family: log10 of the number of arrangements that it was chosen from.
+        moved: Number of filters at another position.
+        flipped: Number of filters with the opposite sign.
     """
 
     kernel: Floats
@@ -48,45 +48,47 @@ class Arrangement:
 
 
 def arrangements(kernel: NDArray[Any], key: WatermarkKey) -> Iterator[Arrangement]:
-    """The most likely arrangements of a kernel's filters, one of each family.
+    """Yields the arrangements of a kernel's filters that maximise the sum of scores.
 
-    All with filters of unit norm: as they are, with signs turned, in another order, and
-    both. The mean filter knows no order.
+    There is one for each family: unchanged, with flipped signs, in another order, and
+    with both. The mean filter does not depend on the order, so a key that uses it has
+    only the first two.
 
     Args:
         kernel: A kernel that can hold the key's message.
         key: The key.
 
     Yields:
-        An `Arrangement` of each family. None for more than 2048 filters, nor for
-        weights that are not finite.
+        An `Arrangement` for each family; none if the kernel has more than 2048 filters
+        or weights that are not finite.
     """
     from scipy.optimize import linear_sum_assignment
 
     size, count = key.check_shape(kernel.shape)
-    if count > MOST_FILTERS or not np.isfinite(kernel).all():
+    if count > MAX_FILTERS or not np.isfinite(kernel).all():
         return
-    flat = _units(kernel.reshape(size, count))
-    gains = (_toward(key, size) @ flat).T @ key.filter_weights(count)
-    orders, signs = lgamma(count + 1) / log(10), count * log10(2)
-    in_place = np.arange(count)
-    reordered = [] if key.filters == "mean" else [True]
-    for is_reordered in (False, *reordered):
+    flat = _unit_filters(kernel.reshape(size, count))
+    # gains[l, k]: what filter l adds to the sum of scores at position k.
+    gains = (_group_rows(key, size) @ flat).T @ key.filter_weights(count)
+    log10_orders, log10_signs = lgamma(count + 1) / log(10), count * log10(2)
+    unchanged = np.arange(count)
+    for is_reordered in (False,) if key.filters == "mean" else (False, True):
         for may_flip in (False, True):
             gain = np.abs(gains) if may_flip else gains
-            places = linear_sum_assignment(-gain)[1] if is_reordered else in_place
-            turned = (gains[in_place, places] < 0) & may_flip
+            positions = linear_sum_assignment(-gain)[1] if is_reordered else unchanged
+            flipped = (gains[unchanged, positions] < 0) & may_flip
             arranged = np.empty_like(flat)
-            arranged[:, places] = flat * np.where(turned, -1.0, 1.0)
+            arranged[:, positions] = flat * np.where(flipped, -1.0, 1.0)
             yield Arrangement(
                 arranged.reshape(kernel.shape),
-                is_reordered * orders + may_flip * signs,
-                int(np.sum(places != in_place)),
-                int(np.sum(turned)),
+                is_reordered * log10_orders + may_flip * log10_signs,
+                int(np.sum(positions != unchanged)),
+                int(np.sum(flipped)),
             )
 
 
-def _units(flat: NDArray[Any]) -> Floats:
+def _unit_filters(flat: NDArray[Any]) -> Floats:
+    """Returns the filters scaled to norm 1; filters of zeros stay zeros."""
     values = flat.astype(np.float64)
     values /= np.abs(values).max() or 1.0
     norms = np.linalg.norm(values, axis=0)
@@ -94,13 +96,13 @@ def _units(flat: NDArray[Any]) -> Floats:
     return units
 
 
-def _toward(key: WatermarkKey, size: int) -> Floats:
-    """r, what each group of bits adds up to: shape `(G, M)`."""
-    toward = np.zeros((key.groups, size))
-    # The scores are of the standard deviation 1, whatever the projection.
-    weights = key.signs / key.spread(size)
+def _group_rows(key: WatermarkKey, size: int) -> Floats:
+    """Returns r, the sum of s_j x_j over the bits of each group, shape `(G, M)`."""
+    sums = np.zeros((key.groups, size))
+    # Divided by the spread, all scores have the standard deviation 1.
+    factors = key.signs / key.spread(size)
     for first, rows in key.row_blocks(size):
-        signed = rows * weights[first : first + len(rows), None]
+        signed = rows * factors[first : first + len(rows), None]
         for row in range(min(key.groups, len(rows))):
-            toward[(first + row) % key.groups] += signed[row :: key.groups].sum(axis=0)
-    return toward
+            sums[(first + row) % key.groups] += signed[row :: key.groups].sum(axis=0)
+    return sums

@@ -1,7 +1,7 @@
-"""Which weights of a suspect stand in the place of which of the owner's.
+"""Matching of a suspect's layers with the reference's layers.
 
-Names may have been changed, and layers wrapped in other models. So there may be several
-answers: by the names, by where a file has the weights, and by the order of the layers.
+Layers can have been renamed or wrapped in other models. There can therefore be several
+matchings: by the names of the layers, by their paths in the file, and by their order.
 """
 
 from __future__ import annotations
@@ -9,130 +9,144 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from keras_wm.alignment.reference import Reference, WeightName, by_layer
-from keras_wm.alignment.variable_names import by_variable
+from keras_wm.alignment.channel_graph import WeightName
+from keras_wm.alignment.reference import Reference, group_by_layer
+from keras_wm.alignment.variable_names import arrays_by_variable
 from keras_wm.errors import AlignmentError
 from keras_wm.files import Kernel, ModelFile
 from keras_wm.files.config.calls import calls_in
 from keras_wm.files.config.layer_names import is_list, layer_name, nodes_in_config
 from keras_wm.files.config.nodes import name_of
 
-# So far may a layer be widened. It bounds what a suspect may ask of memory and time.
-_WIDEST = 4
-_MOST_LAYERS = 4
+# A suspect's layer can be at most 4 times as wide as the reference's, and a suspect can
+# have at most 4 times as many layers. This bounds the memory and time of an alignment.
+_MAX_WIDENING = 4
+_MAX_LAYERS_RATIO = 4
 _VARIABLES = "/vars/"
 
+# The suspect's weights, by the names in the reference.
 MatchedWeights = dict[WeightName, Kernel]
-# The arrays of a suspect's layer, by the owner's layer.
-Pairs = Mapping[str, Sequence[Kernel]]
+# The stored arrays of the suspect's layers, by the names of the reference's layers.
+LayerArrays = Mapping[str, Sequence[Kernel]]
 
 
 def match_layers(reference: Reference, suspect: ModelFile) -> list[MatchedWeights]:
-    """The suspect's weights by the owner's names, in every way that makes sense.
+    """Matches the suspect's weights with the reference's, in every plausible way.
 
     Args:
-        reference: The owner's network.
-        suspect: The other one; nothing about it is taken for granted.
+        reference: The reference model.
+        suspect: The open suspect model. Its content is not trusted.
 
     Returns:
-        One answer or more, each with the kernels of half the owner's layers at least.
+        One or more matchings, each with the kernels of at least half of the reference's
+        layers.
 
     Raises:
         AlignmentError: If there is none.
     """
-    pairing = _LayerMatcher(reference, suspect)
-    found: list[MatchedWeights] = []
+    matcher = _LayerMatcher(reference, suspect)
+    matchings: list[MatchedWeights] = []
     most = 0
-    for pairs in pairing.every():
-        weights = pairing.weights(pairs)
-        paired = sum(len(one.shape) > 1 for one in weights.values())
-        most = max(most, paired)
-        if 2 * paired >= len(reference.kernels) and weights not in found:
-            found.append(weights)
-    if not found:
+    for layers in matcher.candidates():
+        weights = matcher.fitting_weights(layers)
+        matched = sum(len(weight.shape) > 1 for weight in weights.values())
+        most = max(most, matched)
+        if 2 * matched >= len(reference.kernels) and weights not in matchings:
+            matchings.append(weights)
+    if not matchings:
         raise AlignmentError(
-            f"Expected a network of the owner's architecture, with kernels of "
-            f"{len(reference.kernels)} layers that fit those of {reference.source}. "
-            f"Received one in which {most} do, by their names or in their order."
+            "Expected a network of the reference model's architecture, with kernels of "
+            f"{len(reference.kernels)} layers that match those of {reference.source}, "
+            f"by their names or their order. Received one in which {most} match."
         )
-    return found
+    return matchings
 
 
 class _LayerMatcher:
-    """Finds a suspect's layers for the owner's.
+    """Finds counterparts of the reference's layers in a suspect.
 
     Args:
-        reference: The owner's network.
-        suspect: The other one.
+        reference: The reference model.
+        suspect: The open suspect model.
     """
 
     def __init__(self, reference: Reference, suspect: ModelFile) -> None:
         self._reference = reference
         self._suspect = suspect
-        self._stored = by_layer(suspect.weights)
+        self._stored = group_by_layer(suspect.weights)
         self._parts = reference.graph.parts()
 
-    def every(self) -> Iterator[Pairs]:
-        """The pairs that there are in every way."""
+    def candidates(self) -> Iterator[LayerArrays]:
+        """Yields a matching of layers for each way to match them."""
         by_name = self._by_name()
         yield by_name
-        by_place = self._by_place()
-        yield by_place
+        by_path = self._by_path()
+        yield by_path
         calls = calls_in(self._suspect.config())
         if calls is not None:
             called = {call.layer: call for call in calls.calls}
             names = [
                 name
                 for name, call in called.items()
-                if by_variable(call.kind, call.config, self._stored.get(name, []))
+                if arrays_by_variable(
+                    call.kind, call.config, self._stored.get(name, [])
+                )
             ]
             if names != list(self._reference.layers):
                 yield self._by_order(names)
-        elif max(len(by_name), len(by_place)) < len(self._reference.layers):
+        elif max(len(by_name), len(by_path)) < len(self._reference.layers):
+            # Without a config, the order in the file is all there is.
             yield self._by_order(list(self._stored))
 
-    def weights(self, pairs: Pairs) -> MatchedWeights:
-        """The arrays of pairs by the owner's names, without layers that do not fit."""
-        found: MatchedWeights = {}
-        for layer, arrays in pairs.items():
-            found |= self._fitting(layer, arrays)
-        return found
+    def fitting_weights(self, layers: LayerArrays) -> MatchedWeights:
+        """Returns the weights of matched layers, without those of other shapes."""
+        weights: MatchedWeights = {}
+        for layer, arrays in layers.items():
+            weights |= self._fitting(layer, arrays)
+        return weights
 
-    def _by_name(self) -> Pairs:
-        found = {}
-        theirs = _by_last(self._stored)
-        owners = _by_last(self._reference.layers)
+    def _by_name(self) -> LayerArrays:
+        """Matches layers by their names, or else by the last parts of their names."""
+        layers = {}
+        suspect_names = _by_last_part(self._stored)
+        reference_names = _by_last_part(self._reference.layers)
         for layer in self._reference.layers:
             last = layer.rpartition("/")[2]
             if layer in self._stored:
-                found[layer] = self._stored[layer]
-            elif last in theirs and last in owners:
-                found[layer] = self._stored[theirs[last]]
-        return found
+                layers[layer] = self._stored[layer]
+            elif last in suspect_names and last in reference_names:
+                layers[layer] = self._stored[suspect_names[last]]
+        return layers
 
-    def _by_place(self) -> Pairs:
-        """By the place in a file of Keras 3, which does not depend on users' names."""
-        paths: dict[str, list[Kernel]] = {}
-        for one in self._suspect.weights:
-            owner, found, _ = one.path.rpartition(_VARIABLES)
-            if found:
-                paths.setdefault(owner, []).append(one)
-        nodes = nodes_in_config(self._reference.config, _with_holders(paths))
+    def _by_path(self) -> LayerArrays:
+        """Matches layers by their paths in a file of Keras 3.
+
+        These paths consist of the classes of the layers. They do not depend on names
+        that a user can change.
+        """
+        stored: dict[str, list[Kernel]] = {}
+        for weight in self._suspect.weights:
+            owner, separator, _ = weight.path.rpartition(_VARIABLES)
+            if separator:
+                stored.setdefault(owner, []).append(weight)
+        nodes = nodes_in_config(self._reference.config, _with_parents(stored))
         names = {owner: name_of(node) for owner, node in nodes.items()}
-        return {layer_name(owner, names): arrays for owner, arrays in paths.items()}
+        return {layer_name(owner, names): arrays for owner, arrays in stored.items()}
 
-    def _by_order(self, names: Sequence[str]) -> Pairs:
-        """By the order of the layers; some may be missing, others be there too.
+    def _by_order(self, names: Sequence[str]) -> LayerArrays:
+        """Matches layers by their order, allowing insertions and deletions.
 
-        The longest sequence of pairs that fit, those of the very shape first.
+        Finds the sequence of pairs with the largest sum of match scores, by dynamic
+        programming.
         """
         layers = list(self._reference.layers)
-        if len(names) > _MOST_LAYERS * len(layers):
+        if len(names) > _MAX_LAYERS_RATIO * len(layers):
             return {}
         scores = [
-            [self._likeness(layer, self._stored[name]) for name in names]
+            [self._match_score(layer, self._stored[name]) for name in names]
             for layer in layers
         ]
+        # best[row][column]: the largest sum for layers[row:] and names[column:].
         best = [[0] * (len(names) + 1) for _ in range(len(layers) + 1)]
         for row in reversed(range(len(layers))):
             for column in reversed(range(len(names))):
@@ -141,71 +155,82 @@ class _LayerMatcher:
                     best[row][column + 1],
                     best[row + 1][column + 1] + scores[row][column],
                 )
-        found = {}
+        pairs = {}
         row = column = 0
         while row < len(layers) and column < len(names):
             score = scores[row][column]
             if score and best[row][column] == best[row + 1][column + 1] + score:
-                found[layers[row]] = self._stored[names[column]]
+                pairs[layers[row]] = self._stored[names[column]]
                 row, column = row + 1, column + 1
             elif best[row][column] == best[row + 1][column]:
                 row += 1
             else:
                 column += 1
-        return found
+        return pairs
 
-    def _likeness(self, layer: str, arrays: Sequence[Kernel]) -> int:
-        """0 for a layer that does not fit, more for one of the very shapes."""
+    def _match_score(self, layer: str, arrays: Sequence[Kernel]) -> int:
+        """Returns 0 for an incompatible layer, 1 for a widened one, 3 for equal shapes.
+
+        One layer of equal shapes is thus preferred to two widened ones.
+        """
         fitting = self._fitting(layer, arrays)
-        shapes = {name[1]: one.shape for name, one in fitting.items()}
+        shapes = {name[1]: weight.shape for name, weight in fitting.items()}
         if not fitting:
             return 0
         return 3 if shapes == self._reference.shapes[layer] else 1
 
     def _fitting(self, layer: str, arrays: Sequence[Kernel]) -> MatchedWeights:
-        """A layer's arrays by the owner's names; none if its kernel is missing."""
+        """Returns a layer's fitting weights; none if its kernel is not one of them."""
         call = self._reference.layers.get(layer)
         if call is None:
             return {}
-        named = by_variable(call.kind, call.config, arrays)
-        found: MatchedWeights = {}
+        named = arrays_by_variable(call.kind, call.config, arrays)
+        weights: MatchedWeights = {}
         for variable, shape in self._reference.shapes[layer].items():
             name = (layer, variable)
-            fits = [one for one in named.get(variable, []) if self._fits(name, one)]
-            if fits:
-                found[name] = fits[0]
+            fitting = [
+                array for array in named.get(variable, []) if self._fits(name, array)
+            ]
+            if fitting:
+                weights[name] = fitting[0]
             elif len(shape) > 1:
                 return {}
-        return found
+        return weights
 
-    def _fits(self, name: WeightName, theirs: Kernel) -> bool:
-        """Whether a weight may be the owner's, with some neurons more or fewer."""
-        owners = self._reference.weights[name].shape
-        return len(owners) == len(theirs.shape) and all(
-            size == owner
-            or (self._may_grow(name, axis - len(owners)) and size <= _WIDEST * owner)
-            for axis, (owner, size) in enumerate(zip(owners, theirs.shape, strict=True))
+    def _fits(self, name: WeightName, array: Kernel) -> bool:
+        """Returns whether an array can be a weight, with neurons added or removed."""
+        shape = self._reference.weights[name].shape
+        return len(shape) == len(array.shape) and all(
+            size == expected
+            or (
+                self._can_grow(name, axis - len(shape))
+                and size <= _MAX_WIDENING * expected
+            )
+            for axis, (expected, size) in enumerate(
+                zip(shape, array.shape, strict=True)
+            )
         )
 
-    def _may_grow(self, name: WeightName, axis: int) -> bool:
-        channels = self._reference.graph.channels
+    def _can_grow(self, name: WeightName, axis: int) -> bool:
+        """Returns whether neurons can be added along an axis of a weight."""
+        sets = self._reference.graph.sets
         parts = self._parts.get((*name, axis), [])
-        return any(not channels[one.channels].fixed for one in parts)
+        return any(not sets[part.set_id].fixed for part in parts)
 
 
-def _with_holders(paths: Iterable[str]) -> set[str]:
-    """Paths, and those of all that they are in; lists are in the paths only."""
-    found: set[str] = set()
+def _with_parents(paths: Iterable[str]) -> set[str]:
+    """Returns paths and all their parents, except lists of layers."""
+    result: set[str] = set()
     for path in paths:
         while path:
             if not is_list(path):
-                found.add(path)
+                result.add(path)
             path = path.rpartition("/")[0]
-    return found
+    return result
 
 
-def _by_last(names: Sequence[str] | Mapping[str, object]) -> dict[str, str]:
-    """Names by their last part, where no other has the same."""
+def _by_last_part(names: Sequence[str] | Mapping[str, object]) -> dict[str, str]:
+    """Returns names by their last parts, without those that are not unique."""
     counts = Counter(name.rpartition("/")[2] for name in names)
     return {
         last: name for name in names if counts[last := name.rpartition("/")[2]] == 1

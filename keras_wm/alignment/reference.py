@@ -1,4 +1,4 @@
-"""The owner's own network, by which a suspect is aligned."""
+"""The reference model: the owner's network that a suspect is aligned with."""
 
 from __future__ import annotations
 
@@ -8,30 +8,28 @@ from typing import Any
 
 import numpy as np
 
-from keras_wm.alignment.channel_graph import ChannelGraph
-from keras_wm.alignment.tracing import channel_graph
-from keras_wm.alignment.variable_names import by_variable
+from keras_wm.alignment.channel_graph import ChannelGraph, WeightName
+from keras_wm.alignment.tracing import trace_channels
+from keras_wm.alignment.variable_names import arrays_by_variable
 from keras_wm.errors import AlignmentError
 from keras_wm.files import Kernel, ModelFile
 from keras_wm.files.config.calls import Call, calls_in
 from keras_wm.utils.arrays import Floats
 
-WeightName = tuple[str, str]
-
 
 @dataclass(frozen=True)
 class Reference:
-    """The owner's network: how its layers are connected, and its weights.
+    """The reference model's architecture and weights.
 
     Attributes:
-        source: Where it comes from.
+        source: Name of the model's source, for messages.
         config: The model's config.
-        layers: A call of each layer that has weights, by the layer's name, in the
+        layers: The first call of each layer with weights, by the layer's name, in the
             order of the calls.
-        shapes: The shapes of their weights.
-        graph: Its channels.
-        weights: What its weights are, by layer and variable.
-        values: What is in them.
+        shapes: Shapes of the weights, by layer and variable.
+        graph: The channel graph.
+        weights: Description of each weight.
+        values: Values of each weight, see `read_weights`.
     """
 
     source: str
@@ -44,75 +42,83 @@ class Reference:
 
     @property
     def kernels(self) -> list[Kernel]:
-        """The weights that can carry a mark and may be aligned."""
-        return [one for one in self.weights.values() if len(one.shape) > 1]
+        """The weights that can carry a mark and can be aligned."""
+        return [weight for weight in self.weights.values() if len(weight.shape) > 1]
 
 
-def read_reference(opened: ModelFile) -> Reference:
-    """Reads the owner's network.
+def read_reference(model: ModelFile) -> Reference:
+    """Reads the reference model.
 
     Args:
-        opened: A model that comes with its config.
+        model: An open model file with a config.
 
     Returns:
         A `Reference`.
 
     Raises:
-        AlignmentError: If it does not tell how its layers are connected.
-        ModelFileError: If it cannot be read.
+        AlignmentError: If the config does not show how the layers are connected.
+        ModelFileError: If the file cannot be read.
     """
-    config = opened.config()
+    config = model.config()
     calls = calls_in(config)
     if calls is None:
         raise AlignmentError(
-            "Expected a reference that tells how its layers are connected: a .keras "
-            "file, an .h5 file of a whole model, or a model in memory, Functional or "
-            f"Sequential. Received: {opened.path} ({opened.format})"
+            "Expected a reference model whose config shows how its layers are "
+            "connected: a .keras file, an .h5 file of a whole model, or a model in "
+            "memory, Functional or Sequential. "
+            f"Received: {model.path} ({model.format})"
         )
-    stored = by_layer(opened.weights)
+    stored = group_by_layer(model.weights)
     layers: dict[str, Call] = {}
     shapes: dict[str, dict[str, tuple[int, ...]]] = {}
     weights: dict[WeightName, Kernel] = {}
     for call in calls.calls:
         arrays = stored.get(call.layer, [])
-        named = by_variable(call.kind, call.config, arrays)
+        named = arrays_by_variable(call.kind, call.config, arrays)
         for variable, (first, *_) in named.items():
             layers.setdefault(call.layer, call)
             shapes.setdefault(call.layer, {})[variable] = first.shape
             name = (call.layer, variable)
             weights[name] = replace(first, layer=call.layer, variable=variable)
-    graph = channel_graph(config, shapes)
-    if graph is None or not any(len(one.shape) > 1 for one in weights.values()):
+    graph = trace_channels(config, shapes)
+    if graph is None or not any(len(weight.shape) > 1 for weight in weights.values()):
         raise AlignmentError(
-            "Expected a reference with convolutions or dense layers whose weights are "
-            f"in the file under the names in its config. Received: {opened.path}"
+            "Expected a reference model with convolutions or dense layers that are "
+            f"stored under the names in its config. Received: {model.path}"
         )
-    values = read_all(weights)
-    return Reference(opened.path, config, layers, shapes, graph, weights, values)
+    values = read_weights(weights)
+    return Reference(model.path, config, layers, shapes, graph, weights, values)
 
 
-def by_layer(weights: Iterable[Kernel]) -> dict[str, list[Kernel]]:
-    """Weights by the name of their layer, in their order."""
-    found: dict[str, list[Kernel]] = {}
-    for one in weights:
-        found.setdefault(one.layer, []).append(one)
-    return found
+def group_by_layer(weights: Iterable[Kernel]) -> dict[str, list[Kernel]]:
+    """Returns the weights of each layer, in the same order."""
+    groups: dict[str, list[Kernel]] = {}
+    for weight in weights:
+        groups.setdefault(weight.layer, []).append(weight)
+    return groups
 
 
-def read_all(weights: dict[WeightName, Kernel]) -> dict[WeightName, Floats]:
-    """Reads weights, each divided by the largest in it.
+def read_weights(weights: dict[WeightName, Kernel]) -> dict[WeightName, Floats]:
+    """Reads weights and divides each of them by its largest absolute value.
 
-    What they are compared by does not depend on their scale, and no square overflows.
+    Comparisons do not depend on the scale, and with values of at most 1 no square
+    overflows.
+
+    Args:
+        weights: The weights to read.
+
+    Returns:
+        The values by the same names.
 
     Raises:
-        AlignmentError: If one is not finite.
-        ModelFileError: If one cannot be read.
+        AlignmentError: If a weight is not finite.
+        ModelFileError: If a weight cannot be read.
     """
-    found: dict[WeightName, Floats] = {}
-    for name, one in weights.items():
-        values = one.read().astype(np.float64)
+    arrays: dict[WeightName, Floats] = {}
+    for name, weight in weights.items():
+        values = weight.read().astype(np.float64)
         largest = float(np.abs(values).max())
         if not np.isfinite(largest):
-            raise AlignmentError(f"{one.name} holds NaN or infinite weights.")
-        found[name] = values / (largest or 1.0)
-    return found
+            raise AlignmentError(f"{weight.name} holds NaN or infinite weights.")
+        arrays[name] = values / (largest or 1.0)
+    return arrays

@@ -1,4 +1,4 @@
-"""Comparing the channels of two weights, whatever they were multiplied by."""
+"""Comparison of the channels of two weights, whatever their scales are."""
 
 from __future__ import annotations
 
@@ -9,74 +9,81 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_wm.alignment.channel_graph import Part
-from keras_wm.utils.arrays import Floats
+from keras_wm.utils.arrays import Floats, Indices
 
-Singles = NDArray[np.float32]
-Indices = NDArray[np.intp]
+# float32 is enough for a comparison and twice as fast.
+Vectors = NDArray[np.float32]
 
-_BALANCINGS = 100
-_BALANCED = 1e-6
+_MAX_ITERATIONS = 100
+_TOLERANCE = 1e-6
+# Below this, a sum of squares is too small to be inverted.
 _TINY = 1e-290
-_SUREST = 10
+# Values that are all alike have no spread. Their signs count as if they were this many
+# standard deviations from 0.
+_MAX_CERTAINTY = 10
 
 
 @dataclass(frozen=True)
-class Stretch:
-    """A stretch of a weight that counts a set of channels, in both networks.
+class ChannelComparison:
+    """The weights of a channel set in one part of a weight, in both networks.
 
     Attributes:
-        part: Which.
-        across: The segments whose signs the weight has along its other axis.
-        owners: The owner's weights of each channel; see `channel_vectors`.
-        theirs: The suspect's.
-        matrix: Whether the weight is more than a number for each channel.
-        certainty: How much a channel's sign in it says, beside other weights.
+        part: Part of the weight's axis.
+        other_segments: Segments whose signs the weight has along its other axis.
+        reference: Unit vectors of the reference's channels, shape `(channels, size)`;
+            see `channel_vectors`.
+        suspect: The same of the suspect's channels.
+        is_matrix: Whether the weight has more than one value per channel.
+        certainty: Weight of this comparison when the signs of channels are determined,
+            shape `(channels,)`.
     """
 
     part: Part
-    across: Sequence[int]
-    owners: Singles
-    theirs: Singles
-    matrix: bool
+    other_segments: Sequence[int]
+    reference: Vectors
+    suspect: Vectors
+    is_matrix: bool
     certainty: Floats
 
 
 def other_axis(axis: int) -> int:
-    """Of the last two axes, the one that is not this one."""
+    """Returns the other one of the last two axes: -1 for -2, and -2 for -1."""
     return -3 - axis
 
 
-def channel_vectors(front: Floats, places: Indices) -> Singles:
-    """The weights of each channel, as a vector of length 1, or 0.
+def channel_vectors(front: Floats, positions: Indices) -> Vectors:
+    """Returns the weights of each channel as a vector of length 1, or of zeros.
 
     Args:
-        front: A weight with the channels' axis in front.
-        places: Where they are along it, shape `(repeats, channels)`.
+        front: Weight with the channels' axis moved to the front.
+        positions: Positions of the channels on it, shape `(repeats, channels)`.
 
     Returns:
-        Array of shape `(channels, size)`. Half the digits do for a comparison, in half
-        the time.
+        Array of shape `(channels, size)`.
     """
-    vectors = np.moveaxis(front[places], 1, 0).reshape(places.shape[1], -1)
-    # By the largest first, so that no square overflows.
+    vectors = np.moveaxis(front[positions], 1, 0).reshape(positions.shape[1], -1)
+    # Dividing by the largest value first avoids an overflow of squares.
     vectors = _divided(vectors, np.abs(vectors).max(axis=1, keepdims=True))
     vectors = _divided(vectors, np.linalg.norm(vectors, axis=1, keepdims=True))
     return vectors.astype(np.float32)
 
 
 def sign_certainty(values: Floats) -> Floats:
-    """How sure the signs of one number for each channel are.
+    """Returns how certain the signs of values are that training may have changed.
 
-    Its distance from 0, in standard deviations of them all: a normalization's factor,
-    mostly about 1, hardly changes its sign by training; a bias may.
+    This is the distance from 0 in standard deviations of all values. The gamma of a
+    batch normalization is mostly about 1, and training hardly ever changes its sign. A
+    bias is about 0 and can change it.
 
     Args:
-        values: The numbers, shape `(channels,)`.
+        values: One value per channel, shape `(channels,)`.
 
     Returns:
-        Array of the same shape; 10 at most for numbers that are all alike.
+        Array of the same shape, at most 10 for values that are all alike.
     """
-    spread = max(float(values.std()), float(np.sqrt((values**2).mean())) / _SUREST)
+    spread = max(
+        float(values.std()), float(np.sqrt((values**2).mean())) / _MAX_CERTAINTY
+    )
     return np.abs(values) / (spread or 1.0)
 
 
@@ -85,21 +92,28 @@ def _divided(rows: Floats, lengths: Floats) -> Floats:
 
 
 def balancing_factors(array: Floats) -> dict[int, Floats]:
-    """What gives all slices of the last two axes the root mean square 1.
+    """Returns factors that give all slices of the last two axes an RMS of 1.
 
-    Whatever the slices were multiplied by (Sinkhorn and Knopp 1967).
+    They exist for almost every array and remove every scaling of its channels (Sinkhorn
+    and Knopp 1967, applied to the squares).
+
+    Args:
+        array: Array with 2 or more axes.
+
+    Returns:
+        The factors of axis -2, shape `(rows, 1)`, and of axis -1, shape `(columns,)`.
     """
     squares = (array**2).reshape(-1, *array.shape[-2:]).sum(axis=0)
     rows, columns = np.ones((len(squares), 1)), np.ones(squares.shape[1])
-    for _ in range(_BALANCINGS):
+    for _ in range(_MAX_ITERATIONS):
         before = columns
-        rows = _inverse(squares @ columns, squares.shape[1])[:, None]
-        columns = _inverse(rows[:, 0] @ squares, squares.shape[0])
-        if np.allclose(before, columns, rtol=_BALANCED, atol=0):
+        rows = _inverse_mean(squares @ columns, squares.shape[1])[:, None]
+        columns = _inverse_mean(rows[:, 0] @ squares, squares.shape[0])
+        if (np.abs(columns - before) <= _TOLERANCE * columns).all():
             break
     return {-2: np.sqrt(rows), -1: np.sqrt(columns)}
 
 
-def _inverse(sums: Floats, count: int) -> Floats:
-    """1 over the mean, and 1 for a slice of zeros, or of next to nothing."""
+def _inverse_mean(sums: Floats, count: int) -> Floats:
+    """Returns count / sums, or 1 for a slice that is zero or almost zero."""
     return np.divide(count, sums, out=np.ones_like(sums), where=sums > _TINY)

@@ -1,4 +1,4 @@
-"""Following channels from layer to layer."""
+"""Following the channels of a network from layer to layer."""
 
 from __future__ import annotations
 
@@ -6,25 +6,31 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from keras_wm.alignment.channel_graph import ChannelGraph
-from keras_wm.alignment.drafting import Draft, Layout
+from keras_wm.alignment.channel_graph import (
+    ChannelGraph,
+    ChannelGraphBuilder,
+    Layout,
+    Role,
+)
+from keras_wm.alignment.variable_names import DEPTHWISE_LAYERS, KERNEL_LAYERS
 from keras_wm.files.config.calls import Call, Tensor, calls_in
 
-# The shapes of weights, by layer and by their names in it.
+# The shapes of weights, by layer and by variable.
 Shapes = Mapping[str, Mapping[str, tuple[int, ...]]]
 Rule = Callable[[Call, Layout], Layout | None]
 
-# f(s x) = s f(x) for s > 0.
+# Activations with f(s x) = s f(x) for s > 0. Layers of activations have the same names
+# with capitals.
 _HOMOGENEOUS = {"relu", "leaky_relu", "ReLU", "LeakyReLU"}
-# f(-x) = -f(x).
+# Activations with f(-x) = -f(x).
 _ODD = {"tanh", "softsign"}
-# Each channel by itself; layers have the same names with capitals.
+# Activations that act on each channel separately, with neither property.
 _ELEMENTWISE = {
     *("elu", "ELU", "celu", "selu", "gelu", "silu", "swish", "mish", "softplus"),
     *("sigmoid", "hard_sigmoid", "hard_silu", "hard_swish", "exponential", "relu6"),
     *("log_sigmoid", "squareplus", "hard_tanh", "tanh_shrink", "sparse_plus"),
 }
-# Linear in each channel by itself.
+# Layers that are linear in each channel separately.
 _LINEAR = {
     *("Dropout", "GaussianDropout", "AlphaDropout", "GaussianNoise", "Identity"),
     "ActivityRegularization",
@@ -35,68 +41,72 @@ _LINEAR = {
     *(f"Cropping{rank}D" for rank in (1, 2, 3)),
     *(f"UpSampling{rank}D" for rank in (1, 2, 3)),
 }
-_LARGEST = {
+_MAX_POOLING = {
     *(f"MaxPooling{rank}D" for rank in (1, 2, 3)),
     *(f"GlobalMaxPooling{rank}D" for rank in (1, 2, 3)),
 }
-WITH_KERNEL = {"Dense", "Conv1D", "Conv2D", "Conv3D"}
-DEPTHWISE = {"DepthwiseConv1D", "DepthwiseConv2D"}
-# Layers; and Keras's operations on tensors, which stand among them in a config.
+# Layers that combine several inputs. Keras's operations on tensors have the same names
+# in a config.
 _SUMS = {"Add", "Average", "Subtract"}
-_PICKS = {"Maximum", "Minimum"}
+_EXTREMA = {"Maximum", "Minimum"}
 _CHANNELS_LAST = (-1, [-1], 3, [3], 4, [4])
 
 
-def channel_graph(config: Any, shapes: Shapes) -> ChannelGraph | None:
-    """Finds where a network's channels are made and used.
+def trace_channels(config: Any, shapes: Shapes) -> ChannelGraph | None:
+    """Builds the channel graph of a network.
 
     Args:
-        config: A model's config: what `config.json` holds, or `model.get_config()`.
-        shapes: The shapes of its weights, by layer (of models inside it,
-            `"model/layer"`) and by their names in it. Weights that are left out are
-            not in the graph.
+        config: Model config: the content of `config.json`, or `model.get_config()`.
+        shapes: Shapes of the weights, by layer (`"model/layer"` in nested models) and
+            by variable. Only these weights are in the graph.
 
     Returns:
-        A `ChannelGraph`, or `None` where the config does not tell how the layers are
-        connected. Channels in front of or behind a layer that is not known are fixed.
+        A `ChannelGraph`, or `None` if the config does not show how the layers are
+        connected. The inputs and outputs of unknown layers are fixed.
     """
     calls = calls_in(config)
     if calls is None:
         return None
-    draft = Draft()
-    tracing = _Tracing(draft, shapes)
+    builder = ChannelGraphBuilder()
+    tracer = _Tracer(builder, shapes)
     layouts: dict[Tensor, Layout | None] = {}
     for call in calls.calls:
-        inputs = [layouts[one] for one in call.inputs]
-        layouts[call.output] = tracing.trace(call, inputs)
-    for layer, one in calls.entered:
-        draft.enter(layouts[one], layer)
-    for one in calls.outputs:
-        draft.freeze(layouts[one])
-    return draft.finished()
+        inputs = [layouts[tensor] for tensor in call.inputs]
+        layouts[call.output] = tracer.trace(call, inputs)
+    for layer, tensor in calls.entered:
+        builder.add_nested_input(layouts[tensor], layer)
+    for tensor in calls.outputs:
+        builder.freeze(layouts[tensor])
+    return builder.build()
 
 
-class _Tracing:
-    """Follows channels along the calls of a network.
+class _Tracer:
+    """Follows channels through the calls of a network, in the order of the calls.
+
+    A method that returns `None` cannot follow the channels of its output.
 
     Args:
-        draft: What is known of them so far.
-        shapes: As for `channel_graph`.
+        builder: Builder that collects the channels.
+        shapes: Shapes of the weights, as for `trace_channels`.
     """
 
-    def __init__(self, draft: Draft, shapes: Shapes) -> None:
-        self._draft = draft
+    def __init__(self, builder: ChannelGraphBuilder, shapes: Shapes) -> None:
+        self._builder = builder
         self._shapes = shapes
-        # Of layers with weights: what they were called on first, and what they gave.
-        self._taken: dict[str, Layout | None] = {}
-        self._given: dict[str, Layout | None] = {}
+        # The first input and the output of each layer with weights. If the layer is
+        # called again, its weights are used for the same channels.
+        self._first_inputs: dict[str, Layout | None] = {}
+        self._outputs: dict[str, Layout] = {}
 
     def trace(self, call: Call, inputs: Sequence[Layout | None]) -> Layout | None:
-        """What a call gives; what it cannot follow keeps its order, scale and sign."""
+        """Returns the layout of a call's output; None if it cannot be followed.
+
+        In that case the order, scale and signs of its inputs become fixed.
+        """
         output = self._output(call, inputs) if call.understood else None
         if output is None:
-            for layout in (*inputs, self._given.get(call.layer)):
-                self._draft.freeze(layout)
+            for layout in (*inputs, self._outputs.get(call.layer)):
+                self._builder.freeze(layout)
         return output
 
     def _output(self, call: Call, inputs: Sequence[Layout | None]) -> Layout | None:
@@ -105,17 +115,20 @@ class _Tracing:
         config = call.config
         if config.get("data_format", "channels_last") == "channels_first":
             return None
-        known = [one for one in inputs if one is not None]
-        if call.kind in _SUMS | _PICKS | {"Concatenate"}:
+        known = [layout for layout in inputs if layout is not None]
+        if call.kind in _SUMS | _EXTREMA | {"Concatenate"}:
             return self._combined(call, known) if len(known) == len(inputs) else None
-        if call.kind in WITH_KERNEL and config.get("groups", 1) == 1:
+        if call.kind in KERNEL_LAYERS and config.get("groups", 1) == 1:
             return self._with_kernel(call, known[0] if known else None)
         rule = self._rule(call)
         return rule(call, known[0]) if rule and len(known) == len(inputs) == 1 else None
 
     def _rule(self, call: Call) -> Rule | None:
-        """What follows a layer of one input that knows what its channels are."""
-        if call.kind in DEPTHWISE and call.config.get("depth_multiplier", 1) == 1:
+        """Returns the rule for a layer with one input whose channels are known."""
+        if (
+            call.kind in DEPTHWISE_LAYERS
+            and call.config.get("depth_multiplier", 1) == 1
+        ):
             return self._depthwise
         if call.kind == "BatchNormalization":
             return self._normalized
@@ -123,8 +136,8 @@ class _Tracing:
             return lambda _, layout: replace(layout, flattened=True)
         if call.kind in _LINEAR:
             return lambda _, layout: layout
-        if call.kind in _LARGEST:
-            return lambda _, layout: self._draft.restrict(layout, scale=True)
+        if call.kind in _MAX_POOLING:
+            return lambda _, layout: self._builder.restrict(layout, may_scale=True)
         return self._activation
 
     def _input(self, call: Call) -> Layout | None:
@@ -132,8 +145,8 @@ class _Tracing:
         count = shape[-1] if isinstance(shape, (list, tuple)) and shape else None
         if not isinstance(count, int) or count < 1:
             return None
-        layout = self._draft.new(count)
-        self._draft.freeze(layout)
+        layout = self._builder.add_channels(count)
+        self._builder.freeze(layout)
         return layout
 
     def _with_kernel(self, call: Call, layout: Layout | None) -> Layout | None:
@@ -143,109 +156,117 @@ class _Tracing:
         if self._same_as_before(call, layout) and layout is not None:
             repeats, rest = divmod(shape[-2], layout.count)
             if rest or not (layout.flattened or repeats == 1):
-                self._draft.freeze(layout)
+                self._builder.freeze(layout)
             else:
-                self._draft.note(layout, call.layer, "kernel", -2, "in", repeats)
-        if call.layer not in self._given:
-            output = self._draft.new(shape[-1])
-            self._make(call, output, "kernel", "bias")
-            self._given[call.layer] = output
-        return self._after(call.config.get("activation"), self._given[call.layer])
+                self._builder.add_member(
+                    layout, call.layer, "kernel", -2, "in", repeats
+                )
+        if call.layer not in self._outputs:
+            output = self._builder.add_channels(shape[-1])
+            self._add_members(call, output, "out", "kernel", "bias")
+            self._outputs[call.layer] = output
+        return self._activated(call.config.get("activation"), self._outputs[call.layer])
 
     def _depthwise(self, call: Call, layout: Layout) -> Layout | None:
-        # The first in Keras 3, the second before.
+        # Keras 3 has the first name, Keras 2 the second.
         name = "kernel" if self._shape(call, "kernel") else "depthwise_kernel"
         if self._shape(call, name)[-2:] != (layout.count, 1):
             return None
         if not self._same_as_before(call, layout):
             return None
-        if call.layer not in self._given:
-            output = self._draft.beside(layout)
-            self._draft.note(layout, call.layer, name, -2, "in")
-            self._draft.note(output, call.layer, name, -2, "out")
-            self._make(call, output, "bias")
-            self._given[call.layer] = output
-        return self._after(call.config.get("activation"), self._given[call.layer])
+        if call.layer not in self._outputs:
+            output = self._builder.add_segments(layout)
+            self._builder.add_member(layout, call.layer, name, -2, "in")
+            self._builder.add_member(output, call.layer, name, -2, "out")
+            self._add_members(call, output, "out", "bias")
+            self._outputs[call.layer] = output
+        return self._activated(call.config.get("activation"), self._outputs[call.layer])
 
     def _normalized(self, call: Call, layout: Layout) -> Layout | None:
         if layout.flattened or call.config.get("axis", -1) not in _CHANNELS_LAST:
             return None
         if not self._same_as_before(call, layout):
             return None
-        if call.layer not in self._given:
-            output = self._draft.beside(layout)
-            self._note_all(call, layout, "mean", "moving_mean")
-            self._note_all(call, layout, "variance", "moving_variance")
-            self._note_all(call, layout, "sign", "gamma")
-            self._make(call, output, "gamma", "beta")
+        if call.layer not in self._outputs:
+            output = self._builder.add_segments(layout)
+            self._add_members(call, layout, "mean", "moving_mean")
+            self._add_members(call, layout, "variance", "moving_variance")
+            self._add_members(call, layout, "sign", "gamma")
+            self._add_members(call, output, "out", "gamma", "beta")
             if not call.config.get("scale", True):
-                # Without a factor, what comes out has the scale that it has.
-                self._draft.restrict(layout)
-                self._draft.restrict(output)
-            self._given[call.layer] = output
-        return self._given[call.layer]
+                # No gamma can compensate a sign flip of the input or a scaling of the
+                # output.
+                self._builder.restrict(layout)
+                self._builder.restrict(output)
+            self._outputs[call.layer] = output
+        return self._outputs[call.layer]
 
     def _combined(self, call: Call, layouts: list[Layout]) -> Layout | None:
         if not layouts:
             return None
         if call.kind == "Concatenate":
             last = call.config.get("axis", -1) in (-1, 3)
-            flattened = any(one.flattened for one in layouts)
+            flattened = any(layout.flattened for layout in layouts)
             if flattened or not last:
                 return None
-            return self._draft.beside_each_other(layouts)
-        if not all(layouts[0].like(one) for one in layouts):
+            return self._builder.concatenate(layouts)
+        first, *others = layouts
+        if not all(first.has_sizes_of(layout) for layout in others):
             return None
-        for one in layouts[1:]:
-            self._draft.join(layouts[0], one)
-        if call.kind in _PICKS:
-            self._draft.restrict(layouts[0], scale=True)
-        return layouts[0]
+        for layout in others:
+            self._builder.merge(first, layout)
+        if call.kind in _EXTREMA:
+            self._builder.restrict(first, may_scale=True)
+        return first
 
     def _activation(self, call: Call, layout: Layout) -> Layout | None:
         if call.kind == "Activation":
-            return self._after(call.config.get("activation"), layout)
+            return self._activated(call.config.get("activation"), layout)
         bounded = call.config.get("max_value") or call.config.get("threshold")
         name = "relu6" if call.kind == "ReLU" and bounded else call.kind
         known = name in _HOMOGENEOUS | _ODD | _ELEMENTWISE
-        return self._after(name, layout) if known else None
+        return self._activated(name, layout) if known else None
 
-    def _after(self, activation: Any, layout: Layout | None) -> Layout | None:
-        """What an activation, by its name in a config, lets pass."""
-        if layout is None or activation in (None, "linear"):
+    def _activated(self, activation: Any, layout: Layout) -> Layout | None:
+        """Returns the layout after an activation, given by its name in a config."""
+        if activation in (None, "linear"):
             return layout
         if not isinstance(activation, str):
-            self._draft.freeze(layout)
+            self._builder.freeze(layout)
             return None
         if activation in _HOMOGENEOUS:
-            return self._draft.restrict(layout, scale=True)
+            return self._builder.restrict(layout, may_scale=True)
         if activation in _ODD:
-            return self._draft.restrict(layout, sign=True)
+            return self._builder.restrict(layout, may_flip=True)
         if activation in _ELEMENTWISE:
-            return self._draft.restrict(layout)
-        self._draft.freeze(layout)
+            return self._builder.restrict(layout)
+        # It may mix channels, as softmax does.
+        self._builder.freeze(layout)
         return layout
 
     def _same_as_before(self, call: Call, layout: Layout | None) -> bool:
-        """Whether a layer that is called again is called on channels of one order."""
-        if call.layer not in self._taken:
-            self._taken[call.layer] = layout
+        """Returns whether all calls of a layer have inputs with the same channels.
+
+        If they can have, the channels of this input and of the first one are merged.
+        """
+        if call.layer not in self._first_inputs:
+            self._first_inputs[call.layer] = layout
             return True
-        before = self._taken[call.layer]
-        if before is None or layout is None or not before.like(layout):
-            self._draft.freeze(before)
-            self._draft.freeze(layout)
+        first = self._first_inputs[call.layer]
+        if first is None or layout is None or not first.has_sizes_of(layout):
+            self._builder.freeze(first)
+            self._builder.freeze(layout)
             return False
-        self._draft.join(before, layout)
+        self._builder.merge(first, layout)
         return True
 
-    def _make(self, call: Call, layout: Layout, *variables: str) -> None:
-        self._note_all(call, layout, "out", *variables)
-
-    def _note_all(self, call: Call, layout: Layout, role: Any, *variables: str) -> None:
+    def _add_members(
+        self, call: Call, layout: Layout, role: Role, *variables: str
+    ) -> None:
+        """Adds the last axes of those variables that the layer has."""
         for variable in variables:
             if self._shape(call, variable):
-                self._draft.note(layout, call.layer, variable, -1, role)
+                self._builder.add_member(layout, call.layer, variable, -1, role)
 
     def _shape(self, call: Call, variable: str) -> tuple[int, ...]:
         return self._shapes.get(call.layer, {}).get(variable, ())

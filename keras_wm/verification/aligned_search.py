@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from keras_wm.alignment.aligner import Aligner
+from keras_wm.alignment.channel_graph import WeightName
 from keras_wm.alignment.layer_matching import MatchedWeights, match_layers
-from keras_wm.alignment.reference import Reference, WeightName, read_all
+from keras_wm.alignment.reference import Reference, read_weights
 from keras_wm.errors import AlignmentError, LayerNotFoundError
 from keras_wm.files import Kernel, Limits, ModelFile, select
 from keras_wm.scheme.detection import detect
@@ -155,7 +156,7 @@ def _search_aligned(
     # Several matchings often fail for the same reason, which is reported once.
     failures: dict[str, None] = {}
     for match, names in names_by_match:
-        aligner = Aligner(reference.graph, reference.values, read_all(match))
+        aligner = Aligner(reference.graph, reference.values, read_weights(match))
         for name in names:
             try:
                 alignment = aligner.align_without(name)

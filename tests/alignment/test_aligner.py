@@ -99,7 +99,7 @@ def test_a_single_weight_of_each_channel_does_not_tell_them_apart():
     x = keras.layers.Dense(16, "relu", name="last")(x)
     network = with_weights(keras.Model(inputs, keras.layers.Dense(1)(x)))
     suspect = equivalence.PERMUTATION(network, seed=3)
-    with pytest.raises(AlignmentError, match=r"Nothing beside .*last/kernel"):
+    with pytest.raises(AlignmentError, match="Cannot align last/kernel"):
         aligned(network, suspect, ("last", "kernel"))
 
 
@@ -152,5 +152,5 @@ def test_a_network_of_another_architecture_is_told(other):
     network = with_weights(wide_resnet((8, 8, 1), 10, n=1, k=1))
     options = {"classes": 10, "k": 1} | other
     suspect = with_weights(wide_resnet((8, 8, 3), n=1, **options))
-    with pytest.raises(AlignmentError, match="owner's architecture"):
+    with pytest.raises(AlignmentError, match="reference model's architecture"):
         aligned(network, suspect, KERNEL)

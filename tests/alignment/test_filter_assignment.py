@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import keras_wm
-from keras_wm.alignment.filter_assignment import MOST_FILTERS, arrangements
+from keras_wm.alignment.filter_assignment import MAX_FILTERS, arrangements
 from keras_wm.scheme.detection import detect
 from tests.conftest import fixed_key
 from tests.marked_model import with_mark
@@ -144,7 +144,7 @@ def test_unmarked_networks_give_no_false_alarm(key, rng):
 
 
 def test_a_kernel_of_very_many_filters_is_left_as_it_is(key, rng):
-    kernel = rng.normal(size=(64, MOST_FILTERS + 1))
+    kernel = rng.normal(size=(64, MAX_FILTERS + 1))
     assert list(arrangements(kernel, key)) == []
 
 

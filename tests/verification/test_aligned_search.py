@@ -194,7 +194,7 @@ def test_without_its_end_a_chain_of_layers_is_not_aligned_and_the_report_says_so
     verification = found(case, suspect, layer=LAYER)
     assert not verification.marked
     assert list(results_of(verification)) == ["unaligned"]
-    assert f"Nothing beside it tells how {LAYER}/kernel" in verification.notes[-1]
+    assert f"Cannot align {LAYER}/kernel" in verification.notes[-1]
 
 
 def test_every_try_counts(case):
@@ -272,7 +272,7 @@ def test_another_architecture_is_verified_as_it_is_and_the_report_says_why(case)
     assert list(results_of(verification)) == ["unaligned"]
     assert not verification.marked
     assert "Not aligned" in verification.notes[-1]
-    assert "owner's architecture" in verification.notes[-1]
+    assert "reference model's architecture" in verification.notes[-1]
 
 
 def test_a_reference_has_to_tell_how_its_layers_are_connected(case):
@@ -353,7 +353,7 @@ def test_layers_that_are_far_wider_are_not_read(case):
         ]
     )
     verification = found(case, suspect)
-    assert "owner's architecture" in verification.notes[-1]
+    assert "reference model's architecture" in verification.notes[-1]
 
 
 def test_layers_that_do_not_fit_each_other_are_told(case):
@@ -367,7 +367,7 @@ def test_layers_that_do_not_fit_each_other_are_told(case):
             file[f"layers/batch_normalization/vars/{number}"] = np.ones(20, "float32")
     verification = found(case, odd)
     assert not verification.marked
-    assert "Received one with 16, 20" in verification.notes[-1]
+    assert "Received layers of 16, 20 neurons" in verification.notes[-1]
 
 
 def test_weights_that_are_not_finite_are_told(case):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from keras_wm.alignment.channel_graph import ChannelGraph
-from keras_wm.alignment.tracing import channel_graph
+from keras_wm.alignment.tracing import trace_channels
 from keras_wm.embedding.marked_layers import is_built, sublayers
 from keras_wm.research.attacks.attack import kernels_by_layer
 
@@ -95,7 +95,7 @@ def graph_of(model: Any) -> ChannelGraph:
     shapes: dict[str, dict[str, tuple[int, ...]]] = {}
     for (path, name), variable in weights_of(model).items():
         shapes.setdefault(path, {})[name] = tuple(variable.shape)
-    graph = channel_graph(model.get_config(), shapes)
+    graph = trace_channels(model.get_config(), shapes)
     if graph is None:
         raise ValueError(
             "Expected a Functional or Sequential model, whose config describes how "

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from keras_wm.alignment.channel_graph import Member, Segment
 from keras_wm.research.attacks.architecture import (
@@ -23,9 +22,7 @@ from keras_wm.research.attacks.architecture import (
 )
 from keras_wm.research.attacks.attack import Attack, Change
 from keras_wm.research.datasets import Examples
-from keras_wm.utils.arrays import Floats
-
-Indices = NDArray[np.intp]
+from keras_wm.utils.arrays import Floats, Indices
 
 
 class _Rewriter:
@@ -52,7 +49,7 @@ class _Rewriter:
 
     def permute(self, share: float) -> None:
         """Permutes a share of the channels of each tensor."""
-        for number, channels in enumerate(self._graph.channels):
+        for number, channels in enumerate(self._graph.sets):
             if not channels.fixed:
                 order = _partial_permutation(self._rng, channels.count, share)
                 for axis in self._graph.axes(number):
@@ -80,7 +77,7 @@ class _Rewriter:
             variable.assign(self._weights[name])
 
     def _count(self, segment: Segment) -> int:
-        return self._graph.channels[segment.channels].count
+        return self._graph.sets[segment.set_id].count
 
     def _reorder(self, axis: Member, order: Indices) -> None:
         array = self._array(axis)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_wm.alignment.variable_names import DEPTHWISE_LAYERS, KERNEL_LAYERS
 from keras_wm.files.config.calls import Call, Tensor, calls_in
 from keras_wm.research.attacks.architecture import (
     WeightName,
@@ -26,8 +27,7 @@ from keras_wm.research.datasets import Examples
 Weights = dict[WeightName, NDArray[Any]]
 
 _CHANNELS_LAST = "channels_last"
-_DEPTHWISE = ("DepthwiseConv1D", "DepthwiseConv2D")
-_FOLDABLE = ("Dense", "Conv1D", "Conv2D", "Conv3D", *_DEPTHWISE)
+_FOLDABLE = KERNEL_LAYERS | DEPTHWISE_LAYERS
 
 
 def fold(model: Any) -> Any:
@@ -139,7 +139,7 @@ def _fold_weights(weights: Weights, call: Call, normalization: Call) -> None:
     kernel = weights[call.layer, "kernel"]
     bias = weights.get((call.layer, "bias"), np.zeros(1))
     # A depthwise kernel has its filters on two axes: channels and multipliers.
-    filters = kernel.shape[-2:] if call.kind in _DEPTHWISE else kernel.shape[-1:]
+    filters = kernel.shape[-2:] if call.kind in DEPTHWISE_LAYERS else kernel.shape[-1:]
     weights[call.layer, "kernel"] = kernel * factor.reshape(filters)
     shift = (bias - weight("moving_mean", 0)) * factor + weight("beta", 0)
     weights[call.layer, "bias"] = shift

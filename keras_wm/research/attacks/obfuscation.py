@@ -102,7 +102,7 @@ class _Widener:
         }
         self.widths = {
             number: channels.count
-            for number, channels in enumerate(self._graph.channels)
+            for number, channels in enumerate(self._graph.sets)
             if not channels.fixed
             # In a concatenation, new channels would shift those of the other layers.
             and all(
@@ -128,14 +128,14 @@ class _Widener:
             self._weights[axis.layer, axis.variable] = np.moveaxis(wider, 0, axis.axis)
             if axis.variable == "kernel" and axis.axis == -1:
                 _set_width(self._layer_config(axis.layer), len(order))
-        for layer in self._graph.channels[number].entered:
+        for layer in self._graph.sets[number].nested_inputs:
             _widen_input(self._layer_config(layer), len(order) / count)
 
     def _outgoing_axes(self, number: int) -> set[Member]:
         """Returns the axes on which channels are used but not also produced."""
         roles: dict[Member, set[str]] = {}
         for segment in self._graph.segments:
-            if segment.channels == number:
+            if segment.set_id == number:
                 for member in segment.members:
                     axis = replace(member, role="out")
                     roles.setdefault(axis, set()).add(member.role)

@@ -82,7 +82,7 @@ def test_random_architectures_keep_their_outputs(recipe, seed):
 
 def test_every_inner_layer_of_the_papers_network_is_rewritten():
     graph = graph_of(BUILDERS["wide residual"]())
-    counts = [channels.count for channels in graph.channels if not channels.fixed]
+    counts = [channels.count for channels in graph.sets if not channels.fixed]
     # The inner and outer channels of each block; those of the first convolution.
     assert counts == [16, 16, 32, 32, 64, 64]
     # Each of them is followed by a normalization.
