@@ -1,14 +1,15 @@
-"""Helpers to inspect and rebuild a network: its config, weights, channels and head."""
+"""Helpers to inspect and rebuild a network: its layers, weights, channels and head."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from keras_wm.alignment.channel_graph import ChannelGraph
 from keras_wm.alignment.tracing import trace_channels
 from keras_wm.embedding.marked_layers import is_built, sublayers
+from keras_wm.files.config.nodes import rewrite
 from keras_wm.research.attacks.attack import kernels_by_layer
 
 # The path of a layer, and the name of a weight in that layer.
@@ -104,31 +105,6 @@ def graph_of(model: Any) -> ChannelGraph:
     return graph
 
 
-def layer_entry(config: Any, path: str) -> Any:
-    """Returns a layer's entry in a model's config: its class name, config and calls."""
-    *models, name = path.split("/")
-    for model in models:
-        config = layer_entry(config, model)["config"]
-    return next(
-        entry for entry in config["layers"] if entry["config"].get("name") == name
-    )
-
-
-def map_config(config: Any, change: Callable[[Any], Any]) -> Any:
-    """Returns a copy of a config in which a function has replaced each part.
-
-    Args:
-        config: A model's config, or a part of one.
-        change: A function that is called with every part, inner parts first, and
-            returns a replacement, or the same part.
-    """
-    if isinstance(config, dict):
-        config = {key: map_config(value, change) for key, value in config.items()}
-    elif type(config) in (list, tuple):
-        config = type(config)(map_config(part, change) for part in config)
-    return change(config)
-
-
 def config_without(config: Any, *names: str) -> Any:
     """Returns a copy of a config without the named settings, at any depth."""
 
@@ -137,4 +113,4 @@ def config_without(config: Any, *names: str) -> Any:
             return part
         return {name: value for name, value in part.items() if name not in names}
 
-    return map_config(config, without)
+    return rewrite(config, without)

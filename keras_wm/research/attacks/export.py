@@ -8,11 +8,8 @@ from typing import Any
 
 import keras
 
-from keras_wm.research.attacks.architecture import (
-    fresh_network,
-    map_config,
-    weights_of,
-)
+from keras_wm.files.config.nodes import rewrite
+from keras_wm.research.attacks.architecture import fresh_network, weights_of
 from keras_wm.research.attacks.attack import Attack, Change
 from keras_wm.research.datasets import Examples
 
@@ -67,7 +64,7 @@ def _with_dtype(dtype: str, config: Any) -> Any:
             return keras.initializers.serialize(keras.initializers.Zeros())
         return part | {"name": dtype} if part.get("name") == "float32" else part
 
-    return map_config(config, converted)
+    return rewrite(config, converted)
 
 
 def _copy_weights(source: Any, target: Any) -> None:

@@ -15,12 +15,8 @@ from numpy.typing import NDArray
 
 from keras_wm.alignment.variable_names import DEPTHWISE_LAYERS, KERNEL_LAYERS
 from keras_wm.files.config.calls import Call, Tensor, calls_in
-from keras_wm.research.attacks.architecture import (
-    WeightName,
-    layer_entry,
-    map_config,
-    weights_of,
-)
+from keras_wm.files.config.nodes import find_layer, rewrite
+from keras_wm.research.attacks.architecture import WeightName, weights_of
 from keras_wm.research.attacks.attack import Attack
 from keras_wm.research.datasets import Examples
 
@@ -125,7 +121,7 @@ def _always_trains(config: Any, call: Call) -> bool:
 
     Such a normalization uses the statistics of the batch, not its moving averages.
     """
-    nodes = layer_entry(config, call.layer).get("inbound_nodes") or [{}]
+    nodes = find_layer(config, call.layer).get("inbound_nodes") or [{}]
     return bool(nodes[0].get("kwargs", {}).get("training"))
 
 
@@ -147,21 +143,22 @@ def _fold_weights(weights: Weights, call: Call, normalization: Call) -> None:
 
 def _remove(config: Any, call: Call, normalization: Call) -> None:
     """Removes a normalization from a model's config, and gives the layer a bias."""
-    layer_entry(config, call.layer)["config"]["use_bias"] = True
+    find_layer(config, call.layer)["config"]["use_bias"] = True
     folder, layer = _split(call)
     _, removed = _split(normalization)
-    model = layer_entry(config, folder)["config"] if folder else config
-    model["layers"].remove(layer_entry(model, removed))
+    model = find_layer(config, folder)["config"] if folder else config
+    model["layers"].remove(find_layer(model, removed))
 
     def redirected(part: Any) -> Any:
-        is_output = isinstance(part, (list, tuple)) and list(part) == [removed, 0, 0]
-        return [layer, 0, 0] if is_output else part
+        if isinstance(part, tuple):
+            part = list(part)
+        return [layer, 0, 0] if part == [removed, 0, 0] else part
 
     for entry in model["layers"]:
         if "inbound_nodes" in entry:
-            entry["inbound_nodes"] = map_config(entry["inbound_nodes"], redirected)
+            entry["inbound_nodes"] = rewrite(entry["inbound_nodes"], redirected)
     if "output_layers" in model:
-        model["output_layers"] = map_config(model["output_layers"], redirected)
+        model["output_layers"] = rewrite(model["output_layers"], redirected)
 
 
 def _split(call: Call) -> tuple[str, str]:

@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_wm.alignment.channel_graph import Member
+from keras_wm.files.config.nodes import find_layer
 from keras_wm.research.attacks.architecture import (
     config_without,
     graph_of,
-    layer_entry,
     weights_of,
 )
 from keras_wm.research.attacks.attack import Attack, Change
@@ -142,7 +142,7 @@ class _Widener:
         return {axis for axis, axis_roles in roles.items() if axis_roles == {"in"}}
 
     def _layer_config(self, path: str) -> Any:
-        return layer_entry(self._config, path)["config"]
+        return find_layer(self._config, path)["config"]
 
     def network(self) -> Any:
         """Returns the network with all added neurons."""
