@@ -1,4 +1,4 @@
-"""The bar that is shown while something takes long."""
+"""Progress bars."""
 
 from __future__ import annotations
 
@@ -18,35 +18,35 @@ from rich.progress import (
 Item = TypeVar("Item")
 
 
-def tracked(items: Sequence[Item], what: str, shown: bool) -> Iterator[Item]:
-    """Items one by one, with a bar of how many are done; see `progress_bar`."""
-    with progress_bar(what, shown) as show:
+def tracked(items: Sequence[Item], label: str, shown: bool) -> Iterator[Item]:
+    """Yields items one by one, and shows a bar; see `progress_bar`."""
+    with progress_bar(label, shown) as show:
         for done, item in enumerate(items):
             show(done, len(items))
             yield item
 
 
 @contextmanager
-def progress_bar(what: str, shown: bool) -> Iterator[Callable[[int, int], None]]:
-    """A bar on standard error, where that is a terminal or a notebook.
+def progress_bar(label: str, shown: bool) -> Iterator[Callable[[int, int], None]]:
+    """Shows a progress bar on standard error, if that is a terminal or a notebook.
 
     Args:
-        what: What is being done.
-        shown: Whether to show it at all.
+        label: Text in front of the bar.
+        shown: Whether to show the bar.
 
     Yields:
-        A function to call with how much is done, and how much there is.
+        A function to call with the number of completed steps and of all steps.
     """
     console = Console(stderr=True)
     bar = Progress(
-        TextColumn(what),
+        TextColumn(label),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
         console=console,
         transient=True,
         disable=not (shown and (console.is_terminal or console.is_jupyter)),
-        # What a caller prints goes where it is sent, not through the bar.
+        # Leaves the caller's standard output and error unchanged.
         redirect_stdout=False,
         redirect_stderr=False,
     )

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 
 def printable(text: str, most: int = 200) -> str:
-    """Text from a file, without what could steer a terminal."""
+    """Returns untrusted text with escaped control characters.
+
+    Args:
+        text: Text from a file, which could contain a terminal's control sequences.
+        most: Number of characters that are kept.
+    """
     text = text[:most]
     if text.isprintable():
         return text
-    odd = [character for character in set(text) if not character.isprintable()]
-    return text.translate(
-        {ord(one): one.encode("unicode_escape").decode() for one in odd}
+    return "".join(
+        character
+        if character.isprintable()
+        else character.encode("unicode_escape").decode()
+        for character in text
     )

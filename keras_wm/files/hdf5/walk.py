@@ -92,8 +92,8 @@ class _Walk:
         def add(name: bytes, link: h5py.h5l.LinkInfo) -> bool:
             duplicate = name in links
             links[name] = _DUPLICATE if duplicate else link.type
-            # True stops the iteration. Without the first two conditions, a group of
-            # millions of equal or of very long names would be listed completely.
+            # True stops the iteration. A file can give all members of a group the same
+            # name, of any length, so that counting different names is not enough.
             return duplicate or len(links) > most or len(name) > limits.name_chars
 
         group.links.iterate(add, info=True)
