@@ -58,7 +58,8 @@ def find_layer(settings: dict[str, Any], path: str) -> dict[str, Any]:
 
     Args:
         settings: Settings of a model that is trusted, `model.get_config()`.
-        path: Name of the layer, preceded by the names of the models that contain it.
+        path: Name of the layer, preceded by the names of the models that contain it;
+            empty for the model itself.
 
     Returns:
         The node, which is not copied: changes of it are changes of the config.
@@ -67,7 +68,7 @@ def find_layer(settings: dict[str, Any], path: str) -> dict[str, Any]:
         KeyError: If there is no such layer.
     """
     node: dict[str, Any] = {"config": settings}
-    for name in path.split("/"):
+    for name in filter(None, path.split("/")):
         nodes = layers_of(settings_of(node))
         try:
             node = next(node for node in nodes if name_of(node) == name)
@@ -87,6 +88,6 @@ def rewrite(config: Any, change: Callable[[Any], Any]) -> Any:
     config = change(config)
     if isinstance(config, dict):
         return {key: rewrite(value, change) for key, value in config.items()}
-    if type(config) is list:
-        return [rewrite(value, change) for value in config]
+    if type(config) in (list, tuple):
+        return type(config)(rewrite(value, change) for value in config)
     return config
