@@ -1,4 +1,4 @@
-"""Finding the owner's channels again in weights that were rearranged."""
+"""Alignment with the reference model, after attacks that keep the function."""
 
 import keras
 import numpy as np
@@ -17,9 +17,16 @@ from tests.research.attacks.networks import BUILDERS, plain, with_weights
 KERNEL = ("conv2_block1_conv2", "kernel")
 
 
+@pytest.fixture(scope="module")
+def network():
+    """A small residual network. Attacks change copies of it."""
+    return with_weights(wide_resnet((8, 8, 1), 10, n=1, k=1))
+
+
 def arrays(model):
     return {
-        name: np.asarray(one, np.float64) for name, one in weights_of(model).items()
+        name: np.asarray(variable, np.float64)
+        for name, variable in weights_of(model).items()
     }
 
 
@@ -38,62 +45,68 @@ def cosine(left, right):
 def kernels(network):
     return [
         name
-        for name, one in weights_of(network).items()
-        if name[1] == "kernel" and len(one.shape) > 1
+        for name, variable in weights_of(network).items()
+        if name[1] == "kernel" and len(variable.shape) > 1
     ]
 
 
 @pytest.mark.parametrize("kind", ["wide residual", "plain", "separated"])
-def test_every_kernel_is_found_again_by_all_others(kind):
+def test_every_kernel_is_restored_by_all_other_weights(kind):
     network = with_weights(BUILDERS[kind]())
     suspect = equivalence.CHAINED(network, seed=5)
-    together = aligner(network, suspect)
+    shared = aligner(network, suspect)
     for name in kernels(network):
-        found = together.align_without(name).aligned(name)
-        # What was found out for another one makes no difference.
-        np.testing.assert_array_equal(found, aligned(network, suspect, name))
+        result = shared.align_without(name).aligned(name)
         expected = arrays(network)[name]
-        np.testing.assert_allclose(found, expected, atol=1e-3 * np.abs(expected).max())
+        np.testing.assert_allclose(result, expected, atol=1e-3 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("kind", ["plain", "separated"])
+def test_results_kept_from_other_alignments_make_no_difference(kind):
+    network = with_weights(BUILDERS[kind]())
+    suspect = equivalence.CHAINED(network, seed=5)
+    shared = aligner(network, suspect)
+    for name in kernels(network):
+        result = shared.align_without(name).aligned(name)
+        np.testing.assert_array_equal(result, aligned(network, suspect, name))
 
 
 @pytest.mark.parametrize(
     "attack", [obfuscation.ZERO_NEURONS, obfuscation.SPLIT_NEURONS]
 )
-def test_neurons_that_were_added_are_left_out(attack):
-    network = with_weights(wide_resnet((8, 8, 1), 10, n=1, k=1))
+def test_added_neurons_are_left_out(network, attack):
     suspect = equivalence.CHAINED(attack(network, seed=2), seed=5)
     alignment = aligner(network, suspect).align_without(KERNEL)
     assert alignment.correspondence.added == 2 * (8 + 16 + 32)
     assert cosine(alignment.aligned(KERNEL), arrays(network)[KERNEL]) > 0.999
 
 
-def test_what_was_trained_on_after_is_found_again_too():
-    network = with_weights(wide_resnet((8, 8, 1), 10, n=1, k=1))
+def test_a_network_that_was_trained_further_is_aligned_too(network):
     suspect = equivalence.CHAINED(network, seed=5)
     rng = np.random.default_rng(0)
-    for one in suspect.weights:
-        values = np.asarray(one)
-        one.assign(values * (1 + 0.3 * rng.normal(size=values.shape)))
-    # Of independent changes by 30 %, a cosine of 1 / sqrt(1 + 0.3 ** 2) = 0.96 is left.
+    for variable in suspect.weights:
+        values = np.asarray(variable)
+        variable.assign(values * (1 + 0.3 * rng.normal(size=values.shape)))
+    # Independent changes by 30 % leave a cosine of 1 / sqrt(1 + 0.3 ** 2) = 0.96.
     expected = arrays(network)[KERNEL]
     assert cosine(aligned(network, suspect, KERNEL), expected) > 0.93
 
 
-def test_signs_are_told_by_what_keeps_its_sign_in_training():
-    """A factor of a normalization, not a bias or a mean, which are about 0."""
+def test_signs_are_determined_by_values_far_from_zero():
+    """The gammas of a normalization keep their signs in training, unlike biases."""
     network = with_weights(plain())
     suspect = equivalence.SIGN_FLIPS(network, seed=3)
     rng = np.random.default_rng(0)
-    for one in suspect.weights:
-        if one.name in ("bias", "moving_mean"):
-            one.assign(0.4 * rng.normal(size=one.shape))
-    (name,) = (
-        one for one in kernels(network) if arrays(network)[one].shape == (3, 3, 12, 16)
-    )
-    assert cosine(aligned(network, suspect, name), arrays(network)[name]) > 0.999
+    for variable in suspect.weights:
+        if variable.name in ("bias", "moving_mean"):
+            variable.assign(0.4 * rng.normal(size=variable.shape))
+    name = kernels(network)[1]
+    kernel = arrays(network)[name]
+    assert kernel.shape == (3, 3, 12, 16)
+    assert cosine(aligned(network, suspect, name), kernel) > 0.999
 
 
-def test_a_single_weight_of_each_channel_does_not_tell_them_apart():
+def test_one_weight_per_channel_does_not_distinguish_channels():
     inputs = keras.Input((20,))
     x = keras.layers.Dense(16, "relu")(inputs)
     x = keras.layers.Dense(16, "relu", name="last")(x)
@@ -103,54 +116,57 @@ def test_a_single_weight_of_each_channel_does_not_tell_them_apart():
         aligned(network, suspect, ("last", "kernel"))
 
 
-def test_what_was_done_is_told():
+def test_only_the_changes_that_were_made_are_counted():
     network = with_weights(plain())
-    for attack, told in (
-        (equivalence.PERMUTATION, "moved"),
-        (equivalence.SIGN_FLIPS, "flipped"),
+    for suspect, expected in (
+        (equivalence.PERMUTATION(network, seed=3), ["moved"]),
+        (equivalence.SIGN_FLIPS(network, seed=3), ["flipped"]),
+        (network, []),
     ):
-        suspect = attack(network, seed=3)
-        found = aligner(network, suspect).align_without().correspondence
-        assert getattr(found, told) > 0
-        assert sum((found.moved > 0, found.flipped > 0, found.added > 0)) == 1
-    untouched = aligner(network, network).align_without().correspondence
-    assert (untouched.moved, untouched.flipped, untouched.added) == (0, 0, 0)
+        changes = aligner(network, suspect).align_without().correspondence.changes
+        assert [name for name, count in changes.items() if count] == expected
+
+
+@pytest.fixture(scope="module")
+def unmarked_scores(network):
+    """Scores of a reference's two marks in 12 unmarked networks.
+
+    They are keyed by the filters of the mark and by whether the marked kernel was left
+    out of the alignment.
+    """
+    keys = {filters: fixed_key(64, filters=filters) for filters in ("keyed", "mean")}
+    graph, reference = graph_of(network), arrays(network)
+    for key in keys.values():
+        reference[KERNEL] = with_mark(reference[KERNEL], key, 2)
+    suspect = keras.models.clone_model(network)
+    scores = {}
+    for seed in range(12):
+        aligner = Aligner(graph, reference, arrays(with_weights(suspect, seed + 1)))
+        for held_out in ([KERNEL], []):
+            kernel = aligner.align_without(*held_out).aligned(KERNEL)
+            for filters, key in keys.items():
+                case = scores.setdefault((filters, bool(held_out)), [])
+                case.append(detect(kernel, key).z)
+    for key in keys.values():
+        assert detect(reference[KERNEL], key).log10_p < -30
+    return {case: np.concatenate(z) for case, z in scores.items()}
 
 
 @pytest.mark.parametrize("filters", ["mean", "keyed"])
-def test_an_unmarked_network_shows_no_more_of_the_mark_than_chance(filters):
-    """N(0, 1) in mean and spread, with a false alarm in 2e9."""
-    scores = scores_of_unmarked(filters, held_out=[KERNEL])
+def test_scores_of_unmarked_networks_are_standard_normal(unmarked_scores, filters):
+    """Mean and variance are those of N(0, 1), with a false alarm rate of 2e-9."""
+    scores = unmarked_scores[filters, True]
     assert abs(np.mean(scores)) * np.sqrt(scores.size) < 6
     assert abs(np.std(scores) - 1) * np.sqrt(2 * scores.size) < 6
 
 
-def test_were_the_marked_kernel_looked_at_there_would_be_a_mark_in_every_network():
-    scores = scores_of_unmarked("mean", held_out=[])
+def test_alignment_by_the_marked_kernel_itself_would_bias_the_scores(unmarked_scores):
+    scores = unmarked_scores["mean", False]
     assert np.mean(scores) * np.sqrt(scores.size) > 4
 
 
-def scores_of_unmarked(filters, held_out):
-    """The scores that a marked network's owner finds in 12 networks of no mark."""
-    key = fixed_key(bits=64, filters=filters)
-    network = with_weights(wide_resnet((8, 8, 1), 10, n=1, k=1))
-    graph, owners = graph_of(network), arrays(network)
-    owners[KERNEL] = with_mark(owners[KERNEL], key, 2)
-    assert detect(owners[KERNEL], key).log10_p < -30
-    found = []
-    for seed in range(12):
-        suspect = arrays(with_weights(network, seed + 1))
-        kernel = (
-            Aligner(graph, owners, suspect).align_without(*held_out).aligned(KERNEL)
-        )
-        found.append(detect(kernel, key).z)
-    return np.concatenate(found)
-
-
-@pytest.mark.parametrize("other", [{"k": 2}, {"classes": 7}])
-def test_a_network_of_another_architecture_is_told(other):
-    network = with_weights(wide_resnet((8, 8, 1), 10, n=1, k=1))
-    options = {"classes": 10, "k": 1} | other
-    suspect = with_weights(wide_resnet((8, 8, 3), n=1, **options))
+@pytest.mark.parametrize("options", [{"k": 2}, {"classes": 7}])
+def test_a_network_of_another_architecture_is_an_error(network, options):
+    suspect = wide_resnet((8, 8, 3), n=1, **{"classes": 10, "k": 1, **options})
     with pytest.raises(AlignmentError, match="reference model's architecture"):
         aligned(network, suspect, KERNEL)

@@ -1,4 +1,4 @@
-"""Undoing what was done to the output filters, by what the key holds."""
+"""Undoing changes of the output filters with the key, without a reference model."""
 
 import itertools
 import json
@@ -25,13 +25,13 @@ def key():
 @pytest.fixture
 def kernel(key, rng):
     """A kernel with a mark."""
-    found = with_mark(rng.normal(size=SHAPE), key, 2)
-    assert detect(found, key).log10_p < -200
-    return found
+    marked = with_mark(rng.normal(size=SHAPE), key, 2)
+    assert detect(marked, key).log10_p < -200
+    return marked
 
 
 def rearranged(kernel, rng, signs=True, scales=True):
-    """Its filters in any order, of any sign and positive scale."""
+    """Returns a kernel with its filters reordered, sign-flipped and scaled."""
     count = kernel.shape[-1]
     result = kernel[..., rng.permutation(count)]
     if signs:
@@ -40,7 +40,7 @@ def rearranged(kernel, rng, signs=True, scales=True):
 
 
 def network(kernel):
-    """A network with a kernel in it."""
+    """Returns a network that contains a kernel."""
     *_, depth, count = kernel.shape
     layer = keras.layers.Conv2D(count, 3, use_bias=False, name="marked")
     model = keras.Sequential([keras.Input((8, 8, depth)), layer])
@@ -50,14 +50,14 @@ def network(kernel):
 
 @pytest.mark.parametrize("signs", [False, True])
 @pytest.mark.parametrize("scales", [False, True])
-def test_filters_in_another_order_are_put_back(key, kernel, rng, signs, scales):
+def test_reordered_filters_are_put_back(key, kernel, rng, signs, scales):
     suspect = network(rearranged(kernel, rng, signs, scales))
-    found = keras_wm.verify(suspect, key, reordered=True)
-    assert found.log10_p < keras_wm.verify(suspect, key).log10_p - 200
-    assert found.ber < 0.01
+    verification = keras_wm.verify(suspect, key, reordered=True)
+    assert verification.log10_p < keras_wm.verify(suspect, key).log10_p - 200
+    assert verification.ber < 0.01
 
 
-def test_the_mean_filter_needs_the_signs_alone(rng):
+def test_the_mean_filter_needs_only_the_signs(rng):
     key = fixed_key(64, filters="mean")
     kernel = with_mark(rng.normal(size=SHAPE), key, 2) * np.tile([1, -1], 16)
     kernel = rearranged(kernel, rng, signs=False)
@@ -70,27 +70,33 @@ def test_the_mean_filter_needs_the_signs_alone(rng):
 
 def test_the_p_value_is_multiplied_by_the_number_of_arrangements(key, kernel, rng):
     suspect = network(rearranged(kernel, rng, signs=True))
-    found = keras_wm.verify(suspect, key, reordered=True)
-    assert found.tried == 1 + 4
-    expected = found.detection.log10_p + log10(factorial(32)) + 32 * log10(2) + log10(5)
-    assert found.log10_p == pytest.approx(expected)
+    verification = keras_wm.verify(suspect, key, reordered=True)
+    assert verification.tried == 1 + 4
+    expected = (
+        verification.detection.log10_p + log10(factorial(32)) + 32 * log10(2) + log10(5)
+    )
+    assert verification.log10_p == pytest.approx(expected)
 
 
-def test_the_report_says_what_was_undone(key, kernel, rng):
-    found = keras_wm.verify(network(rearranged(kernel, rng)), key, reordered=True)
-    rows = dict(found.rows())
+def test_the_report_states_the_changes_that_were_undone(key, kernel, rng):
+    verification = keras_wm.verify(
+        network(rearranged(kernel, rng)), key, reordered=True
+    )
+    rows = dict(verification.rows())
     assert "channels moved" in rows["reordered"]
     assert "bits wrong" in rows["unaligned"]
-    look = json.loads(json.dumps(found.to_dict()))["attempts"]["reordered"]
-    assert look["moved"] > 0
-    assert look["flipped"] > 0
-    assert look["log10_arrangements"] == pytest.approx(found.log10_arrangements)
+    attempt = json.loads(json.dumps(verification.to_dict()))["attempts"]["reordered"]
+    assert attempt["moved"] > 0
+    assert attempt["flipped"] > 0
+    assert attempt["log10_arrangements"] == pytest.approx(
+        verification.log10_arrangements
+    )
 
 
 def test_no_other_arrangement_has_a_higher_sum_of_scores(rng):
-    """Against all 5! 2^5 of them: with one group the sum is the gain over |u|.
+    """The result is compared with all 5! 2^5 arrangements.
 
-    Hence the gain is compared, for which the assignment is solved.
+    The assignment maximises the gain, the sum of s_j x_j . u_j over all bits.
     """
     key = fixed_key(12, groups=3)
     kernel = rng.normal(size=(12, 5))
@@ -103,58 +109,56 @@ def test_no_other_arrangement_has_a_higher_sum_of_scores(rng):
         return sum(row @ directions[:, j % 3] for j, row in enumerate(rows))
 
     orders = list(itertools.permutations(range(5)))
-    signs = [np.array(one) for one in itertools.product([-1, 1], repeat=5)]
-    in_place = [units * one for one in signs]
+    signs = [np.array(choice) for choice in itertools.product([-1, 1], repeat=5)]
+    flipped = [units * sign for sign in signs]
     moved = [units[:, list(order)] for order in orders]
-    both = [one * sign for one in moved for sign in signs]
-    families = [[units], in_place, moved, both]
-    for one, family in zip(arrangements(kernel, key), families, strict=True):
-        assert 10**one.log10_family == pytest.approx(len(family))
-        assert gain(one.kernel) == pytest.approx(max(map(gain, family)))
-        distances = [np.abs(one.kernel - other).max() for other in family]
+    both = [arranged * sign for arranged in moved for sign in signs]
+    families = [[units], flipped, moved, both]
+    for result, family in zip(arrangements(kernel, key), families, strict=True):
+        assert 10**result.log10_family == pytest.approx(len(family))
+        assert gain(result.kernel) == pytest.approx(max(map(gain, family)))
+        distances = [np.abs(result.kernel - arranged).max() for arranged in family]
         assert min(distances) < 1e-12
 
 
 @pytest.mark.parametrize("shape", [(40, 3), (30, 4)])
-def test_in_unmarked_kernels_the_corrected_p_value_is_no_smaller_than_it_says(
-    shape, rng
-):
-    """Of 300 kernels, as many as chance allows at 5 %, or fewer: P < 1e-7 for 40.
+def test_corrected_p_values_of_unmarked_kernels_are_not_too_small(shape, rng):
+    """At most 5 % of 300 kernels have p < 0.05: 40 of them have a probability < 1e-7.
 
-    Few filters, where the bound is tightest.
+    The kernels have few filters, because there the correction is tightest.
     """
     alarms = 0
     for trial in range(300):
         key = fixed_key(24, groups=2, secret=bytes([trial % 256, trial // 256]) * 16)
         kernel = rng.normal(size=shape) + 0.5
-        found = [
-            detect(one.kernel, key).log10_p + one.log10_family
-            for one in arrangements(kernel, key)
+        results = [
+            detect(arranged.kernel, key).log10_p + arranged.log10_family
+            for arranged in arrangements(kernel, key)
         ]
-        alarms += min(found) + log10(len(found)) < log10(0.05)
+        alarms += min(results) + log10(len(results)) < log10(0.05)
     assert alarms < 40
 
 
 def test_unmarked_networks_give_no_false_alarm(key, rng):
-    """False alarm below 1e-8 by the definition of the verdict."""
+    """10 verdicts at p < 1e-9: the false alarm rate is below 1e-8."""
     for _ in range(10):
         kernel = rng.normal(size=SHAPE)
-        found = keras_wm.verify(network(kernel), key, reordered=True)
-        assert not found.marked
+        verification = keras_wm.verify(network(kernel), key, reordered=True)
+        assert not verification.marked
 
 
-def test_a_kernel_of_very_many_filters_is_left_as_it_is(key, rng):
+def test_a_kernel_of_very_many_filters_is_not_rearranged(key, rng):
     kernel = rng.normal(size=(64, MAX_FILTERS + 1))
     assert list(arrangements(kernel, key)) == []
 
 
-def test_odd_kernels_are_no_evidence(key):
+def test_kernels_without_information_are_not_evidence(key):
     for value in (0.0, 1.0, np.nan):
         suspect = network(np.full(SHAPE, value))
         assert not keras_wm.verify(suspect, key, reordered=True).marked
 
 
-def test_what_was_done_to_the_inputs_is_not_undone(key, kernel, rng):
-    """It takes a reference, which the documentation says."""
+def test_changes_of_the_input_channels_are_not_undone(key, kernel, rng):
+    """This needs a reference model, as the documentation says."""
     suspect = network(rearranged(kernel[:, :, rng.permutation(16)], rng))
     assert not keras_wm.verify(suspect, key, reordered=True).marked

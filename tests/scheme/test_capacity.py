@@ -1,12 +1,13 @@
-"""How many bits a kernel holds, against the design's figures."""
+"""Capacity of kernels, compared with the formulas written out here."""
 
 import numpy as np
 import pytest
 
 from keras_wm.scheme.capacity import share, unseen_bits, unseen_margin
+from tests.conftest import fixed_key
 
 
-def test_the_margin_is_four_where_there_is_room():
+def test_the_margin_is_four_if_there_is_room():
     assert unseen_margin(64, "keyed", 1152, 128) == 4
 
 
@@ -27,10 +28,8 @@ def test_the_mean_filter_has_less_room_than_the_kernel():
     assert unseen_bits("mean", 576, 64) < unseen_bits("keyed", 576, 64)
 
 
-def test_the_share_is_what_the_least_norm_mark_takes(rng):
+def test_the_share_is_that_of_the_mark_of_least_norm(rng):
     """Adds the smallest change that gives every bit a score of m, and measures it."""
-    from tests.conftest import fixed_key
-
     m, count, bits, margin = 400, 60, 32, 4.0
     key = fixed_key(bits)
     kernel = rng.normal(size=(m, count))

@@ -1,6 +1,5 @@
-"""Scores, bit errors and p-values, against formulas written out here."""
+"""Scores, bit errors and p-values, compared with formulas written out here."""
 
-from fractions import Fraction
 from math import comb, log10
 
 import numpy as np
@@ -9,55 +8,57 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from keras_wm import detect
+from keras_wm import WatermarkKey, detect
 from keras_wm.scheme.detection import corrected, format_p, log10_binomial_tail
 from tests.conftest import fixed_key
 
 
 def exact_log10_tail(matches, trials):
-    tail = Fraction(sum(comb(trials, k) for k in range(matches, trials + 1)))
-    tail /= 2**trials
-    # log10 of a fraction too small for a double
-    return log10(tail.numerator) - log10(tail.denominator)
+    # Exact in integers: comb(n, k + 1) = comb(n, k) (n - k) / (k + 1).
+    count, term = 0, comb(trials, matches)
+    for k in range(matches, trials + 1):
+        count += term
+        term = term * (trials - k) // (k + 1)
+    # The quotient can be too small for a double.
+    return log10(count) - trials * log10(2)
 
 
 @settings(deadline=None, derandomize=True)
-@given(st.data())
-def test_the_hard_p_value_is_the_exact_binomial_tail(data):
-    trials = data.draw(st.integers(1, 3000))
-    matches = data.draw(st.integers(0, trials))
+@given(st.integers(1, 3000), st.floats(0, 1))
+def test_the_hard_p_value_is_the_exact_binomial_tail(trials, share):
+    matches = round(share * trials)
     assert log10_binomial_tail(matches, trials) == pytest.approx(
         exact_log10_tail(matches, trials), rel=1e-9, abs=1e-9
     )
 
 
-def test_256_right_bits_are_2_to_the_minus_256():
+def test_256_correct_bits_have_a_probability_of_2_to_the_minus_256():
     assert log10_binomial_tail(256, 256) == pytest.approx(-256 * log10(2), abs=1e-9)
 
 
-def test_bits_and_scores_of_an_embedded_message_are_read_right(rng):
-    # A kernel made by hand: the least-norm solution of x_j . W a_j = s_j.
+def test_bits_and_scores_of_an_embedded_message_are_read_correctly(rng):
+    # The kernel is the solution of x_j . W a_j = s_j with the least norm.
     key = fixed_key(32, filters="mean")
     signs = 2.0 * key.message - 1
     mean_filter = np.linalg.pinv(key.matrix(72)) @ signs
     kernel = np.repeat(mean_filter[:, None], 5, axis=1).reshape(3, 3, 8, 5)
-    found = detect(kernel, key)
-    assert found.ber == 0
-    np.testing.assert_allclose(found.z, 1 / np.linalg.norm(mean_filter))
-    np.testing.assert_array_equal(found.recovered, key.message)
+    detection = detect(kernel, key)
+    assert detection.ber == 0
+    np.testing.assert_allclose(detection.z, 1 / np.linalg.norm(mean_filter))
+    np.testing.assert_array_equal(detection.recovered, key.message)
 
 
 def test_the_opposite_message_is_all_wrong():
     key = fixed_key(32, filters="mean")
     mean_filter = np.linalg.pinv(key.matrix(72)) @ (1 - 2.0 * key.message)
-    found = detect(np.repeat(mean_filter[:, None], 5, axis=1), key)
-    assert found.ber == 1
-    assert found.log10_p_hard == 0
-    np.testing.assert_array_equal(found.recovered, 1 - key.message)
+    detection = detect(np.repeat(mean_filter[:, None], 5, axis=1), key)
+    assert detection.ber == 1
+    assert detection.log10_p_hard == 0
+    np.testing.assert_array_equal(detection.recovered, 1 - key.message)
 
 
-def test_what_is_added_to_all_filters_changes_no_keyed_score(rng):
-    # As the papers' mark is, when it is trained over ours.
+def test_adding_the_same_to_all_filters_changes_no_keyed_score(rng):
+    # The papers' mark does this when it overwrites a keyed mark.
     key, kernel = fixed_key(48), rng.normal(size=(3, 3, 8, 16))
     common = 5 * rng.normal(size=(3, 3, 8, 1))
     np.testing.assert_allclose(
@@ -67,8 +68,8 @@ def test_what_is_added_to_all_filters_changes_no_keyed_score(rng):
 
 @pytest.mark.parametrize("filters", ["keyed", "mean"])
 def test_scores_of_unmarked_kernels_are_standard_normal(filters):
-    # 200 keys of 32 bits on one strange, heavy-tailed kernel: 6,400 scores.
-    # Kolmogorov-Smirnov at 1e-6; keys and kernel are fixed besides.
+    # 200 keys of 32 bits on a heavy-tailed kernel: 6,400 scores. Kolmogorov-Smirnov
+    # test at 1e-6; in addition, keys and kernel are fixed.
     kernel = np.random.default_rng(3).standard_cauchy((60, 24)) + 5
     z = np.concatenate(
         [
@@ -80,33 +81,33 @@ def test_scores_of_unmarked_kernels_are_standard_normal(filters):
 
 
 @pytest.mark.parametrize("projection", ["random", "direct", "diff"])
-def test_p_values_of_unmarked_kernels_are_no_smaller_than_they_say(projection):
-    # 400 keys on a kernel of positive weights: P[p <= 1/20] <= 1/20, so more than 47
-    # of 400 below it happen with probability under 1e-7.
+def test_p_values_of_unmarked_kernels_are_not_too_small(projection):
+    # 400 keys on a kernel of positive weights: P[p <= 1/20] <= 1/20, so more than 47 of
+    # 400 such p-values have a probability below 1e-7.
     kernel = np.abs(np.random.default_rng(4).normal(size=(80, 6)))
     secrets = [i.to_bytes(32, "big") for i in range(400)]
-    found = [
+    detections = [
         detect(kernel, fixed_key(40, projection, "mean", secret=secret))
         for secret in secrets
     ]
-    for figures in (
-        [one.log10_p_hard for one in found],
-        [one.log10_p for one in found],
+    for log10_p in (
+        [detection.log10_p_hard for detection in detections],
+        [detection.log10_p for detection in detections],
     ):
-        assert np.mean(10.0 ** np.array(figures) <= 0.05) <= 47 / 400
+        assert np.mean(10.0 ** np.array(log10_p) <= 0.05) <= 47 / 400
 
 
 def test_the_soft_p_value_is_the_normal_tail_of_the_sum(rng, key):
-    found = detect(rng.normal(size=(50, 20)), key)
-    expected = stats.norm.logsf(found.z.sum() / np.sqrt(32)) / np.log(10)
-    assert found.log10_p_soft == pytest.approx(expected)
-    assert found.log10_p == found.log10_p_soft
+    detection = detect(rng.normal(size=(50, 20)), key)
+    expected = stats.norm.logsf(detection.z.sum() / np.sqrt(32)) / np.log(10)
+    assert detection.log10_p_soft == pytest.approx(expected)
+    assert detection.log10_p == detection.log10_p_soft
 
 
 def test_sparse_projections_give_no_soft_p_value(rng):
-    found = detect(rng.normal(size=(50, 20)), fixed_key(20, "direct"))
-    assert found.log10_p_soft is None
-    assert found.log10_p == found.log10_p_hard
+    detection = detect(rng.normal(size=(50, 20)), fixed_key(20, "direct"))
+    assert detection.log10_p_soft is None
+    assert detection.log10_p == detection.log10_p_hard
 
 
 @pytest.mark.parametrize(
@@ -118,19 +119,16 @@ def test_sparse_projections_give_no_soft_p_value(rng):
         (np.where(np.eye(40, 20) > 0, -np.inf, 1.0), "infinite"),
     ],
 )
-def test_a_kernel_without_information_is_no_evidence(kernel, problem):
-    ones = fixed_key()
-    found = detect(kernel, ones)
-    assert problem in found.problem
-    assert found.matches == 0
-    assert found.ber == 1
-    assert found.log10_p_hard == 0
-    assert found.log10_p_soft == pytest.approx(np.log10(0.5))
+def test_a_kernel_without_information_is_not_evidence(kernel, problem):
+    detection = detect(kernel, fixed_key())
+    assert problem in detection.problem
+    assert detection.matches == 0
+    assert detection.ber == 1
+    assert detection.log10_p_hard == 0
+    assert detection.log10_p_soft == pytest.approx(np.log10(0.5))
 
 
 def test_a_layer_of_zeros_does_not_carry_the_all_ones_message(rng):
-    from keras_wm import WatermarkKey
-
     key = WatermarkKey.from_arrays(rng.normal(size=(8, 30)), np.ones(8))
     assert detect(np.zeros((30, 4)), key).matches == 0
 
@@ -149,7 +147,7 @@ def test_the_order_of_filters_does_not_matter_to_the_mean_filter(rng):
     np.testing.assert_allclose(detect(shuffled, key).z, detect(kernel, key).z)
 
 
-def test_trying_many_places_multiplies_the_p_value():
+def test_the_p_value_is_multiplied_by_the_number_of_tests():
     assert corrected(-12.0, 1000) == pytest.approx(-9)
     assert corrected(-2.0, 1000) == 0
     assert corrected(-5.0, 1) == -5

@@ -1,4 +1,4 @@
-"""WatermarkKey: what it gives, what it refuses, what it never shows."""
+"""WatermarkKey: derived values, invalid choices, and secrecy."""
 
 import copy
 import pickle
@@ -12,13 +12,13 @@ from tests.conftest import FIXED_SECRET, fixed_key
 
 
 def test_two_generated_keys_have_nothing_in_common():
-    one, other = (WatermarkKey.generate("Example Ltd", 64) for _ in range(2))
-    assert one != other
-    assert one.commitment != other.commitment
-    assert not np.array_equal(one.message, other.message)
+    first, second = (WatermarkKey.generate("Example Ltd", 64) for _ in range(2))
+    assert first != second
+    assert first.commitment != second.commitment
+    assert not np.array_equal(first.message, second.message)
 
 
-def test_defaults_are_64_keyed_random_bits_in_a_group_each():
+def test_defaults_are_64_bits_with_keyed_filters_and_a_group_each():
     key = WatermarkKey.generate("Example Ltd")
     assert (key.bits, key.projection, key.filters, key.groups) == (
         64,
@@ -54,8 +54,8 @@ def test_the_commitment_depends_on_every_choice():
 
 
 def test_random_entries_are_standard_normal(rng):
-    # Kolmogorov-Smirnov on 147,456 entries; false alarm below 1e-6 (statistic
-    # 2.7 / sqrt(n)), and the key is fixed besides.
+    # Kolmogorov-Smirnov test of 147,456 entries with a false alarm rate of 1e-6
+    # (statistic 2.7 / sqrt(n)). In addition, the key is fixed.
     from scipy.special import ndtr
 
     entries = np.sort(fixed_key(256).matrix(576).ravel())
@@ -71,7 +71,7 @@ def test_sparse_projections_use_each_weight_once(projection, ones):
     assert matrix.sum() == (20 if projection == "direct" else 0)
 
 
-def test_what_a_key_hands_out_cannot_be_changed(key):
+def test_arrays_of_a_key_are_read_only(key):
     for array in (key.message, key.matrix(40), key.filter_weights(8)):
         with pytest.raises(ValueError, match="read-only"):
             array[...] = 0
@@ -81,13 +81,13 @@ def test_what_a_key_hands_out_cannot_be_changed(key):
     ("projection", "bits", "m", "limit"),
     [("direct", 41, 40, "T <= 40"), ("diff", 21, 40, "T <= 20")],
 )
-def test_too_many_bits_name_t_m_and_the_limit(projection, bits, m, limit):
+def test_too_many_bits_are_an_error_that_names_the_limit(projection, bits, m, limit):
     with pytest.raises(ValueError, match=rf"T={bits} .*M={m} .*{limit}"):
         fixed_key(bits, projection).matrix(m)
 
 
-def test_a_kernel_of_an_even_number_of_filters_holds_no_more_than_their_differences():
-    # Of two filters only their difference is read; of three, three combinations.
+def test_an_even_number_of_filters_is_only_read_by_their_differences():
+    # Two filters are read by their difference, three by three combinations.
     assert fixed_key(79).check_shape((40, 2)) == (40, 2)
     with pytest.raises(ValueError, match=r"T=80 .*M=40 .*L=2 .*T <= 79"):
         fixed_key(80).check_shape((40, 2))
@@ -95,14 +95,14 @@ def test_a_kernel_of_an_even_number_of_filters_holds_no_more_than_their_differen
 
 
 @pytest.mark.parametrize("count", [2, 5, 64, 65])
-def test_keyed_weights_have_as_many_signs_of_either_kind_as_can_be(count):
+def test_keyed_weights_have_as_many_positive_as_negative_signs(count):
     weights = fixed_key(48).filter_weights(count)
     assert weights.shape == (16, count)
     assert set(np.unique(weights)) == {-1.0, 1.0}
     assert (weights.sum(axis=1) == count % 2).all()
 
 
-def test_a_random_message_may_have_as_many_bits_as_cover_allows():
+def test_a_random_projection_has_the_limit_of_cover():
     key = fixed_key(79, filters="mean")
     assert key.check_shape((40, 5)) == (40, 5)
     with pytest.raises(ValueError, match=r"T=80 .*M=40 .*T <= 79"):
@@ -110,13 +110,13 @@ def test_a_random_message_may_have_as_many_bits_as_cover_allows():
 
 
 @pytest.mark.parametrize("shape", [(7,), (), (3, 0)])
-def test_a_bias_is_no_kernel(key, shape):
+def test_a_bias_is_not_a_kernel(key, shape):
     with pytest.raises(ValueError, match="rank 2 or more"):
         key.check_shape(shape)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "complaint"),
+    ("arguments", "message"),
     [
         ({"owner": ""}, "owner=''"),
         ({"owner": None}, "owner=None"),
@@ -127,13 +127,13 @@ def test_a_bias_is_no_kernel(key, shape):
         ({"filters": "all"}, "'keyed', 'mean'.*filters='all'"),
     ],
 )
-def test_a_bad_choice_is_named(arguments, complaint):
+def test_the_error_names_the_invalid_choice(arguments, message):
     choices = {"owner": "Example Ltd", **arguments}
-    with pytest.raises(ValueError, match=complaint):
+    with pytest.raises(ValueError, match=message):
         WatermarkKey.generate(**choices)
 
 
-def test_a_key_shows_its_secret_nowhere():
+def test_no_representation_of_a_key_shows_its_secret():
     key = fixed_key()
     shown = repr(key) + str(key) + repr(key._source.secret) + f"{vars(key)}"
     assert FIXED_SECRET.hex() not in shown
@@ -156,7 +156,7 @@ def test_a_traceback_with_local_variables_shows_no_secret(tmp_path, old):
     assert FIXED_SECRET.hex() not in repr(ours)
 
 
-def test_a_key_is_not_pickled(key):
+def test_a_key_cannot_be_pickled(key):
     with pytest.raises(TypeError, match=r"key\.save"):
         pickle.dumps(key)
 
@@ -166,7 +166,7 @@ def test_a_copy_of_a_key_is_the_key(key):
     assert copy.deepcopy({"a": key})["a"] is key
 
 
-def test_an_explicit_key_reads_the_mean_filter(rng):
+def test_an_explicit_key_uses_the_mean_filter(rng):
     matrix, kernel = rng.normal(size=(10, 18)), rng.normal(size=(3, 3, 2, 6))
     message = rng.integers(0, 2, 10)
     key = WatermarkKey.from_arrays(matrix, message)
@@ -186,23 +186,23 @@ def test_the_reference_files_are_read_as_the_reference_code_reads_them(tmp_path,
     assert detect(kernel, key).ber == pytest.approx(np.mean(decoded != b))
 
 
-def test_an_explicit_key_survives_its_file(tmp_path, rng):
+def test_an_explicit_key_can_be_saved_and_loaded(tmp_path, rng):
     key = WatermarkKey.from_arrays(rng.normal(size=(4, 9)), [0, 1, 1, 0])
     key.save(tmp_path / "explicit.key")
-    again = WatermarkKey.load(tmp_path / "explicit.key")
-    assert again == key
-    assert not again.certified
-    np.testing.assert_array_equal(again.matrix(9), key.matrix(9))
+    loaded = WatermarkKey.load(tmp_path / "explicit.key")
+    assert loaded == key
+    assert not loaded.certified
+    np.testing.assert_array_equal(loaded.matrix(9), key.matrix(9))
 
 
-def test_an_explicit_key_of_the_wrong_size_is_refused(rng):
+def test_an_explicit_key_does_not_fit_kernels_of_another_size(rng):
     key = WatermarkKey.from_arrays(rng.normal(size=(4, 9)), [0, 1, 1, 0])
     with pytest.raises(ValueError, match=r"M=9 .*M=12.*T=4"):
         key.check_shape((12, 3))
 
 
 @pytest.mark.parametrize(
-    ("matrix", "message", "complaint"),
+    ("matrix", "bits", "message"),
     [
         (np.ones(5), [1], r"shape \(T, M\).*\(5,\)"),
         (np.ones((2, 5)), [1], "2 bits.*1 values"),
@@ -211,9 +211,9 @@ def test_an_explicit_key_of_the_wrong_size_is_refused(rng):
         (np.zeros((2, 5)), [1, 0], "zeros"),
     ],
 )
-def test_bad_arrays_are_refused(matrix, message, complaint):
-    with pytest.raises(ValueError, match=complaint):
-        WatermarkKey.from_arrays(matrix, message)
+def test_the_error_names_the_problem_of_given_arrays(matrix, bits, message):
+    with pytest.raises(ValueError, match=message):
+        WatermarkKey.from_arrays(matrix, bits)
 
 
 def test_a_pickled_array_is_never_loaded(tmp_path):

@@ -1,4 +1,4 @@
-"""The key file: what is written, and what is refused."""
+"""Key files: their content, and the files that are rejected."""
 
 import base64
 import hashlib
@@ -17,8 +17,8 @@ def path(tmp_path):
     return tmp_path / "owner.key"
 
 
-def rewritten(path, change):
-    """Changes a key file and makes its checksum fit again."""
+def rewrite(path, change):
+    """Changes a key file and corrects its checksum."""
     content = json.loads(path.read_text())
     change(content)
     content.pop("checksum")
@@ -28,13 +28,13 @@ def rewritten(path, change):
 
 
 @pytest.mark.parametrize("passphrase", [None, "correct horse", "Ünïcode"])
-def test_a_key_comes_back_as_it_was(path, passphrase):
+def test_a_saved_key_can_be_loaded(path, passphrase):
     key = fixed_key(48, "diff", "mean", owner="Ünïcode & Sons")
     key.save(path, passphrase)
-    again = WatermarkKey.load(path, passphrase)
-    assert again == key
-    assert again.owner == key.owner
-    assert again.message.tolist() == key.message.tolist()
+    loaded = WatermarkKey.load(path, passphrase)
+    assert loaded == key
+    assert loaded.owner == key.owner
+    assert loaded.message.tolist() == key.message.tolist()
 
 
 def test_a_golden_key_file_is_read(path):
@@ -47,7 +47,7 @@ def test_a_golden_key_file_is_read(path):
     assert WatermarkKey.load(path) == fixed_key(256)
 
 
-def test_only_the_owner_may_read_the_file(path):
+def test_only_the_owner_can_read_the_file(path):
     old = os.umask(0)
     try:
         fixed_key().save(path)
@@ -56,7 +56,7 @@ def test_only_the_owner_may_read_the_file(path):
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_a_key_is_never_overwritten_unasked(path):
+def test_a_key_is_only_overwritten_on_request(path):
     fixed_key().save(path)
     before = path.read_bytes()
     with pytest.raises(FileExistsError, match="exists already"):
@@ -76,7 +76,7 @@ def test_a_failed_save_leaves_nothing_behind(path, monkeypatch):
     assert list(path.parent.iterdir()) == []
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path):
+def test_the_error_names_a_missing_folder(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         fixed_key().save(tmp_path / "nowhere" / "owner.key")
 
@@ -90,7 +90,7 @@ def test_an_encrypted_file_shows_neither_secret_nor_owner(path):
 
 
 @pytest.mark.parametrize("passphrase", [None, "", "wrong"])
-def test_a_wrong_passphrase_is_told_from_damage(path, passphrase):
+def test_a_wrong_passphrase_has_an_error_of_its_own(path, passphrase):
     fixed_key().save(path, "correct horse")
     with pytest.raises(WrongPassphraseError, match="passphrase"):
         WatermarkKey.load(path, passphrase)
@@ -103,7 +103,7 @@ def test_a_passphrase_for_a_plain_file_is_an_error(path):
 
 
 @pytest.mark.parametrize("passphrase", [None, "correct horse"])
-def test_a_truncated_file_is_called_damaged_wherever_it_ends(path, passphrase):
+def test_a_truncated_file_is_reported_as_damaged(path, passphrase):
     fixed_key().save(path, passphrase)
     content = path.read_bytes()
     for end in range(60, len(content) - 2, 7):
@@ -115,27 +115,27 @@ def test_a_truncated_file_is_called_damaged_wherever_it_ends(path, passphrase):
 @pytest.mark.parametrize(
     ("old", "new"), [("256", "255"), ("Example", "Another"), ("random", "direct")]
 )
-def test_a_changed_file_is_called_changed(path, old, new):
+def test_a_changed_file_is_reported_as_changed(path, old, new):
     fixed_key(256).save(path)
     path.write_text(path.read_text().replace(old, new, 1))
     with pytest.raises(KeyFileError, match="changed after it was written"):
         WatermarkKey.load(path)
 
 
-def test_tampering_that_mends_the_checksum_does_not_open_an_encrypted_file(path):
+def test_an_encrypted_file_with_a_corrected_checksum_cannot_be_opened(path):
     fixed_key().save(path, "correct horse")
 
     def weaken(content):
         content["encrypted"]["n"] = 2**14
 
-    rewritten(path, weaken)
+    rewrite(path, weaken)
     with pytest.raises(WrongPassphraseError):
         WatermarkKey.load(path, "correct horse")
 
 
-def test_a_newer_version_asks_for_an_upgrade(path):
+def test_the_error_for_a_newer_version_suggests_an_upgrade(path):
     fixed_key().save(path)
-    rewritten(path, lambda content: content.update(version=2))
+    rewrite(path, lambda content: content.update(version=2))
     with pytest.raises(KeyFileError, match=r"version 2.*Upgrade keras_wm"):
         WatermarkKey.load(path)
 
@@ -149,7 +149,7 @@ def test_another_file_is_not_a_key_file(path, content):
         WatermarkKey.load(path)
 
 
-def test_a_missing_file_and_a_folder_are_named(path):
+def test_the_error_names_a_missing_file_or_a_folder(path):
     with pytest.raises(KeyFileError, match=r"owner\.key.*No such file"):
         WatermarkKey.load(path)
     with pytest.raises(KeyFileError, match="directory"):
@@ -166,17 +166,18 @@ def test_a_missing_file_and_a_folder_are_named(path):
         ("owner", None),
     ],
 )
-def test_a_key_with_impossible_fields_is_not_valid(path, field, value):
+def test_a_key_with_invalid_fields_is_rejected(path, field, value):
     fixed_key().save(path)
-    rewritten(path, lambda content: content["key"].update({field: value}))
+    rewrite(path, lambda content: content["key"].update({field: value}))
     with pytest.raises(KeyFileError, match="not a valid key"):
         WatermarkKey.load(path)
 
 
-def test_a_secret_of_the_wrong_length_is_refused(path):
+@pytest.mark.parametrize("secret", ["00ff", "no hexadecimal digits", 7, None])
+def test_an_invalid_secret_is_rejected(path, secret):
     fixed_key().save(path)
-    rewritten(path, lambda content: content["key"].update(secret="00ff"))
-    with pytest.raises(KeyFileError):
+    rewrite(path, lambda content: content["key"].update(secret=secret))
+    with pytest.raises(KeyFileError, match="damaged"):
         WatermarkKey.load(path)
 
 
@@ -192,9 +193,9 @@ def test_a_secret_of_the_wrong_length_is_refused(path):
         {"sealed": None},
     ],
 )
-def test_a_file_cannot_make_its_reader_work_for_hours(path, change):
+def test_a_file_cannot_demand_hours_of_work(path, change):
     fixed_key().save(path, "correct horse")
-    rewritten(path, lambda content: content["encrypted"].update(change))
+    rewrite(path, lambda content: content["encrypted"].update(change))
     with pytest.raises(KeyFileError, match="cannot be used"):
         WatermarkKey.load(path, "correct horse")
 

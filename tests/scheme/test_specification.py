@@ -1,4 +1,4 @@
-"""docs/key.md, written down a second time without keras_wm, and its test vectors."""
+"""A second implementation of docs/key.md, and its test vectors."""
 
 import hashlib
 import struct
@@ -65,7 +65,7 @@ def specified_weights(filters, groups, count):
 
 
 @pytest.mark.parametrize("projection", ["random", "direct", "diff"])
-def test_the_projection_is_the_specified_one(projection):
+def test_the_projection_follows_the_specification(projection):
     key = fixed_key(24, projection)
     expected = specified_matrix(projection, 24, 60)
     np.testing.assert_allclose(key.matrix(60), expected, rtol=1e-11)
@@ -73,19 +73,19 @@ def test_the_projection_is_the_specified_one(projection):
 
 @pytest.mark.parametrize("count", [1, 12, 13])
 @pytest.mark.parametrize("filters", ["keyed", "mean"])
-def test_the_filter_weights_are_the_specified_ones(filters, count):
+def test_the_filter_weights_follow_the_specification(filters, count):
     key = fixed_key(24, filters=filters)
     np.testing.assert_array_equal(
         key.filter_weights(count), specified_weights(filters, key.groups, count)
     )
 
 
-def test_the_message_is_the_specified_one():
+def test_the_message_follows_the_specification():
     expected = bits_of(stream(8, "message", "Ünïcode & Sons", 60), 60)
     assert fixed_key(60, owner="Ünïcode & Sons").message.tolist() == expected
 
 
-def test_an_owner_written_in_another_normalization_form_is_the_same_owner():
+def test_unicode_forms_of_an_owners_name_give_the_same_key():
     assert fixed_key(owner="U\u0308") == fixed_key(owner="\u00dc")
 
 
@@ -97,7 +97,7 @@ def test_an_owner_written_in_another_normalization_form_is_the_same_owner():
     projection=st.sampled_from(["random", "direct", "diff"]),
     filters=st.sampled_from(["keyed", "mean"]),
 )
-def test_scores_are_read_as_specified(bits, m, count, projection, filters):
+def test_scores_follow_the_specification(bits, m, count, projection, filters):
     bits = min(bits, {"random": 2 * m - 1, "direct": m, "diff": m // 2}[projection])
     key = fixed_key(bits, projection, filters)
     kernel = np.random.default_rng(bits).normal(size=(m, count))
@@ -113,7 +113,7 @@ def test_scores_are_read_as_specified(bits, m, count, projection, filters):
     np.testing.assert_allclose(detect(kernel, key).z, expected, atol=1e-9)
 
 
-def test_a_recipients_key_is_the_specified_one():
+def test_a_recipients_key_follows_the_specification():
     derived = fixed_key(24).for_recipient("Müller & Söhne")
     secret = stream(32, "recipient", "Müller & Söhne")
     assert derived.message.tolist() == bits_of(
@@ -127,7 +127,7 @@ def test_a_recipients_key_is_the_specified_one():
     assert derived.commitment == expected
 
 
-def test_vectors():
+def test_the_vectors_of_the_specification():
     key = fixed_key(256)
     matrix = key.matrix(576)
     signs = (key.filter_weights(64)[0] > 0).astype(int)
