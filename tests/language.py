@@ -16,7 +16,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PHRASES = {
-    "is no X": r"\b(?:is|are|was|were|be|it's) no (?!longer\b|more\b|less\b|matter\b)\w",
+    "is no X": (
+        r"(?<![Tt]here )\b(?:is|are|was|were|be|it's) no "
+        r"(?!longer\b|more\b|less\b|matter\b)\w"
+    ),
     "goes on (resumes)": r"\b(?:go|goes|going|gone|went) on\b(?! to\b)",
     "anew (again)": r"\banew\b",
     "of which": r"\bof which\b",
@@ -24,7 +27,7 @@ PHRASES = {
     "who/what clause as subject": r"\b(?:Who|Whoever|What) [a-z]+s\b(?![^.]*\?)",
     "a name a line": r"\b(?:a|one) (?:name|file|line|source|module|layer|row) an? \w+\b",
     "turned (sign-flipped)": r"\bturn(?:ed|s)? (?:in sign|their sign|its sign|the sign)",
-    "tells (shows)": r"\b(?:tell|tells|telling|told)\b",
+    "tells (shows)": r"\b(?:tell|tells|telling|told)\b(?!\()",
     "docstring fragment": (
         r'"""(?:Of|By|With|Without|What|Whether|Who|Whose|Whom|How|Why|Where|When|'
         r"Beside|For|So|Under|In|On|If)\b"
