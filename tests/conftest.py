@@ -48,3 +48,11 @@ def marked(tmp_path_factory):
     from tests.marked_model import make_marked_model
 
     return make_marked_model(tmp_path_factory.mktemp("marked"))
+
+
+@pytest.fixture(scope="session")
+def downloads(marked, tmp_path_factory):
+    """A folder of downloaded files, some of them marked."""
+    from tests.downloads import make_downloads
+
+    return make_downloads(marked, tmp_path_factory.mktemp("downloads"))

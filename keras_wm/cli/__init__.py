@@ -1,6 +1,6 @@
 """The command line.
 
-Exit status: 0 the mark was found (or the job done), 1 it was not found, 2 something
+Exit status: 0 a mark was found (or the job is done), 1 no mark was found, 2 something
 could not be read, was refused or failed, 64 wrong usage, 130 interrupted.
 """
 
@@ -12,19 +12,28 @@ from typing import Any, NoReturn
 
 import typer
 
-# Each of them adds its commands, in the order in which the help lists them.
-from keras_wm.cli import owner, research, slmc, verifier  # noqa: F401
+from keras_wm.cli import owner, research, slmc, verifier
 from keras_wm.cli.app import Exit, app
+
+# In the order in which the help lists them.
+for command in (
+    *(owner.keygen, owner.publish),
+    *(verifier.verify, verifier.scan, verifier.inspect, verifier.compare),
+    owner.derive,
+    *(research.evaluate, research.experiment, research.demo),
+):
+    app.command()(command)
+app.add_typer(slmc.slmc, name="slmc")
 
 
 def main() -> None:
-    """Runs the command line, errors on one line."""
-    # Click's own status for wrong usage, 2, would say that a file could not be read.
-    # Typer has a copy of click from some version on, and no name for this class.
+    """Runs the command line. Errors are printed on one line, without a traceback."""
+    # Click's own status of wrong usage, 2, means here that a file could not be read.
+    # Some versions of Typer bundle Click and do not export this class.
     usage_error: Any = typer.BadParameter.__base__
     usage_error.exit_code = Exit.USAGE
-    # Click's status for an interrupt, 1, would say that no mark was found.
-    signal.signal(signal.SIGINT, _interrupted)
+    # Click's status of an interrupt, 1, means here that no mark was found.
+    signal.signal(signal.SIGINT, _exit_interrupted)
     try:
         app()
     except (ImportError, OSError, TypeError, ValueError) as error:
@@ -32,5 +41,5 @@ def main() -> None:
         sys.exit(Exit.FAILED)
 
 
-def _interrupted(*_: object) -> NoReturn:
+def _exit_interrupted(*_: object) -> NoReturn:
     raise SystemExit(Exit.INTERRUPTED)

@@ -1,4 +1,4 @@
-"""What the commands have in common: exit status, options, how reports are shown."""
+"""Exit status, options and printing, which the commands share."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import os
 from collections.abc import Iterator
 from enum import IntEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 import typer
 
 
 class Exit(IntEnum):
-    """What the exit status says."""
+    """Exit status of a command."""
 
     FOUND = 0
     NOT_FOUND = 1
@@ -26,22 +26,26 @@ class Exit(IntEnum):
 app = typer.Typer(
     help="Ownership watermarks for Keras models.",
     no_args_is_help=True,
-    # Local variables in a traceback could show what is secret.
+    # Local variables in a traceback could contain a secret.
     pretty_exceptions_enable=False,
     add_completion=False,
 )
 
 KeyOption = Annotated[
-    Path, typer.Option("--key", help="The key file.", show_default=False)
+    Path,
+    typer.Option("--key", help="Key file.", metavar="FILE", show_default=False),
 ]
 SandboxOption = Annotated[
     bool,
-    typer.Option(help="Read the file in a process of its own, which it may crash."),
+    typer.Option(
+        help="Read the file in a separate process, so that a malicious file cannot "
+        "crash or hang this one."
+    ),
 ]
 LimitOption = Annotated[
     list[str] | None,
     typer.Option(
-        help="What a file may ask for, such as array_bytes=8e9; may be repeated.",
+        help="Change a safety limit, such as array_bytes=8e9. Repeatable.",
         metavar="NAME=VALUE",
     ),
 ]
@@ -49,39 +53,38 @@ LayersOption = Annotated[
     list[str] | None,
     typer.Option(
         "--layer",
-        help="The layer to look in, and all of them otherwise; repeated, layers to "
-        "read as one.",
+        help="Layer to search (default: all). Repeat to test several layers jointly.",
+        metavar="NAME",
         show_default=False,
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
+class Report(Protocol):
+    """A report that can be printed."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the report as plain Python values, which JSON can hold."""
+
+
 def layer_of(layers: list[str] | None) -> str | list[str] | None:
-    """Of one layer every kernel is tried; several layers are read as one."""
+    """Returns the layer for `verify`: `None`, a name, or a list of several names."""
     return layers[0] if layers and len(layers) == 1 else layers or None
 
 
-def print_report(report: Any, as_json: bool) -> None:
-    """Prints a report as a reader likes it, or as one JSON object."""
-    if as_json:
-        print_json(report.to_dict())
-    else:
-        typer.echo(repr(report))
-
-
-def print_json(value: dict[str, Any]) -> None:
-    """Prints one JSON object."""
-    typer.echo(json.dumps(value, indent=2))
+def print_report(report: Report, as_json: bool) -> None:
+    """Prints a report as text or as one JSON object."""
+    typer.echo(json.dumps(report.to_dict(), indent=2) if as_json else repr(report))
 
 
 @contextlib.contextmanager
 def silent_import() -> Iterator[None]:
-    """Imports TensorFlow as a command does: fast, and without its start-up notes.
+    """Prepares the import of TensorFlow, and hides its start-up messages.
 
-    They come from C++, before any log level is heeded, so that only the descriptor
-    can be silenced. By itself it uses oneDNN on the newest processors alone; on older
-    ones that trains twice as fast.
+    The messages are written by C++ code before any log level is read, so standard
+    error is redirected. TensorFlow enables oneDNN by default on the newest processors
+    only. On older ones, training is twice as fast with it, so it is enabled here.
     """
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

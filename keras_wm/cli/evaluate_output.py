@@ -1,4 +1,4 @@
-"""The command `keras-wm evaluate`."""
+"""Runs `keras-wm evaluate` and prints its results."""
 
 from __future__ import annotations
 
@@ -30,36 +30,36 @@ def run_evaluation(
     console: Console,
     **options: Any,
 ) -> Evaluation:
-    """Evaluates a model file, shows the report and writes it.
+    """Evaluates a marked model file, prints the report and writes it.
 
     Args:
-        model: The owner's marked network.
+        model: Path of the owner's marked network.
         key: The key that marked it.
-        data: As for `load_examples`, or `None`.
-        folder: Where `evaluation.html` and `evaluation.json` go.
-        console: What to report to.
-        **options: As for `evaluate`.
+        data: Data set, as for `load_examples`, or `None` to train nothing.
+        folder: Folder for `evaluation.html` and `evaluation.json`.
+        console: Console to print to.
+        **options: Options of `evaluate`.
 
     Returns:
         The `Evaluation`.
     """
-    # Before an hour of attacks: whether the report can be written.
+    # Check before an hour of attacks that the report can be written.
     require_jinja2()
-    # Each network is traced anew, which TensorFlow takes for a mistake.
+    # Each network is traced again, which TensorFlow warns about.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     examples = None if data is None else load_examples(data)
     with progress_bar("attacks", shown=True) as show:
         evaluation = evaluate(model, key, examples, progress=show, **options)
-    _show(evaluation, console)
+    _print_evaluation(evaluation, console)
     files = evaluation.save(folder)
     console.print(f"Report: {', '.join(map(str, files))}")
     return evaluation
 
 
-def _show(evaluation: Evaluation, console: Console) -> None:
-    for one in requirements(evaluation):
-        console.print(f"[bold]{one.name}[/]: ", end="")
-        console.print(one.answer, markup=False)
+def _print_evaluation(evaluation: Evaluation, console: Console) -> None:
+    for requirement in requirements(evaluation):
+        console.print(f"[bold]{requirement.name}[/]: ", end="")
+        console.print(requirement.answer, markup=False)
     table = Table(
         "attack",
         "strengths",

@@ -1,4 +1,4 @@
-"""What commands are given: keys, limits, lists of files."""
+"""Reads the inputs of commands: keys, limits and lists of names."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ PASSPHRASE_VARIABLE = "KERAS_WM_PASSPHRASE"  # noqa: S105 (a name, not a passphr
 
 
 def load_key(path: Path) -> WatermarkKey:
-    """Reads a key file; asks for its passphrase if it has one.
+    """Reads a key file. Asks for its passphrase if it is encrypted.
 
-    Either file of a pair `*_w.npy` and `*_b.npy`, which the papers' reference code
-    writes, stands for both.
+    The key can also be a pair of files `*_w.npy` and `*_b.npy`, as the papers'
+    reference code writes them. Then `path` is either of the two.
     """
     from keras_wm.errors import WrongPassphraseError
     from keras_wm.scheme.key import WatermarkKey
@@ -43,14 +43,15 @@ def _reference_pair(path: Path) -> tuple[Path, Path]:
     name = path.name.removesuffix("_w.npy").removesuffix("_b.npy")
     if name == path.name:
         raise ValueError(
-            "Expected a key file, or a pair of the papers' reference code: NAME_w.npy "
-            f"with NAME_b.npy beside it. Received: {str(path)!r}"
+            "Expected a key file, or one of the two files NAME_w.npy and NAME_b.npy "
+            "that the papers' reference code writes to one folder. "
+            f"Received: {str(path)!r}"
         )
     return path.with_name(f"{name}_w.npy"), path.with_name(f"{name}_b.npy")
 
 
 def new_passphrase() -> str:
-    """The passphrase for a new key file."""
+    """Returns the passphrase for a new key file."""
     return os.environ.get(PASSPHRASE_VARIABLE) or _ask_passphrase(confirm=True)
 
 
@@ -60,18 +61,18 @@ def _ask_passphrase(confirm: bool) -> str:
             typer.prompt("Passphrase", hide_input=True, confirmation_prompt=confirm)
         )
     except typer.Abort:
-        # Its own status, 1, would say that the mark was not found.
+        # The exit status of an abort, 1, means here that no mark was found.
         raise ValueError("No passphrase was given.") from None
 
 
-def read_limits(given: list[str] | None) -> Limits:
-    """The limits, some of them changed: `["array_bytes=8e9"]`."""
+def read_limits(options: list[str] | None) -> Limits:
+    """Returns the default limits, changed by options such as `"array_bytes=8e9"`."""
     from keras_wm.files.limits import Limits
 
     names = [field.name for field in dataclasses.fields(Limits)]
     changes = {}
-    for one in given or []:
-        name, _, value = one.partition("=")
+    for option in options or []:
+        name, _, value = option.partition("=")
         try:
             changes[name] = int(float(value))
         except (OverflowError, ValueError):
@@ -79,14 +80,14 @@ def read_limits(given: list[str] | None) -> Limits:
         if name not in names:
             raise ValueError(
                 f"Expected --limit NAME=VALUE, VALUE a number and NAME one of "
-                f"{', '.join(names)}. Received: {one!r}"
+                f"{', '.join(names)}. Received: {option!r}"
             )
     return Limits(**changes)
 
 
 @contextlib.contextmanager
-def reader_of(limit: list[str] | None, sandbox: bool) -> Iterator[dict[str, Any]]:
-    """How to read a file: arguments of `verify` and `inspect`."""
+def file_reader(limit: list[str] | None, sandbox: bool) -> Iterator[dict[str, Any]]:
+    """Yields the keyword arguments `limits` and `sandbox` of `verify` and `inspect`."""
     limits = read_limits(limit)
     if not sandbox:
         yield {"limits": limits}
@@ -94,31 +95,42 @@ def reader_of(limit: list[str] | None, sandbox: bool) -> Iterator[dict[str, Any]
     from keras_wm.files.sandbox import Sandbox
 
     with Sandbox(limits) as child:
-        # It imports what it needs while this process does the same.
+        # It imports its modules while this process imports the same ones.
         child.start()
         yield {"limits": limits, "sandbox": child}
 
 
-def read_lines(path: Path | None) -> list[str]:
-    """The lines of a file, or of the input, without empty ones.
+def read_names(path: Path | None) -> list[str]:
+    """Reads a file with one name per line. Empty lines are skipped.
+
+    Args:
+        path: Path of the file, `-` for standard input, or `None` for no names.
+
+    Returns:
+        The names.
 
     Raises:
-        ValueError: If the file is not text in UTF-8, or there is nothing in it.
+        ValueError: If the file is not text in UTF-8, or contains no name.
     """
     if path is None:
         return []
     content = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
     try:
-        # Some editors begin a file with a mark of its encoding.
+        # Some editors start a file with a byte order mark.
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(
-            "Expected text in UTF-8, one name a line. "
+            "Expected text in UTF-8, one name per line. "
             f"Received: {str(path)!r} ({error})"
         ) from error
-    # Not by splitlines: a name may hold what Unicode calls a line's end.
+    # Not str.splitlines: a name can contain one of Unicode's other line separators.
     lines = [line.strip() for line in text.replace("\r", "\n").split("\n")]
     lines = [line for line in lines if line]
     if not lines:
-        raise ValueError(f"Expected one name a line. Received none in {str(path)!r}.")
+        raise ValueError(f"Expected one name per line. Received none in {str(path)!r}.")
     return lines
+
+
+def split_names(names: str) -> tuple[str, ...]:
+    """Returns the names in a text such as `"direct,diff"`."""
+    return tuple(name.strip() for name in names.split(","))

@@ -1,4 +1,4 @@
-"""The commands of who owns a model: keys, publishing, recipients."""
+"""The owner's commands: keygen, publish and derive."""
 
 from __future__ import annotations
 
@@ -7,21 +7,30 @@ from typing import Annotated
 
 import typer
 
-from keras_wm.cli.app import app, silent_import
+from keras_wm.cli.app import silent_import
 from keras_wm.cli.inputs import load_key, new_passphrase
 from keras_wm.scheme.capacity import USUAL_BITS
 
+EncryptOption = Annotated[
+    bool, typer.Option("--encrypt", help="Encrypt the key file with a passphrase.")
+]
 
-@app.command()
+
 def keygen(
-    path: Annotated[Path, typer.Argument(help="Where the key file goes.")],
-    owner: Annotated[str, typer.Option(help="Whom the mark names.")],
-    bits: Annotated[int, typer.Option(help="The length of the message.")] = USUAL_BITS,
-    projection: Annotated[str, typer.Option(help="random, direct or diff.")] = "random",
-    filters: Annotated[str, typer.Option(help="keyed or mean.")] = "keyed",
-    encrypt: Annotated[
-        bool, typer.Option("--encrypt", help="Ask for a passphrase.")
-    ] = False,
+    path: Annotated[
+        Path, typer.Argument(help="Output path of the key file.", metavar="FILE")
+    ],
+    owner: Annotated[str, typer.Option(help="Name of the owner.", metavar="NAME")],
+    bits: Annotated[
+        int, typer.Option(help="Number of bits of the message.", metavar="N")
+    ] = USUAL_BITS,
+    projection: Annotated[
+        str, typer.Option(help="Kind of projection.", metavar="random|direct|diff")
+    ] = "random",
+    filters: Annotated[
+        str, typer.Option(help="Kind of filter weights.", metavar="keyed|mean")
+    ] = "keyed",
+    encrypt: EncryptOption = False,
 ) -> None:
     """Make a key. Keep it secret and back it up; publish its commitment."""
     from keras_wm.scheme.key import WatermarkKey
@@ -30,29 +39,40 @@ def keygen(
     key.save(path, new_passphrase() if encrypt else None)
     typer.echo(f"{path}: {key.bits} bits for {key.owner!r}, readable by you alone.")
     typer.echo(f"commitment: {key.commitment}")
-    typer.echo("Publish the commitment, dated, before the model; never the key file.")
+    typer.echo(
+        "Publish the commitment with a date before you publish the model. Never "
+        "publish the key file."
+    )
 
 
-@app.command()
 def derive(
-    key: Annotated[Path, typer.Argument(help="The owner's key file.")],
-    recipient: Annotated[str, typer.Argument(help="Whom the copy is for.")],
-    path: Annotated[Path, typer.Argument(help="Where the recipient's key file goes.")],
-    encrypt: Annotated[
-        bool, typer.Option("--encrypt", help="Ask for a passphrase.")
-    ] = False,
+    key: Annotated[Path, typer.Argument(help="The owner's key file.", metavar="KEY")],
+    recipient: Annotated[
+        str, typer.Argument(help="Name of the recipient.", metavar="NAME")
+    ],
+    path: Annotated[
+        Path,
+        typer.Argument(help="Output path of the recipient's key file.", metavar="FILE"),
+    ],
+    encrypt: EncryptOption = False,
 ) -> None:
-    """Make the key that marks one recipient's copy, from the owner's."""
+    """Make the key that marks one recipient's copy, from the owner's key."""
     derived = load_key(key).for_recipient(recipient)
     derived.save(path, new_passphrase() if encrypt else None)
     typer.echo(f"{path}: marks the copy for {recipient!r}, readable by you alone.")
     typer.echo(f"commitment: {derived.commitment}")
 
 
-@app.command()
 def publish(
-    source: Annotated[Path, typer.Argument(help="Your own marked model file.")],
-    target: Annotated[Path, typer.Argument(help="Where the clean file goes.")],
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="Your marked model file, which is loaded with Keras.", metavar="SOURCE"
+        ),
+    ],
+    target: Annotated[
+        Path, typer.Argument(help="Output path of the copy.", metavar="TARGET")
+    ],
     keep_optimizer: Annotated[
         bool, typer.Option("--keep-optimizer", help="Keep the optimizer's state.")
     ] = False,
@@ -60,7 +80,7 @@ def publish(
         bool, typer.Option("--force", help="Replace the target if it exists.")
     ] = False,
 ) -> None:
-    """Save a model without a trace of its mark's key. Loads your file with Keras."""
+    """Save a copy of a marked model that contains no keras_wm metadata."""
     import warnings
 
     with silent_import():
@@ -72,8 +92,8 @@ def publish(
     if not source.is_file():
         raise FileNotFoundError(f"There is no file {str(source)!r}.")
     with warnings.catch_warnings():
-        # That the mark is inert without its key does not matter to a copy.
+        # The mark is inactive without its key, which does not matter for a copy.
         warnings.simplefilter("ignore")
         model = keras.saving.load_model(source)
     publish_model(model, target, include_optimizer=keep_optimizer, overwrite=force)
-    typer.echo(f"{target}: no trace of keras_wm, weights unchanged.")
+    typer.echo(f"{target}: contains no keras_wm metadata, weights unchanged.")

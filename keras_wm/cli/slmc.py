@@ -1,4 +1,4 @@
-"""The commands of self-learning Monte Carlo: sample, train, scale, study."""
+"""The commands of self-learning Monte Carlo: sample, train, scale and study."""
 
 from __future__ import annotations
 
@@ -7,42 +7,61 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from keras_wm.cli.app import app, silent_import
+from keras_wm.cli.app import silent_import
 
 if TYPE_CHECKING:
     from keras_wm.slmc.double_exchange import DoubleExchange
 
 slmc = typer.Typer(
-    help="Self-learning Monte Carlo of the double-exchange model, the scientific host.",
+    help="Self-learning Monte Carlo of the double-exchange model.",
     no_args_is_help=True,
 )
-app.add_typer(slmc, name="slmc")
 
-SizeOption = Annotated[str, typer.Option(help="L, or Lx x Ly as in 6x8.")]
+SizeOption = Annotated[
+    str,
+    typer.Option(help="Sites per side: L, or Lx x Ly such as 6x8.", metavar="L|LxL"),
+]
 BetaOption = Annotated[
-    float, typer.Option(help="1 / T, with T in the unit of t, J and mu.")
+    float,
+    typer.Option(help="Inverse temperature 1/T, with T in the unit of t, J and mu."),
 ]
-MuOption = Annotated[float, typer.Option(help="The chemical potential.")]
+MuOption = Annotated[float, typer.Option(help="Chemical potential mu.")]
 CouplingOption = Annotated[
-    float, typer.Option("--coupling", "-J", help="J, between spins and electrons.")
+    float,
+    typer.Option("--coupling", "-J", help="Coupling J of spins and electrons."),
 ]
-HoppingOption = Annotated[float, typer.Option("--hopping", "-t", help="t.")]
-SeedOption = Annotated[int, typer.Option(min=0, help="Of all that is random.")]
+HoppingOption = Annotated[
+    float, typer.Option("--hopping", "-t", help="Hopping amplitude t.")
+]
+SeedOption = Annotated[int, typer.Option(min=0, metavar="N", help="Random seed.")]
 ShellsOption = Annotated[
     int | None,
-    typer.Option(min=1, help="How many shells of neighbours are seen; else all."),
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Number of shells of neighbours that the effective model sees.",
+    ),
 ]
-BlocksOption = Annotated[int, typer.Option(min=0, help="L, blocks of attention.")]
+BlocksOption = Annotated[
+    int, typer.Option(min=0, metavar="N", help="Number of attention blocks, L.")
+]
 HeadsOption = Annotated[
-    int, typer.Option(min=1, help="How many attentions a block adds up.")
+    int, typer.Option(min=1, metavar="N", help="Number of attention heads per block.")
 ]
-ChainsOption = Annotated[int, typer.Option(min=1, help="How many chains.")]
-SweepsOption = Annotated[int, typer.Option(min=1, help="Sweeps that make a proposal.")]
+ChainsOption = Annotated[
+    int, typer.Option(min=1, metavar="N", help="Number of Markov chains.")
+]
+SweepsOption = Annotated[
+    int,
+    typer.Option(
+        min=1, metavar="N", help="Sweeps of the effective model per proposal."
+    ),
+]
 ProposalsOption = Annotated[
-    int, typer.Option(min=1, help="Proposals of each chain between two fits.")
+    int, typer.Option(min=1, metavar="N", help="Proposals per chain between two fits.")
 ]
-EpochsOption = Annotated[int, typer.Option(min=1, help="Of each fit.")]
-RateOption = Annotated[float, typer.Option(help="The largest learning rate of a fit.")]
+EpochsOption = Annotated[int, typer.Option(min=1, metavar="N", help="Epochs per fit.")]
+RateOption = Annotated[float, typer.Option(help="Largest learning rate of a fit.")]
 
 
 @slmc.command()
@@ -53,18 +72,34 @@ def sample(
     coupling: CouplingOption = 1.0,
     hopping: HoppingOption = 1.0,
     by: Annotated[
-        str, typer.Option(help="metropolis, linear, or a file of an effective model.")
+        str,
+        typer.Option(
+            help="Source of the proposals: metropolis, linear, or a file of an "
+            "effective model.",
+            metavar="NAME|FILE",
+        ),
     ] = "linear",
     chains: ChainsOption = 64,
     steps: Annotated[
-        int, typer.Option(min=1, help="Sweeps of metropolis, else proposals.")
+        int,
+        typer.Option(
+            min=1, metavar="N", help="Number of proposals; with metropolis, of sweeps."
+        ),
     ] = 500,
-    thermalise: Annotated[int, typer.Option(min=0, help="Steps before.")] = 100,
+    thermalise: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Thermalisation steps, discarded.")
+    ] = 100,
     sweeps: SweepsOption = 10,
-    spins: Annotated[bool, typer.Option(help="Keep all spins, to train by.")] = False,
+    spins: Annotated[
+        bool,
+        typer.Option(help="Store spin configurations (needed by `train --samples`)."),
+    ] = False,
     seed: SeedOption = 0,
     out: Annotated[
-        Path, typer.Option(help="A checkpoint; a run that was stopped goes on there.")
+        Path,
+        typer.Option(
+            help="Output file. An interrupted run resumes from it.", metavar="FILE"
+        ),
     ] = Path("slmc.npz"),
 ) -> None:
     """Sample the exact model, and measure magnetisations, energy and acceptance."""
@@ -75,8 +110,8 @@ def sample(
         from keras_wm.slmc.samplers.by_name import sampler_by
 
     model = _model(size, beta, mu, coupling, hopping)
-    chosen = sampler_by(by, model, chains, sweeps, seed, out)
-    run_sampling(chosen, steps, thermalise, out, spins, Console())
+    sampler = sampler_by(by, model, chains, sweeps, seed, out)
+    run_sampling(sampler, steps, thermalise, out, spins, Console())
 
 
 @slmc.command()
@@ -96,13 +131,15 @@ def train(
     samples: Annotated[
         Path | None,
         typer.Option(
-            help="What `sample --spins` kept, instead of --chains and --proposals."
+            help="File of `sample --spins` to train on, instead of sampling with "
+            "--chains and --proposals.",
+            metavar="FILE",
         ),
     ] = None,
     seed: SeedOption = 0,
-    out: Annotated[Path, typer.Option(help="Where the model goes.")] = Path(
-        "effective.keras"
-    ),
+    out: Annotated[
+        Path, typer.Option(help="Output file of the model.", metavar="FILE")
+    ] = Path("effective.keras"),
 ) -> None:
     """Train an effective model block by block, while sampling or from samples."""
     from rich.console import Console
@@ -125,17 +162,24 @@ def scale(
     hopping: HoppingOption = 1.0,
     shells: ShellsOption = 6,
     blocks: BlocksOption = 4,
-    seeds: Annotated[int, typer.Option(min=1, help="How many trainings.")] = 3,
+    seeds: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Number of trainings.")
+    ] = 3,
     heads: HeadsOption = 1,
     chains: ChainsOption = 256,
     proposals: ProposalsOption = 20,
     epochs: EpochsOption = 60,
     learning_rate: RateOption = 1e-2,
-    out: Annotated[Path, typer.Option(help="Where points and a picture go.")] = Path(
-        "slmc_scaling"
-    ),
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="Output folder of points and a picture. An interrupted run resumes "
+            "from it.",
+            metavar="FOLDER",
+        ),
+    ] = Path("slmc_scaling"),
 ) -> None:
-    """Tell how what an effective model misses falls with its number of parameters."""
+    """Measure how the error of effective models decreases with their size."""
     from rich.console import Console
 
     with silent_import():
@@ -151,11 +195,16 @@ def scale(
 def study(
     records: Annotated[
         Path,
-        typer.Argument(help="Results file (JSON lines); completed parts are skipped."),
+        typer.Argument(
+            help="Results file (JSON lines); completed parts are skipped.",
+            metavar="FILE",
+        ),
     ] = Path("slmc.jsonl"),
-    fast: Annotated[bool, typer.Option(help="A minute of it, to see it run.")] = False,
+    fast: Annotated[
+        bool, typer.Option(help="Run a small version that takes a minute.")
+    ] = False,
 ) -> None:
-    """Do what notebooks/self_learning_monte_carlo.ipynb shows; goes on after a stop."""
+    """Compute the results that notebooks/self_learning_monte_carlo.ipynb shows."""
     from rich.console import Console
 
     with silent_import():
@@ -173,7 +222,8 @@ def _model(
     sides = size.lower().split("x")
     if len(sides) > 2 or not all(side.strip().isdecimal() for side in sides):
         raise ValueError(
-            f"Expected a lattice's size, such as 6, or 6x8. Received: --size {size!r}"
+            "Expected the size of a lattice, such as 6 or 6x8. "
+            f"Received: --size {size!r}"
         )
     lattice = square_lattice(*map(int, sides))
     return DoubleExchange(lattice, beta, mu, coupling, hopping)

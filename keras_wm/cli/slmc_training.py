@@ -1,4 +1,4 @@
-"""What `keras-wm slmc train` and `keras-wm slmc scale` do."""
+"""Runs `keras-wm slmc train` and `keras-wm slmc scale`, and prints their results."""
 
 from __future__ import annotations
 
@@ -35,10 +35,26 @@ def run_training(
     out: Path,
     console: Console,
 ) -> None:
-    """Trains an effective model block by block, and keeps it after each."""
+    """Trains an effective model block by block, and saves it after each block.
+
+    Args:
+        model: The exact model.
+        shells: Number of shells that the effective model sees; `None` for all.
+        blocks: Number of attention blocks.
+        heads: Number of attention heads per block.
+        schedule: Amount of sampling and training.
+        seed: Random seed.
+        samples: File of samples to train on, or `None` to sample while training.
+        out: Output path of the model.
+        console: Console to print to.
+
+    Raises:
+        ValueError: If `out` is not a `.keras` file in an existing folder, or the
+            samples are not of this model.
+    """
     if out.suffix != ".keras" or not out.parent.is_dir():
         raise ValueError(
-            "Expected a file with the suffix .keras, in a folder that is there. "
+            "Expected a file with the suffix .keras, in a folder that exists. "
             f"Received: {str(out)!r}"
         )
     stages: Iterable[Stage] = (
@@ -52,16 +68,16 @@ def run_training(
             *(schedule, seed, heads),
         )
     )
-    found = []
+    trained = []
     for stage in stages:
-        found += points(seed, [stage])
+        trained += points(seed, [stage])
         with atomic_write(out) as temporary:
             stage.model.save(temporary)
         console.print(
-            f"L = {stage.blocks}: variance {stage.variance:.3g} of what is missed, "
-            f"fitted to {stage.fitted} samples"
+            f"L = {stage.blocks}: error variance {stage.variance:.3g}, fitted to "
+            f"{stage.fitted} samples"
         )
-    console.print(_points_table(found))
+    console.print(_points_table(trained))
     console.print(f"The last model is in {out}", soft_wrap=True)
 
 
@@ -75,14 +91,28 @@ def run_scaling(
     out: Path,
     console: Console,
 ) -> None:
-    """Trains several models of every size, and fits a power law to what they miss."""
+    """Trains several models of each size, and fits a power law to their errors.
+
+    Args:
+        model: The exact model.
+        shells: Number of shells that effective models see; `None` for all.
+        blocks: Largest number of attention blocks.
+        heads: Number of attention heads per block.
+        seeds: Number of trainings.
+        schedule: Amount of sampling and training.
+        out: Output folder. An interrupted run resumes from the points in it.
+        console: Console to print to.
+
+    Raises:
+        ValueError: If the folder holds points of other settings.
+    """
     out.mkdir(parents=True, exist_ok=True)
     settings = {**asdict(schedule), "blocks": blocks, "heads": heads, "shells": shells}
     header = _POINTS_FORMAT | settings | model.to_dict()
     trainings = RecordFile(out / POINTS, _read_training, header)
-    found = [point for training in trainings.results for point in training]
+    measured = [point for training in trainings.results for point in training]
     for seed in range(seeds):
-        if any(point.seed == seed for point in found):
+        if any(point.seed == seed for point in measured):
             continue
         console.print(f"seed {seed}")
         stages = learn(
@@ -91,21 +121,20 @@ def run_scaling(
         )
         training = points(seed, stages)
         trainings.append({"points": [point.to_dict() for point in training]})
-        found += training
-    console.print(_points_table(found))
-    for fewest, which in ((0, "all"), (1, "without the linear model"), (2, "L >= 2")):
+        measured += training
+    console.print(_points_table(measured))
+    for fewest, models in ((0, "all"), (1, "without the linear model"), (2, "L >= 2")):
         if blocks - fewest >= 1 and (blocks - fewest + 1) * seeds >= 3:
-            law = power_law(found, fewest)
-            console.print(
-                f"variance ~ parameters^({law.exponent:.2f} ± {law.error:.2f}), {which}"
-            )
+            law = power_law(measured, fewest)
+            exponent = f"{law.exponent:.2f} ± {law.error:.2f}"
+            console.print(f"variance ~ parameters^({exponent}), {models}")
     curves = {
-        f"seed {seed}": [(p.parameters, p.variance) for p in found if p.seed == seed]
+        f"seed {seed}": [(p.parameters, p.variance) for p in measured if p.seed == seed]
         for seed in range(seeds)
     }
     figure = plot_lines(curves, "parameters", "Var(ln W - ln W_eff)", 10, 10)
     figure.savefig(out / "scaling.png")
-    console.print(f"Points and a picture are in {out}", soft_wrap=True)
+    console.print(f"The points and a picture are in {out}", soft_wrap=True)
 
 
 def _read_training(values: dict[str, Any]) -> list[Point]:
@@ -113,20 +142,20 @@ def _read_training(values: dict[str, Any]) -> list[Point]:
     return [Point.from_dict(point) for point in values["points"]]
 
 
-def _points_table(found: Iterable[Point]) -> Table:
+def _points_table(trained: Iterable[Point]) -> Table:
     table = Table("seed", "L", "parameters", "variance", "erfc(s / 2)", "acceptance")
-    for one in found:
-        measured = (
+    for point in trained:
+        acceptance = (
             "-"
-            if np.isnan(one.acceptance)
-            else f"{one.acceptance:.3f} ± {one.acceptance_error:.3f}"
+            if np.isnan(point.acceptance)
+            else f"{point.acceptance:.3f} ± {point.acceptance_error:.3f}"
         )
         table.add_row(
-            str(one.seed),
-            str(one.blocks),
-            str(one.parameters),
-            f"{one.variance:.4f} ± {one.variance_error:.4f}",
-            f"{one.predicted:.3f}",
-            measured,
+            str(point.seed),
+            str(point.blocks),
+            str(point.parameters),
+            f"{point.variance:.4f} ± {point.variance_error:.4f}",
+            f"{point.predicted:.3f}",
+            acceptance,
         )
     return table

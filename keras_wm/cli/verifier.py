@@ -1,9 +1,9 @@
-"""The commands that look for marks in files; none of them imports Keras."""
+"""The commands that search files for marks. None of them imports Keras."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,90 +14,109 @@ from keras_wm.cli.app import (
     LayersOption,
     LimitOption,
     SandboxOption,
-    app,
     layer_of,
     print_report,
 )
-from keras_wm.cli.inputs import load_key, read_limits, read_lines, reader_of
+from keras_wm.cli.inputs import file_reader, load_key, read_limits, read_names
 
 if TYPE_CHECKING:
-    from keras_wm.scheme.key import WatermarkKey
+    from keras_wm.verification.identification import Identification
+    from keras_wm.verification.result import Verification
+
+FileArgument = Annotated[
+    str, typer.Argument(help="Model file, folder or URL.", metavar="FILE")
+]
 
 
-@app.command()
 def verify(
-    file: Annotated[str, typer.Argument(help="A model file, folder or URL.")],
+    file: FileArgument,
     key: KeyOption,
     layers: LayersOption = None,
     recipients: Annotated[
         Path | None,
-        typer.Option(help="A file with a recipient a line: whose copy is it?"),
+        typer.Option(
+            help="File of recipient names, one per line (- for stdin). Report whose "
+            "copy this is.",
+            metavar="FILE",
+        ),
     ] = None,
     reference: Annotated[
         str | None,
-        typer.Option(help="Your own marked model, to undo what was rearranged."),
+        typer.Option(
+            help="Your original marked model; used to undo permutation, scaling and "
+            "sign flips of channels.",
+            metavar="FILE",
+        ),
     ] = None,
     reordered: Annotated[
-        bool, typer.Option("--reordered", help="Undo what was done to filters alone.")
+        bool,
+        typer.Option(
+            "--reordered",
+            help="Also try to undo reordering and sign flips of output filters (no "
+            "reference needed).",
+        ),
     ] = False,
     sandbox: SandboxOption = True,
     limit: LimitOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Look for a key's mark in a model file, without loading the model.
+    """Search a model file for a key's mark, without loading the model.
 
-    With --recipients, look for the mark of each recipient's key.
+    With --recipients, search for the mark of each recipient's copy.
+
+    Exit status: 0 a mark was found, 1 no mark was found.
     """
-    if recipients is not None:
-        _identify(file, load_key(key), recipients, layers, (limit, sandbox), as_json)
-    with reader_of(limit, sandbox) as reader:
-        from keras_wm.verification.verification import verify as verify_model
+    if recipients is not None and layers and len(layers) > 1:
+        raise typer.BadParameter("Expected one --layer at most with --recipients.")
+    with file_reader(limit, sandbox) as reader:
+        report: Verification | Identification
+        if recipients is None:
+            from keras_wm.verification.verification import verify as verify_model
 
-        verification = verify_model(
-            file,
-            load_key(key),
-            layer_of(layers),
-            reference=reference,
-            reordered=reordered,
-            **reader,
-        )
-    print_report(verification, as_json)
-    raise typer.Exit(Exit.FOUND if verification.marked else Exit.NOT_FOUND)
+            report = verify_model(
+                file,
+                load_key(key),
+                layer_of(layers),
+                reference=reference,
+                reordered=reordered,
+                **reader,
+            )
+            is_found = report.marked
+        else:
+            from keras_wm.verification.identification import identify
 
-
-def _identify(
-    file: str,
-    key: WatermarkKey,
-    recipients: Path,
-    layers: list[str] | None,
-    reading: tuple[list[str] | None, bool],
-    as_json: bool,
-) -> NoReturn:
-    """The command `verify --recipients`."""
-    if layers and len(layers) > 1:
-        raise typer.BadParameter("Recipients are looked for in one --layer, or in all.")
-    with reader_of(*reading) as reader:
-        from keras_wm.verification.identification import identify
-
-        layer = layers[0] if layers else None
-        names = read_lines(recipients)
-        found = identify(file, key, names, layer, progress=True, **reader)
-    print_report(found, as_json)
-    raise typer.Exit(Exit.FOUND if found.named else Exit.NOT_FOUND)
+            report = identify(
+                file,
+                load_key(key),
+                read_names(recipients),
+                layers[0] if layers else None,
+                progress=True,
+                **reader,
+            )
+            is_found = bool(report.named)
+    print_report(report, as_json)
+    raise typer.Exit(Exit.FOUND if is_found else Exit.NOT_FOUND)
 
 
-@app.command()
 def compare(
-    file: Annotated[str, typer.Argument(help="The model that two parties claim.")],
+    file: Annotated[
+        str, typer.Argument(help="The model that both parties claim.", metavar="FILE")
+    ],
     keys: Annotated[
         list[Path],
-        typer.Option("--key", help="A party's key; once for each.", show_default=False),
+        typer.Option(
+            "--key",
+            help="Key file of a party. Give it twice.",
+            metavar="FILE",
+            show_default=False,
+        ),
     ],
     originals: Annotated[
         list[str],
         typer.Option(
             "--original",
-            help="The model that the party of the same place calls its own.",
+            help="Original model of each party, in the same order as --key.",
+            metavar="FILE",
             show_default=False,
         ),
     ],
@@ -106,84 +125,102 @@ def compare(
     limit: LimitOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Tell which of two marks in a model was there first.
+    """Determine which of two marks in a model was embedded first.
 
-    Exit status: 0 that is shown, 1 it is not.
+    Exit status: 0 the order is shown, 1 it is not shown.
     """
     if not len(keys) == len(originals) == 2:
         raise typer.BadParameter(
             f"Expected two --key and two --original, in the same order. Received: "
             f"{len(keys)} and {len(originals)}."
         )
-    with reader_of(limit, sandbox) as reader:
+    with file_reader(limit, sandbox) as reader:
         from keras_wm.verification.comparison import Claim
         from keras_wm.verification.comparison import compare as compare_marks
 
         loaded = [load_key(key) for key in keys]
         claims = [Claim(*claim) for claim in zip(loaded, originals, strict=True)]
-        found = compare_marks(file, claims, layer_of(layers), **reader)
-    print_report(found, as_json)
-    raise typer.Exit(Exit.NOT_FOUND if found.first is None else Exit.FOUND)
+        comparison = compare_marks(file, claims, layer_of(layers), **reader)
+    print_report(comparison, as_json)
+    raise typer.Exit(Exit.NOT_FOUND if comparison.first is None else Exit.FOUND)
 
 
-@app.command()
 def inspect(
-    file: Annotated[str, typer.Argument(help="A model file, folder or URL.")],
+    file: FileArgument,
     sandbox: SandboxOption = True,
     limit: LimitOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """List the kernels of a model file, and how many bits each can hold."""
-    with reader_of(limit, sandbox) as reader:
+    with file_reader(limit, sandbox) as reader:
         from keras_wm.verification.inspection import inspect as inspect_model
 
         inspection = inspect_model(file, **reader)
     print_report(inspection, as_json)
 
 
-@app.command()
 def scan(
     sources: Annotated[
         list[str] | None,
-        typer.Argument(help="Files, folders, patterns and URLs.", show_default=False),
+        typer.Argument(
+            help="Files, folders, patterns and URLs.",
+            metavar="SOURCE...",
+            show_default=False,
+        ),
     ] = None,
     keys: Annotated[
         list[Path] | None,
-        typer.Option("--key", help="A key file; may be repeated.", show_default=False),
+        typer.Option(
+            "--key", help="Key file. Repeatable.", metavar="FILE", show_default=False
+        ),
     ] = None,
     list_file: Annotated[
         Path | None,
-        typer.Option("--list", help="A file with one source a line; - is the input."),
+        typer.Option(
+            "--list",
+            help="Read sources from a file, one per line (- for stdin).",
+            metavar="FILE",
+        ),
     ] = None,
     layer: Annotated[
-        str | None, typer.Option(help="The layer to look in; all of them otherwise.")
+        str | None,
+        typer.Option(help="Layer to search (default: all).", metavar="NAME"),
     ] = None,
     record: Annotated[
         Path | None,
-        typer.Option(help="A file for all results, by which a scan goes on."),
+        typer.Option(
+            help="Write results as JSON lines. An interrupted scan resumes from this "
+            "file.",
+            metavar="FILE",
+        ),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes; one a core otherwise.")
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="Number of processes (default: one per core)."
+        ),
     ] = None,
     dask: Annotated[
-        str | None, typer.Option(help="A Dask scheduler's address, to scan there.")
+        str | None,
+        typer.Option(
+            help="Scan on the Dask cluster of this scheduler.", metavar="ADDRESS"
+        ),
     ] = None,
     limit: LimitOption = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print JSON lines as results come.")
+        bool, typer.Option("--json", help="Print JSON lines as results arrive.")
     ] = False,
 ) -> None:
-    """Look for the marks of many keys in many model files.
+    """Search many model files for the marks of many keys.
 
-    Exit status: 0 a mark was found, 1 none was found, 2 none was found and a file could
-    not be read.
+    Exit status: 0 found, 1 not found, 2 not found and a file was not read.
     """
     from keras_wm.cli.scan_output import ScanOptions, run_scan
 
     if not keys:
-        raise typer.BadParameter("Name a key file with --key.")
+        raise typer.BadParameter("Expected a key file. Name one with --key.")
     status = run_scan(
-        [*(sources or []), *read_lines(list_file)],
+        [*(sources or []), *read_names(list_file)],
         [load_key(key) for key in keys],
         ScanOptions(layer, record, workers, dask, read_limits(limit), as_json),
     )

@@ -8,7 +8,7 @@ import sys
 import psutil
 import pytest
 
-from tests.cli.test_cli import PATIENT, assert_fails, run
+from tests.command_line import PATIENT, assert_fails, run
 
 QUICK = ("--limit", "cpu_seconds=1", *PATIENT)
 
@@ -31,7 +31,7 @@ def test_a_scan_ends_with_a_table_and_0_when_a_mark_is_found(downloads, keyfile)
         assert "0/64" in row
     assert "endless.h5" in result.stdout
     assert "could not be read: 2 UnsafeFileError, 1 ModelFileError" in result.stdout
-    assert "other files, no models: 2" in result.stdout
+    assert "other files, not models: 2" in result.stdout
     assert "multiplied by 7, the number of tests" in result.stdout
 
 

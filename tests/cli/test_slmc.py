@@ -135,7 +135,7 @@ def test_a_power_law_is_the_slope_of_the_logarithms():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--size", "6y6"], "Expected a lattice's size, such as 6, or 6x8"),
+        (["--size", "6y6"], "Expected the size of a lattice, such as 6 or 6x8"),
         (["--size", "1"], "two sites or more in each direction"),
         (["--beta", "-2"], "positive inverse temperature"),
         (["--by", "nothing.keras"], "'metropolis', 'linear' or a file"),
@@ -211,7 +211,7 @@ def test_a_model_that_fits_nothing_is_warned_of(tmp_path):
     good = slmc(*words, "--beta", 1, "--by", "linear", "--out", tmp_path / "good.npz")
     assert "no mean can be trusted" not in good.output
     # Fifty times an autocorrelation time are at least as many steps.
-    assert "Too short to tell" in good.output
+    assert "too short to estimate" in good.output
 
 
 def test_another_seed_does_not_go_on_in_the_chains_of_the_first(tmp_path):

@@ -1,45 +1,30 @@
-"""A folder of models, some of them marked, that the tests scan."""
+"""Workers that scan in the process of the tests."""
 
-import shutil
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
 
-import numpy as np
 import pytest
 
-from tests.conftest import fixed_key
-from tests.files.written import write_archive, write_endless, write_weights
-
-STRANGER = fixed_key(64, owner="A stranger", secret=b"\x09" * 32)
-
-
-@dataclass(frozen=True)
-class Downloads:
-    """A folder, the key whose mark is in two of its files, and another key."""
-
-    folder: Path
-    key: Any
-    stranger: Any
-    marked: tuple[str, str]
+from keras_wm.files import open_model_file
+from keras_wm.scanning import scanner
+from keras_wm.scanning.examiner import Examiner
 
 
-@pytest.fixture(scope="session")
-def downloads(marked, tmp_path_factory):
-    """Two marked files, two unmarked, three that cannot be read, two that are none."""
-    folder = tmp_path_factory.mktemp("downloads")
-    (folder / "deep" / "down").mkdir(parents=True)
-    shutil.copy(marked.files[".keras"], folder / "deep" / "a.keras")
-    shutil.copy(marked.files[".h5"], folder / "deep" / "down" / "renamed.bin")
-    noise = np.random.default_rng(3).normal(size=(60, 40)).astype("float32")
-    write_weights(folder / "b.weights.h5", noise, name="noise")
-    write_archive(folder / "c.keras")
-    (folder / "cut.keras").write_bytes(marked.files[".keras"].read_bytes()[:9000])
-    write_endless(folder / "endless.h5")
-    write_weights(folder / "repacked.h5", noise, compression="lzf")
-    (folder / "README.md").write_text("hello")
-    (folder / "deep" / "picture.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
-    found = tuple(
-        str(folder / "deep" / name) for name in ("a.keras", "down/renamed.bin")
+class HereWorkers:
+    """Searches files in this process, without a sandbox; see `Workers`."""
+
+    def __init__(self, settings):
+        self._examiner = Examiner(settings)
+        self._examiner._sandbox = SimpleNamespace(
+            open_model_file=lambda path: open_model_file(path, settings.limits)
+        )
+
+    def examine(self, candidates):
+        return map(self._examiner.examine, candidates)
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """Makes scans work in this process, which takes no time to start others."""
+    monkeypatch.setattr(
+        scanner, "_start_workers", lambda settings, *_: HereWorkers(settings)
     )
-    return Downloads(folder, marked.key, STRANGER, found)

@@ -149,6 +149,7 @@ def test_a_folder_that_is_a_model_is_one_candidate_and_its_other_files(tmp_path)
     assert "preset/model.weights.h5" not in found
 
 
+@pytest.mark.usefixtures("here")
 def test_an_index_that_cannot_be_read_does_not_hide_what_it_lists(sharded, key, rng):
     path = sharded / "m_00000.weights.h5"
     write_weights(path, rng.normal(size=(40, 8)))

@@ -8,8 +8,11 @@ import pytest
 
 import keras_wm
 from keras_wm import Limits
+from keras_wm.scanning.examiner import Examiner
 from tests.conftest import fixed_key
 from tests.files.written import write_weights
+
+pytestmark = pytest.mark.usefixtures("here")
 
 
 class StoppedError(Exception):
@@ -80,14 +83,14 @@ def test_a_line_that_was_cut_is_written_again(models, tmp_path, key):
         assert len(lines_of(record)) == 21
 
 
-def test_a_scan_that_was_done_reads_nothing_again(models, tmp_path, key, monkeypatch):
+def test_a_finished_scan_reads_nothing_again(models, tmp_path, key, monkeypatch):
     record = tmp_path / "scan.jsonl"
     whole = keras_wm.scan(models, key, record=record)
 
-    def no_process(*_, **__):
-        raise AssertionError("a process was started")
+    def examine(*_):
+        raise AssertionError("a file was read")
 
-    monkeypatch.setattr("subprocess.Popen", no_process)
+    monkeypatch.setattr(Examiner, "examine", examine)
     again = keras_wm.scan(models, key, record=record)
     assert again.to_dict() == whole.to_dict()
 

@@ -61,6 +61,7 @@ def test_other_files_of_a_folder_are_counted_and_no_failure(report):
     assert report.files == 7
 
 
+@pytest.mark.usefixtures("here")
 def test_a_file_that_is_named_and_no_model_is_a_failure(downloads):
     readme = downloads.folder / "README.md"
     report = keras_wm.scan([readme], downloads.key)
@@ -83,6 +84,7 @@ def test_the_report_is_plain_json_and_reads_well(downloads, report):
     assert "4 model files read, 3 could not be, 2 other files." in text
 
 
+@pytest.mark.usefixtures("here")
 def test_a_threshold_decides_after_the_correction(downloads):
     # One file with one kernel: alpha is between its p-value and twice that.
     key = downloads.key
@@ -106,12 +108,14 @@ def test_files_at_urls_are_scanned(downloads):
     assert report.unread == []
 
 
+@pytest.mark.usefixtures("here")
 def test_a_layer_narrows_the_search(downloads):
     report = keras_wm.scan(downloads.marked, downloads.key, layer="wide")
     assert report.tests == 2
     assert len(report.found) == 2
 
 
+@pytest.mark.usefixtures("here")
 def test_a_file_without_the_layer_is_listed(downloads):
     report = keras_wm.scan(downloads.marked[0], downloads.key, layer="other")
     (unread,) = report.unread
@@ -119,11 +123,13 @@ def test_a_file_without_the_layer_is_listed(downloads):
     assert "'wide'" in unread.message
 
 
+@pytest.mark.usefixtures("here")
 def test_a_key_given_twice_counts_once(downloads):
     report = keras_wm.scan(downloads.marked[0], [downloads.key, downloads.key])
     assert (report.keys, report.tests) == (1, 3)
 
 
+@pytest.mark.usefixtures("here")
 def test_an_explicit_key_is_searched_for_too(downloads, rng):
     matrix, message = rng.normal(size=(64, 144)), rng.integers(0, 2, 64)
     key = keras_wm.WatermarkKey.from_arrays(matrix, message)
@@ -132,6 +138,7 @@ def test_an_explicit_key_is_searched_for_too(downloads, rng):
     assert not report.found[0].key.certified
 
 
+@pytest.mark.usefixtures("here")
 def test_a_kernel_that_is_no_evidence_is_never_a_match(tmp_path, key):
     broken = np.ones((60, 40), "float32")
     broken[3, 3] = np.nan
@@ -141,6 +148,7 @@ def test_a_kernel_that_is_no_evidence_is_never_a_match(tmp_path, key):
     assert (report.found, report.tests, report.unread) == ([], 2, [])
 
 
+@pytest.mark.usefixtures("here")
 def test_a_search_that_would_take_hours_is_refused(downloads):
     limits = Limits(search_entries=1000)
     report = keras_wm.scan(downloads.marked[0], downloads.key, limits=limits)
@@ -148,6 +156,7 @@ def test_a_search_that_would_take_hours_is_refused(downloads):
     assert "Limits.search_entries=1,000. Name a layer" in unread.message
 
 
+@pytest.mark.usefixtures("here")
 def test_results_are_handed_out_as_they_come(downloads):
     seen = []
     keras_wm.scan(downloads.marked, downloads.key, on_result=seen.append)
@@ -155,6 +164,7 @@ def test_results_are_handed_out_as_they_come(downloads):
     assert all(result.keys[0].ber == 0 for result in seen)
 
 
+@pytest.mark.usefixtures("here")
 def test_a_bar_is_shown_on_a_terminal_and_nowhere_else(downloads, capsys, monkeypatch):
     keras_wm.scan(downloads.marked, downloads.key, progress=True)
     assert capsys.readouterr() == ("", "")

@@ -19,7 +19,7 @@ from keras_wm.research.attacks.architecture import weights_of
 from keras_wm.research.attacks.pruning import PRUNING
 from keras_wm.research.attacks.quantization import QUANTIZATION
 from keras_wm.research.hosts.wide_resnet import wide_resnet
-from tests.cli.test_cli import assert_fails, run
+from tests.command_line import assert_fails, run
 from tests.conftest import fixed_key
 from tests.files.formats.test_old_files import DATA
 from tests.files.written import write_archive

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import keras_wm
-from tests.cli.test_cli import run
+from tests.command_line import run
 from tests.conftest import fixed_key
 from tests.marked_model import with_mark
 from tests.verification.test_identification import model_of

@@ -8,7 +8,7 @@ from scipy import stats
 
 import keras_wm
 from keras_wm.scheme.detection import detect
-from tests.cli.test_cli import assert_fails, run
+from tests.command_line import assert_fails, run
 from tests.conftest import FIXED_SECRET, fixed_key
 from tests.marked_model import LAYER, with_mark
 
@@ -200,7 +200,7 @@ def test_a_line_is_a_name_whatever_wrote_it(leak, content):
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        ("customer-3\n".encode("utf-16"), "Expected text in UTF-8, one name a line"),
+        ("customer-3\n".encode("utf-16"), "Expected text in UTF-8, one name per line"),
         (b"\n  \n", "Received none in"),
     ],
 )

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from keras_wm.research.evaluation.html_report import page, requirements
-from tests.cli.test_cli import run
+from tests.command_line import run
 
 
 @pytest.fixture(scope="module")
