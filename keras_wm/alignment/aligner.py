@@ -1,14 +1,15 @@
 """Alignment: undoing changes of channels that do not change a network's function.
 
 An attacker can hide a mark by permuting the channels of a layer, scaling them, flipping
-their signs or adding neurons. The next layers are changed in the same way, so that the
-network computes the same as before. The aligner compares the suspect's weights with the
+their signs or adding neurons. The next layers are changed to match, so that the network
+computes the same as before. The aligner compares the suspect's weights with the
 reference's, finds these changes and undoes them. It uses no key.
 
-What it looks for is the order of each channel set and the signs of each segment (see
-`channel_graph`):
+The unknowns are the order of each channel set and the signs of each segment (see
+`channel_graph`). They are determined as follows:
 
-1. At first only the channel sets at the inputs and outputs of the network are known.
+1. At first only the fixed channel sets are known, such as the inputs and outputs of the
+   network.
 2. For each channel set, all weights with an axis of this set are compared. In each of
    them, the other axis is first put into the reference's order and signs, as far as
    these are known, and all scales are removed. Every channel is then a unit vector of n
@@ -17,7 +18,7 @@ What it looks for is the order of each channel set and the signs of each segment
    vectors with their cosine r as correlation, against independent ones:
    -n / 2 log(1 - r^2). It is summed over all weights. The order is the one with the
    largest total evidence, a linear assignment problem.
-4. A channel was flipped if the cosines with its counterpart are negative on average.
+4. A channel was flipped if its weighted mean cosine with its counterpart is negative.
 5. A new order or new signs change the comparisons of the neighbouring channel sets.
    These are examined again, until nothing changes any more.
 6. To align a kernel, both of its axes are put into the reference's order and signs, and
@@ -46,9 +47,8 @@ from keras_wm.alignment.correspondence import MISSING, Correspondence, Weights
 from keras_wm.alignment.similarity import (
     ChannelComparison,
     balancing_factors,
-    channel_vectors,
+    compare_channels,
     other_axis,
-    sign_certainty,
 )
 from keras_wm.errors import AlignmentError
 from keras_wm.utils.arrays import Floats, Indices
@@ -207,7 +207,7 @@ class Alignment:
     def _assign(self, set_id: int) -> tuple[Indices, Indices] | None:
         """Returns pairs of the reference's and the suspect's channels of a set.
 
-        Returns `None` without any evidence.
+        Returns `None` if nothing could be compared.
         """
         from scipy.optimize import linear_sum_assignment
 
@@ -264,19 +264,16 @@ class Alignment:
         them, only signs that are known.
         """
         present = order != MISSING
+        positions = order[present]
         evidence = np.zeros(len(order))
         for comparison in self._comparisons(self._graph.segments[segment_id].set_id):
             segment_ids = comparison.part.segment_ids
             others = [number for number in segment_ids if number != segment_id]
+            required = [*others, *comparison.other_segments]
             if segment_id in segment_ids and all(
-                map(
-                    self.correspondence.sign_known,
-                    [*others, *comparison.other_segments],
-                )
+                map(self.correspondence.sign_known, required)
             ):
-                products = (
-                    comparison.reference[present] * comparison.suspect[order[present]]
-                )
+                products = comparison.reference[present] * comparison.suspect[positions]
                 signs = self.correspondence.signs(others, len(order))[present]
                 certainty = comparison.certainty[present]
                 evidence[present] += certainty * products.sum(axis=1) * signs
@@ -292,8 +289,6 @@ class Alignment:
             pair = self._comparable(name, axis)
             if pair is None:
                 continue
-            reference, suspect = pair
-            is_matrix = reference.ndim > 1
             across = self.correspondence.parts.get((*name, other_axis(axis)), [])
             other_segments = [
                 segment_id for part in across for segment_id in part.segment_ids
@@ -301,22 +296,11 @@ class Alignment:
             for index, part in enumerate(parts):
                 if part.set_id == set_id:
                     positions = self.correspondence.positions(parts, index)
-                    vectors = channel_vectors(reference, positions)
-                    certainty = (
-                        np.full(len(vectors), float(vectors.shape[1]))
-                        if is_matrix
-                        else sign_certainty(reference[positions][0])
-                    )
-                    positions = self.correspondence.positions(
+                    suspect_positions = self.correspondence.positions(
                         parts, index, suspect=True
                     )
-                    yield ChannelComparison(
-                        part,
-                        other_segments,
-                        vectors,
-                        channel_vectors(suspect, positions),
-                        is_matrix,
-                        certainty,
+                    yield compare_channels(
+                        part, other_segments, *pair, positions, suspect_positions
                     )
 
     def _comparable(self, name: WeightName, axis: int) -> tuple[Floats, Floats] | None:

@@ -30,8 +30,7 @@ class ChannelComparison:
     Attributes:
         part: Part of the weight's axis.
         other_segments: Segments whose signs the weight has along its other axis.
-        reference: Unit vectors of the reference's channels, shape `(channels, size)`;
-            see `channel_vectors`.
+        reference: Unit vectors of the reference's channels, shape `(channels, size)`.
         suspect: The same of the suspect's channels.
         is_matrix: Whether the weight has more than one value per channel.
         certainty: Weight of this comparison when the signs of channels are determined,
@@ -51,7 +50,44 @@ def other_axis(axis: int) -> int:
     return -3 - axis
 
 
-def channel_vectors(front: Floats, positions: Indices) -> Vectors:
+def compare_channels(
+    part: Part,
+    other_segments: Sequence[int],
+    reference: Floats,
+    suspect: Floats,
+    reference_positions: Indices,
+    suspect_positions: Indices,
+) -> ChannelComparison:
+    """Returns the comparison of a channel set in one part of a weight.
+
+    Args:
+        part: Part of the weight's axis.
+        other_segments: Segments of the other axis.
+        reference: The reference's weight, with the channels' axis in front.
+        suspect: The suspect's weight, with the channels' axis in front.
+        reference_positions: Positions of the channels on the reference's axis, shape
+            `(repeats, channels)`.
+        suspect_positions: Positions of the channels on the suspect's axis.
+    """
+    vectors = _unit_vectors(reference, reference_positions)
+    is_matrix = reference.ndim > 1
+    # The cosine of n values is the more certain, the larger n is.
+    certainty = (
+        np.full(len(vectors), float(vectors.shape[1]))
+        if is_matrix
+        else _sign_certainty(reference[reference_positions][0])
+    )
+    return ChannelComparison(
+        part,
+        other_segments,
+        vectors,
+        _unit_vectors(suspect, suspect_positions),
+        is_matrix,
+        certainty,
+    )
+
+
+def _unit_vectors(front: Floats, positions: Indices) -> Vectors:
     """Returns the weights of each channel as a vector of length 1, or of zeros.
 
     Args:
@@ -68,7 +104,7 @@ def channel_vectors(front: Floats, positions: Indices) -> Vectors:
     return vectors.astype(np.float32)
 
 
-def sign_certainty(values: Floats) -> Floats:
+def _sign_certainty(values: Floats) -> Floats:
     """Returns how certain the signs of values are that training may have changed.
 
     This is the distance from 0 in standard deviations of all values. The gamma of a

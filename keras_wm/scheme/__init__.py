@@ -1,0 +1,1 @@
+"""The watermark itself: keys, projections, capacity and detection, with NumPy only."""
