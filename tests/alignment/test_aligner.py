@@ -131,8 +131,8 @@ def test_only_the_changes_that_were_made_are_counted():
 def unmarked_scores(network):
     """Scores of a reference's two marks in 12 unmarked networks.
 
-    They are keyed by the filters of the mark and by whether the marked kernel was left
-    out of the alignment.
+    The keys are the filters of the mark, and whether the marked kernel was left out of
+    the alignment. Four networks are enough to show the bias if it was not.
     """
     keys = {filters: fixed_key(64, filters=filters) for filters in ("keyed", "mean")}
     graph, reference = graph_of(network), arrays(network)
@@ -142,7 +142,7 @@ def unmarked_scores(network):
     scores = {}
     for seed in range(12):
         aligner = Aligner(graph, reference, arrays(with_weights(suspect, seed + 1)))
-        for held_out in ([KERNEL], []):
+        for held_out in ([KERNEL], []) if seed < 4 else ([KERNEL],):
             kernel = aligner.align_without(*held_out).aligned(KERNEL)
             for filters, key in keys.items():
                 case = scores.setdefault((filters, bool(held_out)), [])
