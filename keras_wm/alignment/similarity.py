@@ -105,7 +105,7 @@ def _unit_vectors(front: Floats, positions: Indices) -> Vectors:
 
 
 def _sign_certainty(values: Floats) -> Floats:
-    """Returns how certain the signs of values are that training may have changed.
+    """Returns the certainty of values' signs in a network that was trained further.
 
     This is the distance from 0 in standard deviations of all values. The gamma of a
     batch normalization is mostly about 1, and training hardly ever changes its sign. A
