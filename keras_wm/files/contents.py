@@ -28,8 +28,8 @@ class Kernel:
         shape: Shape of the array, filters last.
         dtype: Name of the stored type, such as `"float32"` or `"bfloat16"`.
         read: Reads the array, as a NumPy array of floats.
-        note: How the kernel was computed from the stored arrays (unpacked, merged,
-            axes permuted), for the reader of a report. Empty if it is stored directly.
+        note: Steps from the stored arrays to the kernel (unpacked, merged, axes
+            permuted), for the reader of a report. Empty if it is stored directly.
     """
 
     layer: str
@@ -59,7 +59,7 @@ class Contents:
         weights: All arrays of floats, with at least one axis, that the model computes
             with, in the file's order.
         config: Reads the model's config as plain data, which must not be trusted.
-            Returns `None` if there is no config, or it cannot be read.
+            Returns `None` if the config is missing or cannot be read.
     """
 
     format: str
@@ -77,7 +77,7 @@ class ModelFile(Contents):
     """An open model file; see `Contents` for its other attributes.
 
     Attributes:
-        path: Path or URL by which it was opened.
+        path: Path or URL of the file, or a description of its source.
     """
 
     path: str = field(kw_only=True)

@@ -8,21 +8,21 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Saved:
-    """The files of one model by what they are, and its kernels by layer."""
+    """The files of one model by format, and its kernels by layer."""
 
     files: dict[str, Path]
     kernels: dict[str, np.ndarray]
 
 
 def write_all_formats(folder):
-    """Saves a model that was trained one step, so that it has optimizer state."""
+    """Saves a model with optimizer state in every format; returns `Saved`."""
     import keras
 
     layers = keras.layers
     encoder = keras.Sequential(
         [keras.Input((3,)), layers.Dense(4, name="narrow")], name="encoder"
     )
-    encoder.compile("adam", "mse")
+    encoder.compile("adam", "mse", run_eagerly=True)
     encoder.fit(np.zeros((1, 3)), np.zeros((1, 4)), verbose=0)
     image = keras.Input((4, 4, 1), name="image")
     x = layers.Conv2D(2, 3, name="first_conv")(image)
@@ -31,7 +31,9 @@ def write_all_formats(folder):
     x = layers.TimeDistributed(layers.Dense(3, name="each"), name="rows")(x)
     x = layers.Flatten()(keras.ops.add(x, 1.0))
     model = keras.Model(image, encoder(x), name="host")
-    model.compile("adam", "mse", metrics=[keras.metrics.MeanIoU(2)])
+    # One step of training creates the state. Tracing a graph would take longer.
+    metrics = [keras.metrics.MeanIoU(2)]
+    model.compile("adam", "mse", metrics=metrics, run_eagerly=True)
     model.fit(np.zeros((1, 4, 4, 1)), np.zeros((1, 4)), verbose=0)
     files = {
         "archive": folder / "a.keras",
@@ -39,8 +41,8 @@ def write_all_formats(folder):
         "legacy": folder / "a.h5",
         "legacy weights": folder / "only_weights.h5",
     }
-    for what in ("archive", "legacy"):
-        model.save(files[what])
+    for key in ("archive", "legacy"):
+        model.save(files[key])
     model.save_weights(files["weights"])
     _write_legacy_weights(files["legacy"], files["legacy weights"])
     inner = {
@@ -54,7 +56,7 @@ def write_all_formats(folder):
 
 
 def _write_legacy_weights(whole, path):
-    """What Keras 2's `save_weights` wrote: the same groups, at the root."""
+    """Writes the groups of a whole model at the root, as `save_weights` of Keras 2."""
     import h5py
 
     with h5py.File(whole) as source, h5py.File(path, "w") as target:

@@ -13,8 +13,8 @@ from typing import Any
 from keras_wm.files.config.nodes import as_list, layers_of, settings_of
 
 _MODELS = ("Functional", "Model", "Sequential")
-# Models inside models can multiply: a config of 18 levels, each of which contains the
-# next one twice, has 2 ** 18 calls.
+# Models inside models can multiply: if each of 18 levels contains the next one twice,
+# there are 2 ** 18 calls.
 _MOST_CALLS = 100_000
 _DEEPEST = 20
 

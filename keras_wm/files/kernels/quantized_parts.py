@@ -38,7 +38,7 @@ class Parts:
         scale: Divisors of the codes or, if there are zeros, factors.
         zero: Zero points, which are subtracted from the codes before scaling.
         groups: Index of the group of each input, which selects its scale and zero.
-        input_scales: Factors by which AWQ multiplied the weights of each input.
+        input_scales: Factors that AWQ multiplied the weights of each input by.
         bias: The layer's bias, whose shape is that of the outputs.
     """
 

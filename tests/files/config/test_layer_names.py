@@ -1,4 +1,4 @@
-"""The user's name of a layer, from wherever a file tells it."""
+"""Names of layers, from the weights file, the config or the path."""
 
 import json
 
@@ -24,11 +24,13 @@ from tests.files.zip_by_hand import stored, write_members, zeros
 
 
 def layers_of(path):
+    """Returns the layer names of all kernels in a file."""
     with open_model_file(path) as model_file:
         return [kernel.layer for kernel in model_file.kernels]
 
 
 def names_of(config, owners):
+    """Returns the names that a config contains, by the paths of the objects."""
     nodes = nodes_in_config(config, owners)
     return {owner: name for owner, node in nodes.items() if (name := name_of(node))}
 
@@ -47,9 +49,8 @@ def test_a_name_in_the_config_wins_over_the_path(tmp_path):
     assert layers_of(path) == ["mine"]
 
 
-@pytest.mark.parametrize(
-    "config",
-    [
+def test_a_damaged_config_loses_only_the_names(tmp_path):
+    for config in (
         None,
         b"",
         b"{",
@@ -60,12 +61,9 @@ def test_a_name_in_the_config_wins_over_the_path(tmp_path):
         b'{"config": {"layers": [null, 1, {"class_name": 2, "config": 3}]}}',
         b'{"config": {"layers": [{"class_name": "Dense", "config": {"name": [1]}}]}}',
         b"1" * 10_000,
-    ],
-    ids=lambda config: repr(config)[:40],
-)
-def test_a_damaged_config_costs_the_names_only(tmp_path, config):
-    path = unnamed_archive(tmp_path / "a.keras", config)
-    assert layers_of(path) == ["dense"]
+    ):
+        path = unnamed_archive(tmp_path / "a.keras", config)
+        assert layers_of(path) == ["dense"]
 
 
 def test_the_config_is_not_read_when_the_file_names_its_layers(tmp_path):
@@ -144,13 +142,13 @@ owners = st.lists(st.sampled_from(["layers", "dense", "dense_1", "layer"]), max_
 
 @settings(derandomize=True, max_examples=200, deadline=None)
 @given(json_values, st.lists(owners.map("/".join), unique=True, max_size=6))
-def test_no_config_stops_the_reading(config, paths):
+def test_any_config_can_be_searched(config, paths):
     names = names_of(config, paths)
     assert names.keys() <= {*paths, ""}
     assert all(isinstance(name, str) for name in names.values())
 
 
-def test_names_around_a_layer_stand_before_it_and_lists_do_not(tmp_path):
+def test_the_names_of_parents_precede_a_layer_and_those_of_lists_do_not(tmp_path):
     path = tmp_path / "a.weights.h5"
     with h5py.File(path, "w") as file:
         for owner, name in {"blocks/block": "body", "blocks/block/q": "query"}.items():
@@ -159,7 +157,7 @@ def test_names_around_a_layer_stand_before_it_and_lists_do_not(tmp_path):
     assert layers_of(path) == ["body/query"]
 
 
-def test_an_odd_name_attribute_is_passed_over(tmp_path):
+def test_an_invalid_name_attribute_is_ignored(tmp_path):
     for name in (5, ["a", "b"], np.array([b"a" * 5000] * 10), h5py.Empty("S1"), ""):
         path = write_weights(tmp_path / "a.weights.h5", name=name)
         assert layers_of(path) == ["dense"]
@@ -171,7 +169,7 @@ def test_a_name_of_fixed_length_is_read(tmp_path):
 
 
 @pytest.mark.parametrize("kind", [str, lambda text: np.bytes_(text.encode())])
-def test_a_name_without_end_is_refused(tmp_path, kind):
+def test_a_very_long_name_is_refused(tmp_path, kind):
     path = write_weights(tmp_path / "a.weights.h5", name=kind("a" * 2000))
     with pytest.raises(UnsafeFileError, match=r"/layers/dense/vars.*name_chars=1,0"):
         layers_of(path)
@@ -182,9 +180,8 @@ def test_names_cannot_steer_a_terminal(tmp_path):
     assert layers_of(path) == ["é\\x1b[31m\\n\\u202e"]
 
 
-@pytest.mark.parametrize(
-    ("path", "name"),
-    [
+def test_a_legacy_path_is_split_into_layer_and_variable(tmp_path):
+    for path, name in (
         ("c1/c1/kernel:0", "c1/kernel"),
         ("c1/c1/kernel", "c1/kernel"),
         ("c1/c1_W", "c1/c1_W"),
@@ -194,54 +191,49 @@ def test_names_cannot_steer_a_terminal(tmp_path):
         ("encoder/encoder/c1/kernel", "encoder/c1/kernel"),
         ("body/c1/body/c1/kernel:0", "body/c1/kernel"),
         ("both/both/forward_rnn/cell/kernel:0", "both/forward_rnn/cell/kernel"),
-    ],
-)
-def test_a_legacy_path_tells_layer_and_variable(tmp_path, path, name):
-    with h5py.File(tmp_path / "a.h5", "w") as file:
-        file.create_group("model_weights").attrs["layer_names"] = [b"c1"]
-        file[f"model_weights/{path}"] = KERNEL
-        file["optimizer_weights/m"] = KERNEL
-    assert list(read_kernels(tmp_path / "a.h5")) == [name]
+    ):
+        with h5py.File(tmp_path / "a.h5", "w") as file:
+            file.create_group("model_weights").attrs["layer_names"] = [b"c1"]
+            file[f"model_weights/{path}"] = KERNEL
+            file["optimizer_weights/m"] = KERNEL
+        assert list(read_kernels(tmp_path / "a.h5")) == [name]
 
 
-@pytest.mark.parametrize(
-    ("asked", "expected"),
-    [
-        ("td", ["td/inner/kernel"]),
-        ("inner", ["td/inner/kernel", "encoder/inner/kernel"]),
-        ("encoder/inner", ["encoder/inner/kernel"]),
-        ("encoder", ["encoder/inner/kernel", "encoder/rnn/recurrent_kernel"]),
-        ("rnn/recurrent_kernel", ["encoder/rnn/recurrent_kernel"]),
-    ],
-)
-def test_a_name_stands_for_the_layer_and_for_the_layers_inside_it(asked, expected):
-    names = [("td/inner", "kernel"), ("encoder/inner", "kernel")]
-    names += [("encoder/rnn", "recurrent_kernel"), ("inner_2", "kernel")]
-    kernels = [
-        Kernel(layer, variable, "", (3, 3), "float32", lambda: np.zeros((3, 3)))
-        for layer, variable in names
-    ]
-    assert [one.name for one in select(kernels, asked, "a model")] == expected
-
-
-@pytest.mark.parametrize(
-    ("asked", "expected"),
-    [
-        ("conv.1", ["conv.1/kernel"]),
-        ("conv", ["conv/kernel"]),
-        ("conv/1", ["conv.1/kernel"]),
-        ("c1", ["net.c1/weight"]),
-        ("net.c1", ["net.c1/weight"]),
-        ("net/c1", ["net.c1/weight"]),
-        ("net.c1.weight", ["net.c1/weight"]),
-        ("body.c2", ["body/c2/kernel"]),
-        ("net", ["net.c1/weight"]),
-    ],
-)
-def test_dots_stand_for_slashes_where_no_layer_has_the_very_name(asked, expected):
-    layers = ["conv.1/kernel", "conv/kernel", "net.c1/weight", "body/c2/kernel"]
+def select_names(names, layer):
+    """Returns the selected ones of kernels that have these names."""
     kernels = [
         Kernel(*name.rsplit("/", 1), "", (3, 3), "float32", lambda: np.zeros((3, 3)))
-        for name in layers
+        for name in names
     ]
-    assert [one.name for one in select(kernels, asked, "a model")] == expected
+    return [kernel.name for kernel in select(kernels, layer, "a model")]
+
+
+def test_a_name_selects_the_layer_and_the_layers_inside_it():
+    names = [
+        *("td/inner/kernel", "encoder/inner/kernel"),
+        *("encoder/rnn/recurrent_kernel", "inner_2/kernel"),
+    ]
+    for layer, selected in {
+        "td": ["td/inner/kernel"],
+        "inner": ["td/inner/kernel", "encoder/inner/kernel"],
+        "encoder/inner": ["encoder/inner/kernel"],
+        "encoder": ["encoder/inner/kernel", "encoder/rnn/recurrent_kernel"],
+        "rnn/recurrent_kernel": ["encoder/rnn/recurrent_kernel"],
+    }.items():
+        assert select_names(names, layer) == selected
+
+
+def test_dots_and_slashes_are_equivalent_unless_a_name_matches_exactly():
+    names = ["conv.1/kernel", "conv/kernel", "net.c1/weight", "body/c2/kernel"]
+    for layer, selected in {
+        "conv.1": "conv.1/kernel",
+        "conv": "conv/kernel",
+        "conv/1": "conv.1/kernel",
+        "c1": "net.c1/weight",
+        "net.c1": "net.c1/weight",
+        "net/c1": "net.c1/weight",
+        "net.c1.weight": "net.c1/weight",
+        "body.c2": "body/c2/kernel",
+        "net": "net.c1/weight",
+    }.items():
+        assert select_names(names, layer) == [selected]

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from keras_wm.errors import ModelFileError, UnsafeFileError, UnsupportedFileError
+from keras_wm.errors import ModelFileError, UnsupportedFileError
 from keras_wm.files import is_model_folder, open_model_file, select
 from tests.files.written import (
     KERNEL,
+    assert_refused,
     config_of,
     read_kernels,
     write_archive,
@@ -35,7 +36,7 @@ def unzipped(tmp_path_factory):
 
 @pytest.fixture
 def preset(tmp_path):
-    """A preset as KerasHub writes it, with a task of its own."""
+    """A preset of KerasHub with the weights of a task."""
     for name in ("config.json", "task.json", "metadata.json", "tokenizer.json"):
         (tmp_path / name).write_bytes(b"{}")
     (tmp_path / "assets" / "tokenizer").mkdir(parents=True)
@@ -46,7 +47,7 @@ def preset(tmp_path):
 
 @pytest.fixture(scope="module")
 def written_preset(tmp_path_factory):
-    """A preset with the calls by which KerasHub writes one, and its kernels."""
+    """A preset, written with the same calls as in KerasHub, and its kernels."""
     import keras
     from keras.src.saving.saving_lib import save_weights_only
 
@@ -69,12 +70,6 @@ def written_preset(tmp_path_factory):
     }
 
 
-def refused(path, match, error=UnsafeFileError):
-    with pytest.raises(error, match=match) as caught:
-        read_kernels(path)
-    return str(path) in str(caught.value)
-
-
 def test_an_unzipped_model_is_read(unzipped):
     folder, kernel = unzipped
     np.testing.assert_array_equal(read_kernels(folder)["c1/0"], kernel)
@@ -94,7 +89,7 @@ def test_an_unzipped_model_is_read_by_url(unzipped):
     np.testing.assert_array_equal(found["c1/0"], unzipped[1])
 
 
-def test_layers_without_names_get_those_of_the_config(tmp_path):
+def test_unnamed_layers_get_their_names_from_the_config(tmp_path):
     write_weights(tmp_path / "model.weights.h5", name=None)
     assert read_kernels(tmp_path).keys() == {"dense/0"}
     (tmp_path / "config.json").write_bytes(config_of(("Dense", "mine")))
@@ -115,14 +110,14 @@ def test_a_preset_is_read_as_kerashub_writes_it(written_preset):
         np.testing.assert_array_equal(found[name], kernel)
 
 
-def test_layers_of_a_task_without_names_get_those_of_its_own_config(preset):
+def test_unnamed_layers_of_a_task_get_their_names_from_its_own_config(preset):
     write_weights(preset / "task.weights.h5", name=None)
     (preset / "config.json").write_bytes(config_of(("Dense", "wrong")))
     (preset / "task.json").write_bytes(config_of(("Dense", "logits")))
     assert read_kernels(preset).keys() == {"encoder/0", "logits/0"}
 
 
-def test_kernels_of_one_name_in_two_files_are_told_apart(preset):
+def test_equal_names_in_two_files_are_made_unique(preset):
     write_weights(preset / "task.weights.h5", kernel=KERNEL + 1, name="encoder")
     with open_model_file(preset) as file:
         names = [kernel.name for kernel in file.kernels]
@@ -147,8 +142,8 @@ def test_a_folder_of_the_hugging_face_hub_is_read(tmp_path):
         assert [kernel.name for kernel in file.kernels] == ["a/weight", "a/weight"]
 
 
-def test_a_link_in_a_folder_is_followed(preset, tmp_path_factory):
-    # A snapshot in the Hub's cache is made of links.
+def test_a_symbolic_link_in_a_folder_is_followed(preset, tmp_path_factory):
+    # A snapshot in the Hugging Face cache consists of symbolic links.
     blob = tmp_path_factory.mktemp("blobs") / "5f3a"
     (preset / "model.weights.h5").rename(blob)
     (preset / "model.weights.h5").symlink_to(blob)
@@ -158,25 +153,25 @@ def test_a_link_in_a_folder_is_followed(preset, tmp_path_factory):
 def test_a_hostile_file_in_a_folder_is_named(preset):
     with h5py.File(preset / "task.weights.h5", "r+") as file:
         file["layers/dense/vars/1"] = h5py.SoftLink("/layers")
-    assert refused(preset, "task.weights.h5: 'layers/dense/vars/1' is a soft link")
+    assert_refused(preset, "task.weights.h5: 'layers/dense/vars/1' is a soft link")
 
 
-def test_a_pipe_in_a_folder_is_refused_and_not_waited_for(preset):
+def test_a_pipe_in_a_folder_is_refused_without_waiting(preset):
     (preset / "task.weights.h5").unlink()
     os.mkfifo(preset / "task.weights.h5")
-    assert refused(preset, "task.weights.h5: not a regular file")
+    assert_refused(preset, "task.weights.h5: not a regular file")
 
 
 def test_a_folder_in_place_of_a_file_is_an_error(preset):
     (preset / "task.weights.h5").unlink()
     (preset / "task.weights.h5").mkdir()
-    assert refused(preset, "task.weights.h5: it is a folder", UnsupportedFileError)
+    assert_refused(preset, "task.weights.h5: it is a folder", UnsupportedFileError)
 
 
-def test_a_file_in_a_folder_that_is_no_model_is_told(preset):
+def test_an_unrecognised_file_in_a_folder_is_named(preset):
     (preset / "task.weights.h5").write_bytes(b"version https://git-lfs.github.com")
     match = "task.weights.h5: not a Keras model file: it is a Git LFS pointer"
-    assert refused(preset, match, UnsupportedFileError)
+    assert_refused(preset, match, UnsupportedFileError)
 
 
 def test_a_model_without_weights_has_no_kernels(tmp_path):
@@ -190,7 +185,7 @@ def test_a_zipped_preset_is_read(preset, tmp_path_factory):
     assert read_kernels(zipped).keys() == {"encoder/0", "logits/0"}
 
 
-def test_a_shard_may_be_in_the_same_archive(tmp_path):
+def test_a_shard_in_the_same_archive_is_read(tmp_path):
     path = write_archive(tmp_path / "a.keras")
     index = {"metadata": {}, "weight_map": {"/layers/dense/vars": "shard.h5"}}
     with (
@@ -202,26 +197,26 @@ def test_a_shard_may_be_in_the_same_archive(tmp_path):
     assert read_kernels(tmp_path / "b").keys() == {"c1/0"}
 
 
-def test_a_shard_that_is_missing_in_an_archive_is_named(tmp_path):
+def test_a_missing_shard_in_an_archive_is_named(tmp_path):
     index = {"metadata": {}, "weight_map": {"/layers/dense/vars": "shard.h5"}}
     with zipfile.ZipFile(tmp_path / "b", "w") as target:
         target.writestr("model.weights.json", json.dumps(index))
-    assert refused(tmp_path / "b", "there is no member 'shard.h5'", ModelFileError)
+    assert_refused(tmp_path / "b", "there is no member 'shard.h5'", ModelFileError)
 
 
 @pytest.mark.parametrize(
-    ("names", "is_one"),
+    ("names", "expected"),
     [
         (["config.json", "metadata.json", "model.weights.h5"], True),
         (["config.json", "model.weights.json", "model_00000.weights.h5"], True),
         (["config.json", "model.safetensors"], True),
         (["config.json", "model.safetensors.index.json"], True),
         (["config.json", "task.weights.h5", "task.json"], True),
-        # Somebody's own choice of a name, in a folder with other models.
+        # A folder of several models; a user named one of them `model`.
         (["model.weights.h5", "other.weights.h5"], False),
         (["config.json", "a.keras"], False),
         ([], False),
     ],
 )
-def test_a_folder_is_known_as_one_model_by_its_names(names, is_one):
-    assert is_model_folder(names) is is_one
+def test_a_model_folder_is_recognised_by_its_names(names, expected):
+    assert is_model_folder(names) is expected

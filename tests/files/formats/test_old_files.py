@@ -1,4 +1,4 @@
-"""Files of every Keras since 2.12, and the kernels as that version read them back."""
+"""Files of Keras 2.12 and later, with the kernels that their writer read from them."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from keras_wm.files import open_model_file
 
 DATA = Path(__file__).parents[1] / "data"
 FILES = sorted(path.name for path in DATA.iterdir() if path.suffix in (".keras", ".h5"))
-# A weights file has no config, and before Keras 3.6 no names.
+# A weights file has no config and, before Keras 3.6, no layer names.
 CLASS_NAMES = {
     "first_conv": "conv2d",
     "second_conv": "conv2d_1",
@@ -20,7 +20,7 @@ CLASS_NAMES = {
     "decoder/narrow": "sequential_1/dense",
     "verdict": "dense",
 }
-TOLD_BY_FILE = {
+NAMES_BY_FILE = {
     "keras_2_12.weights.h5": {
         **CLASS_NAMES,
         "second_conv": "conv2d_2",
@@ -35,7 +35,7 @@ TOLD_BY_FILE = {
 
 
 def read_by_keras(name):
-    """The kernels of each layer, as the Keras that wrote the file read them back."""
+    """Returns the kernels of each layer, as the writer of the file read them."""
     writer = name.partition(".")[0].removesuffix("_weights")
     kernels = {}
     with np.load(DATA / f"{writer}.npz") as arrays:
@@ -46,14 +46,17 @@ def read_by_keras(name):
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_every_kernel_is_what_the_keras_that_wrote_it_read(name):
-    told = TOLD_BY_FILE.get(name, {})
+def test_every_kernel_equals_the_one_that_the_writing_keras_read(name):
+    names = NAMES_BY_FILE.get(name, {})
     expected = read_by_keras(name)
     with open_model_file(DATA / name) as model_file:
         for layer, arrays in expected.items():
-            within = told.get(layer, layer) + "/"
-            found = [one for one in model_file.kernels if one.name.startswith(within)]
-            for kernel, array in zip(found, arrays, strict=True):
+            kernels = [
+                kernel
+                for kernel in model_file.kernels
+                if kernel.name.startswith(f"{names.get(layer, layer)}/")
+            ]
+            for kernel, array in zip(kernels, arrays, strict=True):
                 np.testing.assert_array_equal(kernel.read(), array)
         assert len(model_file.kernels) == sum(map(len, expected.values()))
 

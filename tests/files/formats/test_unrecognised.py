@@ -1,4 +1,4 @@
-"""What is no model file is told by what it looks like."""
+"""Errors for files that are not models, with a guess at their format."""
 
 import io
 import pickle
@@ -7,24 +7,13 @@ import zipfile
 
 import h5py
 import numpy as np
-import pytest
 
 from keras_wm.errors import UnsupportedFileError
-from keras_wm.files import open_model_file
+from tests.files.written import assert_refused
 
 
-def told(path, match):
-    with (
-        pytest.raises(UnsupportedFileError, match=match) as caught,
-        open_model_file(path),
-    ):
-        pass
-    return str(path) in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("content", "looks"),
-    [
+def test_a_file_is_identified_by_its_first_bytes(tmp_path):
+    for content, looks in (
         (b"", "empty"),
         (b"PK\x05\x06" + bytes(18), "an empty zip archive"),
         (b"\x89PNG\r\n\x1a\n" + bytes(9), "a PNG image"),
@@ -44,45 +33,41 @@ def told(path, match):
         (b"\x93NUMPY\x01", "a NumPy array"),
         (b"hello", "not a recognised model format"),
         (bytes(512) + b"\x89HDF\r\n\x1a\n", "not a recognised model format"),
-    ],
-    ids=lambda value: repr(value)[:30],
-)
-def test_a_file_is_told_by_its_first_bytes(tmp_path, content, looks):
-    (tmp_path / "a.keras").write_bytes(content)
-    assert told(tmp_path / "a.keras", f"not a Keras model file: it is {looks}")
+    ):
+        (tmp_path / "a.keras").write_bytes(content)
+        match = f"not a Keras model file: it is {looks}"
+        assert_refused(tmp_path / "a.keras", match, UnsupportedFileError)
 
 
-def test_a_tar_archive_is_told(tmp_path):
+def test_a_tar_archive_is_identified(tmp_path):
     with tarfile.open(tmp_path / "a.keras", "w") as archive:
         archive.addfile(tarfile.TarInfo("a"), io.BytesIO())
-    assert told(tmp_path / "a.keras", "a tar archive")
+    assert_refused(tmp_path / "a.keras", "a tar archive", UnsupportedFileError)
 
 
-@pytest.mark.parametrize(
-    ("member", "looks"),
-    [
+def test_a_zip_archive_is_identified_by_its_members(tmp_path):
+    for member, looks in (
         ("config.json", "a zip archive without a Keras model's weights"),
         ("archive/data.pkl", "a PyTorch archive"),
         ("weights.npy", "an archive of NumPy arrays"),
         ("__root__.npy", r"Keras weights as pickles \(.weights.npz\)"),
         ("model.weights.npz", r"Keras weights as pickles \(.weights.npz\)"),
-    ],
-)
-def test_a_zip_archive_is_told_by_its_members(tmp_path, member, looks):
-    with zipfile.ZipFile(tmp_path / "a.keras", "w") as archive:
-        archive.writestr(member, b"")
-    assert told(tmp_path / "a.keras", looks)
+    ):
+        with zipfile.ZipFile(tmp_path / "a.keras", "w") as archive:
+            archive.writestr(member, b"")
+        assert_refused(tmp_path / "a.keras", looks, UnsupportedFileError)
 
 
-def test_an_hdf5_file_of_something_else_is_told(tmp_path):
+def test_an_hdf5_file_without_weights_is_identified(tmp_path):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["temperature"] = np.ones((3, 4))
-    assert told(tmp_path / "a.h5", "an HDF5 file without Keras weights")
+    assert_refused(
+        tmp_path / "a.h5", "an HDF5 file without Keras weights", UnsupportedFileError
+    )
 
 
-@pytest.mark.parametrize(
-    ("member", "looks"),
-    [
+def test_a_folder_is_identified_by_its_members(tmp_path):
+    for member, looks in (
         ("saved_model.pb", "a TensorFlow SavedModel, .* save .* as .weights.h5"),
         ("ck.data-00000-of-00001", "a TensorFlow checkpoint"),
         ("_METADATA", "an Orbax checkpoint"),
@@ -91,12 +76,13 @@ def test_an_hdf5_file_of_something_else_is_told(tmp_path):
         ("model.weights.npz", "a folder with Keras weights as pickles"),
         ("a.keras", "a folder with model files. Name one .* or scan the folder"),
         ("config.json", "a folder without model files"),
-    ],
-)
-def test_a_folder_is_told_by_its_members(tmp_path, member, looks):
-    (tmp_path / member).write_bytes(b"")
-    assert told(tmp_path, f"not a Keras model: it is {looks}")
+    ):
+        file = tmp_path / member
+        file.write_bytes(b"")
+        match = f"not a Keras model: it is {looks}"
+        assert_refused(tmp_path, match, UnsupportedFileError)
+        file.unlink()
 
 
-def test_an_empty_folder_is_told(tmp_path):
-    assert told(tmp_path, "it is an empty folder")
+def test_an_empty_folder_is_identified(tmp_path):
+    assert_refused(tmp_path, "it is an empty folder", UnsupportedFileError)

@@ -1,4 +1,4 @@
-"""What an alignment needs beside kernels: all weights of the layers, and the config."""
+"""Weights of all layers, and the config of the model, which an alignment needs."""
 
 import json
 import zipfile
@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from keras_wm.errors import ModelFileError, UnsafeFileError
-from keras_wm.files import Limits, Sandbox, open_model_file
-from keras_wm.files.model_file import open_model
+from keras_wm.files import Limits, Sandbox, open_model, open_model_file
 from tests.files.written import (
     config_of,
     weights_bytes,
@@ -23,7 +22,7 @@ SUFFIXES = (".keras", ".h5", ".weights.h5")
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory):
-    """A network with every kind of weight that an alignment looks at, and its files."""
+    """A network with every kind of weight that an alignment uses, and its files."""
     import keras
 
     from tests.research.attacks.networks import separated, with_weights
@@ -42,44 +41,48 @@ def network(tmp_path_factory):
 
 
 def expected_arrays(model, prefix=""):
-    """By layer, all arrays in Keras's own order."""
-    found = {}
+    """Returns the arrays of each layer, by its name, in Keras's order."""
+    arrays = {}
     for layer in model.layers:
         if hasattr(layer, "layers"):
-            found |= expected_arrays(layer, f"{layer.name}/")
+            arrays |= expected_arrays(layer, f"{layer.name}/")
         elif layer.weights:
-            found[prefix + layer.name] = [np.asarray(one) for one in layer.weights]
-    return found
+            arrays[prefix + layer.name] = [np.asarray(array) for array in layer.weights]
+    return arrays
 
 
 @pytest.mark.parametrize("source", [*SUFFIXES, "memory"])
 def test_every_weight_of_every_layer_is_listed_and_read(network, source):
     model, files = network
     with open_model(files.get(source, model)) as opened:
-        found = {}
-        for one in opened.weights:
-            found.setdefault(one.layer, []).append(one.read())
-            assert one.read().shape == one.shape
+        arrays = {}
+        for weight in opened.weights:
+            arrays.setdefault(weight.layer, []).append(weight.read())
+            assert weight.read().shape == weight.shape
     expected = expected_arrays(model)
-    assert found.keys() == expected.keys()
-    for layer, arrays in expected.items():
-        # A legacy file has them in the order of their names.
-        every = {array.tobytes() for array in map(np.float32, found[layer])}
-        assert every == {array.tobytes() for array in arrays}
+    assert arrays.keys() == expected.keys()
+    for layer, expected_in_layer in expected.items():
+        # A legacy file stores them in the order of their names.
+        contents = {array.tobytes() for array in map(np.float32, arrays[layer])}
+        assert contents == {array.tobytes() for array in expected_in_layer}
         if source != ".h5":
-            for one, array in zip(found[layer], arrays, strict=True):
-                np.testing.assert_array_equal(one, array)
+            for array, expected_array in zip(
+                arrays[layer], expected_in_layer, strict=True
+            ):
+                np.testing.assert_array_equal(array, expected_array)
 
 
-def test_an_archive_unzipped_has_the_same_weights_and_config(network, tmp_path):
+def test_an_unzipped_archive_has_the_same_weights_and_config(network, tmp_path):
     _, files = network
     with zipfile.ZipFile(files[".keras"]) as archive:
         archive.extractall(tmp_path)
-    with open_model_file(files[".keras"]) as one, open_model_file(tmp_path) as other:
-        assert [each.name for each in one.weights] == [
-            each.name for each in other.weights
-        ]
-        assert one.config() == other.config() is not None
+    with (
+        open_model_file(files[".keras"]) as zipped,
+        open_model_file(tmp_path) as unzipped,
+    ):
+        names = [weight.name for weight in zipped.weights]
+        assert names == [weight.name for weight in unzipped.weights]
+        assert zipped.config() == unzipped.config() is not None
 
 
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
@@ -104,13 +107,13 @@ def test_weights_alone_have_no_config(network, weights):
 
 
 @pytest.mark.parametrize("config", [None, b"", b"{", b"[" * 10**6, b'{"a": 1, "a": 2}'])
-def test_a_config_that_is_damaged_is_none(tmp_path, config):
+def test_a_damaged_config_is_none(tmp_path, config):
     path = write_archive(tmp_path / "a.keras", config=config)
     with open_model_file(path) as model_file:
         assert model_file.config() is None
 
 
-def test_a_config_nested_too_deep_to_be_sent_costs_no_sandbox(tmp_path):
+def test_a_deeply_nested_config_does_not_end_the_sandbox(tmp_path):
     with Sandbox() as sandbox:
         for depth in (100, 300, 500, 900, 990, 1000):
             config = b"[" * depth + b"]" * depth
@@ -121,22 +124,22 @@ def test_a_config_nested_too_deep_to_be_sent_costs_no_sandbox(tmp_path):
                 assert len(model_file.kernels[0].read())
 
 
-def test_a_config_above_the_limit_is_refused_when_it_is_asked_for(tmp_path):
+def test_a_config_above_the_limit_is_refused_when_it_is_read(tmp_path):
     path = write_archive(tmp_path / "a.keras", config=b" " * 100)
     legacy = write_legacy(tmp_path / "a.h5")
     with h5py.File(legacy, "a") as file:
         file.attrs["model_config"] = " " * 100
-    for large, complaint in (
+    for large, match in (
         (path, r"a\.keras: 'config\.json' has 100 bytes.*the 20 allowed"),
         (legacy, r"a\.h5: .*'model_config'.*Limits\.config_bytes=20"),
     ):
         with open_model_file(large, Limits(config_bytes=20)) as model_file:
-            with pytest.raises(UnsafeFileError, match=complaint):
+            with pytest.raises(UnsafeFileError, match=match):
                 model_file.config()
             assert len(model_file.kernels[0].read())
 
 
-def test_a_config_of_a_legacy_file_cannot_make_hdf5_read_without_end(tmp_path):
+def test_the_config_of_a_legacy_file_is_read_within_the_listing_budget(tmp_path):
     path = write_legacy(tmp_path / "a.h5")
     with h5py.File(path, "a") as file:
         file.attrs["model_config"] = " " * 10**6
@@ -157,14 +160,14 @@ def test_a_config_is_read_only_while_its_file_is_open(tmp_path):
                 model_file.config()
 
 
-def test_arrays_of_one_axis_are_no_kernels(tmp_path):
+def test_arrays_of_one_axis_are_weights_but_not_kernels(tmp_path):
     path = tmp_path / "a.weights.h5"
     write_weights(path)
     with h5py.File(path, "a") as file:
         file["layers/dense/vars/1"] = np.ones(4, "float32")
     with open_model_file(path) as model_file:
-        assert [one.name for one in model_file.weights] == ["c1/0", "c1/1"]
-        assert [one.name for one in model_file.kernels] == ["c1/0"]
+        assert [weight.name for weight in model_file.weights] == ["c1/0", "c1/1"]
+        assert [kernel.name for kernel in model_file.kernels] == ["c1/0"]
 
 
 def test_weights_are_listed_without_reading_the_config(tmp_path):

@@ -1,7 +1,7 @@
-"""Quantized layers and LoRA: the kernel that the layer computes with.
+"""Effective kernels of quantized layers and of layers with LoRA.
 
-The reference is Keras: a layer's own answer to an identity matrix where only weights
-are quantized, and otherwise the kernel from before, to half a step.
+They are compared with Keras: with the layer's output for an identity matrix if only
+weights are quantized, and otherwise with the original kernel, to half a step.
 """
 
 import gc
@@ -22,7 +22,7 @@ SUFFIXES = (".keras", ".weights.h5", ".h5")
 
 
 def network(bias=True):
-    """A Dense layer of odd width, and attention's kinds of EinsumDense."""
+    """Returns a network with a Dense layer of odd width and EinsumDense layers."""
     import keras
 
     keras.utils.set_random_seed(3)
@@ -42,6 +42,7 @@ def network(bias=True):
 
 
 def embedding(tie=True, rows=11, columns=6):
+    """Returns a network that embeds words and applies the reverse embeddings."""
     import keras
 
     keras.utils.set_random_seed(4)
@@ -53,6 +54,7 @@ def embedding(tie=True, rows=11, columns=6):
 
 
 def save(model, path):
+    """Saves a model, or its weights, depending on the suffix; returns the path."""
     if path.name.endswith(".weights.h5"):
         model.save_weights(path)
     else:
@@ -79,29 +81,30 @@ def quantize(model, mode):
 
 
 def kernels_of(path, **options):
-    """All kernels of a file, read, by layer: a list of values and notes."""
-    found = {}
+    """Reads all kernels of a file; returns the values and notes of each layer's."""
+    kernels = {}
     with open_model_file(path, **options) as model_file:
         for kernel in model_file.kernels:
-            read = kernel.read()
-            assert read.shape == kernel.shape
-            found.setdefault(kernel.layer.split("/")[0], []).append((read, kernel.note))
-    return found
+            values = kernel.read()
+            assert values.shape == kernel.shape
+            layer = kernel.layer.partition("/")[0]
+            kernels.setdefault(layer, []).append((values, kernel.note))
+    return kernels
 
 
-def answers(layer, rows):
-    """What a layer gives for an identity matrix, without its bias."""
-    given = np.asarray(layer(np.eye(rows, dtype="float32")[None]))
-    zero = np.asarray(layer(np.zeros((1, rows, rows), "float32")))
-    return (given - zero)[0]
+def computed_kernel(layer, rows):
+    """Returns a layer's output for an identity matrix, without its bias."""
+    output = np.asarray(layer(np.eye(rows, dtype="float32")[None]))
+    bias = np.asarray(layer(np.zeros((1, rows, rows), "float32")))
+    return (output - bias)[0]
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["bias", "no bias"])
 def int8_network(request):
-    """A quantized network, and its kernels from before."""
+    """A quantized network, and its original kernels."""
     model = network(request.param)
-    before = {layer.name: np.asarray(layer.kernel) for layer in model.layers[1:]}
-    return quantize(model, "int8"), before
+    originals = {layer.name: np.asarray(layer.kernel) for layer in model.layers[1:]}
+    return quantize(model, "int8"), originals
 
 
 @pytest.fixture(
@@ -119,42 +122,42 @@ def int4_network(request):
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_int8_is_the_kernel_from_before_to_half_a_step(int8_network, tmp_path, suffix):
-    model, before = int8_network
+def test_an_int8_kernel_equals_the_original_to_half_a_step(
+    int8_network, tmp_path, suffix
+):
+    model, originals = int8_network
     path = save(model, tmp_path / f"model{suffix}")
     for layer in model.layers[1:]:
         step = 1 / np.asarray(layer.kernel_scale).min()
-        found = [
+        ((kernel, note),) = (
             (kernel, note)
-            for key, readings in kernels_of(path).items()
-            if key in (layer.name, layer.path)
-            for kernel, note in readings
+            for name, kernels in kernels_of(path).items()
+            if name in (layer.name, layer.path)
+            for kernel, note in kernels
             if note.startswith("int8")
-        ]
-        assert len(found) == 1
-        kernel, note = found[0]
+        )
+        original = originals[layer.name]
         assert note == "int8, scales applied"
-        assert kernel.shape == before[layer.name].shape
-        assert np.abs(kernel - before[layer.name]).max() <= step / 2 * 1.001
+        assert kernel.shape == original.shape
+        assert np.abs(kernel - original).max() <= step / 2 * 1.001
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_int4_is_the_kernel_that_the_layer_computes_with(
+def test_an_int4_kernel_equals_the_one_that_the_layer_computes_with(
     int4_network, tmp_path, suffix
 ):
     path = save(int4_network, tmp_path / f"model{suffix}")
-    expected = answers(int4_network.get_layer("dense"), 10)
-    readings = [
+    expected = computed_kernel(int4_network.get_layer("dense"), 10)
+    (kernel,) = (
         kernel
         for kernel, note in kernels_of(path)["dense"]
         if kernel.shape == (10, 7) and note.startswith("int4")
-    ]
-    assert len(readings) == 1
-    np.testing.assert_allclose(readings[0], expected, atol=1e-5)
+    )
+    np.testing.assert_allclose(kernel, expected, atol=1e-5)
 
 
 def einsum(equation, inputs, outputs, mode, **options):
-    """A model of one EinsumDense, quantized, whose last kernel axes are not inputs."""
+    """Returns a model with one EinsumDense layer, quantized."""
     import keras
 
     keras.utils.set_random_seed(8)
@@ -167,29 +170,28 @@ def einsum(equation, inputs, outputs, mode, **options):
 
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
 @pytest.mark.parametrize("mode", ["int8", "int4/-1", "int4/4"])
-def test_a_kernel_with_its_filters_in_front_is_read(tmp_path, suffix, mode):
+def test_a_kernel_with_filters_on_the_first_axis_is_read(tmp_path, suffix, mode):
     model = einsum("abde,ged->abg", (6, 2, 5), (None, 4), mode)
     path = save(model, tmp_path / f"model{suffix}")
-    readings = [k for k, note in kernels_of(path)["heads"] if note]
+    (kernel,) = (kernel for kernel, note in kernels_of(path)["heads"] if note)
     identity = np.eye(10, dtype="float32").reshape(1, 10, 2, 5)
     expected = np.asarray(model.get_layer("heads")(identity))[0]
     expected = expected.reshape(2, 5, 4).transpose(2, 1, 0)
     tolerance = 0.01 if mode == "int8" else 1e-5
-    assert len(readings) == 1
-    np.testing.assert_allclose(readings[0], expected, atol=tolerance)
+    np.testing.assert_allclose(kernel, expected, atol=tolerance)
 
 
 @pytest.mark.parametrize("suffix", [".keras", ".weights.h5"])
 @pytest.mark.parametrize("axes", ["e", "d", "de"])
-def test_a_bias_of_fewer_axes_tells_those_of_the_outputs(tmp_path, suffix, axes):
+def test_a_bias_of_fewer_axes_determines_the_output_axes(tmp_path, suffix, axes):
     model = einsum("abc,cde->abde", (4, 7), (None, 2, 5), "int4/4", bias_axes=axes)
     path = save(model, tmp_path / f"model{suffix}")
     (kernel,) = (kernel for kernel, note in kernels_of(path)["heads"] if note)
-    expected = answers(model.get_layer("heads"), 7)
+    expected = computed_kernel(model.get_layer("heads"), 7)
     np.testing.assert_allclose(kernel, expected, atol=1e-5)
 
 
-def test_scales_in_another_order_than_the_kernels_axes_are_turned(tmp_path):
+def test_scales_in_another_axis_order_are_transposed(tmp_path):
     model = einsum("abc,edc->abde", (4, 7), (None, 2, 5), "int8")
     path = save(model, tmp_path / "model.keras")
     ((kernel, _),) = kernels_of(path)["heads"]
@@ -199,11 +201,11 @@ def test_scales_in_another_order_than_the_kernels_axes_are_turned(tmp_path):
     np.testing.assert_allclose(kernel, codes / scale.T[..., None], rtol=1e-6)
 
 
-def test_the_axes_of_heads_come_from_the_bias(tmp_path):
+def test_the_axes_of_attention_heads_come_from_the_bias(tmp_path):
     model = quantize(network(), "int4/4")
     path = save(model, tmp_path / "model.keras")
     (kernel,) = (kernel for kernel, note in kernels_of(path)["heads"] if note)
-    expected = answers(model.get_layer("heads"), 7)
+    expected = computed_kernel(model.get_layer("heads"), 7)
     assert kernel.shape == (7, 2, 5)
     np.testing.assert_allclose(kernel, expected, atol=1e-5)
 
@@ -211,35 +213,42 @@ def test_the_axes_of_heads_come_from_the_bias(tmp_path):
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("mode", ["int8", "int4/4", "int4/-1"])
 @pytest.mark.parametrize("columns", [6, 7])
-def test_embeddings_are_what_the_layer_gives_for_each_word(
+def test_embeddings_equal_the_output_of_the_layer_for_each_word(
     tmp_path, suffix, mode, columns
 ):
     model = quantize(embedding(columns=columns), mode)
     path = save(model, tmp_path / f"model{suffix}")
     layer = model.get_layer("words")
     expected = np.asarray(layer(np.arange(11)[None]))[0]
-    readings = [k for k, _ in kernels_of(path)["words"] if k.shape == (11, columns)]
-    assert any(np.allclose(kernel, expected, atol=1e-6) for kernel in readings)
-    assert len(readings) <= 2
+    candidates = [
+        kernel
+        for kernel, _ in kernels_of(path)["words"]
+        if kernel.shape == (11, columns)
+    ]
+    assert any(np.allclose(kernel, expected, atol=1e-6) for kernel in candidates)
+    assert len(candidates) <= 2
 
 
 @pytest.mark.parametrize("mode", ["int8", "int4/4", "int4/-1"])
-def test_the_way_back_of_embeddings_is_a_kernel_too(tmp_path, mode):
+def test_reverse_embeddings_are_a_kernel_too(tmp_path, mode):
     model = embedding(tie=False)
     layer = model.get_layer("words")
-    before = np.asarray(layer.reverse_embeddings)
+    original = np.asarray(layer.reverse_embeddings)
     path = save(quantize(model, mode), tmp_path / "model.keras")
-    readings = [k for k, _ in kernels_of(path)["words"] if k.shape == before.shape]
-    error = min(np.abs(kernel - before).max() for kernel in readings)
+    error = min(
+        np.abs(kernel - original).max()
+        for kernel, _ in kernels_of(path)["words"]
+        if kernel.shape == original.shape
+    )
     assert error < (0.002 if mode == "int8" else 0.02)
 
 
-def test_the_mode_in_the_config_leaves_one_reading(tmp_path):
+def test_the_mode_in_the_config_leaves_one_candidate(tmp_path):
     model = quantize(network(), "int8")
     whole = save(model, tmp_path / "model.keras")
     alone = save(model, tmp_path / "model.weights.h5")
     assert len(kernels_of(whole)["dense"]) == 1
-    # Without it, the codes may be pairs of four bits: 20 or 19 inputs.
+    # Without the mode, the codes can also be pairs of four bits, for 20 or 19 inputs.
     shapes = [kernel.shape for kernel, _ in kernels_of(alone)["dense"]]
     assert shapes == [(10, 7), (20, 7), (19, 7)]
 
@@ -252,8 +261,8 @@ def test_int4_as_older_keras_packed_it_is_read(tmp_path):
     path = tmp_path / "model.weights.h5"
     with h5py.File(path, "w") as file:
         file["layers/dense/vars/0"], file["layers/dense/vars/1"] = packed, scale
-    readings = {kernel.shape: kernel for kernel, _ in kernels_of(path)["dense"]}
-    np.testing.assert_allclose(readings[10, 6], codes / scale, rtol=1e-6)
+    kernels = {kernel.shape: kernel for kernel, _ in kernels_of(path)["dense"]}
+    np.testing.assert_allclose(kernels[10, 6], codes / scale, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -272,19 +281,19 @@ def test_int4_of_many_axes_as_older_keras_packed_it_is_read(
     path = tmp_path / "model.weights.h5"
     with h5py.File(path, "w") as file:
         file["layers/dense/vars/0"], file["layers/dense/vars/1"] = packed, scale
-    readings = {kernel.shape: kernel for kernel, _ in kernels_of(path)["dense"]}
-    np.testing.assert_allclose(readings[shape], codes / scale, rtol=1e-6)
+    kernels = {kernel.shape: kernel for kernel, _ in kernels_of(path)["dense"]}
+    np.testing.assert_allclose(kernels[shape], codes / scale, rtol=1e-6)
 
 
 def test_float8_kernels_are_read_as_they_are(tmp_path):
     model = network()
-    before = np.asarray(model.get_layer("dense").kernel)
+    original = np.asarray(model.get_layer("dense").kernel)
     for layer in model.layers[1:]:
         layer.quantize("float8")
     for suffix in SUFFIXES:
         path = save(model, tmp_path / f"model{suffix}")
         ((kernel, note),) = kernels_of(path)["dense"]
-        np.testing.assert_array_equal(kernel, before)
+        np.testing.assert_array_equal(kernel, original)
         assert note == ""
 
 
@@ -323,7 +332,7 @@ def test_gptq_and_awq_are_read_as_keras_computes_them(tmp_path, bits, scales):
 
 
 @pytest.mark.parametrize("scales", [False, True])
-def test_half_the_range_stands_for_zeros_that_keras_did_not_save(tmp_path, scales):
+def test_half_the_range_replaces_zeros_that_keras_did_not_save(tmp_path, scales):
     rng = np.random.default_rng(2)
     values = rng.integers(0, 16, (8, 10)).astype("uint8")
     values[0, 0] = 15
@@ -343,17 +352,17 @@ def test_half_the_range_stands_for_zeros_that_keras_did_not_save(tmp_path, scale
     assert "half the range for the lost zeros" in note
 
 
-def test_the_axes_of_heads_without_a_bias_come_from_the_config(tmp_path):
+def test_the_axes_of_attention_heads_without_a_bias_come_from_the_config(tmp_path):
     model = quantize(network(bias=False), "int4/4")
     path = save(model, tmp_path / "model.keras")
     ((kernel, _),) = kernels_of(path)["heads"]
     assert kernel.shape == (7, 2, 5)
-    expected = answers(model.get_layer("heads"), 7)
+    expected = computed_kernel(model.get_layer("heads"), 7)
     np.testing.assert_allclose(kernel, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_lora_is_merged_wherever_its_factors_are(tmp_path, suffix):
+def test_lora_is_merged_in_every_format(tmp_path, suffix):
     import keras
 
     keras.utils.set_random_seed(5)
@@ -372,16 +381,16 @@ def test_lora_is_merged_wherever_its_factors_are(tmp_path, suffix):
         layer.enable_lora(2, lora_alpha=3)
         layer.lora_kernel_b.assign(rng.normal(size=layer.lora_kernel_b.shape))
     path = save(model, tmp_path / f"model{suffix}")
-    found = kernels_of(path)
+    kernels = kernels_of(path)
     for name in ("conv", "dense"):
-        ((kernel, note),) = found[name]
+        ((kernel, note),) = kernels[name]
         expected = np.asarray(model.get_layer(name).kernel)
         np.testing.assert_allclose(kernel, expected, atol=1e-6)
         assert ("LoRA" in note) == (suffix == ".h5")
 
 
 @pytest.mark.parametrize("mode", ["int8", "int4/4", "lora", "lora on int8"])
-def test_a_model_in_memory_gives_what_its_file_gives(tmp_path, mode):
+def test_a_model_in_memory_gives_the_same_scores_as_its_file(tmp_path, mode):
     model = network()
     if mode.endswith("int8") or mode.startswith("int4"):
         quantize(model, mode.removeprefix("lora on "))
@@ -394,7 +403,7 @@ def test_a_model_in_memory_gives_what_its_file_gives(tmp_path, mode):
     key = fixed_key(16)
     in_memory = keras_wm.verify(model, key, "dense")
     in_file = keras_wm.verify(path, key, "dense")
-    # Keras quantizes again when it merges.
+    # Keras quantizes the kernel again when it merges the factors.
     np.testing.assert_allclose(in_memory.z, in_file.z, atol=0.05)
     assert mode.removesuffix("/4").split()[-1] in in_memory.kernel_note.lower()
 
@@ -410,9 +419,9 @@ def test_a_mark_is_found_in_a_quantized_file(marked, tmp_path, mode, suffix):
     model = keras.Model(inputs, layer(inputs))
     layer.kernel.assign(kernel)
     path = save(quantize(model, mode), tmp_path / f"model{suffix}")
-    found = keras_wm.verify(path, marked.key)
-    assert (found.verdict, found.ber) == ("proven", 0.0)
-    assert mode.partition("/")[0] in repr(found)
+    report = keras_wm.verify(path, marked.key)
+    assert (report.verdict, report.ber) == ("proven", 0.0)
+    assert mode.partition("/")[0] in repr(report)
 
 
 @pytest.mark.parametrize("mode", ["int8", "int4/4", "lora"])
@@ -435,7 +444,7 @@ def test_a_safetensors_file_of_keras_gives_effective_kernels(tmp_path, mode):
 
 
 @pytest.mark.parametrize(
-    "spoil",
+    "changes",
     [
         {"1": np.ones(5, "f4")},
         {"2": np.ones((2, 2), "i1")},
@@ -444,8 +453,8 @@ def test_a_safetensors_file_of_keras_gives_effective_kernels(tmp_path, mode):
     ],
     ids=["scale of no axis", "zero of no scale", "too many axes", "no scale"],
 )
-def test_integers_that_fit_nothing_are_no_kernel(tmp_path, spoil):
-    arrays = {"0": np.ones((3, 4), "i1"), "1": np.ones(4, "f4")} | spoil
+def test_integers_that_fit_no_mode_are_not_a_kernel(tmp_path, changes):
+    arrays = {"0": np.ones((3, 4), "i1"), "1": np.ones(4, "f4")} | changes
     path = tmp_path / "model.weights.h5"
     with h5py.File(path, "w") as file:
         for name, array in arrays.items():
@@ -454,7 +463,7 @@ def test_integers_that_fit_nothing_are_no_kernel(tmp_path, spoil):
 
 
 @pytest.mark.parametrize("groups", [[0, 1, 2], [0, -1, 1], [0, np.nan, 1]])
-def test_a_group_that_is_not_there_is_an_error(tmp_path, groups):
+def test_an_unknown_group_is_an_error(tmp_path, groups):
     path = tmp_path / "model.weights.h5"
     arrays = [np.ones((3, 2), "i1"), np.ones((2, 4), "f4"), np.ones((2, 4), "i1")]
     with h5py.File(path, "w") as file:
@@ -464,7 +473,7 @@ def test_a_group_that_is_not_there_is_an_error(tmp_path, groups):
         kernels_of(path)
 
 
-def test_what_a_kernel_unpacks_to_is_bounded(tmp_path):
+def test_the_size_of_an_unpacked_kernel_is_bounded(tmp_path):
     path = tmp_path / "model.weights.h5"
     with h5py.File(path, "w") as file:
         file["layers/dense/vars/0"] = np.ones((30, 4), "i1")
@@ -473,7 +482,7 @@ def test_what_a_kernel_unpacks_to_is_bounded(tmp_path):
         kernels_of(path, limits=Limits(array_bytes=400))
 
 
-def test_a_damaged_config_costs_the_mode_only(tmp_path):
+def test_a_damaged_config_loses_only_the_mode(tmp_path):
     path = tmp_path / "model.keras"
     weights = weights_bytes(kernel=np.ones((3, 4), "i1"))
     scaled = tmp_path / "weights.h5"
