@@ -39,7 +39,7 @@ def open_model(
 
     Args:
         model: A model file, as for `open_model_file`, or a Keras model.
-        limits: Limits on the resources that the file may use; the defaults of
+        limits: Limits on the resources that the file can use; the defaults of
             `Limits` if `None`.
         sandbox: Whether to read the file in a child process, or the `Sandbox` to
             read it in. A model in memory is read directly.
@@ -50,7 +50,7 @@ def open_model(
     Raises:
         ModelFileError: If the file cannot be read; see `open_model_file`.
         TypeError: If `model` is neither a model file nor a Keras model.
-        ValueError: If `model` is an open file and a sandbox is asked for.
+        ValueError: If `model` is an open file, and `sandbox` is set.
     """
     if isinstance(model, KerasModel):
         yield ModelFile(
@@ -65,7 +65,7 @@ def open_model(
     elif isinstance(model, (str, os.PathLike)):
         with ExitStack() as stack:
             if sandbox is True:
-                sandbox = stack.enter_context(Sandbox(limits or DEFAULT_LIMITS))
+                sandbox = stack.enter_context(Sandbox(limits))
             yield stack.enter_context(sandbox.open_model_file(model))
     else:
         raise ValueError(
@@ -89,11 +89,10 @@ def open_model_file(
             the index of a model that is split into several files (`.weights.json`,
             `.safetensors.index.json`); the format is recognised by the content, not
             by the extension. Or the path of a folder: an unzipped `.keras` file or a
-            preset. Or a URL of one of these that fsspec understands. Or an open
-            seekable binary file: it is read from its start, and is not closed. Its
-            position afterwards is undefined, and an index of shards cannot be read
-            in this way.
-        limits: Limits on the resources that the file may use; the defaults of
+            preset. Or the URL of one of these, of any protocol of fsspec. Or an open
+            seekable binary file, which is read from its start and is not closed. Its
+            position is undefined afterwards. An index of shards needs a path or URL.
+        limits: Limits on the resources that the file can use; the defaults of
             `Limits` if `None`.
 
     Yields:
@@ -115,7 +114,7 @@ def open_model_file(
             print(kernel.name, kernel.shape)
     ```
     """
-    # Late: a process that reads files in a sandbox only needs no HDF5.
+    # Late, because a process that reads files only in a sandbox does not need HDF5.
     from keras_wm.files.formats import read_contents
 
     limits = limits or DEFAULT_LIMITS
@@ -124,10 +123,10 @@ def open_model_file(
         with naming_errors(name):
             contents = read_contents(_open(file, limits, stack), stack)
         weights = [
-            replace(weight, read=_blaming(weight.read, name))
+            replace(weight, read=_naming(weight.read, name))
             for weight in contents.weights
         ]
-        config = _blaming(contents.config, name)
+        config = _naming(contents.config, name)
         yield ModelFile(contents.format, weights, config, path=name)
 
 
@@ -163,11 +162,11 @@ def _name(file: Any) -> str:
     return name if isinstance(name, str) else _NAMELESS
 
 
-def _blaming(read: Callable[[], Value], name: str) -> Callable[[], Value]:
+def _naming(read: Callable[[], Value], name: str) -> Callable[[], Value]:
     """Returns a function that calls `read` and names the file in every error."""
 
-    def read_or_blame() -> Value:
+    def read_and_name() -> Value:
         with naming_errors(name):
             return read()
 
-    return read_or_blame
+    return read_and_name
