@@ -92,7 +92,7 @@ if TYPE_CHECKING:
 def _register() -> None:
     """Lets Keras load models that hold `WatermarkRegularizer`, if Keras is in use."""
     if "keras" in sys.modules:
-        importlib.import_module("keras_wm.embedding.regularizer")
+        importlib.import_module("keras_wm.embedding")
 
 
 __getattr__, __dir__ = _attach_lazily(

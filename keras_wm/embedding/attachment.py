@@ -1,15 +1,14 @@
-"""Putting a mark on a model that exists already, and taking it off again."""
+"""Adding a mark's penalty to an existing model, and removing it again."""
 
 from __future__ import annotations
 
 import warnings
 import weakref
-from typing import Any
-
-import keras
+from typing import TYPE_CHECKING, Any
 
 from keras_wm.embedding.kernel_projection import Loss
 from keras_wm.embedding.marked_layers import (
+    check_is_model,
     find_marked_layers,
     own_variables,
     rebuild_steps,
@@ -19,9 +18,12 @@ from keras_wm.embedding.marked_layers import (
 from keras_wm.embedding.regularizer import WatermarkRegularizer
 from keras_wm.scheme.key import WatermarkKey
 
+if TYPE_CHECKING:
+    from keras_wm.files.keras_model import KerasModel
+
 
 def attach(
-    model: Any,
+    model: KerasModel,
     layer: Any,
     key: WatermarkKey,
     loss: Loss = "margin",
@@ -29,72 +31,79 @@ def attach(
     margin: float | None = None,
     variable: str | None = None,
 ) -> WatermarkRegularizer:
-    """Marks a layer of a model that is built, compiled, pretrained or loaded.
+    """Adds a `WatermarkRegularizer` to one layer of a built model.
 
-    The regularizer is set on the layer's variable, so the model's config never
-    mentions it and every checkpoint is clean. A regularizer that is there already
-    goes on acting. A model that was compiled stays so, with its optimizer's
-    state; its training step is rebuilt at the next `fit`.
+    The model may be compiled, pretrained or loaded from a file. The next `fit` embeds
+    the mark.
+
+    The regularizer is set on the layer's variable, not on the layer. The model's config
+    therefore never mentions it, and every checkpoint is free of it. A regularizer that
+    the kernel already has remains active. A compiled model remains compiled and keeps
+    its optimizer's state; its training step is recompiled.
 
     Args:
-        model: A built Keras model: Functional, Sequential or subclassed. Pass the
-            one that you call `fit` on, not a model inside it: only that one's
-            training step is compiled anew.
-        layer: The layer to mark, or its name, however deep in the model.
+        model: A built Keras model: Functional, Sequential or subclassed. Pass the model
+            whose `fit` you call and not a model inside it, because only the training
+            step of this model is recompiled.
+        layer: The layer to mark, or its name. It can be in a nested model.
         key: The `WatermarkKey` to embed.
-        loss: See `WatermarkRegularizer`.
-        strength: See `WatermarkRegularizer`.
-        margin: See `WatermarkRegularizer`.
-        variable: The name of the layer's variable to mark. Defaults to
-            `"kernel"`, or the layer's only variable of rank 2 or more.
+        loss: The embedding loss, see `WatermarkRegularizer`. Defaults to `"margin"`.
+        strength: The factor of the embedding loss, see `WatermarkRegularizer`.
+        margin: The margin m, see `WatermarkRegularizer`.
+        variable: Name of the layer's variable to mark, of rank 2 or more. Defaults to
+            the layer's only variable of rank 2 or more, or `"kernel"` if it has
+            several.
 
     Returns:
-        The `WatermarkRegularizer` that now acts on the layer's kernel.
+        The `WatermarkRegularizer` of the layer's kernel.
 
     Raises:
-        TypeError: If `model` is not a Keras model, or `key` no key.
-        ValueError: If the layer is not found or not built, carries a mark
-            already, or cannot carry the key's message.
+        TypeError: If `model` is not a Keras model or `key` not a `WatermarkKey`.
+        ValueError: If the layer is not found, is not built, already carries a mark, or
+            cannot carry the key's message.
 
     Example:
 
     ```python
+    key = keras_wm.WatermarkKey.generate("Example Ltd")
     model = keras.saving.load_model("pretrained.keras")
     keras_wm.attach(model, "block4_conv2", key)
     model.fit(x, y, callbacks=[keras_wm.BitErrorRate()])
     ```
     """
-    _check_model(model)
+    check_is_model(model)
     target, kernel = find_kernel(model, layer, variable)
     host = kernel.regularizer
     if isinstance(host, WatermarkRegularizer):
         if host.key is not None:
             raise ValueError(
-                f"Layer {target.name!r} carries a mark already: {host!r}. Take it off "
-                "with keras_wm.detach(model) first."
+                f"Layer {target.name!r} already carries a mark: {host!r}. Remove its "
+                "penalty with keras_wm.detach(model) first."
             )
         host = host.regularizer
     regularizer = WatermarkRegularizer(key, loss, strength, margin, regularizer=host)
     key.check_shape(kernel.shape)
-    # One that was loaded without its key makes room.
+    # Inactive regularizers, which were loaded without their key, are removed.
     replace_penalties(target, lambda mark: mark if mark.key else mark.regularizer)
     kernel.regularizer = regularizer
     regularizer.attached_to = weakref.ref(model)
     rebuild_steps(model)
-    for mark in find_marked_layers(model):
-        if mark.variable is kernel and mark.problem:
+    for marked in find_marked_layers(model):
+        if marked.variable is kernel and marked.problem:
             warnings.warn(
-                f"The mark on layer {target.name!r} will not be trained: {mark.problem}.",
+                f"The mark on layer {target.name!r} will not be trained: "
+                f"{marked.problem}.",
                 stacklevel=2,
             )
     return regularizer
 
 
-def detach(model: Any) -> list[str]:
-    """Takes every mark's penalty off a model, whichever way it got there.
+def detach(model: KerasModel) -> list[str]:
+    """Removes the penalties of all marks from a model, however they were added.
 
-    What is embedded stays embedded; it is only not trained any more. The host's
-    own regularizers stay, and the model's config no longer mentions a mark.
+    The marks that are embedded in the weights stay there; they are only not trained any
+    more. The host network's own regularizers stay as well. The model's config no longer
+    mentions a mark.
 
     Args:
         model: A Keras model.
@@ -104,38 +113,49 @@ def detach(model: Any) -> list[str]:
 
     Raises:
         TypeError: If `model` is not a Keras model.
+
+    Example:
+
+    ```python
+    keras_wm.detach(model)  # ["block4_conv2"]
+    model.fit(x, y)  # trains without a mark
+    ```
     """
-    _check_model(model)
-    names = [mark.name for mark in find_marked_layers(model)]
+    check_is_model(model)
+    names = [marked.name for marked in find_marked_layers(model)]
     replace_penalties(model, lambda mark: mark.regularizer)
     rebuild_steps(model)
     return names
 
 
-def _check_model(model: Any) -> None:
-    if not isinstance(model, keras.Model):
-        raise TypeError(
-            f"Expected a keras.Model. Received: {type(model).__name__}. "
-            "Load a file with keras.saving.load_model first."
-        )
+def find_kernel(
+    model: KerasModel, layer: Any, variable: str | None = None
+) -> tuple[Any, Any]:
+    """Returns the layer that holds a kernel, and the kernel.
 
+    Args:
+        model: A built Keras model.
+        layer: The layer or its name, as for `attach`.
+        variable: Name of the layer's variable, as for `attach`.
 
-def find_kernel(model: Any, layer: Any, variable: str | None = None) -> tuple[Any, Any]:
-    """A layer that holds a kernel, and the kernel; arguments as for `attach`."""
+    Raises:
+        ValueError: If such a kernel is missing, or there are several.
+    """
     target = _find_layer(model, layer)
-    # Wrappers and recurrent layers keep their kernel in the layer inside them.
+    # Wrappers and recurrent layers have their kernel in the layer inside them.
     inside = [
         (holder, kernel)
         for holder in sublayers(target)
-        for kernel in _kernels_of(holder, variable)
+        for kernel in _matching_variables(holder, variable)
     ]
-    found = [pair for pair in inside if pair[0] is target] or inside
-    if len(found) == 1:
-        return found[0]
-    if found:
+    kernels = [pair for pair in inside if pair[0] is target] or inside
+    if len(kernels) == 1:
+        return kernels[0]
+    if kernels:
+        holders = ", ".join(repr(holder.name) for holder, _ in kernels)
         raise ValueError(
-            f"Layer {target.name!r} has {len(found)} kernels inside. Name one of the "
-            f"layers that hold them: {', '.join(repr(h.name) for h, _ in found)}."
+            f"Layer {target.name!r} has {len(kernels)} kernels inside. Name one of the "
+            f"layers that hold them: {holders}."
         )
     if not target.weights:
         raise ValueError(
@@ -145,34 +165,38 @@ def find_kernel(model: Any, layer: Any, variable: str | None = None) -> tuple[An
     names = ", ".join(repr(v.name) for v in target.weights if len(v.shape) >= 2)
     raise ValueError(
         f"Layer {target.name!r} has no variable {variable or 'kernel'!r} of rank 2 or "
-        f"more. It has: {names or 'none'}. Name one with variable=."
+        f"more. It has: {names or 'none'}. Choose one with variable=."
     )
 
 
-def _kernels_of(layer: Any, variable: str | None) -> list[Any]:
-    """The layer's own variables that are meant, of rank 2 or more."""
-    matrices = [one for one in own_variables(layer) if len(one.shape) >= 2]
-    if variable is None and len(matrices) == 1:
+def _matching_variables(layer: Any, name: str | None) -> list[Any]:
+    """Returns the layer's own variables of rank 2 or more that have the name.
+
+    Without a name, this is the only such variable or else the one named `"kernel"`.
+    """
+    matrices = [matrix for matrix in own_variables(layer) if len(matrix.shape) >= 2]
+    if name is None and len(matrices) == 1:
         return matrices
-    return [one for one in matrices if one.name == (variable or "kernel")]
+    return [matrix for matrix in matrices if matrix.name == (name or "kernel")]
 
 
-def _find_layer(model: Any, layer: Any) -> Any:
+def _find_layer(model: KerasModel, layer: Any) -> Any:
+    """Returns a layer of a model by itself or by its name."""
     layers = [candidate for candidate in sublayers(model) if candidate is not model]
     if isinstance(layer, str):
-        found = [candidate for candidate in layers if candidate.name == layer]
+        matches = [candidate for candidate in layers if candidate.name == layer]
     else:
-        found = [candidate for candidate in layers if candidate is layer]
-    if len(found) == 1:
-        return found[0]
+        matches = [candidate for candidate in layers if candidate is layer]
+    if len(matches) == 1:
+        return matches[0]
     name = layer if isinstance(layer, str) else getattr(layer, "name", layer)
-    if found:
+    if matches:
         raise ValueError(
-            f"{len(found)} layers of {model.name!r} have the name {name!r}. "
+            f"{len(matches)} layers of {model.name!r} have the name {name!r}. "
             "Pass the layer itself."
         )
     names = ", ".join(repr(candidate.name) for candidate in layers if candidate.weights)
     raise ValueError(
         f"{model.name!r} has no layer {name!r}. Its layers with weights: "
-        f"{names or 'none, it is not built yet'}."
+        f"{names or 'none, because it is not built yet'}."
     )

@@ -1,4 +1,4 @@
-"""The callback that shows how a mark grows while the model trains."""
+"""The callback that reports how well a mark is embedded while the model trains."""
 
 from __future__ import annotations
 
@@ -14,45 +14,57 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_wm.embedding.marked_layers import find_marked_layers, is_built, rebuild_steps
+from keras_wm.embedding.marked_layers import (
+    find_marked_layers,
+    is_built,
+    rebuild_steps,
+)
 from keras_wm.scheme.detection import Detection, detect
 
 if TYPE_CHECKING:
     from keras_wm.embedding.tensorboard import SummaryWriter
 
 Logs = dict[str, float]
-Measured = dict[str, tuple[Detection, float]]
+# Detection and embedding loss of each marked layer, by name.
+Measurements = dict[str, tuple[Detection, float]]
 
 
 class BitErrorRate(keras.callbacks.Callback):
-    """Reports, each epoch, how well a model carries the marks it is trained with.
+    """Callback that reports the marks of a model after each epoch.
 
-    It finds the marked layers itself, those of nested models too, and adds to
-    the epoch's `logs`, where `History`, the progress bar, `TensorBoard`,
-    `CSVLogger`, `EarlyStopping` and `ModelCheckpoint` find them:
+    It finds all marked layers, also those of nested models, and adds the values below
+    to the `logs` of the epoch. There, `History`, the progress bar, `TensorBoard`,
+    `CSVLogger`, `EarlyStopping` and `ModelCheckpoint` find them, wherever this callback
+    stands in the list of callbacks.
 
-    - `ber`: the share of all bits that are not read right, 0 when the mark is
-      complete;
-    - `z_min`, `z_mean`: the smallest and the mean score, in standard deviations
-      of what an unmarked kernel gives: the margin of the mark;
-    - `embedding_loss`: the penalty per bit, without the factor lambda (E_R of
-      the papers);
-    - `ber/<layer>` and so on where several layers are marked.
+    - `ber`: bit error rate, the share of all bits that are read incorrectly. 0 for a
+      complete mark, about 0.5 without a mark.
+    - `z_min`, `z_mean`: smallest and mean score of the bits, in standard deviations of
+      the score of an unmarked kernel. `z_min` is the margin that the mark has reached.
+    - `embedding_loss`: mean embedding loss per bit, without the factor lambda. For the
+      cross-entropy, this is E_R per bit of
+      [Uchida et al. (2017)](https://doi.org/10.1145/3078971.3078974).
+    - `ber/<layer>`, `z_min/<layer>` and so on, if several layers are marked. The values
+      above then cover all of them together.
 
-    When training starts it checks that a penalty acts on every kernel it
-    reports, and warns where none does: a mark that is not trained cannot be
-    seen otherwise.
+    All values are `nan` if the model has no mark, or no key is loaded.
+
+    At the start of training it warns of every mark that is not trained: on a frozen,
+    quantized or LoRA layer, or in a model that was loaded or cloned without its key.
+
+    To stop when the mark is complete, use `EarlyStopping(monitor="ber", mode="min")`.
+    Keras cannot infer the direction from the name.
 
     Args:
-        every: How many epochs lie between two measurements; the last value is
-            repeated in between. The first epoch is always measured. Defaults
-            to 1.
-        log_dir: Where to write, besides, for TensorBoard: the bit error rate from
-            before the first epoch on, a histogram of the scores and a picture of
-            the recovered bits. Defaults to `None`: nowhere.
+        every: Number of epochs between two measurements, a positive integer. The values
+            are repeated in between. The first epoch is always measured. Defaults to 1.
+        log_dir: Folder of TensorBoard logs. The callback then also writes, for each
+            marked layer, the bit error rate and the smallest score from before the
+            first epoch on, a histogram of the scores, and a picture of the recovered
+            bits. Defaults to `None`, which writes nothing.
 
     Raises:
-        ValueError: If `every` is not a positive whole number.
+        ValueError: If `every` is not a positive integer.
 
     Example:
 
@@ -62,9 +74,6 @@ class BitErrorRate(keras.callbacks.Callback):
         callbacks=[keras_wm.BitErrorRate(), keras.callbacks.TensorBoard("logs")],
     )
     ```
-
-    To stop at a complete mark, use `EarlyStopping(monitor="ber", mode="min")`:
-    Keras cannot guess the direction.
     """
 
     def __init__(
@@ -77,135 +86,148 @@ class BitErrorRate(keras.callbacks.Callback):
             )
         self.every = every
         self.log_dir = None if log_dir is None else os.fspath(log_dir)
-        self._last: Logs = {}
+        self._last_values: Logs = {}
         self._writer: SummaryWriter | None = None
         self._checked = False
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
-        """Looks for marks that are not being trained, and says so."""
-        self._last = {}
-        # A model without a fixed input gets its weights with the first batch.
+        """Warns of marks that are not trained, and opens the log file."""
+        self._last_values = {}
+        # A model without a fixed input shape gets its weights with the first batch.
         self._checked = is_built(self.model)
         if self._checked:
-            self._check()
+            self._check_marks()
         if self.log_dir is not None:
             from keras_wm.embedding.tensorboard import SummaryWriter
 
             self._writer = SummaryWriter(self.log_dir)
-        _put_first(self)
-
-    def _check(self) -> None:
-        marks = find_marked_layers(self.model)
-        if not marks:
-            warnings.warn(
-                "BitErrorRate found no mark in this model, so none is being "
-                "embedded. Give a layer kernel_regularizer=WatermarkRegularizer(key), "
-                "or call keras_wm.attach(model, layer, key): a model that was loaded, "
-                "pickled or cloned has lost what attach did.",
-                stacklevel=3,
-            )
-        for mark in marks:
-            if mark.problem:
-                warnings.warn(
-                    f"The mark on layer {mark.name!r} is not being trained: "
-                    f"{mark.problem}.",
-                    stacklevel=3,
-                )
-        # Only the model that attach was given has had its step compiled anew.
-        homes = [mark.regularizer.attached_to for mark in marks]
-        if any(home is not None and home() is not self.model for home in homes):
-            rebuild_steps(self.model)
+        _move_to_front(self)
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
-        """Writes what there is before training, for the fall to start from."""
-        if not self._last and self._writer is not None:
-            self._write(_measured(self.model), step=epoch)
+        """Writes the untrained values, so that TensorBoard's curves start there."""
+        if not self._last_values and self._writer is not None:
+            self._write(_measure(self.model), step=epoch)
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
-        """Adds the figures to the epoch's logs."""
+        """Adds the values to the epoch's logs."""
         if not self._checked:
             self._checked = True
-            self._check()
-        if not self._last or epoch % self.every == 0:
-            measured = _measured(self.model)
-            self._write(measured, step=epoch + 1)
-            self._last = _all_figures(measured)
+            self._check_marks()
+        if not self._last_values or epoch % self.every == 0:
+            measurements = _measure(self.model)
+            self._write(measurements, step=epoch + 1)
+            self._last_values = _log_values(measurements)
         if logs is not None:
-            logs.update(self._last)
+            logs.update(self._last_values)
 
     def on_train_end(self, logs: Logs | None = None) -> None:
-        """Ends the log file, if there is one."""
+        """Closes the log file."""
         if self._writer is not None:
             self._writer.close()
             self._writer = None
 
-    def _write(self, measured: Measured, step: int) -> None:
+    def _check_marks(self) -> None:
+        marked_layers = find_marked_layers(self.model)
+        if not marked_layers:
+            warnings.warn(
+                "BitErrorRate found no mark in this model, so none is being "
+                "embedded. Give a layer kernel_regularizer=WatermarkRegularizer(key), "
+                "or call keras_wm.attach(model, layer, key). A model that was loaded, "
+                "pickled or cloned has lost the regularizer that attach added.",
+                stacklevel=3,
+            )
+        for marked in marked_layers:
+            if marked.problem:
+                warnings.warn(
+                    f"The mark on layer {marked.name!r} is not being trained: "
+                    f"{marked.problem}.",
+                    stacklevel=3,
+                )
+        # `attach` recompiled the steps of the model that it was given. If that was a
+        # part of this model, the steps of this one still lack the penalty.
+        attached_to = [marked.regularizer.attached_to for marked in marked_layers]
+        if any(
+            model is not None and model() is not self.model for model in attached_to
+        ):
+            rebuild_steps(self.model)
+
+    def _write(self, measurements: Measurements, step: int) -> None:
         if self._writer is not None:
-            for name, (detection, _) in measured.items():
+            for name, (detection, _) in measurements.items():
                 self._writer.add_detection(name, detection, step)
 
 
-def _measured(model: Any) -> Measured:
-    """The detection and the embedding loss of each mark whose key is at hand."""
-    measured: Measured = {}
-    marks = find_marked_layers(model)
-    names = {mark.name for mark in marks}
-    for mark in marks:
-        kernel = mark.kernel
-        if mark.regularizer.key is None or kernel is None:
+def _measure(model: Any) -> Measurements:
+    """Returns detection and embedding loss of each mark whose key is loaded."""
+    measurements: Measurements = {}
+    marked_layers = find_marked_layers(model)
+    names = {marked.name for marked in marked_layers}
+    for marked in marked_layers:
+        kernel = marked.kernel
+        if marked.regularizer.key is None or kernel is None:
             continue
-        # Layers of one name in several nested models are numbered.
-        numbered = (f"{mark.name}_{number}" for number in count(2))
-        free = (name for name in numbered if name not in names | measured.keys())
-        losses = mark.regularizer.bit_losses(kernel)
-        measured[next(free) if mark.name in measured else mark.name] = (
-            detect(ops.convert_to_numpy(kernel), mark.regularizer.key),
+        # Layers of several nested models that share a name are numbered.
+        numbered = (f"{marked.name}_{number}" for number in count(2))
+        unused = (name for name in numbered if name not in names | measurements.keys())
+        name = next(unused) if marked.name in measurements else marked.name
+        losses = marked.regularizer.bit_losses(kernel)
+        measurements[name] = (
+            detect(ops.convert_to_numpy(kernel), marked.regularizer.key),
             float(ops.convert_to_numpy(ops.mean(losses))),
         )
-    return measured
+    return measurements
 
 
-def _all_figures(measured: Measured) -> Logs:
-    """The figures of all marks together and, where there are several, of each."""
-    figures = _figures(list(measured.values()))
-    if len(measured) > 1:
-        for name, one in measured.items():
-            for figure, value in _figures([one]).items():
-                figures[f"{figure}/{name}"] = value
-    return figures
+def _log_values(measurements: Measurements) -> Logs:
+    """Returns the values of all marks together and, if there are several, of each."""
+    values = _summary(list(measurements.values()))
+    if len(measurements) > 1:
+        for layer, measurement in measurements.items():
+            for name, value in _summary([measurement]).items():
+                values[f"{name}/{layer}"] = value
+    return values
 
 
-def _figures(measured: list[tuple[Detection, float]]) -> Logs:
-    """Plain floats: a NumPy scalar in `History` cannot be written as JSON."""
-    if not measured:
+def _summary(measurements: list[tuple[Detection, float]]) -> Logs:
+    """Returns the values of some marks together.
+
+    They are Python floats, because a NumPy scalar in `History` cannot be written as
+    JSON.
+    """
+    if not measurements:
         return dict.fromkeys(("ber", "z_min", "z_mean", "embedding_loss"), math.nan)
-    bits = [detection.bits for detection, _ in measured]
-    z = np.concatenate([detection.z for detection, _ in measured])
+    bits = [detection.bits for detection, _ in measurements]
+    z = np.concatenate([detection.z for detection, _ in measurements])
+    losses = [loss for _, loss in measurements]
     return {
         "ber": float(np.mean(z <= 0)),
         "z_min": float(z.min()),
         "z_mean": float(z.mean()),
-        "embedding_loss": float(
-            np.average([loss for _, loss in measured], weights=bits)
-        ),
+        "embedding_loss": float(np.average(losses, weights=bits)),
     }
 
 
-def _put_first(callback: BitErrorRate) -> None:
-    """Moves a callback in front of those that read its figures from the logs.
+def _move_to_front(callback: BitErrorRate) -> None:
+    """Moves a callback to the front of the list that `fit` is calling.
 
-    Keras hands one `logs` object down its list of callbacks, so a consumer that
-    stands earlier misses what is added later, `TensorBoard` and `CSVLogger`
-    without a word. No callback is told of the list; it is the object that is
-    calling.
+    Keras passes one `logs` dictionary along its list of callbacks. Callbacks that stand
+    earlier would miss our values: `TensorBoard` and `CSVLogger` would silently leave
+    them out, and `EarlyStopping` and `ModelCheckpoint` could not monitor them.
+
+    Keras has no documented way to reorder the list. It gives a callback its model and
+    the parameters of `fit`, and neither leads to the list. A metric of the model is not
+    an alternative, because it would have to be part of the compiled training step. The
+    list is the object that calls `on_train_begin`, so it is looked up on the
+    interpreter's stack. If Keras ever changes this, no frame matches, and the callback
+    still works for all callbacks that stand behind it.
     """
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         caller = frame.f_locals.get("self")
         if isinstance(caller, keras.callbacks.CallbackList):
-            others = [other for other in caller.callbacks if other is not callback]
-            # One that another callback drives is not in the list, and stays out.
-            if len(others) < len(caller.callbacks):
-                caller.callbacks = [callback, *others]
+            rest = [item for item in caller.callbacks if item is not callback]
+            # A callback that is nested in another one is not in the list itself.
+            if len(rest) < len(caller.callbacks):
+                caller.callbacks = [callback, *rest]
             return
         frame = frame.f_back

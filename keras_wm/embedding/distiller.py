@@ -1,4 +1,4 @@
-"""Distilling a teacher into a student that carries a mark."""
+"""A distiller that embeds the marks of its student."""
 
 from __future__ import annotations
 
@@ -10,25 +10,31 @@ from keras import ops
 
 @keras.saving.register_keras_serializable(package="keras_wm")
 class Distiller(keras.distillation.Distiller):
-    r"""A student that learns what a teacher answers, and embeds its marks meanwhile.
+    r"""Distils a teacher into a student, and embeds the student's marks meanwhile.
 
-    It is Keras's own `Distiller` but for two things. The penalties of the student's
-    layers are a part of the loss; Keras leaves them out, so that a
-    `WatermarkRegularizer`, or weight decay, would do nothing without a word. And
-    by default no label is used, only the teacher's answers: "distill-to-embed"
-    (Uchida et al. 2017, section 4.3.2).
+    It differs from Keras's own `Distiller` in two ways:
+
+    - The penalties of the student's layers are part of the loss. Keras ignores them, so
+      that a `WatermarkRegularizer`, or weight decay, would silently have no effect.
+    - By default no labels are used, only the teacher's predictions. This embeds a mark
+      without the training labels: "distill-to-embed",
+      [Uchida et al. (2017)](https://doi.org/10.1145/3078971.3078974), section 4.3.2.
+
+    With the teacher's logits t and the student's logits s, the default loss is
+    \(\mathrm{KL}(\mathrm{softmax}(t) \,\Vert\, \mathrm{softmax}(s))\), averaged over
+    the batch, plus the student's penalties. Its gradient equals that of the
+    cross-entropy with the teacher's softmax as soft labels.
 
     Args:
         teacher: A trained `keras.Model` that returns logits. Keras freezes it.
-        student: A `keras.Model` of the same inputs and outputs, the one that is
-            trained: publish it when that is done.
-        distillation_losses: How the answers are compared; see
-            `keras.distillation`. Defaults to the divergence of the softmax at
-            temperature 1, whose gradient is that of the cross-entropy with the
-            teacher's soft labels.
-        student_loss_weight: The weight of the loss on the true labels, from 0 to 1.
-            Defaults to 0.
-        **kwargs: As for `keras.distillation.Distiller`.
+        student: The `keras.Model` to train, with the same inputs and outputs. Publish
+            this one after training.
+        distillation_losses: One or several losses of `keras.distillation` that compare
+            the predictions. Defaults to the Kullback-Leibler divergence of the softmax
+            at temperature 1.
+        student_loss_weight: Weight of the loss on the true labels, a float from 0 to 1.
+            The distillation loss has the remaining weight. Defaults to 0.
+        **kwargs: Further arguments of `keras.distillation.Distiller`.
 
     Example:
 
@@ -50,7 +56,8 @@ class Distiller(keras.distillation.Distiller):
         **kwargs: Any,
     ) -> None:
         if distillation_losses is None:
-            # By its name, Keras 3.15 takes the divergence of the bare logits.
+            # For the loss's name instead of the object, Keras 3.15 computes the
+            # divergence of the logits without a softmax.
             distillation_losses = keras.distillation.LogitsDistillation(
                 temperature=1.0, loss=keras.losses.KLDivergence()
             )
@@ -69,13 +76,21 @@ class Distiller(keras.distillation.Distiller):
         metrics: Any = None,
         **kwargs: Any,
     ) -> None:
-        """Configures the training; `loss` is needed only where labels are used."""
+        """Configures the training.
+
+        Args:
+            optimizer: As in `keras.Model.compile`.
+            loss: Loss on the true labels. Only needed if `student_loss_weight` is
+                above 0.
+            metrics: As in `keras.Model.compile`.
+            **kwargs: Further arguments of `keras.Model.compile`.
+        """
         if loss is None and self.student_loss_weight == 0:
-            loss = "mse"  # Keras wants one, and multiplies it by the weight of 0.
+            loss = "mse"  # Keras requires a loss, and multiplies it by the weight 0.
         super().compile(optimizer, loss, metrics, **kwargs)
 
     def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
-        """The student's loss against the teacher, and its penalties."""
+        """Returns the distillation loss plus the penalties of the student."""
         loss = super().compute_loss(*args, **kwargs)
         penalties = self.student.losses
-        return sum((ops.cast(one, loss.dtype) for one in penalties), loss)
+        return sum((ops.cast(penalty, loss.dtype) for penalty in penalties), loss)

@@ -1,4 +1,4 @@
-"""What a key reads from kernels of one shape, as constants of a Keras graph."""
+"""The projection of a kernel to one output per bit, as constants of a Keras graph."""
 
 from __future__ import annotations
 
@@ -23,32 +23,35 @@ from keras_wm.scheme.capacity import (
 from keras_wm.scheme.key import WatermarkKey
 
 Loss = Literal["margin", "crossentropy"]
-Float32 = NDArray[np.float32]
 
-# A score is y / |u|. Below this root mean square of the weights |u| counts as if the
-# weights had it, so that a kernel of zeros gets a gradient, and a finite one.
+# A score is y / |u|. If the root mean square of the weights is below this value, |u| is
+# computed as if they had it. A kernel of zeros then has a gradient, and a finite one.
 SMALLEST_RMS = 1e-4
 
 
 @dataclass(frozen=True)
 class KernelProjection:
-    """The scheme's linear part: a kernel in, one signed output for each bit out.
+    r"""The linear part of the scheme: a kernel in, one signed output per bit out.
+
+    With the kernel W as a matrix of M x L weights, the output of bit j is
+    \(s_j y_j = s_j \, x_j \cdot W a_j\) (see docs/glossary.md). Bit j uses the filter
+    weights of group j mod G.
 
     Attributes:
         shape: M and L of the kernel.
-        matrix: s_j x_j, over the row's spread for the margin, of shape
-            `(ceil(T / G), M, G)`; zeros behind T.
-        weights: a, transposed, of shape `(L, G)`.
-        bits: T.
-        margin: m, 0 for the cross-entropy.
-        negligible: Whether a mark of this margin does not widen the weights enough to
-            be held back.
-        smallest_norm: What |u| counts as at least.
+        matrix: \(s_j x_j\), shape `(ceil(T / G), M, G)`, for the margin loss divided by
+            the spread of row j. Rows after the last bit are zeros.
+        filter_weights: The G vectors a, transposed, shape `(L, G)`.
+        bits: The number of bits T.
+        margin: The margin m, 0 for the cross-entropy.
+        negligible: Whether a mark with this margin changes the distribution of the
+            weights too little to be worth correcting.
+        smallest_norm: Lower bound of \(\lVert W a_j \rVert\).
     """
 
     shape: tuple[int, int]
-    matrix: Float32
-    weights: Float32
+    matrix: NDArray[np.float32]
+    filter_weights: NDArray[np.float32]
     bits: int
     margin: float
     negligible: bool
@@ -58,50 +61,76 @@ class KernelProjection:
     def for_shape(
         cls, key: WatermarkKey, shape: tuple[int, ...], loss: Loss, margin: float | None
     ) -> KernelProjection:
+        """Derives the projection of a kernel from a key.
+
+        Args:
+            key: The key.
+            shape: Shape of the kernel, filters last.
+            loss: `"margin"` or `"crossentropy"`.
+            margin: The margin m, or `None` for the largest one that the kernel can
+                hold unseen.
+
+        Returns:
+            A `KernelProjection`. Warns if the kernel is too small for the message.
+
+        Raises:
+            ValueError: If the kernel cannot carry the message.
+        """
         size, count = key.check_shape(shape)
-        signs = 2.0 * key.message - 1.0
-        matrix = signs[:, None] * key.matrix(size)
+        matrix = key.signs[:, None] * key.matrix(size)
         if loss == "margin":
             matrix /= np.reshape(key.spread(size), (-1, 1))
         weights = key.filter_weights(count)
-        length = float(np.linalg.norm(weights[0]))
-        room = _room_for(key, size, count, loss, margin)
-        taken = share(key.bits, key.filters, size, count, room) ** 2
+        if loss == "margin":
+            margin = _checked_margin(key, size, count, margin)
+        else:
+            _check_readable_weights(key, size, count)
+            margin = 0.0
+        mark_share = share(key.bits, key.filters, size, count, margin)
         return cls(
             shape=(size, count),
             matrix=_grouped(matrix, key.groups).astype(np.float32),
-            weights=weights.T.astype(np.float32),
+            filter_weights=weights.T.astype(np.float32),
             bits=key.bits,
-            margin=room,
-            negligible=taken < NEGLIGIBLE_SHARE,
-            smallest_norm=SMALLEST_RMS * length * size**0.5,
+            margin=margin,
+            negligible=mark_share**2 < NEGLIGIBLE_SHARE,
+            smallest_norm=SMALLEST_RMS * float(np.linalg.norm(weights[0])) * size**0.5,
         )
 
     def signed_outputs(self, kernel: Any) -> tuple[Any, Any]:
-        """s_j y_j and the norm of u_j held constant, both of shape (T,)."""
+        r"""Returns the signed outputs of all bits and their norms.
+
+        Args:
+            kernel: Float tensor of the shape that the projection was made for.
+
+        Returns:
+            Two tensors of shape `(T,)`: \(s_j y_j\) and \(\lVert W a_j \rVert\). The
+            norm has no gradient.
+        """
         flat = ops.reshape(kernel, self.shape)
-        # Products and sums in this order need no transposition: with one, XLA
-        # lays the large product out for it, at five times the cost.
-        filters = ops.matmul(flat, ops.cast(self.weights, kernel.dtype))
+        # Products and sums in this order need no transposition. With one, XLA would
+        # choose the layout of the large product for it, at five times the cost.
+        filters = ops.matmul(flat, ops.cast(self.filter_weights, kernel.dtype))
         outputs = ops.sum(ops.cast(self.matrix, kernel.dtype) * filters, axis=1)
         norms = ops.sqrt(ops.sum(ops.square(ops.stop_gradient(filters)), axis=0))
         norms = ops.broadcast_to(ops.maximum(norms, self.smallest_norm), outputs.shape)
         return self._by_bit(outputs), self._by_bit(norms)
 
     def _by_bit(self, grouped: Any) -> Any:
-        """(ceil(T / G), G) to (T,): bit j is in group j % G."""
+        """Flattens `(ceil(T / G), G)` to `(T,)`: bit j is in group j mod G."""
         return ops.reshape(grouped, (-1,))[: self.bits]
 
 
 @contextmanager
 def without_capacity_warnings() -> Iterator[None]:
-    """Without warnings of full kernels, where they are meant to be full."""
+    """Silences the warnings about too small kernels, for kernels filled on purpose."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".* bits in a kernel of ")
         yield
 
 
 def _grouped(matrix: NDArray[np.float64], groups: int) -> NDArray[np.float64]:
+    """Pads rows `(T, M)` with zeros and reshapes them to `(ceil(T / G), M, G)`."""
     bits, size = matrix.shape
     rows = -(-bits // groups)
     padded = np.zeros((rows * groups, size))
@@ -109,30 +138,38 @@ def _grouped(matrix: NDArray[np.float64], groups: int) -> NDArray[np.float64]:
     return padded.reshape(rows, groups, size).transpose(0, 2, 1)
 
 
-def _room_for(
-    key: WatermarkKey, size: int, count: int, loss: Loss, margin: float | None
+def _checked_margin(
+    key: WatermarkKey, size: int, count: int, margin: float | None
 ) -> float:
-    """The margin to train for; warns where the bits ask for more than the room."""
-    room = unseen_margin(key.bits, key.filters, size, count)
-    at_room = f"{key.bits} bits in a kernel of {size} x {count} weights"
-    if loss == "crossentropy":
-        if key.bits > readable_weights(size, count, key.groups):
-            warnings.warn(
-                f"{at_room} are more than the weights that are read: some will be "
-                "lost. Use fewer bits or a larger kernel.",
-                stacklevel=2,
-            )
-        return 0.0
-    visible = room < 1.0
-    if margin is not None:
-        asked_share = share(key.bits, key.filters, size, count, margin)
-        visible = asked_share > 2 * UNSEEN_SHARE[key.filters]
-    if visible:
-        asked = room if margin is None else margin
+    """Returns the margin to train for; warns if the mark will be weak or visible."""
+    largest_unseen = unseen_margin(key.bits, key.filters, size, count)
+    if margin is None:
+        margin = largest_unseen
+        too_small = largest_unseen < 1.0
+    else:
+        mark_share = share(key.bits, key.filters, size, count, margin)
+        too_small = mark_share > 2 * UNSEEN_SHARE[key.filters]
+    if too_small:
         warnings.warn(
-            f"{at_room} leave room for a margin of {room:.2g} standard deviations; "
-            f"at {asked:.2g} the mark will be weak or visible. "
-            f"{unseen_bits(key.filters, size, count)} bits fit unseen at 4.",
-            stacklevel=2,
+            f"{_bits_in_kernel(key, size, count)} leave room for a margin of "
+            f"{largest_unseen:.2g} standard deviations; at {margin:.2g} the mark will "
+            f"be weak or visible. {unseen_bits(key.filters, size, count)} bits fit "
+            "unseen at 4.",
+            stacklevel=3,
         )
-    return room if margin is None else margin
+    return margin
+
+
+def _check_readable_weights(key: WatermarkKey, size: int, count: int) -> None:
+    """Warns if a message has more bits than the key reads weights."""
+    weights = readable_weights(size, count, key.groups)
+    if key.bits > weights:
+        warnings.warn(
+            f"{_bits_in_kernel(key, size, count)} exceed the {weights} weights that "
+            "the key reads: some bits will be lost. Use fewer bits or a larger kernel.",
+            stacklevel=3,
+        )
+
+
+def _bits_in_kernel(key: WatermarkKey, size: int, count: int) -> str:
+    return f"{key.bits} bits in a kernel of {size} x {count} weights"

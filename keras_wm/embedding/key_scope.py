@@ -1,31 +1,37 @@
-"""The keys that are at hand while a model is loaded."""
+"""The scope in which regularizers that are rebuilt from a config find their keys."""
 
 from __future__ import annotations
 
 import contextlib
-import importlib
 from collections.abc import Iterator
 from contextvars import ContextVar
 
 from keras_wm.scheme.key import WatermarkKey
 
-_AT_HAND: ContextVar[tuple[WatermarkKey, ...]] = ContextVar("keys", default=())
+_KEYS_IN_SCOPE: ContextVar[tuple[WatermarkKey, ...]] = ContextVar("keys", default=())
 
 
 @contextlib.contextmanager
 def keys(*keys: WatermarkKey) -> Iterator[None]:
-    """Lets models that are loaded or cloned inside find their keys again.
+    """Provides keys to the models that are loaded, cloned or unpickled inside it.
 
-    A saved model holds no key, only its commitment. Inside this scope a
-    `WatermarkRegularizer` that is rebuilt from a config gets the key that the
-    commitment belongs to; outside it embeds nothing, and says so.
+    A saved model does not contain its key, only the key's commitment (a SHA-256
+    digest). When Keras rebuilds a `WatermarkRegularizer` inside this scope, the
+    regularizer finds the key with that commitment and continues to embed the mark.
+    Without its key it is inactive: it adds only the host's own penalty, and a
+    warning says so.
 
     Args:
-        *keys: The keys to offer. Scopes nest.
+        *keys: The `WatermarkKey`s to provide, any number. The keys of outer scopes
+            remain available in nested ones.
+
+    Raises:
+        TypeError: If an argument is not a `WatermarkKey`.
 
     Example:
 
     ```python
+    key = keras_wm.WatermarkKey.load("owner.key")
     with keras_wm.keys(key):
         model = keras.saving.load_model("checkpoint.keras")
     ```
@@ -33,20 +39,19 @@ def keys(*keys: WatermarkKey) -> Iterator[None]:
     for key in keys:
         if not isinstance(key, WatermarkKey):
             raise TypeError(
-                f"Expected keys of type WatermarkKey. Received: {type(key).__name__}"
+                "Expected instances of WatermarkKey, from WatermarkKey.generate or "
+                f".load. Received: a key of type {type(key).__name__}"
             )
-    # Keras knows the class only once its module has been imported.
-    importlib.import_module("keras_wm.embedding.regularizer")
-    token = _AT_HAND.set((*_AT_HAND.get(), *keys))
+    token = _KEYS_IN_SCOPE.set((*_KEYS_IN_SCOPE.get(), *keys))
     try:
         yield
     finally:
-        _AT_HAND.reset(token)
+        _KEYS_IN_SCOPE.reset(token)
 
 
 def find_key(commitment: str) -> WatermarkKey | None:
-    """The key at hand that has this commitment."""
-    for key in reversed(_AT_HAND.get()):
+    """Returns the key in scope that has this commitment, or `None`."""
+    for key in reversed(_KEYS_IN_SCOPE.get()):
         if key.commitment == commitment:
             return key
     return None

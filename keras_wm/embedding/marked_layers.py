@@ -1,4 +1,4 @@
-"""Where in a model the marks are, and whether they are being trained."""
+"""The marked layers of a model, and whether their marks are being trained."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _KerasDistiller = keras.distillation.Distiller
 
 @dataclass(frozen=True)
 class MarkedLayer:
-    """A kernel that carries, or should carry, a watermark penalty.
+    """A layer with a kernel that carries, or should carry, a mark's penalty.
 
     Attributes:
         layer: The Keras layer.
-        variable: The kernel, or `None` where the layer has lost it.
+        variable: The kernel's variable, or `None` if the layer has lost it.
         regularizer: The penalty.
-        problem: Why the penalty does not act, or an empty string if it does.
+        problem: The reason why the mark is not being trained, or an empty string.
     """
 
     layer: Any
@@ -41,51 +41,65 @@ class MarkedLayer:
 
     @property
     def kernel(self) -> Any:
-        """The kernel as it would be saved, in float32 at least.
+        """The kernel as it would be saved, in float32 or float64.
 
-        `None` where the layer has lost it, or holds integers in its place.
+        `None` if the layer has lost it, or has integers in its place.
         """
         if self.variable is None or not keras.backend.is_float_dtype(
             self.variable.dtype
         ):
             return None
-        # With LoRA, a layer's `kernel` is the frozen one with the factors' product.
+        # With LoRA, `layer.kernel` is the frozen kernel plus the factors' product.
         merged = getattr(self.layer, "lora_enabled", False)
         kernel = self.layer.kernel if merged else self.variable
         return ops.cast(kernel, compute_dtype(kernel))
 
 
+def check_is_model(model: Any) -> None:
+    """Raises TypeError unless an object is a Keras model."""
+    if not isinstance(model, keras.Model):
+        raise TypeError(
+            f"Expected a keras.Model. Received: {type(model).__name__}. "
+            "Load a file with keras.saving.load_model first."
+        )
+
+
 def find_marked_layers(model: Any) -> list[MarkedLayer]:
-    """All marks of a model, those of nested models too, in the order of its layers.
+    """Returns the marked layers of a model, also those of nested models.
 
     Args:
-        model: A Keras model or layer.
+        model: A Keras model or layer. For a distiller, its student is searched.
 
     Returns:
-        A list of `MarkedLayer`, each kernel once. A mark that does not act any more,
-        because its layer was frozen, reloaded, cloned, quantized or given LoRA
-        factors, is listed with its problem. Of a distiller, those of the student.
+        A list of `MarkedLayer` in the order of the model's layers, one per kernel. A
+        mark that is no longer trained, because its layer was frozen, reloaded, cloned,
+        quantized or given LoRA factors, is listed with its `problem`.
     """
-    unheeded = ""
+    distiller_problem = ""
     if isinstance(model, _KerasDistiller):
         if type(model).compute_loss is _KerasDistiller.compute_loss:
-            unheeded = (
-                "keras.distillation.Distiller leaves out the penalties of its "
-                "student; use keras_wm.Distiller"
+            distiller_problem = (
+                "keras.distillation.Distiller ignores the penalties of its student; "
+                "use keras_wm.Distiller"
             )
         model = model.student
     trained = {id(variable) for variable in model.trainable_weights}
-    marks: dict[int, MarkedLayer] = {}
+    marked: dict[int, MarkedLayer] = {}
     for layer in sublayers(model):
         for variable, regularizer in _penalties(layer):
-            problem = unheeded or _problem(layer, variable, regularizer, trained)
-            key = id(layer) if variable is None else id(variable)
-            marks.setdefault(key, MarkedLayer(layer, variable, regularizer, problem))
-    return list(marks.values())
+            problem = distiller_problem or _problem(
+                layer, variable, regularizer, trained
+            )
+            # A variable that several layers share is listed once.
+            identity = id(layer) if variable is None else id(variable)
+            marked.setdefault(
+                identity, MarkedLayer(layer, variable, regularizer, problem)
+            )
+    return list(marked.values())
 
 
 def sublayers(model: Any) -> Iterator[Any]:
-    """A model and every layer in it, however deep, each once."""
+    """Yields a model or layer itself and every layer in it, nested ones too, once."""
     seen: set[int] = set()
     for layer in model._flatten_layers():
         if id(layer) not in seen:
@@ -94,12 +108,12 @@ def sublayers(model: Any) -> Iterator[Any]:
 
 
 def is_built(model: Any) -> bool:
-    """Whether every layer of a model has its weights."""
+    """Returns whether every layer of a model has its weights."""
     return all(layer.built for layer in sublayers(model))
 
 
 def rebuild_steps(model: Any) -> None:
-    """Compiles a model's steps anew: the old ones go on with the losses of before."""
+    """Recompiles a model's steps, since compiled ones keep the losses they had."""
     for layer in sublayers(model):
         if getattr(layer, "train_function", None) is not None:
             layer.make_train_function(force=True)
@@ -108,75 +122,77 @@ def rebuild_steps(model: Any) -> None:
 
 
 def own_variables(layer: Any) -> list[Any]:
-    """A layer's variables without those of its sublayers."""
+    """Returns a layer's variables without those of its sublayers."""
     return [*layer._trainable_variables, *layer._non_trainable_variables]
 
 
 def held_regularizers(layer: Any) -> Iterator[tuple[str, WatermarkRegularizer]]:
-    """The attributes of a layer that hold a mark's regularizer, with their names."""
+    """Yields the attributes of a layer that hold a mark's regularizer: name, value."""
     for name, value in vars(layer).items():
         if isinstance(value, WatermarkRegularizer):
             yield name, value
 
 
+def set_attribute(owner: Any, name: str, value: Any) -> Callable[[], None]:
+    """Sets an attribute and returns a function that restores its old value."""
+    old_value = getattr(owner, name)
+    setattr(owner, name, value)
+    return lambda: setattr(owner, name, old_value)
+
+
 def replace_penalties(
     model: Any, replacement: Callable[[WatermarkRegularizer], Any]
 ) -> list[Callable[[], None]]:
-    """Puts something else wherever a model holds a mark's regularizer.
+    """Replaces the marks' regularizers wherever a model holds them.
 
-    Keras holds it in two places: on the variable (the loss), and on the layer (its
-    config).
+    Keras holds a regularizer in two places: on the variable (for the loss) and on the
+    layer (for its config).
 
     Args:
         model: A Keras model or layer.
-        replacement: What takes a regularizer's place.
+        replacement: Function that returns the replacement of a regularizer.
 
     Returns:
-        What undoes it, one function for each place.
+        Functions that undo the replacements, one per place.
     """
     undo: list[Callable[[], None]] = []
-
-    def put(owner: Any, name: str, value: WatermarkRegularizer) -> None:
-        undo.append(lambda: setattr(owner, name, value))
-        setattr(owner, name, replacement(value))
-
     for layer in sublayers(model):
         for variable in own_variables(layer):
-            if isinstance(variable.regularizer, WatermarkRegularizer):
-                put(variable, "regularizer", variable.regularizer)
+            regularizer = variable.regularizer
+            if isinstance(regularizer, WatermarkRegularizer):
+                new = replacement(regularizer)
+                undo.append(set_attribute(variable, "regularizer", new))
         for name, regularizer in list(held_regularizers(layer)):
-            put(layer, name, regularizer)
+            undo.append(set_attribute(layer, name, replacement(regularizer)))
     return undo
 
 
 def _penalties(layer: Any) -> Iterator[tuple[Any, WatermarkRegularizer]]:
-    """The kernels of a layer with their regularizers, however they are held."""
-    found = [
-        (variable, variable.regularizer)
-        for variable in own_variables(layer)
-        if isinstance(variable.regularizer, WatermarkRegularizer)
-        and not variable.name.startswith(LORA_PREFIX)
-    ]
-    yield from found
+    """Yields the marked variables of a layer with their regularizers."""
+    for variable in own_variables(layer):
+        if isinstance(
+            variable.regularizer, WatermarkRegularizer
+        ) and not variable.name.startswith(LORA_PREFIX):
+            yield variable, variable.regularizer
     held = list(held_regularizers(layer))
     if not held or not layer.built:
         return
-    # A layer may hold a regularizer for the layers inside it.
-    carried = {
+    # A layer can hold a regularizer on behalf of the layers inside it.
+    on_variables = {
         id(variable.regularizer)
         for sublayer in sublayers(layer)
         for variable in own_variables(sublayer)
     }
     for name, regularizer in held:
-        if id(regularizer) not in carried:
-            yield _orphan(layer, name), regularizer
+        if id(regularizer) not in on_variables:
+            yield _named_variable(layer, name), regularizer
 
 
-def _orphan(layer: Any, attribute: str) -> Any:
-    """The variable that should carry what `kernel_regularizer` says, if any."""
-    target = attribute.removesuffix("_regularizer").strip("_")
+def _named_variable(layer: Any, attribute: str) -> Any:
+    """Returns the variable that `<name>_regularizer` is meant for, or `None`."""
+    name = attribute.removesuffix("_regularizer").strip("_")
     for variable in own_variables(layer):
-        if variable.name == target:
+        if variable.name == name:
             return variable
     return None
 
@@ -184,15 +200,16 @@ def _orphan(layer: Any, attribute: str) -> Any:
 def _problem(
     layer: Any, variable: Any, regularizer: WatermarkRegularizer, trained: set[int]
 ) -> str:
+    """Returns why a mark is not being trained, or an empty string if it is."""
     if regularizer.key is None:
         return (
-            "its key is not at hand: the model was loaded or cloned outside "
+            "its key is not loaded, because the model was loaded or cloned outside "
             "`with keras_wm.keys(key):`"
         )
     if variable is None or variable.regularizer is not regularizer:
         return (
-            "its kernel carries no penalty any more: the layer was quantized or its "
-            "kernel replaced"
+            "its kernel no longer has the penalty, because the layer was quantized or "
+            "its kernel replaced"
         )
     if getattr(layer, "lora_enabled", False):
         return "LoRA froze its kernel"

@@ -1,72 +1,86 @@
-"""Saving a marked model without a trace of the mark's key or of this package."""
+"""Saving a marked model without any trace of its key or of this package."""
 
 from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
-
-import keras
+from typing import IO, TYPE_CHECKING, Any
 
 from keras_wm.embedding.marked_layers import (
+    check_is_model,
     find_marked_layers,
     replace_penalties,
+    set_attribute,
     sublayers,
 )
 from keras_wm.embedding.regularizer import WatermarkRegularizer
 from keras_wm.utils.atomic import atomic_write
 
+if TYPE_CHECKING:
+    from keras_wm.files.keras_model import KerasModel
+
 _SUFFIXES = (".keras", ".h5")
+# Bytes that are searched for traces at once.
 _BLOCK = 2**24
 
 
 def publish(
-    model: Any,
+    model: KerasModel,
     path: str | os.PathLike[str],
     include_optimizer: bool = False,
     overwrite: bool = True,
 ) -> Path:
-    """Saves a model as if it had never heard of keras_wm.
+    """Saves a model without any trace of keras_wm.
 
-    The file holds the architecture, the weights bit for bit and the host's own
-    regularizers, and loads in a Python without keras_wm. It holds no key, no
-    commitment, no class of ours. The model in memory is left as it was, also when
-    writing fails, and the file appears whole or not at all.
+    The file contains the architecture, the exact weights (the mark is in them) and the
+    host network's own regularizers. Keras loads it without keras_wm. It contains
+    neither the key nor its commitment nor the name of a class of keras_wm. It is
+    searched for the latter two before it is moved to its path.
+
+    The model in memory is left unchanged, and its marks are still trained afterwards.
+    If writing fails, an existing file is left unchanged too.
 
     Args:
         model: A Keras model, marked or not.
-        path: Where to, ending in `.keras`, `.h5` or `.weights.h5`.
-        include_optimizer: Whether the training configuration and the
-            optimizer's state go along. They hold gradients of the penalty.
+        path: Output path, ending in `.keras`, `.h5` or `.weights.h5`.
+        include_optimizer: Whether to save the training configuration and the
+            optimizer's state too. That state contains gradients of the penalty.
             Defaults to `False`.
-        overwrite: Whether a file that is there may be replaced. Defaults to
-            `True`, as in `model.save`.
+        overwrite: Whether to replace an existing file. Defaults to `True`, as in
+            `model.save`.
 
     Returns:
         The path.
 
     Raises:
         TypeError: If `model` is not a Keras model.
-        ValueError: If the suffix is none of these, or the file would still
-            mention the mark. Nothing is written then.
+        ValueError: If the path has another suffix, or if the file would still mention
+            the mark. Nothing is written then.
         FileExistsError: If the file exists and `overwrite` is `False`.
+
+    Example:
+
+    ```python
+    model.fit(x, y, epochs=20, callbacks=[keras_wm.BitErrorRate()])
+    keras_wm.publish(model, "public.keras")
+    keras_wm.verify("public.keras", key)
+    ```
     """
-    if not isinstance(model, keras.Model):
-        raise TypeError(f"Expected a keras.Model. Received: {type(model).__name__}")
+    check_is_model(model)
     target = Path(path)
     if target.suffix not in _SUFFIXES:
         raise ValueError(
-            f"Expected a path ending in '.keras', '.h5' or '.weights.h5'. "
+            "Expected a path ending in '.keras', '.h5' or '.weights.h5'. "
             f"Received: {str(target)!r}"
         )
     traces = _traces(model)
     with atomic_write(target, overwrite) as temporary:
-        with _clean(model, include_optimizer):
+        with _without_marks(model, include_optimizer):
             _save(model, temporary, include_optimizer)
-        _check_clean(temporary, target, traces)
+        _check_for_traces(temporary, target, traces)
     return target
 
 
@@ -80,15 +94,15 @@ def _save(model: Any, path: Path, include_optimizer: bool) -> None:
 
 
 @contextmanager
-def _clean(model: Any, include_optimizer: bool) -> Iterator[None]:
-    """The model without marks and, if so wished, uncompiled, for a while."""
+def _without_marks(model: Any, include_optimizer: bool) -> Iterator[None]:
+    """Removes the marks and, if required, the optimizer from a model temporarily."""
     undo = replace_penalties(model, lambda mark: mark.regularizer)
     if not include_optimizer:
-        # `include_optimizer=False` is ignored for `.keras`, and for models inside.
+        # Keras ignores `include_optimizer=False` for `.keras` and for nested models.
         for layer in sublayers(model):
             if getattr(layer, "compiled", False):
-                undo.append(_set_aside(layer, "optimizer", None))
-                undo.append(_set_aside(layer, "compiled", False))
+                undo.append(set_attribute(layer, "optimizer", None))
+                undo.append(set_attribute(layer, "compiled", False))
     try:
         yield
     finally:
@@ -96,32 +110,28 @@ def _clean(model: Any, include_optimizer: bool) -> Iterator[None]:
             restore()
 
 
-def _set_aside(model: Any, name: str, meanwhile: Any) -> Callable[[], None]:
-    value = getattr(model, name)
-    setattr(model, name, meanwhile)
-    return lambda: setattr(model, name, value)
-
-
 def _traces(model: Any) -> list[bytes]:
-    """What must not be found in the file."""
-    marks = find_marked_layers(model)
-    commitments = {str(mark.regularizer.get_config()["commitment"]) for mark in marks}
+    """Returns the byte strings that must not be in the file."""
+    regularizers = [marked.regularizer for marked in find_marked_layers(model)]
+    commitments = {str(mark.get_config()["commitment"]) for mark in regularizers}
     names = {WatermarkRegularizer.__name__, *commitments}
     return [name.encode() for name in sorted(names)]
 
 
-def _check_clean(written: Path, target: Path, traces: list[bytes]) -> None:
+def _check_for_traces(written: Path, target: Path, traces: list[bytes]) -> None:
+    """Raises ValueError if a written file contains one of the traces."""
     for name, content in _contents(written):
-        for trace in _found(content, traces):
+        for trace in _traces_in(content, traces):
             raise ValueError(
-                f"{str(target)!r} is not written: its {name} would still mention "
-                f"{trace.decode()!r}. Some layer keeps the regularizer where keras_wm "
-                "does not look; keep it out of that layer's get_config, or use "
-                "keras_wm.attach."
+                f"{str(target)!r} is not written, because its {name} would still "
+                f"mention {trace.decode()!r}. A layer holds the regularizer in a place "
+                "that keras_wm does not know. Remove it from that layer's get_config, "
+                "or use keras_wm.attach."
             )
 
 
 def _contents(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
+    """Yields the members of an archive, or the whole file, with their names."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             for name in archive.namelist():
@@ -132,10 +142,11 @@ def _contents(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
             yield "content", file
 
 
-def _found(content: IO[bytes], traces: list[bytes]) -> Iterator[bytes]:
-    """The traces in a stream of any size, read block by block."""
+def _traces_in(content: IO[bytes], traces: list[bytes]) -> Iterator[bytes]:
+    """Yields the traces in a stream of any size, which is read in blocks."""
     overlap = b""
     while block := content.read(_BLOCK):
         window = overlap + block
         yield from (trace for trace in traces if trace in window)
+        # A trace can begin in one block and end in the next.
         overlap = window[-max(map(len, traces)) :]

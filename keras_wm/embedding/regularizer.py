@@ -1,4 +1,4 @@
-"""The regularizer that embeds a key's message while a model trains."""
+"""The regularizer that embeds a key's message into a kernel during training."""
 
 from __future__ import annotations
 
@@ -13,63 +13,87 @@ from keras import ops
 
 from keras_wm.embedding.kernel_projection import KernelProjection, Loss
 from keras_wm.embedding.key_scope import find_key
-from keras_wm.embedding.moments import Moments, advance
+from keras_wm.embedding.moments import Moments, noise_correction
 from keras_wm.scheme.key import WatermarkKey
 
-# The papers' lambda for the cross-entropy; for the margin what was measured to embed
-# within a fifth of a training and to leave the weights' distribution alone.
+# The cross-entropy's strength is the papers' lambda. The margin's was measured to embed
+# a mark within a fifth of a training and to leave the weights' distribution alone.
 DEFAULT_STRENGTH = {"margin": 1e-4, "crossentropy": 1e-2}
+# Names of the factors that Keras's `enable_lora` adds to a layer.
 LORA_PREFIX = "lora_"
 
 
 @keras.saving.register_keras_serializable(package="keras_wm")
 class WatermarkRegularizer(keras.regularizers.Regularizer):
-    r"""Embeds the message of a key into the kernel it regularizes.
+    r"""Regularizer that embeds the message of a key into the kernel of a layer.
 
-    Each bit is read as \(y_j = x_j \cdot W a_j\), with X and a from the key, and
-    one of two penalties pulls it to its side, \(s_j = 2 b_j - 1\):
+    The kernel W, of shape `(..., L)`, is read as a matrix of M x L weights: L filters
+    of M weights each. Bit j of the message is the sign of
 
-    - `"margin"`: \(\lambda \sum_j \max(0, m - z_j)^2\), where
-      \(z_j = s_j y_j / \lVert W a_j \rVert\) and the norm is held constant in the
-      gradient. It does not depend on the scale of the weights, and once every bit
-      stands m standard deviations clear it leaves them alone. Its gradient is
-      corrected so that the mark changes neither the spread of the weights nor
-      their kurtosis nor the sixth moment, and of keyed filters not their mean: see
-      `keras_wm.embedding.moments`.
-    - `"crossentropy"`: \(\lambda \sum_j \mathrm{BCE}(\sigma(y_j), b_j)\), the sum
-      over bits that the papers train on (Uchida et al. 2017, equations 3 and 4;
-      their tables print the mean per bit).
+    \[y_j = x_j \cdot W a_j\]
 
-    The penalty is a part of `loss`, `val_loss` and `evaluate()`: let
-    `EarlyStopping` and `ModelCheckpoint` monitor a metric, not `val_loss`.
+    where the projection \(x_j\) and the filter weights \(a_j\) are derived from the
+    key. One of two embedding losses moves every bit to its side,
+    \(s_j = 2 b_j - 1 = \pm 1\):
+
+    - `"margin"`: \(\lambda \sum_j \max(0, m - z_j)^2\) with the score
+      \(z_j = s_j y_j / \lVert W a_j \rVert\) of bit j, in standard deviations of the
+      score of an unmarked kernel. The norm is held constant in the gradient. The loss
+      does not depend on the scale of the weights, and it is 0 as soon as every score
+      has reached the margin m. Its gradient is corrected so that the mark does not
+      change the variance, the kurtosis or the sixth moment of the weights and, with
+      keyed filters, not their mean: see `keras_wm.embedding.moments`.
+    - `"crossentropy"`: \(\lambda \sum_j \mathrm{BCE}(\sigma(y_j), b_j)\), the loss
+      of [Uchida et al. (2017)](https://doi.org/10.1145/3078971.3078974), equations 3
+      and 4. They train on the sum over the bits; their tables show the mean per bit.
+
+    The penalty is part of `loss`, `val_loss` and the loss that `evaluate()` returns.
+    Let `EarlyStopping` and `ModelCheckpoint` monitor a metric instead of `val_loss`.
+
+    One regularizer can be shared by several layers, of any shapes. Each of them then
+    carries the whole message. The key is never part of the regularizer's config: see
+    `keras_wm.keys` for loading a model that contains it, and `keras_wm.publish` for
+    saving a model without any trace of it.
 
     Args:
         key: The `WatermarkKey` to embed.
-        loss: `"margin"` or `"crossentropy"`. Defaults to `"margin"`.
-        strength: The factor \(\lambda\). Defaults to 1e-4 for the margin and to
-            0.01 for the cross-entropy.
-        margin: m, in standard deviations of the score of an unmarked kernel.
-            `None` is what the kernel has room for unseen, at most 4.
-        regularizer: The host's own regularizer for the same kernel, such as
-            `"l2"`, which is added. Defaults to `None`.
+        loss: The embedding loss, `"margin"` or `"crossentropy"`. Defaults to
+            `"margin"`.
+        strength: The factor \(\lambda\) of the embedding loss, a positive float.
+            Defaults to `1e-4` for the margin and `1e-2` for the cross-entropy.
+        margin: The score m that training aims at for every bit, in standard deviations
+            of the score of an unmarked kernel. Only for `loss="margin"`. Defaults to
+            the largest margin that the kernel can hold unseen, at most 4.
+        regularizer: The host network's own regularizer of the same kernel, which is
+            added: a `keras.regularizers.Regularizer`, a function or a name such as
+            `"l2"`. Defaults to `None`.
 
     Raises:
         TypeError: If `key` is not a `WatermarkKey`.
-        ValueError: If another argument is out of range, or, at the first call,
-            if the kernel cannot carry the message.
+        ValueError: If another argument is out of range or, in the first call, if the
+            kernel cannot carry the message.
+
+    The first call warns if the kernel is so small that the mark will be weak or
+    visible.
 
     Example:
 
     ```python
     key = keras_wm.WatermarkKey.generate("Example Ltd")
-    layer = keras.layers.Conv2D(
-        128, 3, kernel_regularizer=keras_wm.WatermarkRegularizer(key)
-    )
+    model = keras.Sequential([
+        keras.Input((32, 32, 3)),
+        keras.layers.Conv2D(64, 3, activation="relu"),
+        keras.layers.Conv2D(
+            128,
+            3,
+            activation="relu",
+            kernel_regularizer=keras_wm.WatermarkRegularizer(key),
+        ),
+        keras.layers.GlobalAveragePooling2D(),
+        keras.layers.Dense(10, activation="softmax"),
+    ])
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
     ```
-
-    The object may serve several layers. The key is never a part of its config:
-    see `keras_wm.keys` for loading a model that holds it, and
-    `keras_wm.publish` for saving one without a trace.
     """
 
     def __init__(
@@ -91,16 +115,21 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
 
     @property
     def key(self) -> WatermarkKey | None:
-        """The key, or `None` if this was loaded without it and embeds nothing."""
+        """The key, or `None` if this was loaded without its key and is inactive."""
         return self._key
 
     @property
     def regularizer(self) -> Any:
-        """The host's own regularizer, or `None`."""
+        """The host network's own regularizer, or `None`."""
         return self._regularizer
 
     def __call__(self, x: Any) -> Any:
-        # Keras adds penalties to a loss of this type, whatever the layer's is.
+        """Returns the penalty of a kernel, a scalar tensor.
+
+        Args:
+            x: The kernel, a float tensor of rank 2 or more, filters last.
+        """
+        # Keras adds penalties to a loss of type floatx, whatever the layer's type is.
         dtype = keras.config.floatx()
         host_penalty = 0.0 if self._regularizer is None else self._regularizer(x)
         penalty = ops.cast(host_penalty, dtype)
@@ -111,36 +140,44 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
         return penalty + ops.cast(mark, dtype)
 
     def bit_losses(self, kernel: Any) -> Any:
-        r"""The loss of each bit, without the factor \(\lambda\).
+        r"""Returns the embedding loss of each bit, without the factor \(\lambda\).
 
         Args:
             kernel: Float tensor of rank 2 or more, filters last.
 
         Returns:
-            Tensor of shape `(T,)`. The papers' E_R per bit is its mean.
+            Tensor of shape `(T,)`. For the cross-entropy, its mean is the papers'
+            \(E_R\) per bit.
+
+        Raises:
+            ValueError: If the kernel cannot carry the message.
         """
-        reading = self._reading(tuple(kernel.shape))
+        projection = self._projection(tuple(kernel.shape))
         if self.loss == "crossentropy":
-            y, _ = reading.signed_outputs(kernel)
-            # softplus(-s y) is the binary cross-entropy of sigmoid(y) from logits:
-            # finite for any y, where log(sigmoid(y)) is not.
+            y, _ = projection.signed_outputs(kernel)
+            # softplus(-s y) is the binary cross-entropy of sigmoid(y), computed from
+            # logits: finite for any y, unlike log(sigmoid(y)).
             return ops.softplus(-y)
-        # Holding the moments would cost a large kernel several times its step.
-        moments = None if reading.negligible else self._moments(kernel)
-        y, norm = reading.signed_outputs(moments.held(kernel) if moments else kernel)
+        # Correcting the moments makes the step of a large kernel several times slower.
+        moments = None if projection.negligible else self._moments(kernel)
+        y, norm = projection.signed_outputs(
+            moments.with_orthogonal_gradient(kernel) if moments else kernel
+        )
         z = y / norm
-        missing = ops.relu(reading.margin - z)
-        losses = ops.square(missing)
+        shortfall = ops.relu(projection.margin - z)
+        losses = ops.square(shortfall)
         if moments is None:
             return losses
-        more = ops.stop_gradient(2.0 * missing * advance(z, reading.margin))
-        return losses + more * moments.noise(kernel)
+        correction = ops.stop_gradient(
+            2.0 * shortfall * noise_correction(z, projection.margin)
+        )
+        return losses + correction * moments.noise_term(kernel)
 
     def get_config(self) -> dict[str, Any]:
-        """Everything but the key, of which only the commitment is given.
+        """Returns the config, with the key's commitment in place of the key.
 
-        It never raises: Keras opens its target before it asks, so that an error
-        here would leave an empty file where a good one was.
+        It never raises an error. Keras opens the target file before it asks for the
+        config, so an error here would leave an empty file in place of a good one.
         """
         return {
             "commitment": self._commitment,
@@ -152,10 +189,10 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
-        """Rebuilds the regularizer, with its key if that is at hand.
+        """Rebuilds the regularizer, with its key if that is in the scope.
 
-        See `keras_wm.keys`. Without the key the regularizer is inert: only the
-        host's own penalty remains, and a warning says so.
+        See `keras_wm.keys`. Without its key the regularizer is inactive: it adds only
+        the host's own penalty, and a warning says so.
         """
         config = dict(config)
         commitment = config.pop("commitment")
@@ -166,8 +203,8 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
         if regularizer._key is None:
             warnings.warn(
                 "A WatermarkRegularizer was rebuilt without its key (commitment "
-                f"{commitment[:8]}) and embeds nothing: training would not keep the "
-                "mark. To go on marking, load or clone the model inside "
+                f"{commitment[:8]}) and is inactive: training will not maintain the "
+                "mark. To continue marking, load or clone the model inside "
                 "`with keras_wm.keys(key):`, or call keras_wm.attach.",
                 stacklevel=2,
             )
@@ -177,20 +214,20 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
         return self.__deepcopy__({})
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        twin = type(self).__new__(type(self))
-        twin._key, twin._commitment = self._key, self._commitment
-        twin._configure(self.loss, self.strength, self.margin, self._regularizer)
-        return twin
+        copy = type(self).__new__(type(self))
+        copy._key, copy._commitment = self._key, self._commitment
+        copy._configure(self.loss, self.strength, self.margin, self._regularizer)
+        return copy
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # A pickle goes the way of the config, so that it carries no secret either.
+        # A pickle contains the config, so it does not carry the secret either.
         return type(self).from_config, (self.get_config(),)
 
     def __repr__(self) -> str:
-        inert = "" if self._key else ", inert: its key is not at hand"
+        note = "" if self._key else ", inactive: key not loaded"
         return (
             f"<WatermarkRegularizer {self._commitment[:8]}: loss={self.loss!r}, "
-            f"strength={self.strength:g}{inert}>"
+            f"strength={self.strength:g}{note}>"
         )
 
     def _configure(
@@ -202,11 +239,11 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
     ) -> None:
         if loss not in get_args(Loss):
             raise ValueError(
-                f"Expected 'margin' or 'crossentropy'. Received: loss={loss!r}"
+                f"Expected loss='margin' or 'crossentropy'. Received: loss={loss!r}"
             )
         if margin is not None and loss != "margin":
             raise ValueError(
-                "A margin belongs to loss='margin'. "
+                "Expected margin=None, because only loss='margin' has a margin. "
                 f"Received: margin={margin!r} with loss={loss!r}"
             )
         self.loss: Loss = loss
@@ -217,34 +254,35 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
         self._regularizer = keras.regularizers.get(regularizer)
         if isinstance(self._regularizer, WatermarkRegularizer):
             raise ValueError(
-                "A kernel carries one mark. Expected the host's own regularizer, "
-                "such as 'l2'. Received: another WatermarkRegularizer."
+                "Expected the host's own regularizer, such as 'l2', because a kernel "
+                "carries one mark. Received: another WatermarkRegularizer"
             )
-        # The model it was attached to, whose steps were compiled anew then.
+        # The model that `attach` was given, whose steps it recompiled.
         self.attached_to: weakref.ref[Any] | None = None
-        self._readings: dict[tuple[int, ...], KernelProjection] = {}
+        self._projections: dict[tuple[int, ...], KernelProjection] = {}
         self._kernel_shapes: set[tuple[int, ...]] = set()
         self._lora_shapes: set[tuple[int, ...]] = set()
 
     def _moments(self, kernel: Any) -> Moments:
-        # Keyed signs are balanced, so that what they read has no part in the mean.
-        return Moments(kernel, self._key is not None and self._key.filters == "keyed")
+        # Keyed filters do not read the mean filter, so the mark is not in it.
+        keyed = self._key is not None and self._key.filters == "keyed"
+        return Moments(kernel, keep_mean_filter=keyed)
 
-    def _reading(self, shape: tuple[int, ...]) -> KernelProjection:
-        """The constants of a kernel's shape, made once."""
-        if shape not in self._readings:
+    def _projection(self, shape: tuple[int, ...]) -> KernelProjection:
+        """Returns the projection of kernels of one shape, derived once."""
+        if shape not in self._projections:
             assert self._key is not None  # noqa: S101 (for the type checker)
-            self._readings[shape] = KernelProjection.for_shape(
+            self._projections[shape] = KernelProjection.for_shape(
                 self._key, shape, self.loss, self.margin
             )
-        return self._readings[shape]
+        return self._projections[shape]
 
     def _is_lora_factor(self, x: Any) -> bool:
-        """Whether x is one of the factors that `enable_lora` put beside a kernel.
+        """Returns whether x is a factor that `enable_lora` added to a layer.
 
-        Keras gives both factors the kernel's regularizer. JAX passes bare arrays
-        while it trains, but variables when it builds, so shapes are remembered;
-        one that a kernel has too counts as the kernel's.
+        Keras gives both factors the kernel's regularizer. On JAX, x is a variable when
+        the layer is built but a bare array during training, so the factors' shapes are
+        remembered. A shape that a kernel has as well counts as a kernel's.
         """
         shape, name = tuple(x.shape), getattr(x, "name", None)
         if isinstance(name, str) and isinstance(x, keras.Variable):
@@ -254,9 +292,9 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
             if shape not in self._lora_shapes:
                 self._lora_shapes.add(shape)
                 warnings.warn(
-                    "LoRA trains two factors beside a frozen kernel: the mark in the "
-                    "kernel gets no penalty, and none is put on the factors. Merge "
-                    "LoRA, or embed before enabling it.",
+                    "LoRA freezes the kernel and trains two factors instead: neither "
+                    "the kernel nor the factors get the mark's penalty. Merge the "
+                    "factors, or embed the mark before enabling LoRA.",
                     stacklevel=3,
                 )
             return True
@@ -264,7 +302,10 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
 
 
 def compute_dtype(x: Any) -> str:
-    """Float32 at least: in half precision the sum over bits would be lost."""
+    """Returns float64 for a float64 tensor, and float32 for any other.
+
+    The sum over the bits would be inexact in half precision.
+    """
     return (
         "float64"
         if keras.backend.standardize_dtype(x.dtype) == "float64"
@@ -273,16 +314,18 @@ def compute_dtype(x: Any) -> str:
 
 
 def _positive(name: str, value: float) -> float:
+    """Returns a float; raises ValueError unless it is positive and finite."""
     if not isinstance(value, (int, float, np.number)) or not 0 < value < np.inf:
         raise ValueError(f"Expected a positive number. Received: {name}={value!r}")
     return float(value)
 
 
 def _serialized(regularizer: Any) -> Any:
+    """Returns the config of the host's regularizer; warns if it has none."""
     try:
         return keras.regularizers.serialize(regularizer) if regularizer else None
     except Exception as error:
-        # Not even where warnings are errors may this raise: see get_config.
+        # This must not raise even if warnings are errors: see `get_config`.
         with contextlib.suppress(UserWarning):
             warnings.warn(
                 f"The host's regularizer {regularizer!r} cannot be serialized "

@@ -1,4 +1,4 @@
-"""Scores and recovered bits for TensorBoard, without TensorFlow."""
+"""Writes scores and recovered bits for TensorBoard, without TensorFlow."""
 
 from __future__ import annotations
 
@@ -15,27 +15,28 @@ from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from keras_wm.scheme.detection import Detection
 
 _BINS = 40
-_PIXELS_A_BIT = 8
-_WRONG = (200, 30, 30)
+_PIXELS_PER_BIT = 8
+_RED = (200, 30, 30)
+_GREY = 128
 
 
 class SummaryWriter:
-    """Writes what a kernel says about a message to a TensorBoard log folder.
+    """Writes detections of a mark to a TensorBoard log folder.
 
     Args:
-        log_dir: The folder.
+        log_dir: The folder. It is created if necessary.
     """
 
     def __init__(self, log_dir: str) -> None:
         self._events = EventFileWriter(log_dir)
 
     def add_detection(self, name: str, detection: Detection, step: int) -> None:
-        """Writes the bit error rate, the margin, the scores and the recovered bits.
+        """Writes bit error rate, smallest score, all scores and the recovered bits.
 
         Args:
-            name: The marked layer's name.
-            detection: The scores in it.
-            step: How many epochs it was trained for.
+            name: Name of the marked layer, the prefix of the tags.
+            detection: Detection of the message in the layer's kernel.
+            step: Number of epochs that the layer was trained for.
         """
         picture = recovered_bits(detection)
         height, width, _ = picture.shape
@@ -61,27 +62,27 @@ class SummaryWriter:
         self._events.flush()
 
     def close(self) -> None:
-        """Ends the log file."""
+        """Closes the log file."""
         self._events.close()
 
 
 def recovered_bits(detection: Detection) -> NDArray[np.uint8]:
-    """A picture of the recovered bits, wrong ones in red.
+    """Draws the recovered bits: 0 black, 1 white, incorrect ones red.
 
     Args:
-        detection: The scores of a message of T bits.
+        detection: Detection of a message of T bits.
 
     Returns:
-        RGB picture, shape `(8 * rows, 8 * columns, 3)`, as square as T allows;
-        a grey field where there is no bit.
+        RGB picture, shape `(8 * rows, 8 * columns, 3)` and about square. Fields after
+        the last bit are grey.
     """
     columns = int(np.ceil(np.sqrt(detection.bits)))
     rows = -(-detection.bits // columns)
-    picture = np.full((rows * columns, 3), 128, np.uint8)
+    picture = np.full((rows * columns, 3), _GREY, np.uint8)
     picture[: detection.bits] = 255 * detection.recovered[:, None]
-    picture[: detection.bits][detection.z <= 0] = _WRONG
+    picture[: detection.bits][detection.z <= 0] = _RED
     square = picture.reshape(rows, columns, 3)
-    return square.repeat(_PIXELS_A_BIT, axis=0).repeat(_PIXELS_A_BIT, axis=1)
+    return square.repeat(_PIXELS_PER_BIT, axis=0).repeat(_PIXELS_PER_BIT, axis=1)
 
 
 def _histogram(z: NDArray[np.float64]) -> HistogramProto:
