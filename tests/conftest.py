@@ -1,9 +1,9 @@
-"""What the tests share: fixed keys and small models."""
+"""Fixtures that all tests share: fixed keys and a small marked model."""
 
 import os
 
-# Before anything imports TensorFlow, whose notes would drown what a failing test
-# prints.
+# Set before anything imports TensorFlow, whose log would hide the output of a failing
+# test.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
@@ -24,7 +24,7 @@ def fixed_key(
     secret=FIXED_SECRET,
     groups=None,
 ):
-    """A key whose secret is known, so that a test gives the same figures each time."""
+    """Returns a key with a known secret, so that a test is deterministic."""
     groups = groups or (min(16, bits) if filters == "keyed" else 1)
     source = SecretSource(Secret(secret), owner, bits, projection, filters, groups)
     return WatermarkKey(source)
@@ -32,19 +32,19 @@ def fixed_key(
 
 @pytest.fixture
 def key():
-    """A key of 32 bits, which small kernels can hold."""
+    """A key of 32 bits, which a small kernel can hold."""
     return fixed_key()
 
 
 @pytest.fixture
 def rng():
-    """A seeded source of random numbers."""
+    """A seeded random generator."""
     return np.random.default_rng(20170606)
 
 
 @pytest.fixture(scope="session")
 def marked(tmp_path_factory):
-    """A small trained, marked and published model."""
+    """A small marked and published model."""
     from tests.marked_model import make_marked_model
 
     return make_marked_model(tmp_path_factory.mktemp("marked"))

@@ -5,25 +5,30 @@ import numpy as np
 
 from keras_wm import WatermarkRegularizer
 from tests.conftest import fixed_key
+from tests.marked_model import with_mark
 
 FEATURES, UNITS, CLASSES = 32, 64, 4
 LAYER = "wide"
+# The largest margin that the wide kernel can hold unseen with 32 bits.
+UNSEEN_MARGIN = 0.17 * np.sqrt(FEATURES * UNITS / 32)
+# `fit` completes a mark within this number of epochs.
+MARKING_EPOCHS = 2
 
 
 def data(samples=64):
-    """Inputs and labels of a small classification task."""
+    """Returns inputs and labels of a small classification task."""
     rng = np.random.default_rng(7)
     x = rng.normal(size=(samples, FEATURES)).astype("float32")
     return x, rng.integers(0, CLASSES, samples)
 
 
 def mark(key=None, **arguments):
-    """A regularizer strong enough to embed 32 bits within a hundred small steps."""
+    """Returns a regularizer that is strong enough for `MARKING_EPOCHS`."""
     return WatermarkRegularizer(key or fixed_key(), **{"strength": 1e-2, **arguments})
 
 
-def dense_model(regularizer=None, optimizer="adam", compiled=True, **arguments):
-    """Two dense layers, the first of which can hold 32 bits."""
+def dense_model(regularizer=None, optimizer=None, compiled=True, **arguments):
+    """Returns a model of two dense layers; the first one can hold 32 bits."""
     keras.utils.set_random_seed(1)
     model = keras.Sequential(
         [
@@ -43,7 +48,7 @@ def dense_model(regularizer=None, optimizer="adam", compiled=True, **arguments):
 
 
 def functional_model(regularizer=None):
-    """The same as a Functional model with a branch."""
+    """Returns the same as a Functional model with a branch."""
     keras.utils.set_random_seed(1)
     inputs = keras.Input((FEATURES,))
     wide = keras.layers.Dense(
@@ -57,7 +62,7 @@ def functional_model(regularizer=None):
 
 @keras.saving.register_keras_serializable(package="tests")
 class SubclassedModel(keras.Model):
-    """The same as a subclassed model, which is built at its first call."""
+    """The same as a subclassed model, which is built in its first call."""
 
     def __init__(self, regularizer=None, **arguments):
         super().__init__(**arguments)
@@ -74,7 +79,7 @@ class SubclassedModel(keras.Model):
 
 
 def subclassed_model(regularizer=None, built=True):
-    """A compiled `SubclassedModel`."""
+    """Returns a compiled `SubclassedModel`."""
     keras.utils.set_random_seed(1)
     model = SubclassedModel(regularizer)
     if built:
@@ -83,7 +88,7 @@ def subclassed_model(regularizer=None, built=True):
 
 
 def nested_model(regularizer=None):
-    """A model with the wide layer in a model in a model."""
+    """Returns a model with the wide layer in a model in a model."""
     keras.utils.set_random_seed(1)
     wide = keras.layers.Dense(
         UNITS, activation="relu", kernel_regularizer=regularizer, name=LAYER
@@ -98,38 +103,121 @@ def nested_model(regularizer=None):
     )
 
 
-def compile_model(model, optimizer="adam", loss=None, **arguments):
-    """Compiles for the task of `data`."""
+# One model of each kind that Keras has.
+MODELS = {
+    "Sequential": dense_model,
+    "Functional": functional_model,
+    "subclassed": subclassed_model,
+    "nested": nested_model,
+}
+
+
+class NoConfig(keras.layers.Layer):
+    """A custom layer without `get_config`, with its regularizer as `penalty`."""
+
+    def __init__(self, units, kernel_regularizer=None, **arguments):
+        super().__init__(**arguments)
+        self.units, self.penalty = units, kernel_regularizer
+
+    def build(self, input_shape):
+        self.kernel = self.add_weight(
+            shape=(input_shape[-1], self.units), regularizer=self.penalty
+        )
+
+    def call(self, inputs):
+        return keras.ops.matmul(inputs, self.kernel)
+
+
+def lstm(regularizer=None):
+    """Returns a recurrent layer; its kernels are in a cell inside it."""
+    return keras.layers.LSTM(12, kernel_regularizer=regularizer, name="it")
+
+
+def time_distributed(regularizer=None):
+    """Returns a wrapper of a dense layer."""
+    inner = keras.layers.Dense(24, kernel_regularizer=regularizer, name="inner")
+    return keras.layers.TimeDistributed(inner, name="it")
+
+
+def attention(regularizer=None):
+    """Returns self-attention with four kernels of (M, L) = (40, 20) or (20, 40)."""
+    layer = keras.layers.MultiHeadAttention(
+        2, 20, kernel_regularizer=regularizer, name="it"
+    )
+    return lambda x: layer(x, x)
+
+
+SEQUENCE_LAYERS = {"LSTM": lstm, "TimeDistributed": time_distributed, "MHA": attention}
+
+
+def sequence_model(make_layer, regularizer=None):
+    """Returns a model of sequences with one of the `SEQUENCE_LAYERS`."""
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((3, 20))
+    x = make_layer(regularizer)(inputs)
+    if len(x.shape) == 3:
+        x = keras.layers.GlobalAveragePooling1D()(x)
+    return compile_model(keras.Model(inputs, keras.layers.Dense(2)(x)), loss="mse")
+
+
+def compile_model(model, optimizer=None, loss=None, **arguments):
+    """Compiles a model for the task of `data`.
+
+    The default optimizer is plain SGD: tracing a step of Adam takes twice as long.
+    """
     if keras.backend.backend() == "tensorflow":
-        # XLA would cost seconds a model.
+        # XLA would take seconds per model.
         arguments.setdefault("jit_compile", False)
+    optimizer = optimizer or keras.optimizers.SGD(0.1)
     loss = loss or keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(optimizer, loss, **arguments)
     return model
 
 
 def fit(model, epochs=1, callbacks=(), **arguments):
-    """Trains on `data`, 16 steps an epoch; returns the history."""
+    """Trains on `data`, 8 steps per epoch, and returns the history.
+
+    The first call traces the training step, which takes about a second.
+    """
     x, y = data()
-    arguments = {"batch_size": 4, "shuffle": False, "verbose": 0, **arguments}
+    arguments = {"batch_size": 8, "shuffle": False, "verbose": 0, **arguments}
     return model.fit(
         x, y, epochs=epochs, callbacks=list(callbacks), **arguments
     ).history
 
 
+def fit_eagerly(model, epochs=1, callbacks=(), **arguments):
+    """Trains without tracing, one step per epoch, and returns the history.
+
+    This is faster than `fit` for a few steps.
+    """
+    model.run_eagerly = True
+    return fit(model, epochs, callbacks, batch_size=64, **arguments)
+
+
+def write_mark(model, key, strength=1.0):
+    """Writes a mark into the wide kernel of a model without training."""
+    find_layer(model).kernel.assign(with_mark(kernel_of(model), key, strength))
+
+
 def find_layer(model, name=LAYER):
-    """A layer by its name, however deep in the model."""
+    """Returns a layer by its name, also one in a nested model."""
     layers = model._flatten_layers()
     return next(layer for layer in layers if layer.name == name)
 
 
 def kernel_of(model, name=LAYER):
-    """The kernel of a layer as an array."""
+    """Returns the kernel of a layer as an array."""
     return keras.ops.convert_to_numpy(find_layer(model, name).kernel)
 
 
+def penalty(model):
+    """Returns the sum that the regularizers add to a model's loss."""
+    return sum(number(loss) for loss in model.losses)
+
+
 def optimizer_variables(model):
-    """The optimizer's state as arrays."""
+    """Returns the optimizer's state as arrays."""
     variables = model.optimizer.variables
     return [keras.ops.convert_to_numpy(variable) for variable in variables]
 
@@ -137,8 +225,8 @@ def optimizer_variables(model):
 # The scheme from its equations, bit by bit, in double precision.
 
 
-def readings(kernel, key):
-    """s_j y_j / spread_j and |u_j| of every bit: z is their quotient."""
+def signed_outputs(kernel, key):
+    """Returns s_j y_j / spread_j and |u_j| of every bit; z is their quotient."""
     flat = np.asarray(kernel, np.float64).reshape(-1, np.shape(kernel)[-1])
     size, count = flat.shape
     x, a = key.matrix(size), key.filter_weights(count)
@@ -157,24 +245,24 @@ def readings(kernel, key):
 
 
 def expected_ber(kernel, key):
-    """The share of bits whose score is not positive."""
-    signed, _ = readings(kernel, key)
+    """Returns the share of bits whose score is not positive."""
+    signed, _ = signed_outputs(kernel, key)
     return float(np.mean(signed <= 0))
 
 
 def expected_scores(kernel, key):
-    """z, the scores."""
-    signed, norms = readings(kernel, key)
+    """Returns the scores z."""
+    signed, norms = signed_outputs(kernel, key)
     return signed / norms
 
 
 def expected_margin_loss(kernel, key, margin):
-    """sum_j relu(m - z_j)^2."""
+    """Returns sum_j relu(m - z_j)^2."""
     return np.sum(np.maximum(0.0, margin - expected_scores(kernel, key)) ** 2)
 
 
 def expected_crossentropy(kernel, key):
-    """sum_j BCE(sigmoid(y_j), b_j)."""
+    """Returns sum_j BCE(sigmoid(y_j), b_j)."""
     flat = np.asarray(kernel, np.float64).reshape(-1, np.shape(kernel)[-1])
     x, a = key.matrix(len(flat)), key.filter_weights(flat.shape[1])
     y = np.array([x[j] @ flat @ a[j % len(a)] for j in range(key.bits)])
@@ -182,37 +270,67 @@ def expected_crossentropy(kernel, key):
 
 
 def number(tensor):
-    """A tensor's value, off any tape."""
+    """Returns a tensor's value as a float."""
     return float(keras.ops.convert_to_numpy(tensor))
 
 
 def value_and_gradient(function, kernel, dtype="float32"):
-    """A function's value and gradient with the backend's own differentiation."""
-    backend = keras.backend.backend()
+    """Returns a function's value and its gradient from the backend."""
     start = keras.ops.cast(keras.ops.convert_to_tensor(kernel), dtype)
+    value, gradient = _differentiated(function)(start)
+    as_array = keras.ops.convert_to_numpy
+    return number(value), np.asarray(as_array(gradient), np.float64)
+
+
+def compiled_gradient(function):
+    """Returns a function of an array that gives a function's gradient there.
+
+    It is traced once, and then faster than `value_and_gradient`.
+    """
+    differentiated, backend = _differentiated(function), keras.backend.backend()
     if backend == "tensorflow":
+        import tensorflow as tf
+
+        differentiated = tf.function(differentiated)
+    elif backend == "jax":
+        import jax
+
+        differentiated = jax.jit(differentiated)
+
+    def gradient(kernel):
+        _, tensor = differentiated(keras.ops.convert_to_tensor(kernel))
+        return keras.ops.convert_to_numpy(tensor)
+
+    return gradient
+
+
+def _differentiated(function):
+    backend = keras.backend.backend()
+    if backend == "jax":
+        import jax
+
+        return jax.value_and_grad(function)
+
+    def on_tensorflow(start):
         import tensorflow as tf
 
         with tf.GradientTape() as tape:
             tape.watch(start)
             value = function(start)
-        gradient = tape.gradient(value, start)
-    elif backend == "jax":
-        import jax
+        return value, tape.gradient(value, start)
 
-        value, gradient = jax.value_and_grad(function)(start)
-    else:
+    def on_torch(start):
         start = start.detach().requires_grad_()
         value = function(start)
         value.backward()
-        gradient = start.grad
-    as_array = keras.ops.convert_to_numpy
-    return number(value), np.asarray(as_array(gradient), np.float64)
+        return value, start.grad
+
+    return {"tensorflow": on_tensorflow, "torch": on_torch}[backend]
 
 
 def most_bits(shape, groups=16):
-    """How many random bits a kernel holds by keyed filters (Cover 1965)."""
+    """Returns how many random bits a kernel holds with keyed filters (Cover 1965)."""
     size, count = np.prod(shape[:-1]), shape[-1]
-    # Of an even number of filters, the mean is not read.
+    # The signs of an even number of filters are balanced, and do not read the mean.
     directions = min(groups, count if count % 2 else count - 1)
     return 2 * size * directions - 1

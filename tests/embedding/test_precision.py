@@ -1,4 +1,4 @@
-"""Embedding in every precision, with every optimizer, from any weights."""
+"""Marking in every precision, with every optimizer, from any weights."""
 
 import keras
 import numpy as np
@@ -7,11 +7,15 @@ import pytest
 from keras_wm import BitErrorRate, WatermarkRegularizer
 from tests.conftest import fixed_key
 from tests.models import (
+    MARKING_EPOCHS,
+    UNSEEN_MARGIN,
     compile_model,
+    compiled_gradient,
     dense_model,
     expected_ber,
     expected_crossentropy,
     expected_margin_loss,
+    find_layer,
     fit,
     kernel_of,
     mark,
@@ -22,44 +26,35 @@ from tests.models import (
 pytestmark = pytest.mark.backends
 
 BACKEND = keras.backend.backend()
-ROOM = 0.17 * np.sqrt(32 * 64 / 32)
+LOSSES = ("margin", "crossentropy")
+NOISE = np.random.default_rng(0).normal(size=(32, 64))
+EXTREMES = {
+    "zeros": np.zeros((32, 64)),
+    "ones": np.ones((32, 64)),
+    "all 1e4": np.full((32, 64), 1e4),
+    "noise of 1e4": 1e4 * NOISE,
+    "noise of 1e-8": 1e-8 * NOISE,
+    "noise of 1e-30": 1e-30 * NOISE,
+    "one weight": np.eye(32, 64) * (np.arange(32)[:, None] == 3),
+}
 
 
 def extreme(name):
-    noise = np.random.default_rng(0).normal(size=(32, 64))
-    return {
-        "zeros": np.zeros((32, 64)),
-        "ones": np.ones((32, 64)),
-        "all 1e4": np.full((32, 64), 1e4),
-        "noise of 1e4": 1e4 * noise,
-        "noise of 1e-8": 1e-8 * noise,
-        "noise of 1e-30": 1e-30 * noise,
-        "one weight": np.eye(32, 64) * (np.arange(32)[:, None] == 3),
-    }[name].astype("float32")
+    return EXTREMES[name].astype("float32")
 
 
-EXTREMES = [
-    "zeros",
-    "ones",
-    "all 1e4",
-    "noise of 1e4",
-    "noise of 1e-8",
-    "noise of 1e-30",
-    "one weight",
-]
+# Values and gradients.
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
-@pytest.mark.parametrize("loss", ["margin", "crossentropy"])
 @pytest.mark.parametrize("name", EXTREMES)
-def test_extreme_weights_give_a_finite_value_and_a_finite_gradient(
-    key, name, loss, dtype
-):
+def test_extreme_weights_give_a_finite_value_and_gradient(key, name, dtype):
     kernel = np.clip(extreme(name), -6e4, 6e4)
-    value, gradient = value_and_gradient(mark(key, loss=loss), kernel, dtype)
-    assert np.isfinite(value)
-    assert value > 0
-    assert np.isfinite(gradient).all()
+    for loss in LOSSES:
+        value, gradient = value_and_gradient(mark(key, loss=loss), kernel, dtype)
+        assert np.isfinite(value)
+        assert value > 0
+        assert np.isfinite(gradient).all()
 
 
 @pytest.mark.parametrize("scale", [1e10, 1e18, 1e25])
@@ -70,19 +65,19 @@ def test_the_margin_is_finite_for_weights_near_the_end_of_float32(key, rng, scal
     assert np.isfinite(gradient).all()
 
 
-@pytest.mark.parametrize("loss", ["margin", "crossentropy"])
+@pytest.mark.parametrize("loss", LOSSES)
 def test_a_kernel_of_zeros_is_pulled_off_zero(key, loss):
     _, gradient = value_and_gradient(mark(key, loss=loss), extreme("zeros"))
     assert np.abs(gradient).max() > 0
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-@pytest.mark.parametrize("loss", ["margin", "crossentropy"])
+@pytest.mark.parametrize("loss", LOSSES)
 def test_a_kernel_in_half_precision_is_read_in_float32(key, rng, loss, dtype):
     half = keras.ops.cast(rng.normal(size=(32, 64)).astype("float32"), dtype)
     rounded = keras.ops.convert_to_numpy(keras.ops.cast(half, "float32"))
     expected = (
-        expected_margin_loss(rounded, key, ROOM)
+        expected_margin_loss(rounded, key, UNSEEN_MARGIN)
         if loss == "margin"
         else expected_crossentropy(rounded, key)
     )
@@ -91,14 +86,7 @@ def test_a_kernel_in_half_precision_is_read_in_float32(key, rng, loss, dtype):
     assert number(penalty) == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize(
-    "policy", ["float16", "bfloat16", "mixed_float16", "mixed_bfloat16"]
-)
-def test_training_in_this_precision_keeps_the_weights_finite(key, policy):
-    model = dense_model(mark(key, regularizer="l2"), dtype=policy)
-    history = fit(model, 2)
-    assert np.isfinite(history["loss"]).all()
-    assert np.isfinite(kernel_of(model).astype("float32")).all()
+# Training.
 
 
 @pytest.mark.parametrize(
@@ -116,84 +104,92 @@ def test_training_in_this_precision_keeps_the_weights_finite(key, policy):
         ),
     ],
 )
-def test_the_bit_error_rate_is_reported_in_this_precision(key, policy):
-    model = dense_model(mark(key), dtype=policy)
-    history = fit(model, 1, [BitErrorRate()])
+def test_a_mark_is_trained_and_reported_in_this_precision(key, policy):
+    model = dense_model(mark(key, regularizer="l2"), dtype=policy)
+    history = fit(model, MARKING_EPOCHS, [BitErrorRate()])
     kernel = kernel_of(model).astype("float32")
-    assert history["ber"] == [pytest.approx(expected_ber(kernel, key))]
+    assert np.isfinite(kernel).all()
+    assert np.isfinite(history["loss"]).all()
     assert np.isfinite(history["embedding_loss"]).all()
+    assert history["ber"][-1] == pytest.approx(expected_ber(kernel, key))
+    # The weights themselves are in half precision in the other policies.
+    if policy.startswith("mixed") or policy == "float64":
+        assert history["ber"][-1] == 0
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
-def test_a_mark_is_completed_in_mixed_precision(key, policy):
-    model = dense_model(mark(key), dtype=policy)
-    fit(model, 13)
-    assert expected_ber(kernel_of(model), key) == 0
+def trained_kernel(gradient, optimizer, kernel=None, steps=60):
+    """Returns a kernel after some steps with the gradient of the penalty alone."""
+    start = dense_model(compiled=False).layers[0].kernel if kernel is None else kernel
+    variable = keras.Variable(start)
+    optimizer.build([variable])
+    for _ in range(steps):
+        step = gradient(keras.ops.convert_to_numpy(variable))
+        optimizer.apply([keras.ops.convert_to_tensor(step)], [variable])
+    return keras.ops.convert_to_numpy(variable)
+
+
+@pytest.fixture(scope="module")
+def gradients():
+    """The gradients of a strong margin and a strong cross-entropy, each traced once."""
+    return {
+        loss: compiled_gradient(mark(fixed_key(), loss=loss, strength=0.05))
+        for loss in LOSSES
+    }
 
 
 OPTIMIZERS = {
     "SGD": lambda: keras.optimizers.SGD(0.1),
     "momentum": lambda: keras.optimizers.SGD(0.02, momentum=0.9),
     "Nesterov": lambda: keras.optimizers.SGD(0.02, momentum=0.9, nesterov=True),
-    "Adam": lambda: keras.optimizers.Adam(1e-3),
-    "AdamW": lambda: keras.optimizers.AdamW(1e-3, weight_decay=4e-3),
-    "clipped Adam": lambda: keras.optimizers.Adam(1e-3, global_clipnorm=1.0),
+    "Adam": lambda: keras.optimizers.Adam(5e-3),
+    "AdamW": lambda: keras.optimizers.AdamW(5e-3, weight_decay=4e-3),
+    "clipped Adam": lambda: keras.optimizers.Adam(5e-3, global_clipnorm=1.0),
 }
 
 
+@pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_a_margin_is_complete_after_208_steps(key, name):
-    model = dense_model(mark(key), OPTIMIZERS[name]())
-    assert expected_ber(kernel_of(model), key) > 0.1
-    history = fit(model, 13)
-    assert np.isfinite(history["loss"]).all()
-    assert expected_ber(kernel_of(model), key) == 0
-
-
-@pytest.mark.parametrize("name", ["SGD", "AdamW"])
-def test_a_crossentropy_is_complete_after_208_steps(key, name):
-    model = dense_model(mark(key, loss="crossentropy"), OPTIMIZERS[name]())
-    fit(model, 13)
-    assert expected_ber(kernel_of(model), key) == 0
+def test_a_mark_is_complete_after_60_steps_of_this_optimizer(
+    key, gradients, name, loss
+):
+    kernel = trained_kernel(gradients[loss], OPTIMIZERS[name]())
+    assert np.isfinite(kernel).all()
+    assert expected_ber(kernel, key) == 0
 
 
 @pytest.mark.parametrize("filters", ["keyed", "mean"])
 @pytest.mark.parametrize("projection", ["direct", "diff"])
-def test_a_mark_with_this_projection_is_complete_after_208_steps(projection, filters):
+def test_a_mark_with_this_projection_is_complete_after_60_steps(projection, filters):
     key = fixed_key(8, projection, filters)
-    model = dense_model(mark(key, strength=0.1))
-    fit(model, 13)
-    assert expected_ber(kernel_of(model), key) == 0
+    gradient = compiled_gradient(mark(key, strength=0.1))
+    kernel = trained_kernel(gradient, keras.optimizers.SGD(0.1))
+    assert expected_ber(kernel, key) == 0
 
 
-@pytest.mark.parametrize("name", ["zeros", "all 1e4", "noise of 1e4", "noise of 1e-8"])
-def test_training_from_extreme_weights_never_gives_nan(key, name):
-    model = dense_model(mark(key))
-    model.get_layer("wide").kernel.assign(extreme(name))
-    fit(model, 2)
-    assert np.isfinite(kernel_of(model)).all()
+def test_a_mark_is_completed_in_a_kernel_that_starts_at_zero(key, gradients):
+    optimizer = keras.optimizers.Adam(5e-3)
+    kernel = trained_kernel(gradients["margin"], optimizer, extreme("zeros"))
+    assert expected_ber(kernel, key) == 0
 
 
-def test_a_mark_is_completed_in_a_kernel_that_starts_at_zero(key):
-    model = dense_model(mark(key), kernel_initializer="zeros")
-    fit(model, 13)
-    assert expected_ber(kernel_of(model), key) == 0
+def test_training_from_extreme_weights_never_gives_nan(model):
+    start = model.get_weights()
+    for name in ("zeros", "all 1e4", "noise of 1e4", "noise of 1e-8"):
+        model.set_weights(start)
+        find_layer(model).kernel.assign(extreme(name))
+        fit(model, 2)
+        assert np.isfinite(kernel_of(model)).all(), name
 
 
 @pytest.mark.parametrize(
     "way",
-    [
-        {"run_eagerly": True},
-        {"jit_compile": True},
-        {"jit_compile": False},
-        {"steps_per_execution": 2},
-    ],
-    ids=["eager", "jit", "no jit", "two steps at once"],
+    [{"run_eagerly": True}, {"jit_compile": True}, {"steps_per_execution": 2}],
+    ids=["eager", "jit", "two steps at once"],
 )
-def test_every_way_to_run_a_step_gives_the_same_losses(key, way):
-    if BACKEND == "torch" and ("steps_per_execution" in way or "jit_compile" in way):
+def test_every_way_to_run_a_step_gives_the_same_loss(model, key, way):
+    if BACKEND == "torch" and "run_eagerly" not in way:
         pytest.skip("Keras runs single steps on torch, and Inductor needs a compiler")
-    plain, other = dense_model(mark(key)), dense_model(mark(key))
+    other = dense_model(mark(key, strength=3e-3))
     compile_model(other, **way)
-    losses = fit(plain, 2)["loss"]
-    np.testing.assert_allclose(fit(other, 2)["loss"], losses, rtol=1e-4)
+    losses = fit(model, batch_size=16)["loss"]
+    np.testing.assert_allclose(fit(other, batch_size=16)["loss"], losses, rtol=1e-4)
