@@ -117,7 +117,7 @@ def test_a_mark_is_trained_and_reported_in_this_precision(key, policy):
         assert history["ber"][-1] == 0
 
 
-def trained_kernel(gradient, optimizer, kernel=None, steps=60):
+def trained_kernel(gradient, optimizer, kernel=None, steps=30):
     """Returns a kernel after some steps with the gradient of the penalty alone."""
     start = dense_model(compiled=False).layers[0].kernel if kernel is None else kernel
     variable = keras.Variable(start)
@@ -132,7 +132,7 @@ def trained_kernel(gradient, optimizer, kernel=None, steps=60):
 def gradients():
     """The gradients of a strong margin and a strong cross-entropy, each traced once."""
     return {
-        loss: compiled_gradient(mark(fixed_key(), loss=loss, strength=0.05))
+        loss: compiled_gradient(mark(fixed_key(), loss=loss, strength=0.1))
         for loss in LOSSES
     }
 
@@ -141,16 +141,22 @@ OPTIMIZERS = {
     "SGD": lambda: keras.optimizers.SGD(0.1),
     "momentum": lambda: keras.optimizers.SGD(0.02, momentum=0.9),
     "Nesterov": lambda: keras.optimizers.SGD(0.02, momentum=0.9, nesterov=True),
-    "Adam": lambda: keras.optimizers.Adam(5e-3),
-    "AdamW": lambda: keras.optimizers.AdamW(5e-3, weight_decay=4e-3),
-    "clipped Adam": lambda: keras.optimizers.Adam(5e-3, global_clipnorm=1.0),
+    "Adam": lambda: keras.optimizers.Adam(1e-2),
+    "AdamW": lambda: keras.optimizers.AdamW(1e-2, weight_decay=4e-3),
+    "clipped Adam": lambda: keras.optimizers.Adam(1e-2, global_clipnorm=1.0),
 }
 
 
-@pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("name", OPTIMIZERS)
-def test_a_mark_is_complete_after_60_steps_of_this_optimizer(
-    key, gradients, name, loss
+@pytest.mark.parametrize(
+    ("loss", "name"),
+    [
+        *(("margin", name) for name in OPTIMIZERS),
+        ("crossentropy", "SGD"),
+        ("crossentropy", "AdamW"),
+    ],
+)
+def test_a_mark_is_complete_after_30_steps_of_this_optimizer(
+    key, gradients, loss, name
 ):
     kernel = trained_kernel(gradients[loss], OPTIMIZERS[name]())
     assert np.isfinite(kernel).all()
@@ -159,15 +165,15 @@ def test_a_mark_is_complete_after_60_steps_of_this_optimizer(
 
 @pytest.mark.parametrize("filters", ["keyed", "mean"])
 @pytest.mark.parametrize("projection", ["direct", "diff"])
-def test_a_mark_with_this_projection_is_complete_after_60_steps(projection, filters):
+def test_a_mark_with_this_projection_is_complete_after_30_steps(projection, filters):
     key = fixed_key(8, projection, filters)
-    gradient = compiled_gradient(mark(key, strength=0.1))
+    gradient = compiled_gradient(mark(key, strength=0.2))
     kernel = trained_kernel(gradient, keras.optimizers.SGD(0.1))
     assert expected_ber(kernel, key) == 0
 
 
 def test_a_mark_is_completed_in_a_kernel_that_starts_at_zero(key, gradients):
-    optimizer = keras.optimizers.Adam(5e-3)
+    optimizer = keras.optimizers.Adam(1e-2)
     kernel = trained_kernel(gradients["margin"], optimizer, extreme("zeros"))
     assert expected_ber(kernel, key) == 0
 
@@ -191,5 +197,5 @@ def test_every_way_to_run_a_step_gives_the_same_loss(model, key, way):
         pytest.skip("Keras runs single steps on torch, and Inductor needs a compiler")
     other = dense_model(mark(key, strength=3e-3))
     compile_model(other, **way)
-    losses = fit(model, batch_size=16)["loss"]
-    np.testing.assert_allclose(fit(other, batch_size=16)["loss"], losses, rtol=1e-4)
+    losses = fit(model, steps_per_epoch=4)["loss"]
+    np.testing.assert_allclose(fit(other, steps_per_epoch=4)["loss"], losses, rtol=1e-4)
