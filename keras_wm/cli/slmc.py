@@ -35,7 +35,7 @@ HoppingOption = Annotated[
 ]
 SeedOption = Annotated[int, typer.Option(min=0, metavar="N", help="Random seed.")]
 ShellsOption = Annotated[
-    int | None,
+    int,
     typer.Option(
         min=1,
         metavar="N",
@@ -106,11 +106,10 @@ def sample(
     from rich.console import Console
 
     with silent_import():
-        from keras_wm.cli.slmc_sampling import run_sampling
-        from keras_wm.slmc.samplers.by_name import sampler_by
+        from keras_wm.cli.slmc_sampling import make_sampler, run_sampling
 
     model = _model(size, beta, mu, coupling, hopping)
-    sampler = sampler_by(by, model, chains, sweeps, seed, out)
+    sampler = make_sampler(by, model, chains, sweeps, seed, out)
     run_sampling(sampler, steps, thermalise, out, spins, Console())
 
 

@@ -14,8 +14,8 @@ from rich.table import Table
 from keras_wm.plots import plot_lines
 from keras_wm.slmc.double_exchange import DoubleExchange
 from keras_wm.slmc.learning.online import Schedule, Stage, learn, learn_from
-from keras_wm.slmc.learning.samples_file import read_samples
-from keras_wm.slmc.learning.scaling import Point, points, power_law
+from keras_wm.slmc.learning.samples import read_samples
+from keras_wm.slmc.learning.scaling import Point, power_law
 from keras_wm.utils.atomic import atomic_write
 from keras_wm.utils.records import RecordFile
 
@@ -57,20 +57,16 @@ def run_training(
             "Expected a file with the suffix .keras, in a folder that exists. "
             f"Received: {str(out)!r}"
         )
-    stages: Iterable[Stage] = (
-        learn(
-            *(model, shells, blocks, schedule, seed, heads),
-            progress=console.is_terminal,
-        )
-        if samples is None
-        else learn_from(
-            *(model.lattice, read_samples(samples, model), shells, blocks),
-            *(schedule, seed, heads),
-        )
-    )
+    stages: Iterable[Stage]
+    if samples is None:
+        progress = console.is_terminal
+        stages = learn(model, shells, blocks, schedule, seed, heads, progress=progress)
+    else:
+        data = read_samples(samples, model)
+        stages = learn_from(model.lattice, data, shells, blocks, schedule, seed, heads)
     trained = []
     for stage in stages:
-        trained += points(seed, [stage])
+        trained.append(Point.from_stage(seed, stage))
         with atomic_write(out) as temporary:
             stage.model.save(temporary)
         console.print(
@@ -115,11 +111,9 @@ def run_scaling(
         if any(point.seed == seed for point in measured):
             continue
         console.print(f"seed {seed}")
-        stages = learn(
-            *(model, shells, blocks, schedule, seed, heads),
-            progress=console.is_terminal,
-        )
-        training = points(seed, stages)
+        progress = console.is_terminal
+        stages = learn(model, shells, blocks, schedule, seed, heads, progress=progress)
+        training = [Point.from_stage(seed, stage) for stage in stages]
         trainings.append({"points": [point.to_dict() for point in training]})
         measured += training
     console.print(_points_table(measured))

@@ -1,4 +1,4 @@
-"""What an independent sample costs: plain Metropolis and self-learning Monte Carlo."""
+"""Cost of an independent sample: plain Metropolis and self-learning Monte Carlo."""
 
 from __future__ import annotations
 
@@ -19,30 +19,32 @@ from keras_wm.slmc.samplers.neural_metropolis import NeuralMetropolis
 from keras_wm.slmc.samplers.proposal import Proposal
 from keras_wm.slmc.samplers.sampler import Sampler
 from keras_wm.slmc.samplers.self_learning import SelfLearning
-from keras_wm.slmc.statistics import LEAST_ACCEPTANCE, Estimate, blocked_error, estimate
+from keras_wm.slmc.statistics import MIN_ACCEPTANCE, Estimate, blocked_error, estimate
 from keras_wm.utils.cores import usable_cores
 
 CHAINS = 64
-_FIRST_STEPS, _MOST_STEPS = 100, 20_000
-_TO_REST = 50
+_FIRST_STEPS, _MAX_STEPS = 100, 20_000
+_THERMALISATION = 50
+_TIMINGS = 5
 METROPOLIS, LINEAR, ATTENTION = "Metropolis", "linear", "attention"
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What one sampler costs on one lattice.
+    """Cost of one sampler on one lattice.
 
     Attributes:
-        size: L, of L x L sites.
-        by: What proposes.
-        step_ms: Of one chain, a sweep or a proposal with its test.
-        diagonalization_ms: Of one configuration, in a batch of as many chains.
-        acceptance: Of trials or proposals.
-        acceptance_error: Its standard error.
-        ms2: The squared staggered magnetisation.
-        ms2_error: Its standard error.
-        time: The integrated autocorrelation time, in steps.
-        time_error: Its standard error.
+        size: L of a lattice of L x L sites.
+        by: Sampler: `"Metropolis"`, `"linear"` or `"attention"`.
+        step_ms: Milliseconds per step of one chain. A step is a sweep of plain
+            Metropolis, or a proposal with its exact test.
+        diagonalization_ms: Milliseconds per diagonalisation, in a batch of all chains.
+        acceptance: Acceptance rate of trials or proposals.
+        acceptance_error: Standard error of the acceptance rate.
+        ms2: Squared staggered magnetisation.
+        ms2_error: Standard error of `ms2`.
+        time: Integrated autocorrelation time of `ms2`, in steps.
+        time_error: Standard error of the autocorrelation time.
     """
 
     size: int
@@ -58,68 +60,71 @@ class Cost:
 
     @property
     def sample_ms(self) -> float:
-        """What an independent sample takes."""
+        """Milliseconds per independent sample: step times autocorrelation time."""
         return self.step_ms * self.time
 
 
-def costs(
+def measure_costs(
     model: DoubleExchange, effective: keras.Model | None = None, sweeps: int = 10
 ) -> list[Cost]:
-    """All samplers on one lattice, one after the other.
+    """Measures the costs of all samplers on one lattice, one after another.
 
-    A linear model of all shells is learned, and chains that it has brought to rest go
-    on by each sampler, for fifty autocorrelation times of the squared staggered
-    magnetisation or longer.
+    First a linear model of all shells is learned. Each sampler continues from
+    thermalised chains and runs for at least fifty autocorrelation times of the squared
+    staggered magnetisation.
 
     Args:
-        model: What gives a configuration its weight, on a square.
-        effective: An effective model with attention that proposes too, on its lattice.
-        sweeps: How many sweeps make a proposal.
+        model: Exact model on a lattice of L x L sites.
+        effective: Effective model with attention on the same lattice, which is measured
+            too.
+        sweeps: Number of sweeps per proposal.
+
+    Raises:
+        ValueError: If a sampler's chains hardly move.
     """
     size = model.lattice.extent[0]
     linear, spins = learn_linear(model, None, Schedule(CHAINS, 20, sweeps), 1)
     proposals: dict[str, Proposal] = {LINEAR: HeatBath(linear, sweeps)}
     if effective is not None:
         proposals[ATTENTION] = NeuralMetropolis(effective, sweeps)
-    found: list[Cost] = []
-    at_rest = spins
+    costs: list[Cost] = []
     for name, proposal in proposals.items():
-        chain = SelfLearning(model, proposal, CHAINS, (2, len(found)), at_rest)
-        run(chain, 0, _TO_REST)
-        found.append(_cost(chain, size, name))
-        at_rest = chain.spins
-    # As many chains as it takes about as long as the others, and no core idles.
+        chain = SelfLearning(model, proposal, CHAINS, (2, len(costs)), spins)
+        run(chain, 0, _THERMALISATION)
+        costs.append(_cost(chain, size, name))
+        spins = chain.spins
+    # Fewer chains on large lattices, so that plain Metropolis takes about as long as
+    # the others, but enough to occupy all cores.
     few = min(CHAINS, max(2, usable_cores(), 32 * 6**4 // size**4))
-    plain = Metropolis(model, few, 3, at_rest[:few])
-    run(plain, 0, _TO_REST)
-    return [_cost(plain, size, METROPOLIS), *found]
+    plain = Metropolis(model, few, 3, spins[:few])
+    run(plain, 0, _THERMALISATION)
+    return [_cost(plain, size, METROPOLIS), *costs]
 
 
 def _cost(chain: Sampler, size: int, name: str) -> Cost:
-    begin = time.perf_counter()
-    series, found = _long_enough(chain)
-    seconds = time.perf_counter() - begin
-    steps = len(series["ms2"])
+    start = time.perf_counter()
+    series, ms2 = _long_run(chain)
+    seconds = time.perf_counter() - start
     acceptance = series["acceptance"]
     return Cost(
         size,
         name,
-        1e3 * seconds / steps / chain.chains,
-        1e3 * _diagonalization(chain),
+        1e3 * seconds / acceptance.size,
+        1e3 * _diagonalization_seconds(chain),
         float(acceptance.mean()),
         blocked_error(acceptance, 4),
-        found.mean,
-        found.error,
-        found.time,
-        found.time_error,
+        ms2.mean,
+        ms2.error,
+        ms2.time,
+        ms2.time_error,
     )
 
 
-def _long_enough(chain: Sampler) -> tuple[Series, Estimate]:
-    """A run of fifty autocorrelation times, however long these turn out to be.
+def _long_run(chain: Sampler) -> tuple[Series, Estimate]:
+    """Runs chains for fifty autocorrelation times of `ms2`.
 
     Raises:
-        ValueError: If they are longer than anybody would wait for.
+        ValueError: If nearly all proposals are rejected, or 20,000 steps are too few.
     """
     series = run(chain, _FIRST_STEPS)
     while True:
@@ -127,10 +132,11 @@ def _long_enough(chain: Sampler) -> tuple[Series, Estimate]:
             return series, estimate(series["ms2"])
         except ValueError as error:
             accepted = float(series["acceptance"].mean())
-            if accepted < LEAST_ACCEPTANCE or len(series["ms2"]) > _MOST_STEPS:
+            if accepted < MIN_ACCEPTANCE or len(series["ms2"]) > _MAX_STEPS:
                 raise ValueError(
-                    f"{error} An acceptance of {accepted:.2g} leads nowhere: take "
-                    "an effective model of this temperature and lattice."
+                    f"{error} With an acceptance rate of {accepted:.2g}, this would "
+                    "take too long. Use an effective model that was trained at this "
+                    "temperature and on this lattice."
                 ) from error
             more = run(chain, ceil(len(series["ms2"]) / 2))
             series = {
@@ -139,11 +145,11 @@ def _long_enough(chain: Sampler) -> tuple[Series, Estimate]:
             }
 
 
-def _diagonalization(chain: Sampler) -> float:
-    """Seconds for one configuration, the median of several."""
+def _diagonalization_seconds(chain: Sampler) -> float:
+    """Measures the seconds per configuration, the median of several timings."""
     times = []
-    for _ in range(5):
-        begin = time.perf_counter()
+    for _ in range(_TIMINGS):
+        start = time.perf_counter()
         chain.model.log_weight(chain.spins)
-        times.append(time.perf_counter() - begin)
+        times.append(time.perf_counter() - start)
     return median(times) / chain.chains

@@ -1,14 +1,14 @@
-r"""The exact model: electrons that hop between classical spins.
+r"""The exact model: double exchange between itinerant electrons and classical spins.
 
-Double exchange on a lattice of N sites (Nagai & Tomiya 2023, whose surrogate
-`keras_wm.slmc` rebuilds):
+On a lattice of N sites with unit vectors S_i (Nagai & Tomiya 2023, arXiv:2306.11527),
 
 \[ H = -t \sum_{\langle ij \rangle, s} (c^\dagger_{is} c_{js} + \mathrm{h.c.})
    + \frac{J}{2} \sum_i S_i \cdot c^\dagger_i \sigma c_i - \mu \sum_i n_i. \]
 
-The electrons can be summed over for any spins: with the 2N eigenvalues E_n of the
-single-particle matrix h(S), a configuration has the weight
-\(W(S) = \prod_n (1 + e^{-\beta (E_n - \mu)})\).
+For fixed spins the electrons are free, and the trace over them is exact. With the 2N
+eigenvalues E_n of the single-particle matrix h(S), a spin configuration has the weight
+
+\[ W(S) = \prod_n (1 + e^{-\beta (E_n - \mu)}). \]
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from keras_wm.slmc.spins import checked_spins
 from keras_wm.utils.arrays import Floats
 
 _PARAMETERS = ("beta", "mu", "J", "t")
-# Of all matrices that are held at once: 128 MB.
-_MOST_ENTRIES = 1 << 23
+# Matrix entries that are held in memory at once: 128 MB of complex numbers.
+_MAX_ENTRIES = 1 << 23
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,12 @@ class DoubleExchange:
     r"""Electrons on a lattice, coupled to a classical spin at each site.
 
     Args:
-        lattice: Where they are.
-        beta: The inverse temperature; like mu, J and t in one unit of energy, which
-            is t itself where t = 1.
-        mu: The chemical potential; 0 is half filling.
-        J: The coupling of the spins. Its sign makes no difference to any weight.
-        t: The hopping amplitude.
+        lattice: Lattice of the electrons and spins.
+        beta: Inverse temperature 1 / T. T, mu, J and t share one unit of energy, which
+            is t itself if t = 1.
+        mu: Chemical potential; 0 is half filling.
+        J: Coupling between electrons and spins. Its sign changes no weight.
+        t: Hopping amplitude.
 
     Raises:
         ValueError: If beta is not positive, or a parameter is not a finite number.
@@ -68,7 +68,7 @@ class DoubleExchange:
                 raise ValueError(
                     f"Expected a finite number. Received: {name}={value!r}"
                 )
-            # So that 5 is 5.0, and NumPy's numbers are like others.
+            # Models with beta=5, 5.0 or np.float32(5) are equal and print alike.
             object.__setattr__(self, name, float(value))
         if self.beta <= 0:
             raise ValueError(
@@ -76,21 +76,26 @@ class DoubleExchange:
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """What tells the model from others, as numbers by name."""
+        """Returns the lattice's extent and the parameters, for a file of JSON."""
         parameters = {name: getattr(self, name) for name in _PARAMETERS}
         return {"extent": list(self.lattice.extent), **parameters}
 
     def hamiltonian(self, spins: ArrayLike) -> NDArray[np.complex128]:
-        r"""The single-particle matrix \(h(S) = T \otimes 1_2 + (J/2) S \cdot \sigma\).
+        r"""Returns the single-particle matrix.
+
+        \[ h(S) = T \otimes 1_2 + \frac{J}{2} S \cdot \sigma \]
+
+        with \(T_{ij} = -t\) for each bond between i and j.
 
         Args:
             spins: Unit vectors, shape `(..., N, 3)`.
 
         Returns:
-            Hermitian matrices, shape `(..., 2N, 2N)`; row 2i is spin up at site i.
+            Hermitian matrices, shape `(..., 2N, 2N)`. Row 2i is spin up at site i, row
+            2i + 1 is spin down.
 
         Raises:
-            ValueError: If they are not spins of the lattice.
+            ValueError: If `spins` are not unit vectors on this lattice.
         """
         half = self.J / 2 * checked_spins(spins, self.lattice.sites)
         x, y, z = np.moveaxis(half, -1, 0)
@@ -106,37 +111,37 @@ class DoubleExchange:
         return matrix
 
     def electrons(self, spins: ArrayLike) -> Electrons:
-        """What the electrons do in a configuration of the spins.
+        """Diagonalises the electrons' Hamiltonian for fixed spins.
 
         Args:
             spins: Unit vectors, shape `(..., N, 3)`.
 
         Raises:
-            ValueError: If they are not spins of the lattice.
+            ValueError: If `spins` are not unit vectors on this lattice.
         """
         array = checked_spins(spins, self.lattice.sites)
         flat = array.reshape(-1, *array.shape[-2:])
-        at_once = max(1, _MOST_ENTRIES // (2 * self.lattice.sites) ** 2)
+        batch = max(1, _MAX_ENTRIES // (2 * self.lattice.sites) ** 2)
         levels = [
-            eigenvalues(self.hamiltonian(flat[first : first + at_once]))
-            for first in range(0, max(1, len(flat)), at_once)
+            eigenvalues(self.hamiltonian(flat[start : start + batch]))
+            for start in range(0, max(1, len(flat)), batch)
         ]
         shape = (*array.shape[:-2], 2 * self.lattice.sites)
         return Electrons(np.concatenate(levels).reshape(shape), self.beta, self.mu)
 
     def log_weight(self, spins: ArrayLike) -> Floats:
-        r"""\(\ln W(S)\), shape `(...)`: see `Electrons.log_weight`."""
+        r"""Computes \(\ln W(S)\), shape `(...)`; see `Electrons.log_weight`."""
         return self.electrons(spins).log_weight
 
 
 @dataclass(frozen=True)
 class Electrons:
-    """Free electrons in the field of spins that stand still.
+    """Free electrons in the field of fixed spins.
 
     Attributes:
-        levels: E_n, in ascending order, shape `(..., 2N)`.
-        beta: The inverse temperature.
-        mu: The chemical potential.
+        levels: Single-particle energies E_n in ascending order, shape `(..., 2N)`.
+        beta: Inverse temperature.
+        mu: Chemical potential.
     """
 
     levels: Floats
@@ -146,12 +151,13 @@ class Electrons:
     @property
     def log_weight(self) -> Floats:
         r"""\(\ln W = \sum_n \ln(1 + e^{-\beta (E_n - \mu)})\), shape `(...)`."""
+        # `logaddexp` does not overflow at low temperatures.
         logs = np.logaddexp(0, -self.beta * (self.levels - self.mu))
-        return _total(logs)
+        return _sum_over_levels(logs)
 
     @property
     def occupations(self) -> Floats:
-        r"""\(f_n = 1 / (1 + e^{\beta (E_n - \mu)})\), shape `(..., 2N)`."""
+        r"""Fermi functions \(f_n = 1 / (1 + e^{\beta (E_n - \mu)})\), `(..., 2N)`."""
         from scipy.special import expit
 
         shares: Floats = expit(-self.beta * (self.levels - self.mu))
@@ -159,19 +165,19 @@ class Electrons:
 
     @property
     def energy(self) -> Floats:
-        r"""\(\sum_n E_n f_n / N\), the energy of a site, in the unit of t."""
-        return _total(self.levels * self.occupations) / self._sites
+        r"""Energy per site \(\sum_n E_n f_n / N\), in the unit of t, shape `(...)`."""
+        return _sum_over_levels(self.levels * self.occupations) / self._sites
 
     @property
     def density(self) -> Floats:
-        r"""\(\sum_n f_n / N\), electrons a site, between 0 and 2."""
-        return _total(self.occupations) / self._sites
+        r"""Electrons per site \(\sum_n f_n / N\), from 0 to 2, shape `(...)`."""
+        return _sum_over_levels(self.occupations) / self._sites
 
     @property
     def _sites(self) -> float:
         return float(self.levels.shape[-1] / 2)
 
 
-def _total(of_levels: Floats) -> Floats:
-    sums: Floats = of_levels.sum(axis=-1)
+def _sum_over_levels(values: Floats) -> Floats:
+    sums: Floats = values.sum(axis=-1)
     return sums

@@ -1,4 +1,4 @@
-"""Eigenvalues of many small matrices, on all cores."""
+"""Eigenvalues of many small matrices on all cores."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from keras_wm.utils.cores import usable_cores
 
 
 def eigenvalues(matrices: NDArray[np.complex128]) -> Floats:
-    """The eigenvalues of Hermitian matrices, in ascending order.
+    """Computes the eigenvalues of Hermitian matrices, in ascending order.
 
-    Each core has a part of the matrices to itself. LAPACK is kept from sharing one
-    matrix among cores, which makes matrices of this size several times slower.
+    The matrices are divided among the cores. LAPACK runs with one thread per matrix:
+    several threads on one matrix of this size are several times slower.
 
     Args:
         matrices: Shape `(..., n, n)`.
@@ -28,18 +28,18 @@ def eigenvalues(matrices: NDArray[np.complex128]) -> Floats:
         Shape `(..., n)`.
 
     Raises:
-        ImportError: If the extra `slmc` is missing.
+        ImportError: If the extra `slmc` is not installed.
     """
     flat = matrices.reshape(-1, *matrices.shape[-2:])
     parts = np.array_split(flat, min(usable_cores(), max(1, len(flat))))
-    with _one_thread_a_matrix():
-        found = (
+    with _single_threaded_blas():
+        values = (
             [np.linalg.eigvalsh(parts[0])]
             if len(parts) == 1
-            # NumPy lets go of the interpreter's lock for the whole of a part.
+            # NumPy releases the interpreter lock while it diagonalises a part.
             else list(_threads().map(np.linalg.eigvalsh, parts))
         )
-    return np.concatenate(found).reshape(matrices.shape[:-1])
+    return np.concatenate(values).reshape(matrices.shape[:-1])
 
 
 @cache
@@ -53,14 +53,14 @@ def _controller() -> Any:
         from threadpoolctl import ThreadpoolController
     except ImportError as error:
         raise ImportError(
-            "Diagonalizing on all cores needs threadpoolctl. Install it with: "
+            "Diagonalising on all cores needs threadpoolctl. Install it with: "
             'pip install "keras-wm[slmc]"'
         ) from error
-    # Looking for the libraries takes longer than a small matrix, so it is done once.
+    # Created once: looking up the BLAS libraries takes longer than a small matrix.
     return ThreadpoolController()
 
 
 @contextmanager
-def _one_thread_a_matrix() -> Iterator[None]:
+def _single_threaded_blas() -> Iterator[None]:
     with _controller().limit(limits=1, user_api="blas"):
         yield

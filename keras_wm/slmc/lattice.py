@@ -1,4 +1,4 @@
-"""Lattices: which sites are bound to each other, and which are how far apart."""
+"""Periodic square lattices: sites, bonds and shells of neighbours."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from keras_wm.utils.arrays import Floats
 
 @dataclass(frozen=True, eq=False)
 class Shell:
-    """The pairs of sites that are equally far apart.
+    """All pairs of sites at one distance.
 
     Attributes:
-        squared_distance: Of the nearest images, in squares of the lattice constant.
-        pairs: Whether two sites are so far apart, shape `(N, N)`.
+        squared_distance: Squared distance between nearest images, in units of the
+            squared lattice constant.
+        pairs: Whether two sites are at this distance, shape `(N, N)`.
     """
 
     squared_distance: int
@@ -24,19 +25,20 @@ class Shell:
 
     @property
     def coordination(self) -> int:
-        """How many sites each site has at this distance."""
+        """Number of sites that each site has at this distance."""
         return int(self.pairs[0].sum())
 
 
 @dataclass(frozen=True, eq=False)
 class Lattice:
-    r"""Sites, bonds and shells of distance.
+    r"""Sites, bonds and shells of a lattice.
 
     Attributes:
         positions: x and y of each site, shape `(N, 2)`.
-        bonds: How many bonds lead from one site to another, shape `(N, N)`. Electrons
-            hop along each of them.
-        shells: From the nearest neighbours outwards, without the site itself.
+        bonds: Number of bonds between each pair of sites, shape `(N, N)`. Electrons
+            hop along every bond.
+        shells: Shells of neighbours by increasing distance. The site itself is not a
+            shell.
     """
 
     positions: NDArray[np.int64]
@@ -45,94 +47,87 @@ class Lattice:
 
     @property
     def sites(self) -> int:
-        """N."""
+        """Number of sites N."""
         return len(self.positions)
 
     @property
     def extent(self) -> tuple[int, int]:
-        """How many sites there are along x and y."""
-        across, along = self.positions.max(axis=0) + 1
-        return int(across), int(along)
+        """Numbers of sites L_x and L_y."""
+        size_x, size_y = self.positions.max(axis=0) + 1
+        return int(size_x), int(size_y)
 
     @property
     def sublattice_signs(self) -> Floats:
-        r"""\((-1)^{x + y}\), shape `(N,)`.
+        r"""Staggered signs \((-1)^{x + y}\), shape `(N,)`.
 
-        Where a direction has an odd number of sites, the order does not close around
-        the lattice.
+        If L_x or L_y is odd, the staggered order is frustrated by the periodic
+        boundary.
         """
         signs: Floats = 1.0 - 2.0 * (self.positions.sum(axis=1) % 2)
         return signs
 
     def first_shells(self, count: int | None) -> tuple[Shell, ...]:
-        """The nearest shells.
+        """Returns the nearest shells.
 
         Args:
-            count: How many. `None` is all.
+            count: Number of shells; `None` for all.
 
         Raises:
-            ValueError: If there are not as many, or none is asked for.
+            ValueError: If `count` is not between 1 and the number of shells.
         """
         if count is None:
             return self.shells
         if not 1 <= count <= len(self.shells):
-            across, along = self.extent
+            size_x, size_y = self.extent
             raise ValueError(
-                f"A lattice of {across} x {along} sites has 1 to {len(self.shells)} "
-                f"shells of neighbours. Received: shells={count!r}. Ask for fewer, or "
-                "take a larger lattice."
+                f"A lattice of {size_x} x {size_y} sites has 1 to {len(self.shells)} "
+                f"shells of neighbours. Received: shells={count!r}. Ask for fewer "
+                "shells, or use a larger lattice."
             )
         return self.shells[:count]
 
 
-def square_lattice(across: int, along: int | None = None) -> Lattice:
-    r"""A square lattice with periodic boundaries.
+def square_lattice(size_x: int, size_y: int | None = None) -> Lattice:
+    r"""Makes a square lattice with periodic boundaries.
 
-    Site \(x L_y + y\) is at (x, y). Its bonds lead to \((x \pm 1, y)\) and
-    \((x, y \pm 1)\): where a direction has two sites, both bonds lead to the same site,
-    so that electrons hop there with twice the amplitude. That is what keeps
-    \(-2t(\cos k_x + \cos k_y)\) the dispersion of every such lattice. A shell counts
-    each of its sites once, however many ways of the same length lead there.
+    Site \(x L_y + y\) is at (x, y), with bonds to \((x \pm 1, y)\) and
+    \((x, y \pm 1)\). In a direction with two sites, both bonds lead to the same
+    neighbour, and electrons hop there with twice the amplitude. The dispersion of every
+    lattice is then \(-2t(\cos k_x + \cos k_y)\). A shell contains each pair of sites
+    once, even if several images are at the same distance.
 
     Args:
-        across: L_x, the number of sites along x, 2 or more.
-        along: L_y; `None` is as many as along x.
+        size_x: Number of sites L_x along x, 2 or more.
+        size_y: Number of sites L_y along y; `None` for L_y = L_x.
 
     Returns:
         A `Lattice` of L_x L_y sites.
 
     Raises:
-        ValueError: If a direction has fewer than two sites.
+        ValueError: If L_x or L_y is less than 2 or not an integer.
     """
-    sides = (across, across if along is None else along)
-    extent = np.array(sides)
+    sizes = (size_x, size_x if size_y is None else size_y)
+    extent = np.array(sizes)
     if extent.dtype.kind not in "iu" or extent.min() < 2:
         raise ValueError(
-            "A periodic lattice needs two sites or more in each direction, for a site "
-            f"has no bond to itself. Received: {' x '.join(map(repr, sides))}"
+            "A periodic lattice needs at least two sites in each direction, because a "
+            f"site has no bond to itself. Received: {' x '.join(map(repr, sizes))}"
         )
     positions = np.stack(
         np.meshgrid(*map(np.arange, extent), indexing="ij"), axis=-1
     ).reshape(-1, 2)
-    apart = (positions[:, None] - positions) % extent
+    differences = (positions[:, None] - positions) % extent
     steps = [(1, 0), (-1, 0), (0, 1), (0, -1)]
-    bonds = sum((apart == np.array(step) % extent).all(axis=-1) for step in steps)
-    nearest = np.minimum(apart, extent - apart)
+    bonds = sum((differences == np.array(step) % extent).all(axis=-1) for step in steps)
+    nearest = np.minimum(differences, extent - differences)
     return Lattice(
         positions, np.asarray(bonds, np.float64), _shells((nearest**2).sum(axis=-1))
     )
 
 
-def dimer() -> Lattice:
-    """Two sites with one bond between them: the least lattice, with open boundaries."""
-    apart = 1 - np.eye(2, dtype=np.int64)
-    positions = np.array([[0, 0], [1, 0]])
-    return Lattice(positions, apart.astype(np.float64), _shells(apart))
-
-
 def _shells(squared_distances: NDArray[np.int64]) -> tuple[Shell, ...]:
     return tuple(
-        Shell(int(each), squared_distances == each)
-        for each in np.unique(squared_distances)
-        if each
+        Shell(int(distance), squared_distances == distance)
+        for distance in np.unique(squared_distances)
+        if distance
     )

@@ -1,7 +1,6 @@
-r"""What is measured of the spins.
+r"""Observables of the spins.
 
-All of it at a site, so that it does not grow with the lattice; of independent spins
-both squared magnetisations are 1 / N.
+All are intensive. Independent random spins give 1 / N for both squared magnetisations.
 """
 
 from __future__ import annotations
@@ -15,16 +14,26 @@ from keras_wm.utils.arrays import Floats
 
 
 def squared_magnetisation(spins: ArrayLike, lattice: Lattice) -> Floats:
-    r"""\(m^2 = |\frac{1}{N} \sum_i S_i|^2\), shape `(...)` of spins `(..., N, 3)`."""
+    r"""Computes \(m^2 = |\frac{1}{N} \sum_i S_i|^2\).
+
+    Args:
+        spins: Unit vectors, shape `(..., N, 3)`.
+        lattice: Lattice of the spins.
+
+    Returns:
+        Shape `(...)`.
+    """
     return _squared_mean(checked_spins(spins, lattice.sites))
 
 
 def squared_staggered_magnetisation(spins: ArrayLike, lattice: Lattice) -> Floats:
-    r"""\(|\frac{1}{N} \sum_i (-1)^{x_i + y_i} S_i|^2\), the order parameter at mu = 0.
+    r"""Computes \(m_s^2 = |\frac{1}{N} \sum_i (-1)^{x_i + y_i} S_i|^2\).
+
+    This is the order parameter at half filling, mu = 0.
 
     Args:
         spins: Unit vectors, shape `(..., N, 3)`.
-        lattice: Where they are.
+        lattice: Lattice of the spins.
 
     Returns:
         Shape `(...)`.
@@ -33,34 +42,15 @@ def squared_staggered_magnetisation(spins: ArrayLike, lattice: Lattice) -> Float
     return _squared_mean(lattice.sublattice_signs[:, None] * array)
 
 
-def structure_factor(spins: ArrayLike, lattice: Lattice) -> Floats:
-    r"""\(S(q) = \frac{1}{N} |\sum_i S_i e^{-i q \cdot r_i}|^2\) at all momenta.
-
-    Args:
-        spins: Unit vectors, shape `(..., N, 3)`.
-        lattice: Where they are: a rectangle.
-
-    Returns:
-        Shape `(..., L_x, L_y)`; entry (a, b) is at
-        \(q = 2 \pi (a / L_x, b / L_y)\). S(0, 0) is N m², S(π, π) is N times the
-        squared staggered magnetisation, and the mean over all q is 1.
-    """
-    array = checked_spins(spins, lattice.sites)
-    on_grid = array.reshape(*array.shape[:-2], *lattice.extent, 3)
-    waves = np.fft.fft2(on_grid, axes=(-3, -2))
-    squares: Floats = np.square(np.abs(waves)).sum(axis=-1)
-    return squares / lattice.sites
-
-
 def shell_correlations(spins: ArrayLike, lattice: Lattice) -> Floats:
-    r"""\(\langle S_i \cdot S_j \rangle\), the mean over the pairs of each shell.
+    r"""Computes the mean of \(S_i \cdot S_j\) over the pairs of each shell.
 
     Args:
         spins: Unit vectors, shape `(..., N, 3)`.
-        lattice: Where they are.
+        lattice: Lattice of the spins.
 
     Returns:
-        Shape `(..., shells)`, from the nearest neighbours outwards.
+        Shape `(..., shells)`, by increasing distance.
     """
     array = checked_spins(spins, lattice.sites)
     products = array @ np.swapaxes(array, -1, -2)

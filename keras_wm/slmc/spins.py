@@ -1,4 +1,4 @@
-"""Classical spins: unit vectors, one at each site, in as many chains as wanted."""
+"""Classical spins: one unit vector per site, for any number of chains."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from numpy.typing import ArrayLike
 
 from keras_wm.utils.arrays import Floats
 
-# Of the square of a length: what single precision and long chains leave.
+# Allowed deviation of a squared length from 1: rounding in single precision and over
+# long chains.
 _TOLERANCE = 1e-5
 
 
 def random_spins(rng: np.random.Generator, chains: int, sites: int) -> Floats:
-    """Independent spins, evenly distributed over the sphere.
+    """Draws independent spins that are uniform on the sphere.
 
     Args:
-        rng: The source of randomness.
-        chains: How many configurations.
-        sites: N.
+        rng: Random number generator.
+        chains: Number of configurations.
+        sites: Number of sites N.
 
     Returns:
         Array of shape `(chains, N, 3)`.
@@ -26,26 +27,26 @@ def random_spins(rng: np.random.Generator, chains: int, sites: int) -> Floats:
 
 
 def unit(vectors: Floats) -> Floats:
-    """Vectors of length 1 in the same direction, along the last axis."""
-    shorter: Floats = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return shorter
+    """Normalises vectors to length 1 along the last axis."""
+    normalised: Floats = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return normalised
 
 
 def checked_spins(spins: ArrayLike, sites: int) -> Floats:
-    """Spins as an array, if they are spins of a lattice.
+    """Returns spins as an array after checking their shape and lengths.
 
     Args:
         spins: Unit vectors, shape `(..., N, 3)`.
-        sites: N.
+        sites: Number of sites N.
 
     Raises:
-        ValueError: If the shape is another, or a vector's length is not 1.
+        ValueError: If the shape is different, or a vector does not have length 1.
     """
     array = np.asarray(spins, np.float64)
     if array.ndim < 2 or array.shape[-2:] != (sites, 3):
         raise ValueError(
-            f"Expected spins of the shape (..., {sites}, 3), a vector for each site. "
-            f"Received: an array of the shape {array.shape}"
+            f"Expected spins of shape (..., {sites}, 3), one vector per site. "
+            f"Received: an array of shape {array.shape}"
         )
     squares = np.square(array).sum(axis=-1)
     # Not `any(abs(...) > ...)`, which NaN would pass.
@@ -53,6 +54,6 @@ def checked_spins(spins: ArrayLike, sites: int) -> Floats:
         raise ValueError(
             "Expected spins that are unit vectors. Received: lengths from "
             f"{np.sqrt(squares.min()):.6g} to {np.sqrt(squares.max()):.6g}. Divide "
-            "each by its norm."
+            "each vector by its norm."
         )
     return array

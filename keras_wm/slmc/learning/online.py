@@ -1,4 +1,7 @@
-"""Learning an effective model while sampling with it, block by block."""
+"""Online learning: an effective model is trained on the configurations it proposes.
+
+Attention blocks are added one at a time.
+"""
 
 from __future__ import annotations
 
@@ -13,18 +16,15 @@ from numpy.typing import NDArray
 
 from keras_wm.slmc.double_exchange import DoubleExchange
 from keras_wm.slmc.lattice import Lattice
-from keras_wm.slmc.learning.fit import (
-    EPOCHS,
-    LEARNING_RATE,
-    Samples,
-    fit,
-    grown,
-    residuals,
+from keras_wm.slmc.learning.fit import EPOCHS, LEARNING_RATE, fit, residuals
+from keras_wm.slmc.learning.samples import Samples
+from keras_wm.slmc.models.effective_model import (
+    effective_model,
     set_linear,
+    with_extra_block,
 )
-from keras_wm.slmc.models.effective_model import effective_model
 from keras_wm.slmc.models.linear_model import LinearModel, fit_linear
-from keras_wm.slmc.samplers.chain import Series, run
+from keras_wm.slmc.samplers.chain import Observable, run
 from keras_wm.slmc.samplers.heat_bath import HeatBath
 from keras_wm.slmc.samplers.neural_metropolis import NeuralMetropolis
 from keras_wm.slmc.samplers.proposal import Proposal
@@ -32,31 +32,36 @@ from keras_wm.slmc.samplers.self_learning import SelfLearning
 from keras_wm.slmc.spins import random_spins
 from keras_wm.slmc.statistics import blocked_error
 from keras_wm.utils.arrays import Floats
-from keras_wm.utils.progress import tracked
 
-# From hot to cold, in shares of beta; at the end twice, since the last fit is by
-# samples of the model before it.
-_COOLING = (0.125, 0.25, 0.5, 0.75, 1.0, 1.0)
+# Inverse temperatures of the linear model's annealing, as shares of beta. The last one
+# is repeated, because each fit uses samples of the model before it.
+_ANNEALING = (0.125, 0.25, 0.5, 0.75, 1.0, 1.0)
 _THERMALISATION = 8
-# What a stream of random numbers is for: streams of one study have nothing in common.
-_LINEAR, _BLOCKS = 1, 2
+# Share of the chains that `learn_from` holds out.
 HELD_OUT = 0.125
+# Numbers in the seeds of independent random streams.
+_LINEAR, _BLOCKS = 1, 2
+# Every proposal has an exact weight, whether it was accepted or not.
+_TRIED: dict[str, Observable] = {
+    "spins": lambda chain: chain.tried,
+    "log_weight": lambda chain: chain.tried_log_weight,
+    "acceptance": lambda chain: chain.accepted,
+}
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How much is sampled and trained.
+    """Amounts of sampling and training.
 
     Attributes:
-        chains: How many chains sample.
-        proposals: How many proposals of each chain give samples, before the first fit
-            and again before each block.
-        sweeps: How many sweeps make a proposal.
-        epochs: How often a fit sees each sample.
-        learning_rate: The largest of a fit.
+        chains: Number of chains.
+        proposals: Number of proposals per chain before each fit.
+        sweeps: Number of sweeps per proposal.
+        epochs: Number of epochs of each fit.
+        learning_rate: Largest learning rate of each fit.
 
     Raises:
-        ValueError: If one of them is not positive, or there is a single chain.
+        ValueError: If a number is not positive, or there is only one chain.
     """
 
     chains: int = 256
@@ -73,24 +78,25 @@ class Schedule:
                 )
         if self.chains < 2:
             raise ValueError(
-                "Expected two chains or more, whose difference tells the errors. "
-                f"Received: chains={self.chains!r}"
+                "Expected at least two chains, because errors are estimated from the "
+                f"spread of the chains. Received: chains={self.chains!r}"
             )
 
 
 @dataclass(frozen=True, eq=False)
 class Stage:
-    """What was learned with so many blocks.
+    r"""Effective model with a given number of blocks, and its quality.
 
     Attributes:
-        blocks: L.
-        model: The effective model.
-        variance: Of ln W - ln W_eff, in configurations that it was not fitted to.
-        fitted: To how many it was fitted.
-        variance_error: The standard error of the variance.
-        acceptance: The share of its own proposals that was accepted, model and chains
-            at rest; NaN where it has not sampled.
-        acceptance_error: The standard error of the acceptance.
+        blocks: Number of attention blocks L.
+        model: Effective model.
+        variance: Variance of \(\delta = \ln W - \ln W_\mathrm{eff}\) in configurations
+            that the model was not fitted to.
+        fitted: Number of samples that the model was fitted to.
+        variance_error: Standard error of the variance.
+        acceptance: Acceptance rate of the model's own proposals after thermalisation;
+            NaN without sampling.
+        acceptance_error: Standard error of the acceptance rate.
     """
 
     blocks: int
@@ -105,27 +111,30 @@ class Stage:
 def learn_linear(
     model: DoubleExchange, shells: int | None, schedule: Schedule, seed: int
 ) -> tuple[LinearModel, Floats]:
-    """A linear effective model, by sampling with it while the electrons cool down.
+    """Learns a linear effective model while the temperature is lowered.
+
+    At each temperature, chains sample with the current linear model, and the next one
+    is fitted to all of their proposals.
 
     Args:
-        model: What gives a configuration its weight.
-        shells: How many shells are coupled; `None` is all.
-        schedule: How much is sampled.
-        seed: Of all that is random.
+        model: Exact model.
+        shells: Number of coupled shells; `None` for all.
+        schedule: Amount of sampling.
+        seed: Random seed.
 
     Returns:
-        The model, and the spins of chains that it led to, `(chains, N, 3)`.
+        The linear model, and the final configurations of the chains, `(chains, N, 3)`.
     """
     lattice = model.lattice
     rng = np.random.default_rng((seed, _LINEAR))
     spins = random_spins(rng, schedule.chains, lattice.sites)
     linear = LinearModel(lattice, np.zeros(len(lattice.first_shells(shells))))
-    for number, share in enumerate(_COOLING):
+    for number, share in enumerate(_ANNEALING):
         warmer = replace(model, beta=share * model.beta)
         proposal = HeatBath(linear, schedule.sweeps)
         stream = (seed, _LINEAR, number)
         chain = SelfLearning(warmer, proposal, schedule.chains, stream, spins)
-        samples, _ = _sampled(chain, schedule.proposals)
+        samples = Samples.from_series(run(chain, schedule.proposals, 0, _TRIED))
         linear = fit_linear(lattice, samples.spins, samples.log_weights, shells)
         spins = chain.spins
     return linear, spins
@@ -141,29 +150,33 @@ def learn(
     kernel_regularizer: Any = None,
     progress: bool = False,
 ) -> Iterator[Stage]:
-    r"""Learns an effective model online, and lets it grow block by block.
+    r"""Learns an effective model online and adds attention blocks one at a time.
 
-    A linear model of the same shells comes first. Then, for every block: chains sample
-    with the model as it is, all that was diagonalized for them joins the samples,
-    whether it was accepted or not, a block is added as the identity, and all of the
-    model is fitted to all samples. From scratch, two blocks stick in a poor minimum.
+    The first stage is a linear model of the same shells. Each further stage
 
-    While a model learns, its chains have no distribution: freeze it, and thermalise
-    again, before anything is measured.
+    1. samples with the current model; all proposals, accepted or not, are added to the
+       training data, since their exact weights are known,
+    2. adds a block that is the identity,
+    3. fits all weights to all samples.
+
+    Trained from scratch, two blocks get stuck in a poor minimum.
+
+    The chains of a model that is still learning have no stationary distribution. Freeze
+    the model and thermalise again before measuring anything.
 
     Args:
-        model: What gives a configuration its weight.
-        shells: How many shells the effective model sees; `None` is all.
-        blocks: L, with how many blocks it ends.
-        schedule: How much is sampled and trained.
-        seed: Of all that is random.
-        heads: How many attentions a block adds up.
-        kernel_regularizer: Of the weights of each block, such as a
+        model: Exact model.
+        shells: Number of shells that the effective model sees; `None` for all.
+        blocks: Final number of blocks L.
+        schedule: Amounts of sampling and training; `Schedule()` by default.
+        seed: Random seed.
+        heads: Number of heads per block.
+        kernel_regularizer: Regularizer of each block's kernel, such as a
             `WatermarkRegularizer`.
-        progress: Whether bars are shown.
+        progress: Whether to show progress bars.
 
     Yields:
-        A `Stage` for each number of blocks, from 0 on.
+        A `Stage` for each number of blocks from 0 to L.
 
     Raises:
         ValueError: If the lattice has fewer shells.
@@ -176,16 +189,22 @@ def learn(
     samples: Samples | None = None
     fitted = schedule.chains * schedule.proposals
     for number in range(blocks + 1):
+        stream = (seed, _BLOCKS, number)
         if samples is not None:
-            effective = _one_block_more(
-                *(effective, samples, schedule, (seed, _BLOCKS, number)),
-                *(heads, kernel_regularizer, progress),
+            effective = _add_block(
+                effective,
+                samples,
+                schedule,
+                stream,
+                heads,
+                kernel_regularizer,
+                progress,
             )
             proposal = NeuralMetropolis(effective, schedule.sweeps)
-        stream = (seed, _BLOCKS, number)
         chain = SelfLearning(model, proposal, schedule.chains, stream, spins)
         run(chain, 0, _THERMALISATION)
-        tried, series = _sampled(chain, schedule.proposals, progress)
+        series = run(chain, schedule.proposals, 0, _TRIED, progress=progress)
+        tried = Samples.from_series(series)
         yield Stage(
             number,
             effective,
@@ -210,47 +229,48 @@ def learn_from(
     heads: int = 1,
     kernel_regularizer: Any = None,
 ) -> Iterator[Stage]:
-    """Learns an effective model from samples that are there, block by block.
+    """Learns an effective model from existing samples, block by block.
 
     Args:
-        lattice: Where the spins are.
-        samples: Configurations and their weights, of the exact distribution or near it.
-            An eighth of them is held out.
-        shells: How many shells the effective model sees; `None` is all.
-        blocks: L, with how many blocks it ends.
-        schedule: How much is trained; of sampling nothing counts.
-        seed: Of all that is random.
-        heads: How many attentions a block adds up.
-        kernel_regularizer: Of the weights of each block, such as a
+        lattice: Lattice of the spins.
+        samples: Configurations and their exact weights, distributed like W or nearly
+            so. An eighth of the chains is held out to measure the variance.
+        shells: Number of shells that the effective model sees; `None` for all.
+        blocks: Final number of blocks L.
+        schedule: Epochs and learning rate; its other fields are ignored. `Schedule()`
+            by default.
+        seed: Random seed.
+        heads: Number of heads per block.
+        kernel_regularizer: Regularizer of each block's kernel, such as a
             `WatermarkRegularizer`.
 
     Yields:
-        A `Stage` for each number of blocks, from 0 on.
+        A `Stage` for each number of blocks from 0 to L.
 
     Raises:
         ValueError: If the lattice has fewer shells, or there are too few samples.
     """
     schedule = schedule or Schedule()
-    held_out, kept = samples.parted(HELD_OUT, seed)
+    held_out, kept = samples.split_chains(HELD_OUT, seed)
     effective = effective_model(lattice, shells)
     set_linear(effective, fit_linear(lattice, kept.spins, kept.log_weights, shells))
     for number in range(blocks + 1):
         if number:
-            effective = _one_block_more(
-                *(effective, kept, schedule, (seed, _BLOCKS, number)),
-                *(heads, kernel_regularizer),
+            stream = (seed, _BLOCKS, number)
+            effective = _add_block(
+                effective, kept, schedule, stream, heads, kernel_regularizer
             )
-        missed = residuals(effective, held_out)
+        deltas = residuals(effective, held_out)
         yield Stage(
             number,
             effective,
-            float(missed.var()),
+            float(deltas.var()),
             len(kept),
-            _variance_error(missed, held_out.chains),
+            _variance_error(deltas, held_out.chains),
         )
 
 
-def _one_block_more(
+def _add_block(
     effective: keras.Model,
     samples: Samples,
     schedule: Schedule,
@@ -259,33 +279,15 @@ def _one_block_more(
     kernel_regularizer: Any,
     progress: bool = False,
 ) -> keras.Model:
-    """A model with a block more, all of it fitted to samples."""
-    # A seed of its own for the first weights of each block.
-    drawn = int(np.random.SeedSequence(stream).generate_state(1)[0])
-    model = grown(effective, drawn, heads, kernel_regularizer)
-    seed = stream[0]
-    fit(model, samples, schedule.epochs, schedule.learning_rate, seed, progress)
+    """Adds a block and fits all weights to the samples."""
+    block_seed = int(np.random.SeedSequence(stream).generate_state(1)[0])
+    model = with_extra_block(effective, block_seed, heads, kernel_regularizer)
+    fit(model, samples, schedule.epochs, schedule.learning_rate, stream[0], progress)
     return model
 
 
-def _sampled(
-    chain: SelfLearning, proposals: int, progress: bool = False
-) -> tuple[Samples, Series]:
-    """All that was diagonalized on the way, and what the chains measured."""
-    tried: list[tuple[Floats, Floats]] = []
-    rows: dict[str, list[Floats]] = {"acceptance": [], "delta": []}
-    for _ in tracked(range(proposals), "sampling", progress):
-        chain.advance()
-        tried.append((chain.tried, chain.tried_log_weight))
-        rows["acceptance"].append(chain.accepted)
-        rows["delta"].append(chain.delta)
-    spins, log_weights = (np.array(each) for each in zip(*tried, strict=True))
-    series = {name: np.array(each) for name, each in rows.items()}
-    return Samples.of_chains(spins, log_weights), series
-
-
-def _variance_error(missed: Floats, chains: NDArray[np.int64]) -> float:
-    """The standard error of a variance, by how it differs from chain to chain."""
-    squares = (missed - missed.mean()) ** 2
-    each = [squares[chains == one].mean() for one in np.unique(chains)]
-    return float(np.std(each, ddof=1) / sqrt(len(each)))
+def _variance_error(deltas: Floats, chains: NDArray[np.int64]) -> float:
+    """Estimates the standard error of a variance from its spread over the chains."""
+    squares = (deltas - deltas.mean()) ** 2
+    means = [squares[chains == chain].mean() for chain in np.unique(chains)]
+    return float(np.std(means, ddof=1) / sqrt(len(means)))

@@ -1,12 +1,13 @@
-r"""How the variance of what an effective model misses falls with its parameters.
+r"""Scaling of the effective model's error with its number of parameters.
 
-A summary of the paper (arXiv:2310.13222) reports a power law of the mean squared error,
-without the linear model and the one of a single block.
+A summary of the paper (arXiv:2310.13222) reports that the mean squared error is a power
+law of the number of parameters, if the linear model and the model with one block are
+left out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from math import exp, log
 from typing import Any
@@ -17,16 +18,17 @@ from keras_wm.slmc.statistics import predicted_acceptance
 
 @dataclass(frozen=True)
 class Point:
-    """One effective model.
+    r"""Size and quality of one effective model.
 
     Attributes:
-        seed: Of its training.
-        blocks: L.
-        parameters: How many it has.
-        variance: Of ln W - ln W_eff, in configurations that it was not fitted to.
-        variance_error: Its standard error.
-        acceptance: Of its own proposals; NaN where it has not sampled.
-        acceptance_error: Its standard error.
+        seed: Random seed of the training.
+        blocks: Number of attention blocks L.
+        parameters: Number of parameters.
+        variance: Variance of \(\delta = \ln W - \ln W_\mathrm{eff}\) in configurations
+            that the model was not fitted to.
+        variance_error: Standard error of the variance.
+        acceptance: Acceptance rate of the model's proposals; NaN without sampling.
+        acceptance_error: Standard error of the acceptance rate.
     """
 
     seed: int
@@ -39,38 +41,13 @@ class Point:
 
     @property
     def predicted(self) -> float:
-        """The acceptance that the variance predicts."""
+        """Acceptance rate that is predicted from the variance."""
         return predicted_acceptance(self.variance)
 
     @classmethod
-    def from_dict(cls, numbers: dict[str, Any]) -> Point:
-        """What `to_dict` gave."""
-        return cls(**{each.name: numbers[each.name] for each in fields(cls)})
-
-    def to_dict(self) -> dict[str, Any]:
-        """As numbers by name, as for a file of JSON."""
-        return asdict(self) | {"predicted": self.predicted}
-
-
-@dataclass(frozen=True)
-class PowerLaw:
-    r"""\(\mathrm{variance} \propto \mathrm{parameters}^{\mathrm{exponent}}\).
-
-    Attributes:
-        exponent: The slope of a straight line through the logarithms.
-        error: Its standard error, by how far the points are from the line.
-        factor: The variance that the line has at one parameter.
-    """
-
-    exponent: float
-    error: float
-    factor: float
-
-
-def points(seed: int, stages: Iterable[Stage]) -> list[Point]:
-    """What one training gave, a point for each number of blocks."""
-    return [
-        Point(
+    def from_stage(cls, seed: int, stage: Stage) -> Point:
+        """Makes the point of one stage of a training."""
+        return cls(
             seed,
             stage.blocks,
             stage.model.count_params(),
@@ -79,29 +56,52 @@ def points(seed: int, stages: Iterable[Stage]) -> list[Point]:
             stage.acceptance,
             stage.acceptance_error,
         )
-        for stage in stages
-    ]
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Point:
+        """Makes a point of the result of `to_dict`."""
+        return cls(**{field.name: values[field.name] for field in fields(cls)})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the values by name, for a file of JSON."""
+        return asdict(self) | {"predicted": self.predicted}
 
 
-def power_law(found: Sequence[Point], fewest_blocks: int = 0) -> PowerLaw:
-    """Fits a power law to the models that have so many blocks or more.
+@dataclass(frozen=True)
+class PowerLaw:
+    r"""Power law \(\mathrm{variance} = a \cdot \mathrm{parameters}^{b}\).
+
+    Attributes:
+        exponent: Exponent b, the slope of a straight line through the logarithms.
+        error: Standard error of the exponent, from the points' distances to the line.
+        factor: Factor a.
+    """
+
+    exponent: float
+    error: float
+    factor: float
+
+
+def power_law(points: Sequence[Point], min_blocks: int = 0) -> PowerLaw:
+    """Fits a power law to the variances of models of different sizes.
 
     Args:
-        found: The models of all seeds.
-        fewest_blocks: L of the smallest that counts.
+        points: Models of all seeds.
+        min_blocks: Number of blocks of the smallest model in the fit.
 
     Raises:
-        ValueError: If fewer than three points or sizes are left.
+        ValueError: If fewer than three models or two sizes are left.
     """
     from scipy.stats import linregress
 
-    kept = [one for one in found if one.blocks >= fewest_blocks]
-    if len(kept) < 3 or len({one.parameters for one in kept}) < 2:
+    kept = [point for point in points if point.blocks >= min_blocks]
+    if len(kept) < 3 or len({point.parameters for point in kept}) < 2:
         raise ValueError(
-            "Expected three models or more, of two sizes or more. Received "
-            f"{len(kept)} of {fewest_blocks} blocks or more. Train more of them."
+            "Expected at least three models of at least two sizes. Received: "
+            f"{len(kept)} models with {min_blocks} blocks or more. Train more models."
         )
     line = linregress(
-        [log(one.parameters) for one in kept], [log(one.variance) for one in kept]
+        [log(point.parameters) for point in kept],
+        [log(point.variance) for point in kept],
     )
     return PowerLaw(float(line.slope), float(line.stderr), exp(line.intercept))

@@ -1,0 +1,1 @@
+"""Effective models: the linear model and attention."""

@@ -1,4 +1,4 @@
-"""Self-attention that turns with the spins and moves with the lattice."""
+"""Self-attention that is equivariant under spin rotations and lattice symmetries."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from keras_wm.slmc.models.shell_layer import ShellLayer
 
 
 @keras.saving.register_keras_serializable(package="keras_wm")
-class AttendingToNothing(keras.initializers.Initializer):
-    """Normal deviates for queries and keys, and zero for values.
+class ZeroValueInitializer(keras.initializers.Initializer):
+    """Normal weights for queries and keys, zero weights for values.
 
-    A block that starts so leaves the spins as they are, and may be put on a model that
-    is trained already. With values a little off zero it may not: where spins are in
-    order, what all sites attend to adds up.
+    A block with these weights is the identity and can be added to a trained model.
+    Small nonzero values would not do: in an ordered configuration the contributions of
+    all sites add up.
 
     Args:
-        scale: The standard deviation of the weights of queries and keys.
-        seed: A whole number, or `None` for another at each call.
+        scale: Standard deviation of the weights of queries and keys.
+        seed: Random seed, or `None` for different weights in each call.
     """
 
     def __init__(self, scale: float = 0.1, seed: int | None = None) -> None:
@@ -40,33 +40,40 @@ class AttendingToNothing(keras.initializers.Initializer):
 
 @keras.saving.register_keras_serializable(package="keras_wm")
 class EquivariantSelfAttention(ShellLayer):
-    r"""Makes effective spins of spins, by what all pairs of sites have in common.
+    r"""Turns spins into effective spins by self-attention over all pairs of sites.
 
-    Each head has three maps \(S^a_i = \sum_n w^a_n \sum_{j \in n(i)} S_j\), a weight
-    for the site itself and one for each shell n of neighbours. By them it scores all
-    pairs of sites, and every spin is turned towards what it attends to:
+    For queries, keys and values (a = Q, K, V), each head sums the spins of every shell
+    n around site i, where n = 0 is the site itself, with one weight per shell:
+
+    \[ S^a_i = \sum_n w^a_n \sum_{j \in n(i)} S_j. \]
+
+    The scores M_ij of all pairs of sites and the effective spins S' are
 
     \[ M_{ij} = \mathrm{relu}(S^Q_i \cdot S^K_j / \sqrt 3), \qquad
-       S'_i \propto S_i + \sum_j M_{ij} S^V_j, \qquad |S'_i| = 1. \]
+       S'_i = \frac{S_i + \sum_j M_{ij} S^V_j}{|S_i + \sum_j M_{ij} S^V_j|}. \]
 
-    Scores are scalars, so the output turns with the input, mirrors included; and since
-    weights belong to distances, it moves with it under every symmetry of the lattice.
-    There is no bias, which would be a direction, and no code of positions.
+    With several heads, their contributions are summed before the normalisation.
+
+    The scores are scalar products, so the output transforms like the input under
+    rotations and reflections in O(3). The weights depend on distances only, so the
+    output also transforms like the input under translations and the point group of the
+    lattice. A bias vector would break the first symmetry, a positional encoding the
+    second.
 
     After the equivariant Transformer of Nagai & Tomiya (2023, arXiv:2306.11527).
 
     Args:
-        extent: L_x and L_y, of a lattice with periodic boundaries.
-        squared_distances: Those of the shells that are seen, besides the site itself.
-        heads: How many attentions are added up.
-        kernel_initializer: Of the weights, shape `(shells + 1, 3 heads)`: columns for
-            queries of all heads, then keys, then values. Defaults to
-            `AttendingToNothing`.
-        kernel_regularizer: Of the weights, such as a `WatermarkRegularizer`.
-        **kwargs: What every Keras layer takes.
+        extent: Numbers of sites L_x and L_y of a lattice with periodic boundaries.
+        squared_distances: Squared distances of the shells, without the site itself.
+        heads: Number of heads.
+        kernel_initializer: Initializer of the kernel, shape `(shells + 1, 3 heads)`.
+            The columns are the queries of all heads, then the keys, then the values.
+            Defaults to `ZeroValueInitializer`.
+        kernel_regularizer: Regularizer of the kernel, such as a `WatermarkRegularizer`.
+        **kwargs: Arguments of every Keras layer.
 
     Input and output shape:
-        `(batch, N, 3)`, site \(x L_y + y\) at (x, y).
+        `(batch, N, 3)`, with site \(x L_y + y\) at (x, y).
 
     Raises:
         ValueError: If the lattice has no shell at one of the distances, or the number
@@ -84,10 +91,10 @@ class EquivariantSelfAttention(ShellLayer):
     ) -> None:
         super().__init__(extent, squared_distances, kernel_regularizer, **kwargs)
         if not isinstance(heads, int) or heads < 1:
-            raise ValueError(f"Expected one head or more. Received: heads={heads!r}")
+            raise ValueError(f"Expected at least one head. Received: heads={heads!r}")
         self.heads = heads
         self.kernel_initializer = keras.initializers.get(
-            AttendingToNothing() if kernel_initializer is None else kernel_initializer
+            ZeroValueInitializer() if kernel_initializer is None else kernel_initializer
         )
 
     def build(self, input_shape: Sequence[int | None]) -> None:
@@ -101,12 +108,12 @@ class EquivariantSelfAttention(ShellLayer):
 
     def call(self, spins: Any) -> Any:
         scores, values = self._scores_and_values(spins)
-        # Not `ops.matmul`, which takes double precision down to single on PyTorch.
-        turns = ops.einsum("bhij,bhjc->bhic", scores, values)
-        return normalized(spins + ops.sum(turns, axis=1))
+        # Not `ops.matmul`, which reduces double precision to single on PyTorch.
+        attended = ops.einsum("bhij,bhjc->bhic", scores, values)
+        return normalized(spins + ops.sum(attended, axis=1))
 
     def attention(self, spins: Any) -> Any:
-        """M, how much each site attends to each other.
+        """Computes the scores M_ij of the pairs of sites.
 
         Args:
             spins: Unit vectors, shape `(batch, N, 3)`.
@@ -130,7 +137,7 @@ class EquivariantSelfAttention(ShellLayer):
         return ops.relu(products / sqrt(3)), values
 
     def _maps(self) -> Any:
-        """What each column of the kernel makes of the spins, `(columns, N, N)`."""
+        """Returns each kernel column's linear map of the spins, `(columns, N, N)`."""
         pairs = self.pairs()
         own = ops.eye(pairs.shape[-1], dtype=self.compute_dtype)
         shells = ops.concatenate([own[None], pairs])
@@ -138,7 +145,7 @@ class EquivariantSelfAttention(ShellLayer):
 
 
 def normalized(vectors: Any) -> Any:
-    """Vectors of length 1 in the same direction, along the last axis."""
-    # Not `ops.norm`, which takes double precision down to single on PyTorch.
+    """Normalises vectors to length 1 along the last axis."""
+    # Not `ops.norm`, which reduces double precision to single on PyTorch.
     squares = ops.sum(ops.square(vectors), axis=-1, keepdims=True)
     return vectors / ops.sqrt(squares)

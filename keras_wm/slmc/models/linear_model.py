@@ -1,4 +1,4 @@
-"""The linear effective model: a Heisenberg model of the spins as they are."""
+"""The linear effective model: a Heisenberg model of the spins themselves."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from keras_wm.utils.arrays import Floats
 
 @dataclass(frozen=True, eq=False)
 class LinearModel:
-    r"""What couples the spins of each shell, with its own strength.
+    r"""Heisenberg model with one coupling per shell of neighbours.
 
     \[ \ln W_\mathrm{eff}
        = K_0 + \sum_n K_n \sum_{\langle ij \rangle_n} S_i \cdot S_j. \]
 
     Attributes:
-        lattice: Where the spins are.
-        couplings: \(K_n = \beta J_n\) of the nearest shells, shape `(shells,)`.
-        offset: K_0.
+        lattice: Lattice of the spins.
+        couplings: Couplings \(K_n = \beta J_n\) of the nearest shells, shape
+            `(shells,)`. Further shells are not coupled.
+        offset: Constant K_0.
     """
 
     lattice: Lattice
@@ -31,7 +32,7 @@ class LinearModel:
 
     @property
     def matrix(self) -> Floats:
-        """The coupling of every pair of sites, shape `(N, N)`."""
+        """Coupling of every pair of sites, shape `(N, N)`."""
         shells = self.lattice.first_shells(len(self.couplings))
         matrix = np.zeros((self.lattice.sites, self.lattice.sites))
         for coupling, shell in zip(self.couplings, shells, strict=True):
@@ -39,7 +40,7 @@ class LinearModel:
         return matrix
 
     def log_weight(self, spins: ArrayLike) -> Floats:
-        r"""\(\ln W_\mathrm{eff}\), shape `(...)`, of spins `(..., N, 3)`."""
+        r"""Computes \(\ln W_\mathrm{eff}\), shape `(...)` for spins `(..., N, 3)`."""
         array = checked_spins(spins, self.lattice.sites)
         fields = self.matrix @ array
         sums: Floats = (fields * array).sum(axis=(-2, -1))
@@ -47,12 +48,12 @@ class LinearModel:
 
 
 def shell_sums(spins: ArrayLike, lattice: Lattice, shells: int | None = None) -> Floats:
-    r"""\(\sum_{\langle ij \rangle_n} S_i \cdot S_j\), each pair once.
+    r"""Computes \(\sum_{\langle ij \rangle_n} S_i \cdot S_j\), each pair counted once.
 
     Args:
         spins: Unit vectors, shape `(..., N, 3)`.
-        lattice: Where they are.
-        shells: How many of the nearest; `None` is all.
+        lattice: Lattice of the spins.
+        shells: Number of shells, nearest first; `None` for all.
 
     Returns:
         Shape `(..., shells)`.
@@ -70,13 +71,13 @@ def fit_linear(
     log_weights: ArrayLike,
     shells: int | None = None,
 ) -> LinearModel:
-    """The linear model that is closest to weights, by least squares.
+    """Fits a linear model to exact weights by least squares.
 
     Args:
-        lattice: Where the spins are.
+        lattice: Lattice of the spins.
         spins: Configurations, shape `(samples, N, 3)`.
-        log_weights: Their ln W, shape `(samples,)`.
-        shells: How many shells are coupled; `None` is all.
+        log_weights: Their exact ln W, shape `(samples,)`.
+        shells: Number of coupled shells; `None` for all.
 
     Raises:
         ValueError: If there are not more samples than couplings.
@@ -84,8 +85,8 @@ def fit_linear(
     sums = shell_sums(spins, lattice, shells)
     if sums.ndim != 2 or len(sums) <= sums.shape[1]:
         raise ValueError(
-            f"To fit {sums.shape[-1]} couplings, more samples than that are needed. "
-            f"Received: spins of the shape {np.shape(spins)}"
+            f"A fit of {sums.shape[-1]} couplings needs more samples than couplings. "
+            f"Received: spins of shape {np.shape(spins)}"
         )
     columns = np.column_stack([np.ones(len(sums)), sums])
     offset, *couplings = np.linalg.lstsq(columns, np.asarray(log_weights))[0]

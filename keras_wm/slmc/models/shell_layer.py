@@ -1,4 +1,4 @@
-"""What the layers of the effective model have in common: a weight for each shell."""
+"""Base class of the effective model's layers, with one weight per shell."""
 
 from __future__ import annotations
 
@@ -16,40 +16,40 @@ from keras_wm.slmc.lattice import Lattice, square_lattice
 def shell_pairs(
     lattice: Lattice, squared_distances: Sequence[int]
 ) -> NDArray[np.bool_]:
-    """Which sites are in each other's shells.
+    """Returns the pairs of sites in each of several shells.
 
     Args:
-        lattice: Where the sites are.
-        squared_distances: Those of the shells.
+        lattice: Lattice of the sites.
+        squared_distances: Squared distances of the shells.
 
     Returns:
-        Shape `(shells, N, N)`.
+        Whether two sites are in a shell, shape `(shells, N, N)`.
 
     Raises:
         ValueError: If the lattice has no shell at one of the distances.
     """
     pairs = {shell.squared_distance: shell.pairs for shell in lattice.shells}
-    missing = [each for each in squared_distances if each not in pairs]
+    missing = [distance for distance in squared_distances if distance not in pairs]
     if missing:
         raise ValueError(
             f"Expected shells of a lattice of {' x '.join(map(str, lattice.extent))} "
             f"sites, whose squared distances are {sorted(pairs)}. Received also: "
-            f"{missing}. Take a larger lattice, or a model of fewer shells."
+            f"{missing}. Use a larger lattice, or a model with fewer shells."
         )
-    return np.stack([pairs[each] for each in squared_distances])
+    return np.stack([pairs[distance] for distance in squared_distances])
 
 
 class ShellLayer(keras.layers.Layer):
-    """A layer that weighs the neighbours of a site by how far they are.
+    """Layer whose weights depend on the distance between two sites only.
 
-    Its weights belong to distances, not to sites: a layer of the same distances on
-    another lattice takes them as they are.
+    The weights belong to shells, not to sites. They therefore fit a layer with the same
+    shells on any other lattice.
 
     Args:
-        extent: L_x and L_y, of a lattice with periodic boundaries.
-        squared_distances: Those of the shells that are seen, besides the site itself.
-        kernel_regularizer: Of the weights, such as a `WatermarkRegularizer`.
-        **kwargs: What every Keras layer takes.
+        extent: Numbers of sites L_x and L_y of a lattice with periodic boundaries.
+        squared_distances: Squared distances of the shells, without the site itself.
+        kernel_regularizer: Regularizer of the kernel, such as a `WatermarkRegularizer`.
+        **kwargs: Arguments of every Keras layer.
 
     Raises:
         ValueError: If the lattice has no shell at one of the distances.
@@ -72,13 +72,13 @@ class ShellLayer(keras.layers.Layer):
         sites = self._pairs.shape[-1]
         if tuple(input_shape[1:]) != (sites, 3):
             raise ValueError(
-                f"Expected spins of the shape (batch, {sites}, 3). "
+                f"Expected spins of shape (batch, {sites}, 3). "
                 f"Received: input_shape={tuple(input_shape)}"
             )
         super().build(input_shape)
 
     def pairs(self) -> Any:
-        """Which sites are in each other's shells, a tensor `(shells, N, N)`."""
+        """Returns 1 for the pairs of sites in each shell, a tensor `(shells, N, N)`."""
         return ops.convert_to_tensor(self._pairs, self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:

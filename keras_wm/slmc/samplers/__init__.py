@@ -1,0 +1,1 @@
+"""Markov chains that sample the exact model, and proposals of effective models."""

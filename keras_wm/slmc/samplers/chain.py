@@ -1,4 +1,4 @@
-"""Running chains: thermalisation, measurement, and going on after an interruption."""
+"""Runs of Markov chains: thermalisation, measurement and checkpoints."""
 
 from __future__ import annotations
 
@@ -22,24 +22,28 @@ from keras_wm.utils.arrays import Floats
 from keras_wm.utils.atomic import atomic_write, check_folder
 from keras_wm.utils.progress import progress_bar
 
-# What is measured in every chain, shape `(chains, ...)`.
-Observable = Callable[[Sampler], Floats]
+# Computes a quantity of every chain of a sampler, shape `(chains, ...)`.
+Observable = Callable[[Any], Floats]
+# A quantity by its name, shape `(steps, chains, ...)`.
 Series = dict[str, Floats]
 
 INTERVAL = 100
+# Names of the arrays in a checkpoint.
 _DESCRIPTION, _STEPS = "description", "steps"
 _SERIES, _STATE = "series/", "state/"
 
 OBSERVABLES: dict[str, Observable] = {
-    "m2": lambda one: squared_magnetisation(one.spins, one.model.lattice),
-    "ms2": lambda one: squared_staggered_magnetisation(one.spins, one.model.lattice),
-    "energy": lambda one: one.electrons.energy,
-    "density": lambda one: one.electrons.density,
-    "log_weight": lambda one: one.electrons.log_weight,
-    "acceptance": lambda one: one.accepted,
+    "m2": lambda chain: squared_magnetisation(chain.spins, chain.model.lattice),
+    "ms2": lambda chain: squared_staggered_magnetisation(
+        chain.spins, chain.model.lattice
+    ),
+    "energy": lambda chain: chain.electrons.energy,
+    "density": lambda chain: chain.electrons.density,
+    "log_weight": lambda chain: chain.electrons.log_weight,
+    "acceptance": lambda chain: chain.accepted,
 }
-# What effective models learn from, with the log weight.
-SPINS: dict[str, Observable] = {"spins": lambda one: one.spins}
+# Together with "log_weight", the training data of effective models.
+SPINS: dict[str, Observable] = {"spins": lambda chain: chain.spins}
 
 
 def run(
@@ -51,74 +55,78 @@ def run(
     interval: int = INTERVAL,
     progress: bool = False,
 ) -> Series:
-    """Runs chains and measures after every step.
+    """Runs chains and measures observables after every step.
 
-    With a checkpoint, a run that was stopped loses at most one interval, and goes on to
-    the same chains, bit for bit: call it again with a sampler that was made alike,
-    whose own first spins count for nothing then.
+    With a checkpoint, an interrupted run loses at most one interval. To resume it, call
+    `run` again with a sampler that has the same settings; the sampler's own first spins
+    are then ignored. The resumed chains are the same as uninterrupted ones, bit for
+    bit.
 
     Args:
-        sampler: The chains.
-        steps: How many steps are measured.
-        thermalisation: How many are made before, in which the step size adapts.
-        observables: What is measured, by name; of self-learning chains `"delta"` too.
-        checkpoint: A file to write and go on from.
-        interval: After how many steps it is written.
-        progress: Whether a bar is shown.
+        sampler: Chains to run.
+        steps: Number of measured steps.
+        thermalisation: Number of steps before the measurement. They are discarded, and
+            the step size adapts in them.
+        observables: Observables to measure, by name. For self-learning chains `"delta"`
+            is added.
+        checkpoint: File to write, and to resume from if it exists.
+        interval: Number of steps between two writes of the checkpoint.
+        progress: Whether to show a progress bar.
 
     Returns:
-        A series by each name, shape `(steps, chains, ...)`.
+        The series of each observable, shape `(steps, chains, ...)`.
 
     Raises:
-        ValueError: If a number is negative, or the checkpoint is of other chains.
+        ValueError: If a number of steps is negative, or the checkpoint belongs to other
+            chains.
         FileNotFoundError: If the checkpoint's folder does not exist.
     """
     if min(steps, thermalisation) < 0 or interval < 1:
         raise ValueError(
-            "Expected numbers of steps, and an interval of one or more. Received: "
+            "Expected numbers of steps, and an interval of at least 1. Received: "
             f"steps={steps!r}, thermalisation={thermalisation!r}, interval={interval!r}"
         )
     measured = dict(observables)
     if isinstance(sampler, SelfLearning):
-        measured["delta"] = lambda one: one.delta  # type: ignore[attr-defined]
-    log = _Log(sampler, measured, thermalisation)
+        measured["delta"] = lambda chain: chain.delta
+    recorder = _Recorder(sampler, measured, thermalisation)
     path = None if checkpoint is None else Path(checkpoint)
     if path is not None:
         check_folder(path)
         if path.exists():
-            log.load(path)
+            recorder.load(path)
     total = thermalisation + steps
     with progress_bar("steps", progress) as show:
-        while log.done < total:
-            log.step()
-            show(log.done, total)
-            if path is not None and log.done % interval == 0:
-                log.save(path)
+        while recorder.done < total:
+            recorder.step()
+            show(recorder.done, total)
+            if path is not None and recorder.done % interval == 0:
+                recorder.save(path)
     if path is not None:
-        log.save(path)
-    return log.series(steps)
+        recorder.save(path)
+    return recorder.series(steps)
 
 
 def read_series(path: str | os.PathLike[str]) -> Series:
-    """The series in a checkpoint, shape `(steps, chains, ...)` each.
+    """Reads the series in a checkpoint, shape `(steps, chains, ...)` each.
 
     Raises:
-        ValueError: If the file is none.
+        ValueError: If the file is not a checkpoint.
     """
     return _with_prefix(_read(path, _SERIES), _SERIES)
 
 
 def read_description(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """What the chains of a checkpoint are: model, sampler, seed.
+    """Reads the settings of the chains in a checkpoint: model, sampler and seed.
 
     Raises:
-        ValueError: If the file is none.
+        ValueError: If the file is not a checkpoint.
     """
     return dict(json.loads(str(_read(path, _DESCRIPTION)[_DESCRIPTION])))
 
 
 def _read(path: str | os.PathLike[str], prefix: str = "") -> State:
-    """The arrays of a checkpoint whose names begin so, none of which is unpickled."""
+    """Reads the arrays of a checkpoint whose names start with a prefix."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
             if _DESCRIPTION in arrays:
@@ -127,11 +135,11 @@ def _read(path: str | os.PathLike[str], prefix: str = "") -> State:
                 }
     except (OSError, EOFError, TypeError, ValueError, BadZipFile) as error:
         raise ValueError(f"{os.fspath(path)!r} cannot be read: {error}") from error
-    raise ValueError(f"{os.fspath(path)!r} is no checkpoint of chains.")
+    raise ValueError(f"{os.fspath(path)!r} is not a checkpoint of chains.")
 
 
-class _Log:
-    """How far chains have come, and what was measured."""
+class _Recorder:
+    """Measured series of a run, and the number of steps so far."""
 
     def __init__(
         self,
@@ -163,20 +171,20 @@ class _Log:
         arrays: dict[str, NDArray[Any]] = {
             _DESCRIPTION: np.array(self._description()),
             _STEPS: np.array(self.done),
-            **{_STATE + name: one for name, one in self._sampler.state().items()},
-            **{_SERIES + name: np.array(one) for name, one in self._rows.items()},
+            **{_STATE + name: value for name, value in self._sampler.state().items()},
+            **{_SERIES + name: np.array(rows) for name, rows in self._rows.items()},
         }
         with atomic_write(path) as temporary, temporary.open("wb") as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]
 
     def load(self, path: Path) -> None:
         arrays = _read(path)
-        found = str(arrays[_DESCRIPTION])
-        if found != self._description():
+        description = str(arrays[_DESCRIPTION])
+        if description != self._description():
             raise ValueError(
                 f"{str(path)!r} is a checkpoint of other chains. Choose another file, "
-                "or go on with the settings that it was made with.\n"
-                f"Expected: {self._description()}\nReceived: {found}"
+                "or use the settings of the checkpoint.\n"
+                f"Expected: {self._description()}\nReceived: {description}"
             )
         self.done = int(arrays[_STEPS])
         self._sampler.restore(_with_prefix(arrays, _STATE))

@@ -1,4 +1,4 @@
-"""Proposals from the linear effective model, by heat bath."""
+"""Proposals by heat bath with the linear effective model."""
 
 from __future__ import annotations
 
@@ -7,26 +7,24 @@ from typing import Any
 import numpy as np
 
 from keras_wm.slmc.models.linear_model import LinearModel
-from keras_wm.slmc.samplers.proposal import Proposal
-from keras_wm.slmc.samplers.site_order import SiteOrder, visits
+from keras_wm.slmc.samplers.proposal import Proposal, SiteOrder, site_sequence
 from keras_wm.slmc.spins import unit
 from keras_wm.utils.arrays import Floats
 
-# Below it a field makes no difference that double precision shows.
-_NO_FIELD = 1e-9
+# A smaller field does not change the distribution in double precision.
+_MIN_FIELD = 1e-9
 
 
 class HeatBath(Proposal):
-    r"""Sweeps in which each spin is drawn anew in the field of all others.
+    r"""Heat-bath sweeps: each spin is drawn from its distribution given all others.
 
     In the field \(h_i = \sum_j K_{ij} S_j\) a spin has the density
-    \(e^{h_i \cdot S_i}\), whose component along the field is
-    \(1 + \ln(u + (1 - u) e^{-2h}) / h\) of an even deviate u.
+    \(p(S_i) \propto e^{h_i \cdot S_i}\); see `sample_in_field`.
 
     Args:
-        model: The linear effective model.
-        sweeps: How many sweeps make a proposal.
-        order: `"random"`, `"coin"`, or `"sequential"`, which is not reversible.
+        model: Linear effective model.
+        sweeps: Number of sweeps per proposal.
+        order: Order of the sites: see `site_sequence`.
     """
 
     def __init__(
@@ -43,11 +41,11 @@ class HeatBath(Proposal):
         self, rng: np.random.Generator, spins: Floats, log_weight: Floats
     ) -> tuple[Floats, Floats]:
         spins = spins.copy()
-        chains, sites, _ = spins.shape
-        every = np.arange(chains)
-        for site in visits(rng, self.order, sites, self.sweeps, chains):
-            fields = np.einsum("cj,cja->ca", self._matrix[site], spins)
-            spins[every, site] = drawn_in_field(rng, fields)
+        chains, count, _ = spins.shape
+        rows = np.arange(chains)
+        for sites in site_sequence(rng, self.order, count, self.sweeps, chains):
+            fields = np.einsum("cj,cja->ca", self._matrix[sites], spins)
+            spins[rows, sites] = sample_in_field(rng, fields)
         return spins, self.log_weight(spins)
 
     def describe(self) -> dict[str, Any]:
@@ -57,23 +55,27 @@ class HeatBath(Proposal):
         }
 
 
-def drawn_in_field(rng: np.random.Generator, fields: Floats) -> Floats:
-    r"""Unit vectors of the density \(e^{h \cdot S}\).
+def sample_in_field(rng: np.random.Generator, fields: Floats) -> Floats:
+    r"""Draws unit vectors with density \(p(S) \propto e^{h \cdot S}\).
+
+    The component of S along h is \(1 + \ln(u + (1 - u) e^{-2|h|}) / |h|\) with u
+    uniform on [0, 1), and the direction across h is uniform.
 
     Args:
-        rng: The source of randomness.
-        fields: h, shape `(..., 3)`.
+        rng: Random number generator.
+        fields: Fields h, shape `(..., 3)`.
 
     Returns:
         Shape `(..., 3)`.
     """
     strength = np.linalg.norm(fields, axis=-1, keepdims=True)
-    evenly = rng.random(strength.shape)
-    direction = unit(np.where(strength > _NO_FIELD, fields, [0.0, 0.0, 1.0]))
-    h = np.maximum(strength, _NO_FIELD)
-    along = 1 + np.log(evenly + (1 - evenly) * np.exp(-2 * h)) / h
-    along = np.clip(along, -1, 1)
-    # Any vector, less its part along the field, points across it evenly.
+    uniform = rng.random(strength.shape)
+    direction = unit(np.where(strength > _MIN_FIELD, fields, [0.0, 0.0, 1.0]))
+    h = np.maximum(strength, _MIN_FIELD)
+    parallel = 1 + np.log(uniform + (1 - uniform) * np.exp(-2 * h)) / h
+    parallel = np.clip(parallel, -1, 1)
+    # A normal vector without its component along the field has a uniform direction
+    # across the field.
     across = rng.normal(size=fields.shape)
     across -= (across * direction).sum(axis=-1, keepdims=True) * direction
-    return unit(along * direction + np.sqrt(1 - along**2) * unit(across))
+    return unit(parallel * direction + np.sqrt(1 - parallel**2) * unit(across))

@@ -1,4 +1,4 @@
-"""Plain Metropolis: every trial turns one spin and diagonalizes anew."""
+"""Plain Metropolis: single-spin trials with the exact weight."""
 
 from __future__ import annotations
 
@@ -10,30 +10,32 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from keras_wm.slmc.double_exchange import DoubleExchange
+from keras_wm.slmc.samplers.proposal import site_sequence
 from keras_wm.slmc.samplers.sampler import Sampler, Seed, State
-from keras_wm.slmc.samplers.site_order import visits
 from keras_wm.slmc.spins import unit
 from keras_wm.utils.arrays import Floats
 
-# Of accepted trials, where local updates of vectors decorrelate fastest.
-_AIM = 0.5
-_ADAPTATION = 0.3
-LARGEST_STEP = 10.0
+# Local updates of vectors decorrelate fastest near this acceptance rate.
+_TARGET_ACCEPTANCE = 0.5
+_ADAPTATION_RATE = 0.3
+_MAX_STEP = 10.0
 
 
 class Metropolis(Sampler):
-    r"""Local updates with exact weights, the reference for everything else.
+    r"""Single-spin updates with the exact weight, the reference for other samplers.
 
-    A trial turns the spin of a random site to \(S + s \xi\), normalized, of normal
-    deviates \(\xi\), which is as likely as the way back. A step of a chain is a sweep
-    of N trials, each with a diagonalization: \(O(N^4)\) in all.
+    A trial replaces the spin S of a random site by \((S + s \xi) / |S + s \xi|\) with
+    normal deviates \(\xi\). This proposal is symmetric, so the trial is accepted with
+    probability \(\min(1, W(S') / W(S))\). One step of a chain is a sweep of N trials
+    with one diagonalisation each, \(O(N^4)\) operations.
 
     Args:
-        model: What gives a configuration its weight.
-        chains: How many chains.
-        seed: Of all that is random.
-        spins: Where to start, shape `(chains, N, 3)`. Random spins by default.
-        step: s, adapted while thermalising to accept half of the trials.
+        model: Exact model.
+        chains: Number of chains.
+        seed: Random seed.
+        spins: First configurations, shape `(chains, N, 3)`. Random spins by default.
+        step: Step size s. During thermalisation it adapts to an acceptance rate of one
+            half.
     """
 
     def __init__(
@@ -48,19 +50,19 @@ class Metropolis(Sampler):
         self.step = self._first_step = check_step(step)
 
     def advance(self, thermalising: bool = False) -> None:
-        accepted = np.zeros(self.chains)
-        every = np.arange(self.chains)
-        for sites in visits(self.rng, "random", self.spins.shape[1], 1, self.chains):
+        chains, count, _ = self.spins.shape
+        accepted = np.zeros(chains)
+        rows = np.arange(chains)
+        for sites in site_sequence(self.rng, "random", count, 1, chains):
             trial = self.spins.copy()
-            trial[every, sites] = turned(self.rng, trial[every, sites], self.step)
+            noise = self.rng.normal(size=(chains, 3))
+            trial[rows, sites] = unit(trial[rows, sites] + self.step * noise)
             electrons = self.model.electrons(trial)
-            gained = electrons.log_weight - self.electrons.log_weight
-            where = np.log(self.rng.random(self.chains)) < gained
-            self._take(trial, electrons, where)
-            accepted += where
-        self.accepted = accepted / self.spins.shape[1]
+            log_ratio = electrons.log_weight - self.electrons.log_weight
+            accepted += self._test(trial, electrons, log_ratio)
+        self.accepted = accepted / count
         if thermalising:
-            self.step = adapted(self.step, self.accepted)
+            self.step = adapted_step(self.step, self.accepted)
 
     def describe(self) -> dict[str, Any]:
         return super().describe() | {"sampler": "metropolis", "step": self._first_step}
@@ -73,24 +75,25 @@ class Metropolis(Sampler):
         self.step = float(state["step"])
 
 
-def turned(rng: np.random.Generator, spins: Floats, step: float) -> Floats:
-    """Spins turned at random, as likely as back again."""
-    return unit(spins + step * rng.normal(size=spins.shape))
+def adapted_step(step: float, accepted: Floats) -> float:
+    """Returns a step size with an acceptance rate nearer to one half.
 
-
-def adapted(step: float, accepted: Floats) -> float:
-    """A step that is accepted more nearly half of the time."""
-    return min(LARGEST_STEP, step * exp(_ADAPTATION * (float(accepted.mean()) - _AIM)))
+    Args:
+        step: Current step size.
+        accepted: Acceptance rates of the chains with the current step size.
+    """
+    excess = float(accepted.mean()) - _TARGET_ACCEPTANCE
+    return min(_MAX_STEP, step * exp(_ADAPTATION_RATE * excess))
 
 
 def check_step(step: float) -> float:
-    """A step size, if it is one.
+    """Returns a step size as a float.
 
     Raises:
-        ValueError: If it is not positive.
+        ValueError: If it is not above 0 and at most 10.
     """
-    if not 0 < step <= LARGEST_STEP:
+    if not 0 < step <= _MAX_STEP:
         raise ValueError(
-            f"Expected a step above 0, up to {LARGEST_STEP:g}. Received: step={step!r}"
+            f"Expected a step above 0, up to {_MAX_STEP:g}. Received: step={step!r}"
         )
     return float(step)

@@ -1,4 +1,4 @@
-"""Proposals from an effective model with attention, by local Metropolis updates."""
+"""Proposals by local Metropolis updates of an effective model with attention."""
 
 from __future__ import annotations
 
@@ -12,26 +12,28 @@ from keras import ops
 from numpy.typing import NDArray
 
 from keras_wm.slmc.models.attention import normalized
-from keras_wm.slmc.models.effective_model import COMPILED, log_weights
-from keras_wm.slmc.samplers.metropolis import adapted, check_step
-from keras_wm.slmc.samplers.proposal import Proposal
+from keras_wm.slmc.models.effective_model import JIT_COMPILE, log_weights
+from keras_wm.slmc.samplers.metropolis import adapted_step, check_step
+from keras_wm.slmc.samplers.proposal import Proposal, SiteOrder, site_sequence
 from keras_wm.slmc.samplers.sampler import State
-from keras_wm.slmc.samplers.site_order import SiteOrder, visits
 from keras_wm.utils.arrays import Floats
 
 
 class NeuralMetropolis(Proposal):
-    r"""Sweeps in which single spins are turned, and the effective model tells whether.
+    r"""Sweeps of single-spin trials, accepted by the effective model's weight.
 
-    Attention sees all pairs of sites, so every trial evaluates the whole model,
-    \(O(L N^2)\), for all chains at once. A proposal of N trials a sweep is \(O(N^3)\),
-    as the diagonalization behind it.
+    A trial is that of `Metropolis`, with W_eff in place of W. Attention couples all
+    pairs of sites, so every trial evaluates the whole model, \(O(L N^2)\) for L blocks.
+    A sweep of N trials costs \(O(N^3)\), like the diagonalisation after the proposal.
 
     Args:
-        model: What `effective_model` made.
-        sweeps: How many sweeps make a proposal.
-        step: How far spins are turned: see `Metropolis`. Adapted while thermalising.
-        order: `"random"`, `"coin"`, or `"sequential"`, which is not reversible.
+        model: Effective model made by `effective_model`.
+        sweeps: Number of sweeps per proposal.
+        step: Step size of a trial, as in `Metropolis`. It adapts during thermalisation.
+        order: Order of the sites: see `site_sequence`.
+
+    Attributes:
+        accepted: Acceptance rate of each chain's trials in the last proposal.
     """
 
     def __init__(
@@ -53,23 +55,26 @@ class NeuralMetropolis(Proposal):
     def propose(
         self, rng: np.random.Generator, spins: Floats, log_weight: Floats
     ) -> tuple[Floats, Floats]:
-        chains, sites, _ = spins.shape
-        order = visits(rng, self.order, sites, self.sweeps, chains).T
+        chains, count, _ = spins.shape
+        sites = site_sequence(rng, self.order, count, self.sweeps, chains).T
         dtype = self.model.inputs[0].dtype
-        turned, effective, accepted = self._updates.predict_on_batch(
+        proposed, effective, accepted = self._updates.predict_on_batch(
             [
                 spins.astype(dtype),
                 log_weight.astype(dtype)[:, None],
-                order.astype(np.int32),
-                (self.step * rng.normal(size=(*order.shape, 3))).astype(dtype),
-                np.log(rng.random(order.shape)).astype(dtype),
+                sites.astype(np.int32),
+                (self.step * rng.normal(size=(*sites.shape, 3))).astype(dtype),
+                np.log(rng.random(sites.shape)).astype(dtype),
             ]
         )
-        self.accepted = np.asarray(accepted, np.float64)[:, 0] / order.shape[1]
-        return np.asarray(turned, np.float64), np.asarray(effective, np.float64)[:, 0]
+        self.accepted = np.asarray(accepted, np.float64)[:, 0] / sites.shape[1]
+        return (
+            np.asarray(proposed, np.float64),
+            np.asarray(effective, np.float64)[:, 0],
+        )
 
     def adapt(self) -> None:
-        self.step = adapted(self.step, self.accepted)
+        self.step = adapted_step(self.step, self.accepted)
 
     def state(self) -> State:
         return {"proposal_step": np.array(self.step)}
@@ -78,7 +83,7 @@ class NeuralMetropolis(Proposal):
         self.step = float(state["proposal_step"])
 
     def describe(self) -> dict[str, Any]:
-        weights = b"".join(np.asarray(one).tobytes() for one in self.model.weights)
+        weights = b"".join(np.asarray(value).tobytes() for value in self.model.weights)
         return super().describe() | {
             "step": self._first_step,
             "weights": hashlib.sha256(weights).hexdigest(),
@@ -86,31 +91,32 @@ class NeuralMetropolis(Proposal):
 
 
 class _LocalUpdates(keras.Model):
-    """All trials of a proposal, as one call that the backend compiles."""
+    """All trials of a proposal in one compiled loop."""
 
     def __init__(self, model: keras.Model) -> None:
         super().__init__(name="local_updates")
         self.model = model
-        self.jit_compile = COMPILED
+        self.jit_compile = JIT_COMPILE
 
     def call(self, inputs: list[Any]) -> tuple[Any, Any, Any]:
-        spins, log_weight, order, turns, log_evens = inputs
+        spins, log_weight, sites, noise, log_uniform = inputs
 
-        def trial(number: Any, now: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
-            spins, log_weight, accepted = now
+        def trial(number: Any, state: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
+            spins, log_weight, count = state
             chosen = ops.one_hot(
-                ops.take(order, number, axis=1), spins.shape[1], dtype=spins.dtype
+                ops.take(sites, number, axis=1), spins.shape[1], dtype=spins.dtype
             )[..., None]
             old = ops.sum(chosen * spins, axis=1)
-            new = normalized(old + ops.take(turns, number, axis=1))
+            new = normalized(old + ops.take(noise, number, axis=1))
             candidate = spins + chosen * (new - old)[:, None]
-            found = self.model(candidate)
-            better = ops.take(log_evens, number, axis=1)[:, None] < found - log_weight
+            effective = self.model(candidate)
+            log_ratio = effective - log_weight
+            accepted = ops.take(log_uniform, number, axis=1)[:, None] < log_ratio
             return (
-                ops.where(better[..., None], candidate, spins),
-                ops.where(better, found, log_weight),
-                accepted + ops.cast(better, accepted.dtype),
+                ops.where(accepted[..., None], candidate, spins),
+                ops.where(accepted, effective, log_weight),
+                count + ops.cast(accepted, count.dtype),
             )
 
         start = (spins, log_weight, ops.zeros_like(log_weight))
-        return ops.fori_loop(0, order.shape[1], trial, start)  # type: ignore[no-any-return]
+        return ops.fori_loop(0, sites.shape[1], trial, start)  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""Markov chains of spins with the electrons' exact weights, many side by side."""
+"""Base class of Markov chains that sample the exact weight W(S)."""
 
 from __future__ import annotations
 
@@ -15,24 +15,27 @@ from keras_wm.slmc.spins import checked_spins, random_spins
 from keras_wm.utils.arrays import Floats
 
 State = dict[str, NDArray[Any]]
-# Several numbers keep streams apart that belong to one study.
+# A tuple of numbers gives each part of a study its own random stream.
 Seed = int | tuple[int, ...]
 
 
 class Sampler(ABC):
-    r"""Chains whose spins come to be distributed by \(W(S)\).
+    r"""Independent Markov chains whose stationary distribution is \(W(S)\).
 
     Args:
-        model: What gives a configuration its weight.
-        chains: How many chains, each independent of the others.
-        seed: Of all that is random: a whole number, or several.
-        spins: Where to start, shape `(chains, N, 3)`. Random spins by default.
+        model: Exact model.
+        chains: Number of chains.
+        seed: Random seed: an integer or a tuple of integers.
+        spins: First configurations, shape `(chains, N, 3)`. Random spins by default.
+
+    Raises:
+        ValueError: If `chains` is not positive, or `spins` do not fit.
 
     Attributes:
-        model: What gives a configuration its weight.
-        spins: Where the chains are, shape `(chains, N, 3)`.
-        electrons: What the electrons do there.
-        accepted: The share of the last step's trials that each chain accepted.
+        model: Exact model.
+        spins: Current configurations, shape `(chains, N, 3)`.
+        electrons: Electrons in the current configurations.
+        accepted: Acceptance rate of each chain in the last step, shape `(chains,)`.
     """
 
     def __init__(
@@ -43,7 +46,9 @@ class Sampler(ABC):
         spins: ArrayLike | None = None,
     ) -> None:
         if not isinstance(chains, int | np.integer) or chains < 1:
-            raise ValueError(f"Expected one chain or more. Received: chains={chains!r}")
+            raise ValueError(
+                f"Expected at least one chain. Received: chains={chains!r}"
+            )
         self.model = model
         self._seed = np.asarray(seed).tolist()
         self.rng = np.random.default_rng(seed)
@@ -63,24 +68,24 @@ class Sampler(ABC):
 
     @property
     def chains(self) -> int:
-        """How many chains there are."""
+        """Number of chains."""
         return len(self.spins)
 
     @abstractmethod
     def advance(self, thermalising: bool = False) -> None:
-        """Takes every chain one step further.
+        """Advances every chain by one step.
 
         Args:
-            thermalising: Whether the step size may be adapted. Not while anything is
-                measured: a chain that adapts has another distribution.
+            thermalising: Whether to adapt the step size. Leave it off while measuring:
+                a chain with a changing step size has a different distribution.
         """
 
     def describe(self) -> dict[str, Any]:
-        """What tells these chains from others, for a checkpoint."""
+        """Returns the settings that a checkpoint has to match."""
         return {"chains": self.chains, "seed": self._seed}
 
     def state(self) -> State:
-        """All that the next step depends on, as arrays."""
+        """Returns everything that the next step depends on, as arrays."""
         return {
             "spins": self.spins,
             "levels": self.electrons.levels,
@@ -89,20 +94,31 @@ class Sampler(ABC):
         }
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Goes back to a state."""
+        """Restores a state that `state` returned."""
         self.spins = state["spins"].copy()
-        self.electrons = self._of(state["levels"])
+        self.electrons = self._electrons(state["levels"])
         self.accepted = state["accepted"].copy()
         self.rng.bit_generator.state = json.loads(str(state["rng"]))
 
-    def _of(self, levels: Floats) -> Electrons:
-        return Electrons(levels, self.model.beta, self.model.mu)
+    def _test(
+        self, spins: Floats, electrons: Electrons, log_ratio: Floats
+    ) -> NDArray[np.bool_]:
+        r"""Moves each chain to its trial with probability \(\min(1, e^r)\).
 
-    def _take(
-        self, spins: Floats, electrons: Electrons, where: NDArray[np.bool_]
-    ) -> None:
-        """Moves those chains that accept."""
-        self.spins = np.where(where[:, None, None], spins, self.spins)
-        self.electrons = self._of(
-            np.where(where[:, None], electrons.levels, self.electrons.levels)
+        Args:
+            spins: Trial configurations, shape `(chains, N, 3)`.
+            electrons: Electrons in the trial configurations.
+            log_ratio: Logarithm r of the Metropolis ratio, shape `(chains,)`.
+
+        Returns:
+            Whether each chain accepted, shape `(chains,)`.
+        """
+        accepted = np.log(self.rng.random(self.chains)) < log_ratio
+        self.spins = np.where(accepted[:, None, None], spins, self.spins)
+        self.electrons = self._electrons(
+            np.where(accepted[:, None], electrons.levels, self.electrons.levels)
         )
+        return accepted
+
+    def _electrons(self, levels: Floats) -> Electrons:
+        return Electrons(levels, self.model.beta, self.model.mu)

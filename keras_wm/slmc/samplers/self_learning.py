@@ -1,4 +1,4 @@
-"""Self-learning Monte Carlo: proposals of an effective model, with an exact test."""
+"""Self-learning Monte Carlo: proposals of an effective model with an exact test."""
 
 from __future__ import annotations
 
@@ -15,27 +15,31 @@ from keras_wm.utils.arrays import Floats
 
 
 class SelfLearning(Sampler):
-    r"""Many updates of a cheap effective model, then one exact test.
+    r"""Many local updates of a cheap effective model, followed by one exact test.
 
-    With \(\delta = \ln W - \ln W_\mathrm{eff}\) a proposal is accepted with the
-    probability \(\min(1, e^{\delta' - \delta})\), so that the chain has the exact
-    distribution whatever the effective model is, which only decides how often
-    (Liu et al. 2017, arXiv:1610.03137; 1611.09364 for electrons). A step of a chain is
-    a proposal, with one diagonalization.
+    With \(\delta = \ln W - \ln W_\mathrm{eff}\), a proposal S' that is reversible with
+    respect to W_eff is accepted with probability
+
+    \[ \min\left(1, \frac{W(S') W_\mathrm{eff}(S)}{W(S) W_\mathrm{eff}(S')}\right)
+       = \min(1, e^{\delta' - \delta}). \]
+
+    The chain then samples W exactly, whatever the effective model is; the effective
+    model determines the acceptance rate only (Liu et al. 2017, arXiv:1610.03137, and
+    arXiv:1611.09364 for electrons). One step of a chain is one proposal, with one
+    diagonalisation.
 
     Args:
-        model: What gives a configuration its weight.
-        proposal: What proposes, reversibly under its effective model.
-        chains: How many chains.
-        seed: Of all that is random.
-        spins: Where to start, shape `(chains, N, 3)`. Random spins by default.
-
-    Raises:
-        ValueError: If the proposals are not reversible.
+        model: Exact model.
+        proposal: Proposal, reversible with respect to its effective model.
+        chains: Number of chains.
+        seed: Random seed.
+        spins: First configurations, shape `(chains, N, 3)`. Random spins by default.
 
     Attributes:
-        tried: The spins that were proposed last, shape `(chains, N, 3)`.
-        tried_log_weight: Their exact ln W, whether they were accepted or not.
+        proposal: Proposal.
+        effective: \(\ln W_\mathrm{eff}\) of the current configurations, `(chains,)`.
+        tried: Configurations that were proposed last, shape `(chains, N, 3)`.
+        tried_log_weight: Their exact \(\ln W\), accepted or not, shape `(chains,)`.
     """
 
     def __init__(
@@ -46,12 +50,6 @@ class SelfLearning(Sampler):
         seed: Seed,
         spins: ArrayLike | None = None,
     ) -> None:
-        if not proposal.reversible:
-            raise ValueError(
-                "Sweeps in a fixed order are not reversible, and the exact test would "
-                f"lead to another distribution. Received: order={proposal.order!r}. "
-                "Expected order='random' or order='coin'."
-            )
         super().__init__(model, chains, seed, spins)
         self.proposal = proposal
         self.effective = proposal.log_weight(self.spins)
@@ -59,24 +57,23 @@ class SelfLearning(Sampler):
 
     @property
     def delta(self) -> Floats:
-        r"""\(\delta = \ln W - \ln W_\mathrm{eff}\) where the chains are."""
+        r"""\(\delta = \ln W - \ln W_\mathrm{eff}\) of the current configurations."""
         return self.electrons.log_weight - self.effective
 
     def advance(self, thermalising: bool = False) -> None:
         trial, effective = self.proposal.propose(self.rng, self.spins, self.effective)
         electrons = self.model.electrons(trial)
         self.tried, self.tried_log_weight = trial, electrons.log_weight
-        gained = self.tried_log_weight - effective - self.delta
-        where = np.log(self.rng.random(self.chains)) < gained
-        self._take(trial, electrons, where)
-        self.effective = np.where(where, effective, self.effective)
-        self.accepted = where.astype(np.float64)
+        log_ratio = self.tried_log_weight - effective - self.delta
+        accepted = self._test(trial, electrons, log_ratio)
+        self.effective = np.where(accepted, effective, self.effective)
+        self.accepted = accepted.astype(np.float64)
         if thermalising:
             self.proposal.adapt()
 
     def describe(self) -> dict[str, Any]:
-        kind = {"sampler": "self-learning", **self.proposal.describe()}
-        return super().describe() | kind
+        own = {"sampler": "self-learning", **self.proposal.describe()}
+        return super().describe() | own
 
     def state(self) -> State:
         own = {"effective": self.effective, **self.proposal.state()}

@@ -1,14 +1,14 @@
-"""The study of notebooks/self_learning_monte_carlo.ipynb, part by part.
+"""Study behind notebooks/self_learning_monte_carlo.ipynb.
 
-Each part is kept in a file as soon as it is done, so that a study that was stopped goes
-on where it was, and what is shown need not be sampled again.
+The result of each part is written to a file as soon as it is complete. An interrupted
+study resumes from this file, and the notebook reads it instead of sampling again.
 """
 
 from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -25,15 +25,22 @@ from keras_wm.embedding.regularizer import WatermarkRegularizer
 from keras_wm.scheme.key import WatermarkKey
 from keras_wm.scheme.key_source import SecretSource
 from keras_wm.scheme.secret import Secret
-from keras_wm.slmc.cost import costs
+from keras_wm.slmc.cost import measure_costs
 from keras_wm.slmc.double_exchange import DoubleExchange
 from keras_wm.slmc.lattice import square_lattice
-from keras_wm.slmc.learning.fit import Samples, fit
+from keras_wm.slmc.learning.fit import fit
 from keras_wm.slmc.learning.online import Schedule, Stage, learn, learn_linear
-from keras_wm.slmc.learning.scaling import points
+from keras_wm.slmc.learning.samples import Samples
+from keras_wm.slmc.learning.scaling import Point
 from keras_wm.slmc.models.effective_model import attentions, effective_model, on_lattice
 from keras_wm.slmc.models.linear_model import fit_linear
-from keras_wm.slmc.samplers.chain import OBSERVABLES, SPINS, Series, run
+from keras_wm.slmc.samplers.chain import (
+    OBSERVABLES,
+    SPINS,
+    Observable,
+    Series,
+    run,
+)
 from keras_wm.slmc.samplers.heat_bath import HeatBath
 from keras_wm.slmc.samplers.metropolis import Metropolis
 from keras_wm.slmc.samplers.neural_metropolis import NeuralMetropolis
@@ -46,25 +53,27 @@ from keras_wm.verification.verification import verify
 
 # Name of the format of the records, and its version.
 _RECORDS_FORMAT = {"keras_wm_slmc_study": 1}
-# Given what was found before.
+# Computes a part of the study from the results of the earlier parts.
 Part = Callable[[dict[str, Any]], Any]
-_MEASURING, _SETTLING = 3, 4
-_SETTLING_EPOCHS = 20
+# Numbers in the seeds of independent random streams.
+_MEASURING, _RETRAINING = 3, 4
+_RETRAINING_EPOCHS = 20
+# Number of blocks of the attention model whose cost is measured.
 _COST_BLOCKS = 2
 _MEASURED = ("m2", "ms2", "energy", "acceptance")
 
 
 @dataclass(frozen=True)
-class Mark:
-    """What is put into a block of attention.
+class MarkSettings:
+    """Watermark of an attention block.
 
-    A small kernel has room for few bits, and none unseen.
+    The kernel of a block is small. It holds few bits, and none that stay undetectable.
 
     Attributes:
-        heads: Of the block: the more, the larger its kernel.
-        bits: T.
-        margin: How many standard deviations each bit is pushed clear.
-        strength: The factor of the penalty.
+        heads: Number of heads of the block. More heads make a larger kernel.
+        bits: Number of bits T.
+        margin: Score z that training aims at for every bit, in standard deviations.
+        strength: Factor of the embedding loss.
     """
 
     heads: int = 16
@@ -73,7 +82,7 @@ class Mark:
     strength: float = 0.03
 
     def key(self, seed: int) -> WatermarkKey:
-        """The key of a training, which everybody can make: it keeps no secret."""
+        """Returns the key of one training. It is reproducible, hence not secret."""
         secret = hashlib.sha256(f"keras_wm slmc {seed}".encode()).digest()
         source = SecretSource(
             Secret(secret), f"owner {seed}", self.bits, "random", "keyed", self.bits
@@ -83,22 +92,22 @@ class Mark:
 
 @dataclass(frozen=True)
 class Study:
-    """What is done, and how long.
+    """Settings of the study.
 
     Attributes:
-        size: L, of L x L sites.
-        beta: The inverse temperature of all but the linear and the temperature parts.
-        shells: How many shells the truncated models see.
-        betas: The inverse temperatures of the other parts.
-        linear_shells: How many shells linear models see.
-        heads: How many attentions a block adds up.
-        blocks: L, with how many blocks learning ends.
-        seeds: How many trainings.
-        sizes: The lattices whose cost is measured.
-        chains: How many chains measure.
-        steps: How many proposals, or sweeps of plain Metropolis, are measured.
-        schedule: Of learning.
-        mark: What is put into the marked models.
+        size: L of the lattice of L x L sites.
+        beta: Inverse temperature of the parts on attention, cost and watermarks.
+        shells: Number of shells that the attention models see.
+        betas: Inverse temperatures of the part on linear models.
+        linear_shells: Numbers of shells of the linear models.
+        heads: Number of heads per block.
+        blocks: Final number of attention blocks L.
+        seeds: Number of trainings.
+        sizes: Lattice sizes whose cost is measured.
+        chains: Number of chains in a measurement.
+        steps: Number of measured proposals, or of sweeps of plain Metropolis.
+        schedule: Amounts of sampling and training while learning.
+        mark: Watermark of the marked models.
     """
 
     size: int = 6
@@ -113,14 +122,14 @@ class Study:
     chains: int = 64
     steps: int = 200
     schedule: Schedule = field(default_factory=Schedule)
-    mark: Mark = field(default_factory=Mark)
+    mark: MarkSettings = field(default_factory=MarkSettings)
 
-    def exact(self, beta: float | None = None) -> DoubleExchange:
-        """The exact model, at the study's own temperature unless told."""
+    def exact_model(self, beta: float | None = None) -> DoubleExchange:
+        """Makes the exact model, at the study's temperature by default."""
         return DoubleExchange(square_lattice(self.size), beta or self.beta)
 
     def parts(self) -> Iterator[tuple[str, Part]]:
-        """All parts, by name."""
+        """Yields the name and the function of each part."""
         for beta in self.betas:
             yield f"linear, beta {beta:g}", partial(_linear, self, beta)
         for seed in range(self.seeds):
@@ -149,135 +158,146 @@ FAST = Study(
 
 
 def run_study(study: Study, records: Path, console: Console) -> dict[str, Any]:
-    """Does what is left of a study.
+    """Runs the parts of a study that are not in its records yet.
 
     Args:
-        study: What is done.
-        records: A file of JSON lines, to which the result of each part is appended.
-        console: Where it says how far it is.
+        study: Settings.
+        records: File of JSON lines, to which the result of each part is appended.
+        console: Console for progress messages.
 
     Returns:
-        What each part found, by its name.
+        The result of each part by its name.
 
     Raises:
-        ValueError: If the file holds another study.
-        FileNotFoundError: If its folder is not there.
+        ValueError: If the file holds the results of other settings.
+        FileNotFoundError: If the file's folder does not exist.
     """
     header = _RECORDS_FORMAT | asdict(study)
-    kept = RecordFile(records, lambda line: (line["part"], line["result"]), header)
-    found: dict[str, Any] = dict(kept.results)
-    left = [one for one in study.parts() if one[0] not in found]
-    for name, part in tracked(left, "parts of the study", not console.quiet):
+    file = RecordFile(records, lambda line: (line["part"], line["result"]), header)
+    results: dict[str, Any] = dict(file.results)
+    remaining = [part for part in study.parts() if part[0] not in results]
+    for name, part in tracked(remaining, "parts of the study", not console.quiet):
         console.print(name)
-        found[name] = part(found)
-        kept.append({"part": name, "result": found[name]})
-    return found
+        results[name] = part(results)
+        file.append({"part": name, "result": results[name]})
+    return results
 
 
-def _linear(study: Study, beta: float, _found: dict[str, Any]) -> dict[str, Any]:
-    """Plain Metropolis, and linear models of few shells and of all."""
-    model = study.exact(beta)
+def _linear(study: Study, beta: float, _results: dict[str, Any]) -> dict[str, Any]:
+    """Samples with plain Metropolis, and with linear models of several shells."""
+    model = study.exact_model(beta)
     _, spins = learn_linear(model, None, study.schedule, seed=0)
     chain = Metropolis(model, study.chains, (0, _MEASURING), spins[: study.chains])
-    series = run(chain, study.steps, _to_rest(study.steps), OBSERVABLES | SPINS)
-    samples = Samples.of_chains(series["spins"], series["log_weight"])
-    found: dict[str, Any] = {"metropolis": _figures(series)}
+    series, samples = _run_with_samples(chain, study.steps)
+    results: dict[str, Any] = {"metropolis": _summary(series)}
     for shells in study.linear_shells:
         linear = fit_linear(model.lattice, samples.spins, samples.log_weights, shells)
         proposal = HeatBath(linear, study.schedule.sweeps)
         stream = (0, _MEASURING, shells)
         own = SelfLearning(model, proposal, study.chains, stream, chain.spins)
-        figures = _measured(own, study.steps)
-        found[str(shells)] = figures | {"couplings": linear.couplings.tolist()}
-    return found
+        summary = _summary(_run(own, study.steps))
+        results[str(shells)] = summary | {"couplings": linear.couplings.tolist()}
+    return results
 
 
-def _attention(study: Study, seed: int, _found: dict[str, Any]) -> list[dict[str, Any]]:
-    """A model that grows, its weights, and what its own proposals are worth."""
-    model = study.exact()
-    found = []
+def _attention(
+    study: Study, seed: int, _results: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Trains a model block by block; each stage's quality and weights."""
+    model = study.exact_model()
+    results = []
     stages = learn(model, study.shells, study.blocks, study.schedule, seed, study.heads)
     for stage in stages:
-        (point,) = points(seed, [stage])
-        weights = [np.asarray(one).tolist() for one in stage.model.get_weights()]
-        found.append(point.to_dict() | {"weights": weights})
-    return found
+        point = Point.from_stage(seed, stage)
+        weights = [np.asarray(value).tolist() for value in stage.model.get_weights()]
+        results.append(point.to_dict() | {"weights": weights})
+    return results
 
 
-def _cost(study: Study, size: int, found: dict[str, Any]) -> list[dict[str, Any]]:
-    """The cost by all samplers, by attention where the lattice has its shells."""
+def _cost(study: Study, size: int, results: dict[str, Any]) -> list[dict[str, Any]]:
+    """Measures costs; those of attention only if the lattice has its shells."""
     model = DoubleExchange(square_lattice(size), study.beta)
     effective: keras.Model | None = None
     if study.seeds:
-        stage = found["attention, seed 0"][min(_COST_BLOCKS, study.blocks)]
+        stage = results["attention, seed 0"][min(_COST_BLOCKS, study.blocks)]
         own = square_lattice(study.size)
         trained = effective_model(own, study.shells, stage["blocks"], study.heads)
-        trained.set_weights([np.asarray(one) for one in stage["weights"]])
+        trained.set_weights([np.asarray(value) for value in stage["weights"]])
         with suppress(ValueError):
             effective = on_lattice(trained, model.lattice)
     if effective is not None and size != study.size:
-        _settle(study, effective, model)
-    every = costs(model, effective, study.schedule.sweeps)
-    return [asdict(one) | {"sample_ms": one.sample_ms} for one in every]
+        _retrain(study, effective, model)
+    costs = measure_costs(model, effective, study.schedule.sweeps)
+    return [asdict(cost) | {"sample_ms": cost.sample_ms} for cost in costs]
 
 
-def _settle(study: Study, effective: keras.Model, model: DoubleExchange) -> None:
-    """Goes on training on a lattice, since scores add up over all of its sites."""
+def _retrain(study: Study, effective: keras.Model, model: DoubleExchange) -> None:
+    """Continues a training on another lattice.
+
+    Attention scores are summed over all sites, so their scale depends on the lattice.
+    """
     schedule = replace(study.schedule, chains=study.chains)
     linear, spins = learn_linear(model, None, schedule, seed=0)
     proposal = HeatBath(linear, schedule.sweeps)
-    chain = SelfLearning(model, proposal, study.chains, (0, _SETTLING), spins)
-    series = run(chain, study.steps, _to_rest(study.steps), OBSERVABLES | SPINS)
-    samples = Samples.of_chains(series["spins"], series["log_weight"])
-    fit(effective, samples, _SETTLING_EPOCHS, schedule.learning_rate)
+    chain = SelfLearning(model, proposal, study.chains, (0, _RETRAINING), spins)
+    _, samples = _run_with_samples(chain, study.steps)
+    fit(effective, samples, _RETRAINING_EPOCHS, schedule.learning_rate)
 
 
 def _marked(
-    study: Study, seed: int, marked: bool, _found: dict[str, Any]
+    study: Study, seed: int, marked: bool, _results: dict[str, Any]
 ) -> dict[str, Any]:
-    """A wide block of attention with a mark or without, and the file's verdict."""
+    """Trains a wide block with or without a watermark, samples, and verifies it."""
     mark, key = study.mark, study.mark.key(seed)
-    model = study.exact()
+    model = study.exact_model()
     with without_capacity_warnings():
         penalty = WatermarkRegularizer(key, strength=mark.strength, margin=mark.margin)
-        stages = learn(
-            *(model, study.shells, 1, study.schedule, seed, mark.heads),
+        *_, stage = learn(
+            model,
+            study.shells,
+            1,
+            study.schedule,
+            seed,
+            mark.heads,
             kernel_regularizer=penalty if marked else None,
         )
-        *_, stage = stages
     proposal = NeuralMetropolis(stage.model, study.schedule.sweeps)
     _, spins = learn_linear(model, None, study.schedule, seed)
-    # Other random numbers with the mark, or both would measure the same chains.
+    # Different random numbers with the mark: otherwise the chains would be correlated.
     stream = (seed, _MEASURING, int(marked))
     chain = SelfLearning(model, proposal, study.chains, stream, spins[: study.chains])
-    figures = _measured(chain, study.steps)
-    return figures | {"variance": stage.variance} | _verdict(stage, key)
+    summary = _summary(_run(chain, study.steps))
+    return summary | {"variance": stage.variance} | _verification(stage, key)
 
 
-def _verdict(stage: Stage, key: WatermarkKey) -> dict[str, Any]:
-    """What is found in the published file of a model."""
+def _verification(stage: Stage, key: WatermarkKey) -> dict[str, Any]:
+    """Publishes a model and verifies the key in the file."""
     layer = attentions(stage.model)[0].name
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "effective.keras")
         publish(stage.model, path)
-        found = verify(path, key, layer)
-    return {"ber": found.ber, "log10_p": found.log10_p, "verdict": found.verdict}
+        result = verify(path, key, layer)
+    return {"ber": result.ber, "log10_p": result.log10_p, "verdict": result.verdict}
 
 
-def _measured(chain: Sampler, steps: int) -> dict[str, Any]:
-    """Means with errors, by chains that had time to forget where they began."""
-    return _figures(run(chain, steps, _to_rest(steps)))
+def _run(
+    chain: Sampler, steps: int, observables: Mapping[str, Observable] = OBSERVABLES
+) -> Series:
+    """Runs chains after a thermalisation of a tenth of the steps, at least 8."""
+    return run(chain, steps, max(8, steps // 10), observables)
 
 
-def _to_rest(steps: int) -> int:
-    return max(8, steps // 10)
+def _run_with_samples(chain: Sampler, steps: int) -> tuple[Series, Samples]:
+    series = _run(chain, steps, OBSERVABLES | SPINS)
+    return series, Samples.from_series(series)
 
 
-def _figures(series: Series) -> dict[str, Any]:
-    figures: dict[str, Any] = {
+def _summary(series: Series) -> dict[str, Any]:
+    """Returns means with errors, and the variance of delta if it was measured."""
+    summary: dict[str, Any] = {
         name: [float(series[name].mean()), blocked_error(series[name], 1)]
         for name in _MEASURED
     }
     if "delta" in series:
-        figures["delta_variance"] = float(series["delta"].var())
-    return figures
+        summary["delta_variance"] = float(series["delta"].var())
+    return summary
