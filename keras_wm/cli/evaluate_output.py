@@ -14,9 +14,10 @@ from keras_wm.research.datasets import load_examples
 from keras_wm.research.evaluation.evaluation import Evaluation
 from keras_wm.research.evaluation.evaluator import evaluate
 from keras_wm.research.evaluation.html_report import (
-    attack_lines,
+    attack_rows,
     require_jinja2,
     requirements,
+    write_report,
 )
 from keras_wm.scheme.key import WatermarkKey
 from keras_wm.utils.progress import progress_bar
@@ -51,7 +52,7 @@ def run_evaluation(
     with progress_bar("attacks", shown=True) as show:
         evaluation = evaluate(model, key, examples, progress=show, **options)
     _print_evaluation(evaluation, console)
-    files = evaluation.save(folder)
+    files = write_report(evaluation, folder)
     console.print(f"Report: {', '.join(map(str, files))}")
     return evaluation
 
@@ -59,17 +60,17 @@ def run_evaluation(
 def _print_evaluation(evaluation: Evaluation, console: Console) -> None:
     for requirement in requirements(evaluation):
         console.print(f"[bold]{requirement.name}[/]: ", end="")
-        console.print(requirement.answer, markup=False)
+        console.print(requirement.result, markup=False)
     table = Table(
         "attack",
         "strengths",
-        "evidence left",
+        "p-value",
         "verdict",
         box=SIMPLE_HEAD,
         pad_edge=False,
     )
-    for line in attack_lines(evaluation):
+    for row in attack_rows(evaluation):
         table.add_row(
-            *(line[name] for name in ("attack", "strengths", "evidence", "verdict"))
+            *(row[name] for name in ("attack", "strengths", "p_value", "verdict"))
         )
     console.print(table)

@@ -41,7 +41,7 @@ class Examples:
         """Number of classes."""
         return int(self.y_train.max()) + 1
 
-    def wrong_answers(self, model: Any) -> NDArray[np.bool_]:
+    def misclassified(self, model: Any) -> NDArray[np.bool_]:
         """Returns whether a network misclassifies each test example.
 
         A single output is the probability or the logit of class 1.
@@ -63,7 +63,7 @@ class Examples:
 
     def test_error(self, model: Any) -> float:
         """Returns the share of the test examples that a network misclassifies."""
-        return float(np.mean(self.wrong_answers(model)))
+        return float(np.mean(self.misclassified(model)))
 
     def with_channel(self) -> Self:
         """Returns the same data with a further axis of length 1 at the end."""

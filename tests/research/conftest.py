@@ -1,4 +1,4 @@
-"""Marks every test of research as a study: CI runs them as a step of their own."""
+"""Marks every test of research as a study: CI runs them as a separate step."""
 
 from pathlib import Path
 

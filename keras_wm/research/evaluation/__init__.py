@@ -1,16 +1,17 @@
-"""What a mark is worth in a given model: the requirements report.
+"""Requirements report: the fidelity, robustness and security of a mark in a model.
 
 `keras-wm evaluate MODEL --key KEY`, or:
 
 ```python
-from keras_wm.research.evaluation import evaluate
+from keras_wm.research.evaluation import evaluate, write_report
 
-report = evaluate("marked.keras", key, load_examples("digits"))
-report.save("evaluation")
+evaluation = evaluate("marked.keras", key, load_examples("digits"))
+write_report(evaluation, "evaluation")
 ```
 """
 
 from keras_wm.research.evaluation.evaluation import Evaluation
 from keras_wm.research.evaluation.evaluator import evaluate
+from keras_wm.research.evaluation.html_report import write_report
 
-__all__ = ["Evaluation", "evaluate"]
+__all__ = ["Evaluation", "evaluate", "write_report"]

@@ -1,4 +1,4 @@
-"""What a mark costs: a training step with and without it, and finding it."""
+"""The cost of a mark: the time of a training step, and of a verification."""
 
 from __future__ import annotations
 
@@ -20,9 +20,17 @@ _WARM_UPS = 3
 def step_ratio(
     model: Any, key: WatermarkKey, layer: str, data: Examples, steps: int
 ) -> float:
-    """The time of a training step with the mark over that of one without.
+    """Returns the time of a training step with the mark over the time without it.
 
-    Two copies take turns on the same batch, and the median of the ratios counts.
+    Two copies of the network are trained alternately on the same batch. The result is
+    the median of the ratios of their times.
+
+    Args:
+        model: A Keras model; it is not changed.
+        key: The key of the mark.
+        layer: Name of the layer that is marked.
+        data: Training data.
+        steps: Number of steps of each copy.
     """
     loss = label_loss(model, data)
     twins = {True: published_copy(model), False: published_copy(model)}
@@ -33,22 +41,22 @@ def step_ratio(
         for _ in range(_WARM_UPS):
             twin.train_on_batch(*batch)
     ratios = []
-    for turn in range(steps):
-        # Nobody always goes first.
-        order = (True, False) if turn % 2 else (False, True)
-        seconds = {marked: _seconds(twins[marked], batch) for marked in order}
+    for step in range(steps):
+        # Alternate the order so that neither twin always runs first.
+        order = (True, False) if step % 2 else (False, True)
+        seconds = {marked: _step_seconds(twins[marked], batch) for marked in order}
         ratios.append(seconds[True] / seconds[False])
     return median(ratios)
 
 
-def _seconds(model: Any, batch: Any) -> float:
+def _step_seconds(model: Any, batch: Any) -> float:
     begin = time.perf_counter()
     model.train_on_batch(*batch)
     return time.perf_counter() - begin
 
 
 def detection_seconds(model: str | os.PathLike[str], key: WatermarkKey) -> float:
-    """How long it takes to verify a file, in this process."""
+    """Returns the time to verify a model file in this process, in seconds."""
     begin = time.perf_counter()
     verify(model, key)
     return time.perf_counter() - begin

@@ -1,33 +1,29 @@
-"""The requirements report: what was measured, and what it says."""
+"""The requirements report of a marked network as data."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from math import log10
-from pathlib import Path
 from typing import Any
 
-from keras_wm.research.evaluation.outcomes import Outcome, found, survives
-from keras_wm.utils.atomic import atomic_write
+from keras_wm.research.evaluation.outcomes import MARKED_HOST, Outcome
 from keras_wm.verification.result import Verification
 
-MARKED_HOST = "marked"
-# Of MPAI-NNW, adopted as IEEE 3304-2023.
+# MPAI-NNW was adopted as IEEE 3304-2023.
 METHOD = "follows the method of IEEE 3304-2023; not certified as conforming"
 
 
 @dataclass(frozen=True)
 class Fidelity:
-    """What the host network lost by being marked.
+    """The effect of the mark on the host network's test error.
 
     Attributes:
-        test_error: Of the marked network, a share; `None` without data.
-        baseline_error: Of the unmarked twin; `None` without one.
+        test_error: Test error of the marked network, a share; `None` without data.
+        baseline_error: Test error of the unmarked twin; `None` without a twin.
         difference: Marked - unmarked, over the same test examples.
-        half_interval: Half the 95 % interval of the difference.
+        half_interval: Half of the 95 % confidence interval of the difference.
     """
 
     test_error: float | None = None
@@ -38,56 +34,58 @@ class Fidelity:
 
 @dataclass(frozen=True)
 class Capacity:
-    """How much the marked kernel holds.
+    """The capacity of the marked kernel.
 
     Attributes:
-        bits: T, the length of the message.
-        size: M, the weights of a filter.
-        count: L, the filters.
-        holds: How many bits can be read at all.
-        unseen: How many fit without being seen, 4 standard deviations clear.
-        margin: How far clear the bits are, on the average.
-        share: The share of the kernel's norm that the mark takes.
+        bits: Length T of the message.
+        size: Number M of weights of a filter.
+        count: Number L of filters.
+        readable_bits: Number of bits that the kernel can hold.
+        unseen_bits: Number of bits that the kernel can hold at a margin of 4 before
+            the mark can be detected without the key.
+        margin: Mean score z of the bits, in standard deviations.
+        share: Share of the kernel's norm that the mark takes.
     """
 
     bits: int
     size: int
     count: int
-    holds: int
-    unseen: int
+    readable_bits: int
+    unseen_bits: int
     margin: float
     share: float
 
 
 @dataclass(frozen=True)
 class Security:
-    """What somebody without the key can do.
+    """Attempts to forge or detect the mark without its key.
 
     Attributes:
-        wrong_keys: How many keys were tried that did not mark the network.
-        wrong_keys_found: How many of them were found by mistake.
+        wrong_keys: Number of random keys that were tested.
+        wrong_keys_found: Number of those whose mark was found by mistake.
         smallest_log10_p: log10 of the smallest p-value among them, of one test.
-        seconds_a_key: How long a trial takes.
-        statistics: What can be seen of the marked kernel, by name, and of the same
-            kernel in the unmarked twin.
+        seconds_per_key: Time to test one key.
+        statistics: Statistics of the marked kernel by name, each with that of the
+            same kernel in the unmarked twin, or `None` without a twin.
     """
 
     wrong_keys: int
     wrong_keys_found: int
     smallest_log10_p: float
-    seconds_a_key: float
+    seconds_per_key: float
     statistics: dict[str, tuple[float, float | None]]
 
 
 @dataclass(frozen=True)
 class Efficiency:
-    """What the mark costs.
+    """The cost of the mark in time and memory.
 
     Attributes:
-        step_ratio: A training step with the mark over one without; `None` without
-            data.
-        detection_seconds: How long it takes to find the mark in the file.
-        file_bytes: The size of the file, of which the mark takes nothing.
+        step_ratio: Time of a training step with the mark over the time without it;
+            `None` without data.
+        detection_seconds: Time to find the mark in the file; `None` for a model in
+            memory.
+        file_bytes: Size of the file, which the mark does not change.
     """
 
     step_ratio: float | None
@@ -97,18 +95,18 @@ class Efficiency:
 
 @dataclass(frozen=True)
 class Modification:
-    """An attack of one strength, in the terms of IEEE 3304.
+    """An attack at one strength, in the terms of IEEE 3304.
 
     Attributes:
-        family: The attack's family.
-        attack: Its name.
-        strength: How strong.
-        unit: In what.
-        false_negatives: The share of marked networks in which no mark was found.
-        false_positives: The share of unmarked ones in which one was; `None` without
-            unmarked networks.
-        symbol_error_rate: The mean bit error rate in the marked ones.
-        test_error: Their mean test error; `None` without data.
+        family: Family of the attack.
+        attack: Name of the attack.
+        strength: Strength of the attack.
+        unit: Unit of the strength.
+        false_negatives: Share of the marked networks in which the mark was not found.
+        false_positives: Share of the unmarked networks in which it was found; `None`
+            without unmarked networks.
+        symbol_error_rate: Mean bit error rate of the marked networks.
+        test_error: Mean test error of the marked networks; `None` without data.
     """
 
     family: str
@@ -122,52 +120,53 @@ class Modification:
 
 
 @dataclass(frozen=True)
-class Resistance:
-    """How a mark stood one attack.
+class AttackSummary:
+    """The outcomes of one attack on the marked network.
 
     Attributes:
-        family: The attack's family.
-        attack: Its name.
-        title: What it does.
-        unit: What its strength counts.
-        strengths: What it left, strongest last; of several seeds all.
-        counted: Those of them after which the network is worth having.
+        family: Family of the attack.
+        attack: Name of the attack.
+        title: Description of the attack.
+        unit: Unit of its strength.
+        outcomes: Outcomes at all strengths, from the weakest to the strongest, for
+            each random seed.
+        counted: Those outcomes after which the network is still useful.
     """
 
     family: str
     attack: str
     title: str
     unit: str
-    strengths: Sequence[Outcome]
+    outcomes: Sequence[Outcome]
     counted: Sequence[Outcome]
 
     @property
-    def weakest(self) -> float | None:
-        """log10 of the largest p-value of those that count; `None` without any."""
-        return max((one.log10_p for one in self.counted), default=None)
+    def largest_log10_p(self) -> float | None:
+        """log10 of the largest p-value of the counted outcomes; `None` without any."""
+        return max((outcome.log10_p for outcome in self.counted), default=None)
 
     @property
     def refused(self) -> str:
-        """Why the attack cannot be done at all, or an empty text."""
-        reasons = [one.refused for one in self.strengths]
+        """Reason why the attack does not apply to the network, or an empty string."""
+        reasons = [outcome.refused for outcome in self.outcomes]
         return reasons[0] if all(reasons) else ""
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """A marked network's requirements report.
+    """The requirements report of a marked network.
 
     Attributes:
-        verification: The mark in the network as it is.
-        layer: The layer that the mark is in.
-        data: What to call the data; an empty text without.
-        seeds: How often each attack was done.
-        tolerance: How many points of error, as a share, an attack may cost and count.
-        fidelity: What the host lost.
-        capacity: How much the kernel holds.
-        security: What somebody without the key can do.
-        efficiency: What it costs.
-        outcomes: What attacks left of the network, and of unmarked ones.
+        verification: Verification of the mark in the network before any attack.
+        layer: Name of the marked layer.
+        data: Name of the data; empty without data.
+        seeds: Number of repetitions of each attack.
+        tolerance: Test error, as a share, that an attack can add and still count.
+        fidelity: Effect on the host network.
+        capacity: Capacity of the kernel.
+        security: Attempts to forge or detect the mark.
+        efficiency: Cost of the mark.
+        outcomes: Outcomes of all attacks on the network, and on unmarked ones.
         attacks: Title and unit of each attack by its name.
     """
 
@@ -184,68 +183,71 @@ class Evaluation:
     attacks: dict[str, tuple[str, str]]
 
     @cached_property
-    def resistances(self) -> list[Resistance]:
-        """How the mark stood each attack, in their order."""
+    def attack_summaries(self) -> list[AttackSummary]:
+        """The outcomes on the marked network, grouped by attack."""
         by_attack: dict[tuple[str, str], list[Outcome]] = {}
-        for one in self.outcomes:
-            if one.host == MARKED_HOST:
-                by_attack.setdefault((one.family, one.attack), []).append(one)
+        for outcome in self.outcomes:
+            if outcome.host == MARKED_HOST:
+                key = (outcome.family, outcome.attack)
+                by_attack.setdefault(key, []).append(outcome)
         error = self.fidelity.test_error
         return [
-            Resistance(
-                *name,
-                *self.attacks[name[1]],
-                strengths=found_here,
+            AttackSummary(
+                family,
+                attack,
+                *self.attacks[attack],
+                outcomes=group,
                 counted=[
-                    one for one in found_here if survives(one, error, self.tolerance)
+                    outcome
+                    for outcome in group
+                    if outcome.is_useful(error, self.tolerance)
                 ],
             )
-            for name, found_here in by_attack.items()
+            for (family, attack), group in by_attack.items()
         ]
 
     @property
-    def removed(self) -> list[Resistance]:
-        """The attacks that took the mark away and left the network worth having."""
+    def removed(self) -> list[AttackSummary]:
+        """The attacks that removed the mark and left the network useful."""
         return [
-            one
-            for one in self.resistances
-            if one.weakest is not None and one.weakest >= log10(self.alpha)
+            summary
+            for summary in self.attack_summaries
+            if summary.largest_log10_p is not None
+            and summary.largest_log10_p >= log10(self.alpha)
         ]
 
     @property
     def alpha(self) -> float:
-        """A mark is found with a corrected p-value below this."""
+        """Threshold of the corrected p-value below which the mark is found."""
         return self.verification.alpha
 
     def modifications(self) -> list[Modification]:
-        """Every attack of every strength, in the terms of IEEE 3304."""
-        places: dict[tuple[str, str, float], list[Outcome]] = {}
-        for one in self.outcomes:
-            if not one.refused:
-                place = (one.family, one.attack, one.strength)
-                places.setdefault(place, []).append(one)
-        return [self._modification(*place, every) for place, every in places.items()]
+        """Returns every attack at every strength, in the terms of IEEE 3304."""
+        groups: dict[tuple[str, str, float], list[Outcome]] = {}
+        for outcome in self.outcomes:
+            if not outcome.refused:
+                key = (outcome.family, outcome.attack, outcome.strength)
+                groups.setdefault(key, []).append(outcome)
+        return [self._modification(*key, group) for key, group in groups.items()]
 
     def _modification(
-        self, family: str, attack: str, strength: float, every: Sequence[Outcome]
+        self, family: str, attack: str, strength: float, group: Sequence[Outcome]
     ) -> Modification:
-        marked = [one for one in every if one.host == MARKED_HOST]
-        unmarked = [one for one in every if one.host != MARKED_HOST]
-        missed = [0.0 if found(one, self.alpha) else 1.0 for one in marked]
-        mistaken = [1.0 if found(one, self.alpha) else 0.0 for one in unmarked]
+        marked = [outcome for outcome in group if outcome.host == MARKED_HOST]
+        unmarked = [outcome for outcome in group if outcome.host != MARKED_HOST]
         return Modification(
             family,
             attack,
             strength,
             self.attacks[attack][1],
-            _mean(missed) or 0.0,
-            _mean(mistaken),
-            _mean([one.ber for one in marked]),
-            _mean([one.test_error for one in marked]),
+            _mean([not outcome.is_marked(self.alpha) for outcome in marked]) or 0.0,
+            _mean([outcome.is_marked(self.alpha) for outcome in unmarked]),
+            _mean([outcome.ber for outcome in marked]),
+            _mean([outcome.test_error for outcome in marked]),
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, as plain Python values that JSON can hold."""
+        """Returns the report as plain Python values that JSON can hold."""
         return {
             "method": METHOD,
             "verification": self.verification.to_dict(),
@@ -259,36 +261,20 @@ class Evaluation:
             "efficiency": asdict(self.efficiency),
             "robustness": [
                 {
-                    "family": one.family,
-                    "attack": one.attack,
-                    "weakest_log10_p": one.weakest,
-                    "removed": one in self.removed,
-                    "refused": one.refused,
+                    "family": summary.family,
+                    "attack": summary.attack,
+                    "largest_log10_p": summary.largest_log10_p,
+                    "removed": summary in self.removed,
+                    "refused": summary.refused,
                 }
-                for one in self.resistances
+                for summary in self.attack_summaries
             ],
-            "modifications": [asdict(one) for one in self.modifications()],
-            "outcomes": [one.to_dict() for one in self.outcomes],
+            "modifications": [asdict(item) for item in self.modifications()],
+            "outcomes": [outcome.to_dict() for outcome in self.outcomes],
         }
-
-    def save(self, folder: Path) -> tuple[Path, Path]:
-        """Writes `evaluation.json` and `evaluation.html`, which needs no other file.
-
-        Raises:
-            ImportError: If the extra `report` is missing.
-        """
-        from keras_wm.research.evaluation.html_report import page
-
-        html = page(self)
-        folder.mkdir(parents=True, exist_ok=True)
-        files = folder / "evaluation.json", folder / "evaluation.html"
-        texts = json.dumps(self.to_dict(), indent=2) + "\n", html
-        for file, text in zip(files, texts, strict=True):
-            with atomic_write(file, overwrite=True) as path:
-                path.write_text(text, encoding="utf-8")
-        return files
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    numbers = [one for one in values if one is not None]
+    """Returns the mean of the values that are not `None`; `None` without any."""
+    numbers = [value for value in values if value is not None]
     return sum(numbers) / len(numbers) if numbers else None

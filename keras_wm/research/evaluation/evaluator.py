@@ -1,4 +1,4 @@
-"""Evaluating a marked network: fidelity, robustness, capacity, security, efficiency."""
+"""Evaluates a marked network: fidelity, robustness, capacity, security, efficiency."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from keras_wm.embedding.key_scope import keys
-from keras_wm.research.attacks.catalogue import families as every_family
+from keras_wm.research.attacks.catalogue import families as all_families
 from keras_wm.research.attacks.catalogue import select_families
 from keras_wm.research.attacks.forging import searched_keys
 from keras_wm.research.attacks.training import check_data
@@ -35,11 +35,13 @@ from keras_wm.verification.verification import verify
 
 TOLERANCE = 0.02
 WRONG_KEYS = 200
-_STEPS = 30
+# Training steps whose time is measured, with and without the mark.
+TIMED_STEPS = 30
+# Half-width of a 95 % interval, in standard errors of a normal distribution.
 _95_PERCENT = 1.96
 
 Model = Any
-# Called with how many outcomes there are, and how many there will be.
+# Called with the number of finished outcomes and the number of all outcomes.
 Progress = Callable[[int, int], None]
 
 
@@ -56,46 +58,48 @@ def evaluate(
     alpha: float = MARKED,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Measures what a mark is worth in a network that carries it.
+    """Attacks a marked network and measures how well the mark meets its requirements.
 
-    Fills the papers' table of requirements (Uchida et al. 2017, section 2): fidelity,
+    The requirements are those of the papers (Uchida et al. 2017, section 2): fidelity,
     robustness, capacity, security and efficiency. An attack only counts if the
-    network is worth having after it.
+    network is still useful after it.
 
     Args:
         model: Your own marked network: a file, which is loaded with Keras, or a model
             in memory.
         key: The key that marked it.
-        data: What attacks train on and errors are measured on: examples with labels
-            for a classifier of one input and one output, see
-            `keras_wm.research.datasets.load_examples`. Without, the attacks that train
-            are left out, and every attack counts.
-        baseline: The same network without a mark, for the fidelity.
-        unmarked: Networks that are attacked too, to see whether the mark is ever found
-            in them by mistake.
-        families: The names of families of attacks, see
+        data: Labelled examples to train on and to measure test errors on, for a
+            classifier with one input and one output; see
+            `keras_wm.research.datasets.load_examples`. Without data, the attacks that
+            train are skipped, and all others count.
+        baseline: The same network without a mark, to measure the fidelity.
+        unmarked: Further networks without the mark. They are attacked too, to count
+            how often the mark is found in them by mistake.
+        families: Names of families of attacks, see
             `keras_wm.research.attacks.catalogue.families`. Defaults to all.
-        strengths: How many strengths of each attack, from the weakest to the
+        strengths: Number of strengths of each attack, evenly spaced, including the
             strongest. Defaults to all.
-        seeds: How often each attack is done. Defaults to 1.
-        tolerance: How much test error an attack may cost and still count, as a share.
+        seeds: Number of repetitions of each attack. Defaults to 1.
+        tolerance: Test error, as a share, that an attack can add and still count.
             Defaults to 0.02.
-        alpha: A mark is found with a corrected p-value below this. Defaults to 1e-9.
-        progress: Called with how many outcomes there are, and how many there will be.
+        alpha: Threshold of the corrected p-value below which the mark is found.
+            Defaults to 1e-9.
+        progress: Function that is called with the number of finished outcomes and the
+            number of all outcomes.
 
     Returns:
         An `Evaluation`.
 
     Raises:
         ValueError: If the network does not carry the key's mark, or the data do not
-            fit it.
+            fit the network.
     """
     network, file = _loaded(model, key)
     verification = verify(file or network, key, alpha=alpha)
     if not verification.marked or verification.layer is None:
         raise ValueError(
             "Expected a network that carries the key's mark. Received: "
-            f"{file or network.name!r}, in which it is not found "
+            f"{file or network.name!r}, in which the mark was not found "
             f"(p = {10**verification.log10_p:.2g})."
         )
     if data is not None:
@@ -114,11 +118,7 @@ def evaluate(
         fidelity=_fidelity(network, twin, data),
         capacity=_capacity(kernel, key, verification),
         security=_security(kernel, key, twin, layer, alpha),
-        efficiency=Efficiency(
-            None if data is None else step_ratio(network, key, layer, data, _STEPS),
-            None if file is None else detection_seconds(file, key),
-            None if file is None else Path(file).stat().st_size,
-        ),
+        efficiency=_efficiency(network, file, key, layer, data),
         outcomes=_all_outcomes(subjects, chosen, data, seeds, progress),
         attacks={
             attack.name: (attack.title, attack.unit)
@@ -129,7 +129,13 @@ def evaluate(
 
 
 def _fitting(data: Examples, network: Any) -> Examples:
-    """Data as a network takes them: grey pictures with an axis for their channel."""
+    """Returns data in the shape of a network's input.
+
+    Grey pictures get an axis for their channel if the network has one.
+
+    Raises:
+        ValueError: If the data do not fit the network.
+    """
     expected: Sequence[int | None] = getattr(network, "input_shape", ())
     if len(expected) == data.x_train.ndim + 1 and expected[-1] == 1:
         data = data.with_channel()
@@ -143,14 +149,14 @@ def _chosen(
     strengths: int | None,
     data: Examples | None,
 ) -> Families:
-    """The attacks that are done, by family."""
+    """Returns the attacks to run, by family."""
     return {
         family: [
             attack if strengths is None else attack.thinned(strengths)
             for attack in attacks
             if data is not None or not attack.needs_data
         ]
-        for family, attacks in select_families(every_family(layer), names).items()
+        for family, attacks in select_families(all_families(layer), names).items()
     }
 
 
@@ -161,20 +167,22 @@ def _all_outcomes(
     seeds: int,
     progress: Progress | None,
 ) -> list[Outcome]:
-    """What all attacks leave of all networks."""
-    strengths = [one.strengths for attacks in chosen.values() for one in attacks]
-    total = len(subjects) * seeds * sum(map(len, strengths))
-    every: list[Outcome] = []
+    """Returns the outcomes of all attacks on all networks."""
+    strengths = sum(
+        len(attack.strengths) for attacks in chosen.values() for attack in attacks
+    )
+    total = len(subjects) * seeds * strengths
+    finished: list[Outcome] = []
     for subject in subjects:
         for outcome in outcomes(subject, chosen, data, seeds):
-            every.append(outcome)
+            finished.append(outcome)
             if progress is not None:
-                progress(len(every), total)
-    return every
+                progress(len(finished), total)
+    return finished
 
 
 def _loaded(model: Model, key: WatermarkKey) -> tuple[Any, str | None]:
-    """A model in memory, and the file that it came from."""
+    """Returns a model in memory, and the path of its file if it was loaded."""
     if not isinstance(model, (str, os.PathLike)):
         return model, None
     with keys(key):
@@ -182,25 +190,25 @@ def _loaded(model: Model, key: WatermarkKey) -> tuple[Any, str | None]:
 
 
 def _layer_name(network: Any, kernel: str) -> str:
-    """The name of the layer that a kernel is in, by the kernel's name in a report."""
+    """Returns the name of a kernel's layer, given the kernel's name in a report."""
     parts = kernel.split("/")[:-1]
     names = {layer.name for layer in network.layers}
-    found = [part for part in parts if part in names]
-    if not found or not hasattr(network.get_layer(found[-1]), "kernel"):
+    layers = [part for part in parts if part in names]
+    if not layers or not hasattr(network.get_layer(layers[-1]), "kernel"):
         raise ValueError(
-            "Expected the mark in a layer of the network itself, not of a model inside "
-            f"it. Received: a mark in {kernel!r}"
+            "Expected the mark in a layer of the network itself, not of a nested "
+            f"model. Received: a mark in {kernel!r}"
         )
-    return found[-1]
+    return layers[-1]
 
 
 def _subjects(
     network: Any, unmarked: Sequence[Model], key: WatermarkKey, layer: str
 ) -> list[Subject]:
-    """The networks that are attacked."""
+    """Returns the networks to attack: the marked one first, then the unmarked ones."""
     others = [
-        Subject(_loaded(one, key)[0], key, layer, network, f"unmarked {number}")
-        for number, one in enumerate(unmarked, 1)
+        Subject(_loaded(model, key)[0], key, layer, network, f"unmarked {number}")
+        for number, model in enumerate(unmarked, 1)
     ]
     return [Subject(network, key, layer, network), *others]
 
@@ -210,7 +218,7 @@ def _fidelity(network: Any, twin: Any, data: Examples | None) -> Fidelity:
         return Fidelity()
     if twin is None:
         return Fidelity(data.test_error(network))
-    marked, unmarked = data.wrong_answers(network), data.wrong_answers(twin)
+    marked, unmarked = data.misclassified(network), data.misclassified(twin)
     differences = marked.astype(np.float64) - unmarked
     half = _95_PERCENT * differences.std(ddof=1) / np.sqrt(differences.size)
     return Fidelity(
@@ -239,16 +247,27 @@ def _security(
     kernel: Any, key: WatermarkKey, twin: Any, layer: str, alpha: float
 ) -> Security:
     begin = time.perf_counter()
-    tried = [p for _, p in searched_keys(kernel, key.bits, WRONG_KEYS, seed=0)]
+    log10_p = [p for _, p in searched_keys(kernel, key.bits, WRONG_KEYS, seed=0)]
     seconds = (time.perf_counter() - begin) / WRONG_KEYS
-    seen = kernel_statistics(kernel)
-    beside: Mapping[str, float] = {}
+    statistics = kernel_statistics(kernel)
+    unmarked: Mapping[str, float] = {}
     if twin is not None:
-        beside = kernel_statistics(np.asarray(twin.get_layer(layer).kernel))
+        unmarked = kernel_statistics(np.asarray(twin.get_layer(layer).kernel))
     return Security(
         WRONG_KEYS,
-        sum(p < log10(alpha) for p in tried),
-        min(tried),
+        sum(p < log10(alpha) for p in log10_p),
+        min(log10_p),
         seconds,
-        {name: (value, beside.get(name)) for name, value in seen.items()},
+        {name: (value, unmarked.get(name)) for name, value in statistics.items()},
     )
+
+
+def _efficiency(
+    network: Any, file: str | None, key: WatermarkKey, layer: str, data: Examples | None
+) -> Efficiency:
+    ratio = seconds = size = None
+    if data is not None:
+        ratio = step_ratio(network, key, layer, data, TIMED_STEPS)
+    if file is not None:
+        seconds, size = detection_seconds(file, key), Path(file).stat().st_size
+    return Efficiency(ratio, seconds, size)

@@ -1,91 +1,120 @@
-"""The requirements report as one page that needs no other file."""
+"""The requirements report as a self-contained HTML page."""
 
 from __future__ import annotations
 
 import importlib
 import io
+import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources import files
 from math import log10
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_wm._version import __version__
 from keras_wm.plots import plot_evidence
-from keras_wm.research.attacks.forging import years_of_search
 from keras_wm.research.evaluation.evaluation import (
-    MARKED_HOST,
     METHOD,
+    AttackSummary,
     Evaluation,
     Modification,
-    Resistance,
 )
+from keras_wm.research.evaluation.outcomes import MARKED_HOST
 from keras_wm.scheme.detection import format_p
+from keras_wm.utils.atomic import atomic_write
 from keras_wm.verification.result import PROVEN
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_SECONDS_PER_YEAR = 365.25 * 24 * 3600
+
 
 @dataclass(frozen=True)
 class Requirement:
-    """A line of the papers' table of requirements.
+    """A row of the papers' table of requirements.
 
     Attributes:
-        name: What is required.
-        meaning: What that means.
-        answer: What was measured, in a sentence.
-        figures: The numbers behind it, named.
+        name: Name of the requirement.
+        meaning: The requirement in a sentence.
+        result: The measured result in a sentence.
+        figures: Measured values by name.
     """
 
     name: str
     meaning: str
-    answer: str
+    result: str
     figures: list[tuple[str, str]]
 
 
-def page(evaluation: Evaluation) -> str:
-    """The report as HTML, with its figure inside.
+def write_report(
+    evaluation: Evaluation, folder: str | os.PathLike[str]
+) -> tuple[Path, Path]:
+    """Writes `evaluation.json` and the self-contained page `evaluation.html`.
+
+    Args:
+        evaluation: The requirements report.
+        folder: Output folder. It is created if it does not exist.
+
+    Returns:
+        The paths of the two files.
 
     Raises:
-        ImportError: If the extra `report` is missing.
+        ImportError: If the extra `report` is not installed.
+    """
+    html = render_html(evaluation)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = folder / "evaluation.json", folder / "evaluation.html"
+    texts = json.dumps(evaluation.to_dict(), indent=2) + "\n", html
+    for path, text in zip(paths, texts, strict=True):
+        with atomic_write(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    return paths
+
+
+def render_html(evaluation: Evaluation) -> str:
+    """Returns the report as an HTML page that contains its figure.
+
+    Raises:
+        ImportError: If the extra `report` is not installed.
     """
     require_jinja2()
     from jinja2 import Environment
 
     template = files(__package__).joinpath("page.html").read_text("utf-8")
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    text: str = environment.from_string(template).render(
+    hosts = {outcome.host for outcome in evaluation.outcomes}
+    html: str = environment.from_string(template).render(
         evaluation=evaluation,
         requirements=list(requirements(evaluation)),
-        lines=attack_lines(evaluation),
-        modifications=[_cells(one) for one in evaluation.modifications()],
-        imperceptibility=_imperceptibility(evaluation),
+        attacks=attack_rows(evaluation),
+        modifications=[_cells(item) for item in evaluation.modifications()],
+        fidelity=_fidelity(evaluation).result,
+        efficiency=_efficiency(evaluation).result,
         figure=_svg(_figure(evaluation)),
-        unmarked=len({one.host for one in evaluation.outcomes} - {MARKED_HOST}),
+        unmarked=len(hosts - {MARKED_HOST}),
         method=METHOD,
         version=__version__,
     )
-    return text
+    return html
 
 
 def require_jinja2() -> None:
-    """Says which extra is missing, if it is.
-
-    Raises:
-        ImportError: If the extra `report` is missing.
-    """
+    """Raises ImportError unless the extra `report` is installed."""
     try:
         importlib.import_module("jinja2")
     except ImportError as error:
         raise ImportError(
-            "A report is written by the package jinja2. "
+            "Writing a report requires the package jinja2. "
             'Install it with: pip install "keras-wm[report]"'
         ) from error
 
 
 def requirements(evaluation: Evaluation) -> Iterator[Requirement]:
-    """The papers' table of requirements (Uchida et al. 2017, Table 1), filled in."""
+    """Yields the papers' table of requirements (Uchida et al. 2017, Table 1)."""
     yield _fidelity(evaluation)
     yield _robustness(evaluation)
     yield _capacity(evaluation)
@@ -94,167 +123,174 @@ def requirements(evaluation: Evaluation) -> Iterator[Requirement]:
 
 
 def _fidelity(evaluation: Evaluation) -> Requirement:
-    found = evaluation.fidelity
+    fidelity = evaluation.fidelity
     figures = [
-        ("test error, marked", _percent(found.test_error)),
-        ("test error, unmarked", _percent(found.baseline_error)),
+        ("test error, marked", _percent(fidelity.test_error)),
+        ("test error, unmarked", _percent(fidelity.baseline_error)),
     ]
-    answer = "Not measured: neither data nor an unmarked twin were given."
-    if found.test_error is not None:
-        answer = f"The marked network gets {_percent(found.test_error)} wrong."
-    if found.difference is not None and found.half_interval is not None:
-        points = f"{100 * found.difference:+.2f} ± {100 * found.half_interval:.2f}"
-        figures.append(("difference, 95 %", f"{points} points"))
-        costs = abs(found.difference) > found.half_interval
-        answer = (
-            f"The mark {'costs' if costs else 'costs nothing that shows'}: {points}"
+    result = "Not measured, because no data were given."
+    if fidelity.test_error is not None:
+        result = f"The test error of the marked network is {figures[0][1]}."
+    if fidelity.difference is not None and fidelity.half_interval is not None:
+        points = (
+            f"{100 * fidelity.difference:+.2f} ± {100 * fidelity.half_interval:.2f} "
+            "percentage points"
         )
-        answer += " points of test error."
+        figures.append(("difference, 95 % interval", points))
+        is_significant = abs(fidelity.difference) > fidelity.half_interval
+        effect = "changes" if is_significant else "does not significantly change"
+        result = f"The mark {effect} the test error: {points}."
     return Requirement(
-        "Fidelity", "The host works as well as without the mark.", answer, figures
+        "Fidelity", "The mark does not reduce the network's accuracy.", result, figures
     )
 
 
 def _robustness(evaluation: Evaluation) -> Requirement:
-    tried = [one for one in evaluation.resistances if one.counted]
+    counted = [summary for summary in evaluation.attack_summaries if summary.counted]
     removed = evaluation.removed
-    answer = (
-        f"{len(removed)} of {len(tried)} attacks that leave the network within "
-        f"{100 * evaluation.tolerance:g} points of its test error remove the mark"
-    )
-    names = ", ".join(one.attack for one in removed)
-    weakest = [one for one in tried if one not in removed]
+    names = ", ".join(summary.attack for summary in removed)
+    result = f"{len(removed)} of {len(counted)} attacks that "
+    if evaluation.fidelity.test_error is None:
+        result += "need no data remove the mark"
+    else:
+        result += (
+            f"add at most {100 * evaluation.tolerance:g} percentage points of test "
+            "error remove the mark"
+        )
     figures = [("removed by", names or "none")]
-    if weakest:
-        least = max(weakest, key=lambda one: one.weakest or 0.0)
+    kept = [summary for summary in counted if summary not in removed]
+    if kept:
+        strongest = max(kept, key=lambda summary: summary.largest_log10_p or 0.0)
+        p_value = format_p(strongest.largest_log10_p or 0.0)
         figures.append(
-            (
-                "least evidence left otherwise",
-                f"{format_p(least.weakest or 0.0)}, by {least.attack}",
-            )
+            ("largest p-value after the others", f"{p_value}, {strongest.attack}")
         )
     return Requirement(
         "Robustness",
-        "The mark outlives what is done to the network.",
-        f"{answer}{f': {names}' if names else ''}.",
+        "The mark survives attacks that leave the network useful.",
+        f"{result}{f': {names}' if names else ''}.",
         figures,
     )
 
 
 def _capacity(evaluation: Evaluation) -> Requirement:
-    found = evaluation.capacity
+    capacity = evaluation.capacity
     return Requirement(
         "Capacity",
-        "The mark can carry a message of some length.",
-        f"{found.bits} bits are in the layer, each {found.margin:.1f} standard "
-        f"deviations clear on the average; {found.unseen} fit unseen at 4.",
+        "The mark can carry a message.",
+        f"The layer carries {capacity.bits} bits with a mean margin of "
+        f"{capacity.margin:.1f} standard deviations. At a margin of 4, it can hold "
+        f"{capacity.unseen_bits} bits before the mark can be detected without the key.",
         [
-            ("kernel", f"{found.size} x {found.count} weights"),
-            ("bits that can be read", f"{found.holds:,}"),
-            ("share of the kernel's norm", f"{100 * found.share:.0f} %"),
+            ("kernel", f"{capacity.size} x {capacity.count} weights"),
+            ("capacity", f"{capacity.readable_bits:,} bits"),
+            ("share of the kernel's norm", f"{100 * capacity.share:.0f} %"),
         ],
     )
 
 
 def _security(evaluation: Evaluation) -> Requirement:
-    found = evaluation.security
-    years, proof_years = (
-        years_of_search(p, found.seconds_a_key) for p in (evaluation.alpha, PROVEN)
-    )
+    security = evaluation.security
+    years = security.seconds_per_key / _SECONDS_PER_YEAR
     return Requirement(
         "Security",
-        "Without the key the mark is not read, forged or seen.",
-        f"Of {found.wrong_keys} wrong keys, {found.wrong_keys_found} find a mark. To "
-        f"find one that does by trying takes one core {years:.2g} "
-        f"years for p < {evaluation.alpha:g}, and {proof_years:.2g} for p < 2^-64.",
+        "Without the key, the mark cannot be read, forged or detected.",
+        f"Of {security.wrong_keys} random keys, {security.wrong_keys_found} have their "
+        "mark in the network. Finding such a key by trial would take one core "
+        f"{years / evaluation.alpha:.2g} years for p < {evaluation.alpha:g}, and "
+        f"{years / PROVEN:.2g} years for p < 2^-64.",
         [
-            ("smallest p of a wrong key", format_p(found.smallest_log10_p)),
+            ("smallest p-value of a random key", format_p(security.smallest_log10_p)),
             ("commitment", evaluation.verification.commitment),
             *(
-                (f"seen from outside: {name}", _beside(*values))
-                for name, values in found.statistics.items()
+                (f"kernel statistic: {name}", _with_unmarked(*values))
+                for name, values in security.statistics.items()
             ),
         ],
     )
 
 
 def _efficiency(evaluation: Evaluation) -> Requirement:
-    found = evaluation.efficiency
-    ratio = "not measured" if found.step_ratio is None else f"{found.step_ratio:.3f}"
-    seconds = found.detection_seconds
-    detection = "not measured" if seconds is None else f"{seconds:.2f} s"
-    size = "" if found.file_bytes is None else f" of {found.file_bytes / 1e6:.1f} MB"
+    efficiency = evaluation.efficiency
+    ratio, seconds = efficiency.step_ratio, efficiency.detection_seconds
+    results = []
+    if ratio is not None:
+        results.append(f"A training step takes {ratio:.3f} times as long as without.")
+    if seconds is not None and efficiency.file_bytes is not None:
+        megabytes = efficiency.file_bytes / 1e6
+        results.append(
+            f"Verifying the file of {megabytes:.1f} MB takes {seconds:.2f} s."
+        )
+    results.append("Inference is not affected: the network has the same layers.")
     return Requirement(
         "Efficiency",
-        "Embedding and detecting take little time.",
-        f"A training step with the mark over one without: {ratio}. To find it in the "
-        f"file{size}: {detection}. At inference the mark costs nothing: the network is "
-        "the same.",
+        "Embedding and verification take little time.",
+        " ".join(results),
         [],
     )
 
 
-def attack_lines(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """How the mark stood each attack, as texts."""
-    return [_line(evaluation, one) for one in evaluation.resistances]
+def attack_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """Returns a table row for each attack, as texts by column."""
+    return [_row(evaluation, summary) for summary in evaluation.attack_summaries]
 
 
-def _line(evaluation: Evaluation, one: Resistance) -> dict[str, Any]:
-    weakest = one.weakest
-    if one.refused:
-        verdict = f"cannot be done: {one.refused}"
-    elif weakest is None:
-        verdict = "destroys the network at every strength"
-    elif one in evaluation.removed:
+def _row(evaluation: Evaluation, summary: AttackSummary) -> dict[str, Any]:
+    log10_p = summary.largest_log10_p
+    if summary.refused:
+        verdict = f"does not apply: {summary.refused}"
+    elif log10_p is None:
+        verdict = "makes the network useless at every strength"
+    elif summary in evaluation.removed:
         verdict = "removes the mark"
     else:
-        verdict = "does not remove it"
+        verdict = "does not remove the mark"
+    first, last = summary.outcomes[0].strength, summary.outcomes[-1].strength
     return {
-        "family": one.family,
-        "attack": one.attack,
-        "title": one.title,
-        "strengths": f"{one.strengths[0].strength:g} to {one.strengths[-1].strength:g}",
-        "unit": one.unit,
-        "evidence": "" if weakest is None else format_p(weakest),
-        "removed": one in evaluation.removed,
+        "family": summary.family,
+        "attack": summary.attack,
+        "title": summary.title,
+        "strengths": f"{first:g}" if first == last else f"{first:g} to {last:g}",
+        "unit": summary.unit,
+        "p_value": "" if log10_p is None else format_p(log10_p),
+        "removed": summary in evaluation.removed,
         "verdict": verdict,
     }
 
 
-def _cells(one: Modification) -> list[str]:
-    rate = one.symbol_error_rate
+def _cells(item: Modification) -> list[str]:
+    ber = item.symbol_error_rate
     return [
-        one.attack,
-        f"{one.strength:g}",
-        _percent(one.test_error),
-        "-" if rate is None else f"{rate:.3f}",
-        f"{one.false_negatives:g}",
-        "-" if one.false_positives is None else f"{one.false_positives:g}",
+        item.attack,
+        f"{item.strength:g}",
+        _percent(item.test_error),
+        "-" if ber is None else f"{ber:.3f}",
+        f"{item.false_negatives:g}",
+        "-" if item.false_positives is None else f"{item.false_positives:g}",
     ]
-
-
-def _imperceptibility(evaluation: Evaluation) -> str:
-    return _fidelity(evaluation).answer
 
 
 def _percent(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.2f} %"
 
 
-def _beside(value: float, unmarked: float | None) -> str:
+def _with_unmarked(value: float, unmarked: float | None) -> str:
     return f"{value:.3g}" + ("" if unmarked is None else f" (unmarked {unmarked:.3g})")
 
 
-def _figure(evaluation: Evaluation) -> Figure:
+def _figure(evaluation: Evaluation) -> Figure | None:
+    """Draws accuracy against evidence; `None` if no attack applies to the network."""
     families: dict[str, dict[str, list[tuple[float, float]]]] = {}
-    for one in evaluation.resistances:
+    for summary in evaluation.attack_summaries:
         points = [
             (-outcome.log10_p, 1 - (outcome.test_error or 0.0))
-            for outcome in one.strengths
+            for outcome in summary.outcomes
             if not outcome.refused
         ]
         if points:
-            families.setdefault(one.family, {})[one.attack] = points
+            families.setdefault(summary.family, {})[summary.attack] = points
+    if not families:
+        return None
     error = evaluation.fidelity.test_error or 0.0
     return plot_evidence(
         families,
@@ -264,8 +300,10 @@ def _figure(evaluation: Evaluation) -> Figure:
     )
 
 
-def _svg(figure: Figure) -> str:
+def _svg(figure: Figure | None) -> str:
+    if figure is None:
+        return ""
     stream = io.StringIO()
     figure.savefig(stream, format="svg", metadata={"Date": None})
-    # What stands before the tag, such as a document type, has no place in a page.
+    # Inside a page, an SVG must not have an XML header or document type.
     return stream.getvalue().partition("<svg")[2].join(("<svg", ""))

@@ -1,4 +1,4 @@
-"""What attacks leave of a network and of its mark."""
+"""Running attacks on a network and searching for its mark in the results."""
 
 from __future__ import annotations
 
@@ -16,32 +16,34 @@ from keras_wm.verification.result import Verification
 from keras_wm.verification.verification import verify
 
 Families = Mapping[str, Sequence[Attack]]
+MARKED_HOST = "marked"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one attack of one strength left.
+    """The result of one attack at one strength.
 
     Attributes:
-        family: The attack's family.
-        attack: Its name.
-        strength: How strong it was, in the attack's unit.
-        seed: Of all that was random.
-        host: `"marked"`, or the name of an unmarked network that was attacked too.
-        test_error: The share of test examples that the attacked network gets wrong;
-            `None` without data.
-        ber: The bit error rate; `None` where no kernel can hold the message.
-        log10_p: log10 of the p-value of the mark, corrected for the places tried.
-        aligned: Whether this is by alignment with the owner's own network, which is
-            tried where bits are lost.
-        refused: Why the attack cannot be done to this network, or an empty text.
+        family: Family of the attack.
+        attack: Name of the attack.
+        strength: Strength, in the attack's unit.
+        seed: Random seed of the attack.
+        host: `"marked"`, or the name of an unmarked network that was also attacked.
+        test_error: Share of the test examples that the attacked network
+            misclassifies; `None` without data.
+        ber: Bit error rate; `None` if no kernel can hold the message.
+        log10_p: log10 of the mark's p-value, corrected for all tests.
+        aligned: Whether the p-value was found by alignment with the owner's network,
+            which is tried if bits are wrong.
+        refused: Reason why the attack does not apply to this network, or an empty
+            string.
     """
 
     family: str
     attack: str
     strength: float
     seed: int
-    host: str = "marked"
+    host: str = MARKED_HOST
     test_error: float | None = None
     ber: float | None = None
     log10_p: float = 0.0
@@ -49,27 +51,45 @@ class Outcome:
     refused: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, as plain Python values that JSON can hold."""
+        """Returns all fields as plain Python values that JSON can hold."""
         return asdict(self)
+
+    def is_useful(self, error: float | None, tolerance: float) -> bool:
+        """Returns whether the attacked network is still useful.
+
+        Args:
+            error: Test error before the attack; `None` without data, which makes
+                every outcome useful.
+            tolerance: Test error that the attack can add.
+        """
+        if self.refused:
+            return False
+        if self.test_error is None or error is None:
+            return True
+        return self.test_error <= error + tolerance
+
+    def is_marked(self, alpha: float) -> bool:
+        """Returns whether the mark was found, with a p-value below alpha."""
+        return self.log10_p < log10(alpha)
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A network that is attacked, and what is looked for in it.
+    """A network to attack, and the mark to look for in the results.
 
     Attributes:
         model: The network.
         key: The owner's key.
-        layer: The layer that the mark is in.
-        owners: The owner's own marked network, which attacked ones are aligned with.
-        host: As in `Outcome`.
+        layer: Name of the layer that carries the mark.
+        owners: The owner's marked network, with which attacked networks are aligned.
+        host: Name of the network, as in `Outcome`.
     """
 
     model: Any
     key: WatermarkKey
     layer: str
     owners: Any
-    host: str = "marked"
+    host: str = MARKED_HOST
 
 
 def outcomes(
@@ -78,13 +98,13 @@ def outcomes(
     data: Examples | None,
     seeds: int,
 ) -> Iterator[Outcome]:
-    """Attacks a network in every way, and looks for its mark each time.
+    """Attacks a network in every way, and searches for its mark after each attack.
 
     Args:
         subject: The network.
-        families: The attacks; none that trains without data.
-        data: What attacks train on, and what errors are measured on.
-        seeds: How often each is done.
+        families: The attacks. Without data, none of them can need data.
+        data: Data to train on and to measure test errors on.
+        seeds: Number of repetitions of each attack.
 
     Yields:
         An `Outcome` for each strength and seed of each attack.
@@ -93,57 +113,49 @@ def outcomes(
         for attack in attacks:
             for seed in range(seeds):
                 for strength in attack.strengths:
-                    at = (family, attack.name, strength, seed, subject.host)
-                    yield _outcome(subject, attack, at, data)
-                    # Every attack builds networks, which Keras keeps track of.
+                    case = (family, attack.name, strength, seed, subject.host)
+                    yield _outcome(subject, attack, case, data)
+                    # Keras holds global state for every network that attacks build.
                     keras.utils.clear_session()
 
 
 def _outcome(
     subject: Subject,
     attack: Attack,
-    at: tuple[str, str, float, int, str],
+    case: tuple[str, str, float, int, str],
     data: Examples | None,
 ) -> Outcome:
-    _, _, strength, seed, _ = at
+    _, _, strength, seed, _ = case
     try:
         attacked = attack(subject.model, data, strength, seed)
     except ValueError as error:
-        return Outcome(*at, refused=str(error))
-    found, aligned = _found(subject, attacked)
+        return Outcome(*case, refused=str(error))
+    verification, aligned = _search(subject, attacked)
     return Outcome(
-        *at,
+        *case,
         test_error=None if data is None else data.test_error(attacked),
-        ber=found.ber if found.detection else None,
-        log10_p=found.log10_p,
+        ber=verification.ber if verification.detection else None,
+        log10_p=verification.log10_p,
         aligned=aligned,
     )
 
 
-def _found(subject: Subject, attacked: Any) -> tuple[Verification, bool]:
-    """The mark as it is; where bits are lost, by alignment if that shows more."""
+def _search(subject: Subject, attacked: Any) -> tuple[Verification, bool]:
+    """Searches for the mark; if bits are wrong, also after alignment.
+
+    Returns:
+        The `Verification` with the smaller p-value, and whether it is the aligned one.
+    """
     names = {layer.name for layer in attacked.layers}
     layer = subject.layer if subject.layer in names else None
     try:
-        found = verify(attacked, subject.key, layer)
+        unaligned = verify(attacked, subject.key, layer)
     except ValueError:
-        # The layer may have another shape now, in which the message has no room.
-        found = verify(attacked, subject.key)
-    if found.detection and not found.ber:
-        return found, False
+        # The attack can have made the layer too small for the message.
+        unaligned = verify(attacked, subject.key)
+    if unaligned.detection and not unaligned.ber:
+        return unaligned, False
     aligned = verify(attacked, subject.key, reference=subject.owners)
-    return (aligned, True) if aligned.log10_p < found.log10_p else (found, False)
-
-
-def survives(outcome: Outcome, error: float | None, tolerance: float) -> bool:
-    """Whether an attacked network is still worth having."""
-    if outcome.refused:
-        return False
-    if outcome.test_error is None or error is None:
-        return True
-    return outcome.test_error <= error + tolerance
-
-
-def found(outcome: Outcome, alpha: float) -> bool:
-    """Whether the mark was found."""
-    return outcome.log10_p < log10(alpha)
+    if aligned.log10_p < unaligned.log10_p:
+        return aligned, True
+    return unaligned, False

@@ -1,13 +1,11 @@
 """Fixtures for the tests of attacks."""
 
-from functools import partialmethod
-
-import keras
 import pytest
 
 from keras_wm.research.attacks import training
 from keras_wm.research.attacks.fine_tuning import RTAL
 from tests.research.attacks.trained import IS_THIRD, PICTURES, network
+from tests.research.untraced import run_eagerly
 
 # Data, activation of the head, and number of outputs.
 KINDS_OF_OUTPUT = {
@@ -20,21 +18,15 @@ KINDS_OF_OUTPUT = {
 
 @pytest.fixture
 def one_epoch(monkeypatch):
-    """Shortens attacks that train to one untraced epoch of 120 pictures.
-
-    That is four steps instead of 320. TensorFlow takes longer to trace a network than
-    to train it for so few steps: 1.4 against 0.7 CPU seconds.
-    """
+    """Shortens attacks that train from 320 steps to one epoch of four eager steps."""
     monkeypatch.setattr(training, "STEPS", 4)
-    if keras.backend.backend() == "tensorflow":
-        eager = partialmethod(keras.Model.compile, run_eagerly=True)
-        monkeypatch.setattr(keras.Model, "compile", eager)
+    run_eagerly(monkeypatch)
 
 
 @pytest.fixture(scope="session", params=list(KINDS_OF_OUTPUT))
 def learned(request):
-    """Networks that learned their task in 60 steps, and their data."""
+    """A network that learned its task in 60 steps, and the data of the task."""
     data, activation, outputs = KINDS_OF_OUTPUT[request.param]
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(training, "STEPS", 60)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "STEPS", 60)
         return RTAL(network(activation, outputs=outputs), data, 0.1), data

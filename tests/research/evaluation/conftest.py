@@ -5,23 +5,45 @@ import pytest
 
 from keras_wm.research.attacks import training
 from keras_wm.research.attacks.attack import published_copy
+from keras_wm.research.attacks.equivalence import PERMUTATION
+from keras_wm.research.attacks.fine_tuning import with_fine_tuning
+from keras_wm.research.attacks.fusion import FUSION
+from keras_wm.research.attacks.quantization import QUANTIZATION
 from keras_wm.research.datasets import Pictures
-from keras_wm.research.evaluation import evaluate
+from keras_wm.research.evaluation import evaluate, evaluator
+from tests.research.untraced import run_eagerly
 
-FAMILIES = ("quantization", "equivalence", "fusion")
+# Attacks that keep the mark, hide it, train, and do not apply to the network.
+FAMILIES = {
+    "quantization": (QUANTIZATION,),
+    "equivalence": (PERMUTATION, with_fine_tuning(PERMUTATION)),
+    "fusion": (FUSION,),
+}
+WRONG_KEYS = 20
+
+
+@pytest.fixture(scope="session", autouse=True)
+def short():
+    """Trains and measures for as few steps as possible."""
+    with pytest.MonkeyPatch.context() as patch:
+        # One epoch of 64 pictures.
+        patch.setattr(training, "STEPS", 2)
+        patch.setattr(evaluator, "TIMED_STEPS", 2)
+        patch.setattr(evaluator, "WRONG_KEYS", WRONG_KEYS)
+        run_eagerly(patch)
+        yield
 
 
 @pytest.fixture(scope="session")
 def pictures(marked):
-    """What the marked network was trained on, which it knows by heart."""
+    """The training data of the marked network, which it knows by heart."""
     x, y = marked.x.astype(np.float32), marked.y
-    # Many times over: Keras takes longer to begin an epoch than for two steps of it.
-    return Pictures("noise", np.tile(x, (20, 1, 1, 1)), np.tile(y, 20), x, y)
+    return Pictures("noise", x, y, x, y)
 
 
 @pytest.fixture(scope="session")
 def twin(marked):
-    """A network of the same kind without a mark."""
+    """A network of the same architecture with random weights and without a mark."""
     model = published_copy(marked.model)
     rng = np.random.default_rng(5)
     for variable in model.weights:
@@ -30,17 +52,15 @@ def twin(marked):
 
 
 @pytest.fixture(scope="session")
-def evaluation(marked, pictures, twin):
-    """The marked network's report, with three families of attacks."""
-    with pytest.MonkeyPatch.context() as patched:
-        # Attackers who go through the pictures once.
-        patched.setattr(training, "STEPS", 12)
+def evaluation(marked, pictures, twin, short):
+    """The marked network's report, from four attacks at two strengths."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluator, "all_families", lambda layer: FAMILIES)
         return evaluate(
             marked.files[".keras"],
             marked.key,
             pictures,
             baseline=twin,
             unmarked=[twin],
-            families=FAMILIES,
             strengths=2,
         )

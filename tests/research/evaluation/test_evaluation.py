@@ -1,4 +1,4 @@
-"""The requirements report: what it measures, and what counts."""
+"""The requirements report of a marked network."""
 
 import json
 from dataclasses import replace
@@ -15,37 +15,40 @@ from keras_wm.research.evaluation.outcomes import Subject, outcomes
 from keras_wm.scheme.detection import detect
 from tests.conftest import fixed_key
 from tests.marked_model import LAYER
-from tests.research.evaluation.conftest import FAMILIES
+from tests.research.evaluation.conftest import FAMILIES, WRONG_KEYS
 
 
 def outcome(evaluation, attack, strength, host="marked"):
-    (found,) = (
-        one
-        for one in evaluation.outcomes
-        if (one.attack, one.strength, one.host) == (attack, strength, host)
+    (result,) = (
+        outcome
+        for outcome in evaluation.outcomes
+        if (outcome.attack, outcome.strength, outcome.host) == (attack, strength, host)
     )
-    return found
+    return result
 
 
-def wrong(model, pictures):
-    answers = keras.ops.convert_to_numpy(model(pictures.x_test))
-    return answers.argmax(axis=1) != pictures.y_test
+def wrong_predictions(model, pictures):
+    outputs = keras.ops.convert_to_numpy(model(pictures.x_test))
+    return outputs.argmax(axis=1) != pictures.y_test
 
 
-def test_every_attack_is_done_to_every_network_at_its_weakest_and_strongest(evaluation):
+def test_every_network_is_attacked_at_the_weakest_and_strongest_strength(evaluation):
     expected = {
         (attack.name, strength, host)
-        for family in FAMILIES
-        for attack in families(LAYER)[family]
+        for attacks in FAMILIES.values()
+        for attack in attacks
         for strength in (attack.strengths[0], attack.strengths[-1])
         for host in ("marked", "unmarked 1")
     }
-    found = [(one.attack, one.strength, one.host) for one in evaluation.outcomes]
-    assert len(found) == len(set(found))
-    assert set(found) == expected
+    cases = [
+        (outcome.attack, outcome.strength, outcome.host)
+        for outcome in evaluation.outcomes
+    ]
+    assert len(cases) == len(set(cases))
+    assert set(cases) == expected
 
 
-def test_an_attacked_network_is_measured_as_one_measures_by_hand(
+def test_test_error_and_bit_error_rate_are_those_of_the_attacked_network(
     evaluation, marked, pictures
 ):
     copy = keras.models.clone_model(marked.model, clone_function=_without_mark)
@@ -56,10 +59,10 @@ def test_an_attacked_network_is_measured_as_one_measures_by_hand(
         # Integers of 2 bits, with a scale for each filter: -1, 0 and 1.
         scale = np.abs(values).max(axis=tuple(range(values.ndim - 1)))
         kernel.assign(np.round(values / scale) * scale)
-    found = outcome(evaluation, "quantization", 2)
-    assert found.test_error == pytest.approx(wrong(copy, pictures).mean())
-    detected = detect(np.asarray(copy.get_layer(LAYER).kernel), marked.key)
-    assert found.ber == detected.ber
+    result = outcome(evaluation, "quantization", 2)
+    assert result.test_error == pytest.approx(wrong_predictions(copy, pictures).mean())
+    detection = detect(np.asarray(copy.get_layer(LAYER).kernel), marked.key)
+    assert result.ber == detection.ber
 
 
 def _without_mark(layer):
@@ -68,84 +71,88 @@ def _without_mark(layer):
     return layer.__class__.from_config(config)
 
 
-def test_what_was_rearranged_is_found_by_alignment(evaluation):
-    found = outcome(evaluation, "permutation", 1.0)
-    assert found.aligned
-    assert found.log10_p < -9
-    assert found.test_error == pytest.approx(evaluation.fidelity.test_error)
+def test_alignment_finds_the_mark_after_a_permutation(evaluation):
+    result = outcome(evaluation, "permutation", 1.0)
+    assert result.aligned
+    assert result.log10_p < -9
+    assert result.test_error == pytest.approx(evaluation.fidelity.test_error)
 
 
-def test_a_mark_that_is_found_with_lost_bits_is_aligned_too(marked):
-    few = replace(PERMUTATION, strengths=(0.25,))
-    as_it_is = verify(few(marked.model), marked.key, LAYER)
-    assert as_it_is.marked
-    assert as_it_is.ber > 0
+def test_a_mark_that_is_found_with_bit_errors_is_aligned_too(marked):
+    permutation = replace(PERMUTATION, strengths=(0.25,))
+    unaligned = verify(permutation(marked.model), marked.key, LAYER)
+    assert unaligned.marked
+    assert unaligned.ber > 0
     subject = Subject(marked.model, marked.key, LAYER, owners=marked.model)
-    (found,) = outcomes(subject, {"equivalence": [few]}, data=None, seeds=1)
-    assert found.aligned
-    assert found.ber == 0
-    assert found.log10_p < as_it_is.log10_p
+    (result,) = outcomes(subject, {"equivalence": [permutation]}, data=None, seeds=1)
+    assert result.aligned
+    assert result.ber == 0
+    assert result.log10_p < unaligned.log10_p
 
 
-def test_an_attack_that_cannot_be_done_says_why(evaluation):
-    (fusion,) = (one for one in evaluation.resistances if one.family == "fusion")
+def test_an_attack_that_does_not_apply_says_why(evaluation):
+    summaries = evaluation.attack_summaries
+    (fusion,) = (summary for summary in summaries if summary.family == "fusion")
     assert "normalization" in fusion.refused
-    assert fusion.weakest is None
+    assert fusion.largest_log10_p is None
     assert fusion not in evaluation.removed
 
 
-def test_an_attack_counts_only_if_the_network_is_worth_having_after_it(evaluation):
-    error = evaluation.fidelity.test_error
-    for resistance in evaluation.resistances:
+def test_an_attack_counts_only_if_the_network_is_useful_after_it(evaluation):
+    limit = evaluation.fidelity.test_error + evaluation.tolerance
+    for summary in evaluation.attack_summaries:
         counted = [
-            one.log10_p
-            for one in resistance.strengths
-            if not one.refused and one.test_error <= error + evaluation.tolerance
+            outcome.log10_p
+            for outcome in summary.outcomes
+            if not outcome.refused and outcome.test_error <= limit
         ]
-        assert resistance.weakest == max(counted, default=None)
+        assert summary.largest_log10_p == max(counted, default=None)
         removes = bool(counted) and max(counted) >= -9
-        assert (resistance in evaluation.removed) == removes
+        assert (summary in evaluation.removed) == removes
 
 
 def test_fidelity_is_the_difference_over_the_same_pictures(
     evaluation, marked, twin, pictures
 ):
-    one, other = wrong(marked.model, pictures), wrong(twin, pictures)
-    found = evaluation.fidelity
-    assert found.test_error == pytest.approx(one.mean())
-    assert found.baseline_error == pytest.approx(other.mean())
-    difference = one.astype(float) - other
-    assert found.difference == pytest.approx(difference.mean())
+    marked_wrong, twin_wrong = (
+        wrong_predictions(model, pictures) for model in (marked.model, twin)
+    )
+    fidelity = evaluation.fidelity
+    assert fidelity.test_error == pytest.approx(marked_wrong.mean())
+    assert fidelity.baseline_error == pytest.approx(twin_wrong.mean())
+    difference = marked_wrong.astype(float) - twin_wrong
+    assert fidelity.difference == pytest.approx(difference.mean())
     standard_error = np.sqrt(difference.var(ddof=1) / len(difference))
-    assert found.half_interval == pytest.approx(1.96 * standard_error)
+    assert fidelity.half_interval == pytest.approx(1.96 * standard_error)
 
 
 def test_capacity_is_that_of_the_kernel(evaluation, marked):
-    found = evaluation.capacity
-    assert (found.bits, found.size, found.count) == (64, 144, 32)
-    assert found.holds == 144 * 16
+    capacity = evaluation.capacity
+    assert (capacity.bits, capacity.size, capacity.count) == (64, 144, 32)
+    assert capacity.readable_bits == 144 * 16
     kernel = np.asarray(marked.model.get_layer(LAYER).kernel)
     margin = detect(kernel, marked.key).z.mean()
-    assert found.margin == pytest.approx(margin, rel=1e-3)
-    assert found.share == pytest.approx(found.margin * np.sqrt(64 / (144 * 32)))
+    assert capacity.margin == pytest.approx(margin, rel=1e-3)
+    assert capacity.share == pytest.approx(capacity.margin * np.sqrt(64 / (144 * 32)))
 
 
-def test_rates_of_error_are_over_marked_and_unmarked_networks(evaluation):
-    for one in evaluation.modifications():
-        here = outcome(evaluation, one.attack, one.strength)
-        there = outcome(evaluation, one.attack, one.strength, "unmarked 1")
-        assert one.false_negatives == (here.log10_p >= -9)
-        # False alarm below 1e-9 a network by the definition of the verdict.
-        assert one.false_positives == (there.log10_p < -9) == 0
-        assert one.symbol_error_rate == here.ber
+def test_error_rates_are_those_of_marked_and_unmarked_networks(evaluation):
+    for item in evaluation.modifications():
+        marked = outcome(evaluation, item.attack, item.strength)
+        unmarked = outcome(evaluation, item.attack, item.strength, "unmarked 1")
+        assert item.false_negatives == (marked.log10_p >= -9)
+        # By definition, a false alarm has a probability below 1e-9.
+        assert item.false_positives == (unmarked.log10_p < -9) == 0
+        assert item.symbol_error_rate == marked.ber
 
 
-def test_no_wrong_key_is_found_and_trying_takes_time(evaluation):
-    found = evaluation.security
-    assert found.wrong_keys_found == 0
-    # The smallest of 200 p-values is below 1e-9 in 2e-7 of cases.
-    assert found.smallest_log10_p > -9
-    assert found.seconds_a_key > 0
+def test_no_wrong_key_is_found_and_their_time_is_measured(evaluation):
+    security = evaluation.security
+    assert security.wrong_keys == WRONG_KEYS
+    assert security.wrong_keys_found == 0
+    # The smallest of 20 p-values is below 1e-9 in 2e-8 of cases.
+    assert security.smallest_log10_p > -9
+    assert security.seconds_per_key > 0
 
 
 def test_the_report_is_plain_json(evaluation):
@@ -157,28 +164,30 @@ def test_the_report_is_plain_json(evaluation):
 
 
 def test_without_data_nothing_is_trained_and_every_attack_counts(marked):
-    found = evaluate(marked.model, marked.key, families=["perturbation"], strengths=1)
-    names = {one.attack for one in found.outcomes}
+    evaluation = evaluate(
+        marked.model, marked.key, families=["perturbation"], strengths=1
+    )
+    names = {outcome.attack for outcome in evaluation.outcomes}
     assert names == {
         attack.name
         for attack in families(LAYER)["perturbation"]
         if not attack.needs_data
     }
-    assert found.fidelity.test_error is None
-    assert found.efficiency.step_ratio is None
-    assert all(one.counted for one in found.resistances)
+    assert evaluation.fidelity.test_error is None
+    assert evaluation.efficiency.step_ratio is None
+    assert all(summary.counted for summary in evaluation.attack_summaries)
 
 
-def test_progress_is_told(marked):
-    told = []
+def test_progress_is_reported(marked):
+    calls = []
     evaluate(
         marked.model,
         marked.key,
         families=["quantization"],
         strengths=2,
-        progress=lambda done, total: told.append((done, total)),
+        progress=lambda done, total: calls.append((done, total)),
     )
-    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert calls == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
 def test_a_network_without_the_mark_is_not_evaluated(twin, marked):
@@ -188,8 +197,8 @@ def test_a_network_without_the_mark_is_not_evaluated(twin, marked):
         evaluate(marked.files[".keras"], fixed_key(64, secret=b"\x07" * 32))
 
 
-def test_data_that_do_not_fit_the_network_are_refused(marked, pictures):
-    larger = replace(pictures, x_train=np.zeros((1280, 9, 9, 1), np.float32))
+def test_data_that_do_not_fit_the_network_are_rejected(marked, pictures):
+    larger = replace(pictures, x_train=np.zeros((64, 9, 9, 1), np.float32))
     with pytest.raises(ValueError, match=r"shape \(8, 8, 1\).*shape \(9, 9, 1\)"):
         evaluate(marked.model, marked.key, larger)
     more = replace(pictures, y_train=pictures.y_train + 1)
@@ -197,14 +206,14 @@ def test_data_that_do_not_fit_the_network_are_refused(marked, pictures):
         evaluate(marked.model, marked.key, more)
 
 
-def test_grey_pictures_may_come_without_their_channel(marked, pictures, evaluation):
+def test_grey_pictures_need_no_axis_for_their_channel(marked, pictures, evaluation):
     flat = replace(
         pictures, x_train=pictures.x_train[..., 0], x_test=pictures.x_test[..., 0]
     )
-    found = evaluate(marked.model, marked.key, flat, families=["fusion"], strengths=1)
-    assert found.fidelity.test_error == evaluation.fidelity.test_error
+    again = evaluate(marked.model, marked.key, flat, families=["fusion"], strengths=1)
+    assert again.fidelity.test_error == evaluation.fidelity.test_error
 
 
-def test_a_family_that_does_not_exist_lists_those_that_do(marked):
+def test_an_unknown_family_lists_the_known_ones(marked):
     with pytest.raises(ValueError, match=r"among fine-tuning, .*Received: magic"):
         evaluate(marked.model, marked.key, families=["magic"])
