@@ -1,8 +1,9 @@
-"""What watching costs: BitErrorRate's work in an epoch over an epoch of the demo.
+"""Measures the time of BitErrorRate after an epoch, relative to the epoch.
 
     python benchmarks/callback_cost.py [--epochs 10]
 
-Epochs and measurements take turns on the demo's network and pictures.
+Trains the demo's network on the demo's pictures. Epochs and calls of the callback
+alternate, and each call is divided by the epoch before it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from keras_wm.research.hosts.wide_resnet import paper_optimizer, wide_resnet
 
 
 def main() -> None:
-    """Measures and prints the ratio."""
+    """Measures the ratio and prints it."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--epochs", type=int, default=10)
     arguments = parser.parse_args()
@@ -42,10 +43,12 @@ def main() -> None:
         trained = time.perf_counter()
         callback.on_epoch_end(epoch, {})
         ratios.append((time.perf_counter() - trained) / (trained - begin))
-    low, middle, high = np.percentile(ratios[1:], [25, 50, 75])  # The first compiles.
+    low, middle, high = np.percentile(
+        ratios[1:], [25, 50, 75]
+    )  # The first epoch compiles.
     print(
-        f"BitErrorRate over an epoch of the demo: median {100 * middle:.2f} %, "
-        f"middle half {100 * low:.2f} to {100 * high:.2f} %"
+        f"BitErrorRate / epoch of the demo: median {100 * middle:.2f} %, "
+        f"quartiles {100 * low:.2f} % and {100 * high:.2f} %"
     )
 
 

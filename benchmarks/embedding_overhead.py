@@ -1,12 +1,11 @@
-"""What embedding costs: the training step with a mark over the one without.
-
-Three twins of a network take turns, step by step, on the same batch: one marked, two
-not. The median of marked / unmarked over the turns is the cost; that of unmarked /
-unmarked is the floor, what this machine's noise alone makes of a ratio of 1.
+"""Measures the duration of a training step with a mark, relative to one without.
 
     python benchmarks/embedding_overhead.py [--steps 40] [--json FILE]
 
-It runs on whatever backend (KERAS_BACKEND) and device Keras finds.
+Three copies of a network take turns, step by step, on the same batch: one is marked and
+two are not. The median of marked / unmarked is the cost. The median of unmarked /
+unmarked is the noise floor, which would be 1 without noise. Keras chooses the device,
+and KERAS_BACKEND the backend.
 """
 
 from __future__ import annotations
@@ -32,14 +31,14 @@ DECAY = 5e-4
 
 
 def wrn_10_4(key: WatermarkKey | None) -> keras.Model:
-    """The papers' host network at the papers' size."""
+    """Returns the papers' host network, WRN-10-4 for 32 x 32 pictures."""
     mark = key and WatermarkRegularizer(key, regularizer=wide_resnet_decay(DECAY))
     regularizers = {"conv3_block1_conv2": mark} if mark else None
     return wide_resnet((32, 32, 3), 10, weight_decay=DECAY, regularizers=regularizers)
 
 
 def large_dense(key: WatermarkKey | None) -> keras.Model:
-    """One dense layer of 4096 x 4096."""
+    """Returns a network with one dense layer of 4096 x 4096."""
     mark = key and WatermarkRegularizer(key)
     return keras.Sequential(
         [
@@ -51,14 +50,14 @@ def large_dense(key: WatermarkKey | None) -> keras.Model:
 
 
 def pictures() -> Arrays:
-    """A batch of 64 pictures of 32 x 32."""
+    """Returns a batch of 64 pictures of 32 x 32 pixels."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(64, 32, 32, 3)).astype("float32")
     return x, rng.integers(0, 10, 64)
 
 
 def vectors() -> Arrays:
-    """A batch of 64 vectors of 4096."""
+    """Returns a batch of 64 vectors of length 4096."""
     rng = np.random.default_rng(0)
     return rng.normal(size=(64, 4096)).astype("float32"), rng.integers(0, 10, 64)
 
@@ -75,41 +74,44 @@ def measure(
     bits: int,
     steps: int,
 ) -> dict[str, np.ndarray]:
-    """Times the steps of the three twins in turns.
+    """Measures the steps of the three copies, which take turns.
 
     Returns:
-        Seconds of each step, shape `(steps,)`, by the twin's name.
+        Seconds of each step, shape `(steps,)`, by the copy's name.
     """
     key = WatermarkKey.generate("benchmark", bits)
-    twins = {"marked": build(key), "unmarked": build(None), "again": build(None)}
-    for model in twins.values():
+    copies = {"marked": build(key), "unmarked": build(None), "again": build(None)}
+    for model in copies.values():
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         model.compile(keras.optimizers.SGD(0.01, momentum=0.9), loss)
         for _ in range(3):
             model.train_on_batch(*batch)
-    seconds: dict[str, list[float]] = {name: [] for name in twins}
-    names = list(twins)
+    seconds: dict[str, list[float]] = {name: [] for name in copies}
+    names = list(copies)
     for turn in track(range(steps), description=f"{bits} bits", transient=True):
-        # Nobody always follows the same neighbour into its caches.
+        # Rotate the order, so that no copy always runs after the same other one.
         for name in names[turn % 3 :] + names[: turn % 3]:
             begin = time.perf_counter()
-            twins[name].train_on_batch(*batch)
+            copies[name].train_on_batch(*batch)
             seconds[name].append(time.perf_counter() - begin)
     return {name: np.array(values) for name, values in seconds.items()}
 
 
 def quartiles(ratios: np.ndarray) -> dict[str, float]:
-    """The median of paired ratios, the middle half, and the median's own interval."""
+    """Returns the median and quartiles of paired ratios.
+
+    Also the 95 % interval of the median, by bootstrap.
+    """
     low, middle, high = np.percentile(ratios, [25, 50, 75])
     rng = np.random.default_rng(0)
     draws = np.median(rng.choice(ratios, (2000, len(ratios))), axis=1)
-    sure_from, sure_to = np.percentile(draws, [2.5, 97.5])
+    lower, upper = np.percentile(draws, [2.5, 97.5])
     return {
         "median": float(middle),
         "quarter": float(low),
         "three_quarters": float(high),
-        "median_from": float(sure_from),
-        "median_to": float(sure_to),
+        "median_from": float(lower),
+        "median_to": float(upper),
     }
 
 
@@ -122,10 +124,10 @@ def main() -> None:
     table = Table(
         "case",
         "step, s",
-        "with / without (95 % of the median)",
-        "middle half",
-        "floor",
-        title=f"Training step on {keras.backend.backend()}",
+        "marked / unmarked (95 % interval)",
+        "quartiles",
+        "noise floor",
+        title=f"Training step with and without a mark ({keras.backend.backend()})",
     )
     records: dict[str, Any] = {}
     for name, (build, batch, bits) in CASES.items():

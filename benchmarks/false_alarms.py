@@ -1,14 +1,13 @@
-"""How often an unmarked network looks marked: p-values of keys that marked nothing.
+"""Measures the p-values of random keys in trained networks that have no mark.
 
     python benchmarks/false_alarms.py [--keys 2000] [--networks 20] [--epochs 4]
 
-Trains networks that differ in kind, optimizer, initialization, regularization and
-seed on scikit-learn's digits, without any mark. Then each of many random keys is
-looked for in the largest kernel of each. If the p-values mean what they say, they are
-uniform: for each network a Kolmogorov-Smirnov test of that is printed, and the smallest
-p-value of all beside the smallest that as many uniform ones would have. The p-value of
-the bits takes few values, so that it can only be larger than uniform: printed is how
-often it is below 1 %.
+Trains networks that differ in architecture, optimizer, initialization, regularization
+and seed on scikit-learn's digits, without a mark. The largest kernel of each is then
+tested for many random keys. The soft p-value must be uniform in [0, 1]. The script
+prints a Kolmogorov-Smirnov test of that for each network, and compares the smallest of
+all p-values with the smallest of as many uniform ones. The hard p-value takes few
+values and is never smaller than uniform. The script prints how often it is below 1 %.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ REGULARIZERS = ("none", "l2", "l1")
 
 
 def main() -> None:
-    """Trains, measures and prints."""
+    """Trains the networks, tests the keys, and prints the results."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--keys", type=int, default=2000)
     parser.add_argument("--networks", type=int, default=20)
@@ -45,32 +44,33 @@ def main() -> None:
     options = parser.parse_args()
     console = Console(width=110)
     keys = [WatermarkKey.generate(f"key {i}", BITS) for i in range(options.keys)]
-    table = Table("network", "accuracy", "kernel", "KS p of soft", "hard p < 1 %")
-    tests, smallest = [], 1.0
+    table = Table("network", "accuracy", "kernel", "KS test of soft p", "hard p < 1 %")
+    tests, smallest, alarms = [], 1.0, 0
     for number in track(range(options.networks), console=Console(stderr=True)):
         name, accuracy, kernel = trained_kernel(number, options.epochs)
         detections = [detect(kernel, key) for key in keys]
-        soft = [10 ** (found.log10_p_soft or 0.0) for found in detections]
-        hard = np.mean([found.log10_p_hard < -2 for found in detections])
+        soft = [10 ** (detection.log10_p_soft or 0.0) for detection in detections]
+        hard = np.mean([detection.log10_p_hard < -2 for detection in detections])
         tests.append(float(kstest(soft, "uniform").pvalue))
         smallest = min(smallest, *soft)
+        alarms += sum(p < MARKED for p in soft)
         shape = "x".join(map(str, kernel.shape))
         row = (f"{accuracy:.3f}", shape, f"{tests[-1]:.3f}", f"{100 * hard:.2f} %")
         table.add_row(name, *row)
     console.print(table)
     count = options.keys * options.networks
     console.print(
-        f"smallest KS p-value times the number of networks: "
+        f"Smallest p-value of the KS tests, corrected for {len(tests)} networks: "
         f"{min(1.0, min(tests) * len(tests)):.3f}\n"
-        f"smallest of {count:,} p-values: {smallest:.2g}; that of as many uniform ones "
-        f"is between {-np.log(0.975) / count:.2g} and {-np.log(0.025) / count:.2g} in "
-        "95 % of cases\n"
-        f"verdicts at {MARKED:g}: {int(smallest < MARKED)}"
+        f"Smallest of {count:,} soft p-values: {smallest:.2g}. For uniform p-values it "
+        f"is between {-np.log(0.975) / count:.2g} and {-np.log(0.025) / count:.2g} "
+        "with 95 % probability.\n"
+        f"False alarms (p < {MARKED:g}): {alarms}"
     )
 
 
 def trained_kernel(number: int, epochs: int) -> tuple[str, float, NDArray[Any]]:
-    """A network by its number, trained: its name, accuracy and largest kernel."""
+    """Trains the network of a number; returns its name, accuracy and largest kernel."""
     kind = KINDS[number % len(KINDS)]
     rng = np.random.default_rng(number)
     optimizer, initializer, regularizer = (
@@ -84,8 +84,8 @@ def trained_kernel(number: int, epochs: int) -> tuple[str, float, NDArray[Any]]:
     model.fit(digits.x_train, digits.y_train, epochs=epochs, batch_size=64, verbose=0)
     accuracy = model.evaluate(digits.x_test, digits.y_test, verbose=0)[1]
     kernels = [np.asarray(w) for w in model.trainable_weights if len(w.shape) > 1]
-    own = "" if kind == "wide residual" else f", {initializer}, {regularizer}"
-    name = f"{kind}, {optimizer}{own}"
+    options = "" if kind == "wide residual" else f", {initializer}, {regularizer}"
+    name = f"{kind}, {optimizer}{options}"
     return name, accuracy, max(kernels, key=np.size)
 
 

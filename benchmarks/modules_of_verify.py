@@ -2,8 +2,8 @@
 
     python benchmarks/modules_of_verify.py [--list]
 
-Saves a small marked model with three kernels as a `.keras` file, verifies it once to
-import what is needed, and traces a second call. Fewer modules are easier to follow.
+Saves a small model with three kernels as a `.keras` file, verifies it once so that all
+modules are imported, and traces a second call. Fewer modules are easier to follow.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 
 def traced_modules(file: Path, key: Any) -> Counter[str]:
-    """Counts the calls of functions in each module while a file is verified."""
+    """Returns the number of function calls in each module while a file is verified."""
     import keras_wm
 
     calls: Counter[str] = Counter()
@@ -38,7 +38,7 @@ def traced_modules(file: Path, key: Any) -> Counter[str]:
 
 
 def main() -> None:
-    """Prints the number of modules, functions and calls."""
+    """Prints the number of modules and of calls."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--list", action="store_true")
     listed = parser.parse_args().list

@@ -1,12 +1,12 @@
-"""How many small files a scan reads in a second, and whether its memory grows.
+"""Measures the speed of a scan of many small files, and its memory.
 
     python benchmarks/scan_speed.py [--files 10000] [--keys 3] [--workers 2] [--dask]
 
-Saves small Keras models of different shapes in each format, the widest marked, links
-them under as many names as asked for, and scans them. The rate counts from the
-hundredth result on, when all processes have started; the memory is that of the
-scan and all its processes after a tenth of the files, and at the end. `--dask` repeats
-the scan on a Dask LocalCluster and compares the two reports.
+Saves small Keras models of several shapes in each format; the widest is marked. Links
+them under many names and scans those. The rate is measured from the hundredth result,
+when all processes have started. The memory is that of the scan and its processes after
+a tenth of the files and at the end. `--dask` repeats the scan on a
+Dask LocalCluster and compares the reports.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ STARTED = 100
 
 
 def main() -> None:
-    """Measures and prints."""
+    """Scans the files and prints rate and memory."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--files", type=int, default=10_000)
     parser.add_argument("--keys", type=int, default=3)
@@ -58,21 +58,21 @@ def main() -> None:
         console.print(
             f"{options.files:,} files of {min(sizes) // 1000} to "
             f"{max(sizes) // 1000} kB, {options.keys} keys, {options.workers} workers: "
-            f"{rate:.0f} files a second, {rate / options.workers:.0f} a second and "
-            "worker"
+            f"{rate:.0f} files per second, {rate / options.workers:.0f} per second "
+            "and worker"
         )
         console.print(
-            f"memory of all processes: {meter.early:.0f} MB after a tenth of the "
+            f"Memory of all processes: {meter.early:.0f} MB after a tenth of the "
             f"files, {meter.late:.0f} MB at the end"
         )
         console.print(f"{len(report.found):,} marks found. {report.correction}")
         if options.dask:
             same = scan_on_cluster(names, keys, options.workers) == report.to_dict()
-            console.print(f"the same report on a Dask cluster: {same}")
+            console.print(f"Same report from a Dask cluster: {same}")
 
 
 class Meter:
-    """Notes when a scan is under way and what memory it takes by then."""
+    """Records the start time of a scan's measurement, and the memory of the scan."""
 
     def __init__(self, files: int) -> None:
         self._files = files
@@ -81,7 +81,7 @@ class Meter:
         self.early = self.late = 0.0
 
     def on_result(self, _: Any) -> None:
-        """What the scan calls."""
+        """Counts a result; the scan calls this for each one."""
         self._done += 1
         if self._done == STARTED:
             self.begin = time.perf_counter()
@@ -92,14 +92,14 @@ class Meter:
 
 
 def memory() -> float:
-    """The resident memory of this process and its children, in MB."""
+    """Returns the resident memory of this process and its children, in MB."""
     this = psutil.Process()
-    every = [this, *this.children(recursive=True)]
-    return sum(process.memory_info().rss for process in every) / 1e6
+    processes = [this, *this.children(recursive=True)]
+    return sum(process.memory_info().rss for process in processes) / 1e6
 
 
 def scan_on_cluster(folder: Path, keys: Any, workers: int) -> dict[str, Any]:
-    """The report of a scan by a local Dask cluster."""
+    """Returns the report of a scan on a local Dask cluster."""
     from distributed import Client, LocalCluster
 
     with (
@@ -115,7 +115,7 @@ def scan_on_cluster(folder: Path, keys: Any, workers: int) -> dict[str, Any]:
 
 
 def save_models(folder: Path, key: Any) -> list[Path]:
-    """Small convolutional networks, each in each format; the widest is marked."""
+    """Saves small convolutional networks in each format; the widest is marked."""
     import keras
     import numpy as np
 

@@ -1,12 +1,12 @@
-"""What verifying a file costs, beside loading the model to read the same kernel.
+"""Compares the time of verifying a file with that of loading the model.
 
     python benchmarks/verify_speed.py [--megabytes 10 100 1000] [--rounds 3] [--huge]
 
-Writes models of each size, as `.keras` and as `.h5`, into a temporary folder. Then
-`keras-wm verify --layer` as a whole process, and a process that calls
-`keras.models.load_model` and reads the same kernel, take turns on each. `--huge` adds
-a model of 10 GB, which is verified only: loading it takes more memory than most have.
-`--http` serves the largest model on loopback and prints how many bytes travel.
+Writes models of each size, as `.keras` and as `.h5`, into a temporary folder. For each
+file, two whole processes alternate: `keras-wm verify --layer`, and a process that calls
+`keras.models.load_model` and reads the same kernel. `--huge` adds a model of 10 GB,
+which is verified but not loaded, because most machines lack the memory. `--http` serves
+the largest model on loopback and prints the number of bytes sent.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from keras_wm import WatermarkKey
 LAYER, SIDE = "marked", 1024
 OTHERS = 40
 HUGE = 10_000
-# Runs a program and prints what it and its children took. Of memory it is the sum of
-# its own peak and of the largest child's.
+# Runs a program, and prints its peak memory with that of its largest child, in MB, and
+# the bytes it read, in MB.
 METER = """
 import json, resource, sys
 try:
@@ -57,7 +57,7 @@ LOAD = (
 
 @dataclass(frozen=True)
 class Run:
-    """What one whole process took."""
+    """Duration, memory and bytes read of one whole process."""
 
     seconds: float
     peak_megabytes: float
@@ -65,7 +65,7 @@ class Run:
 
 
 def main() -> None:
-    """Measures and prints the tables."""
+    """Runs the comparisons and prints their tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--megabytes", type=int, nargs="+", default=[10, 100, 1000])
     parser.add_argument("--rounds", type=int, default=3)
@@ -86,7 +86,7 @@ def main() -> None:
 
 
 def write_models(folder: Path, megabytes: int) -> list[Path]:
-    """A model of that size in both formats: one layer to look in, and 40 others."""
+    """Saves a model of a size in both formats: one layer to verify, and 40 others."""
     import keras
     import numpy as np
 
@@ -94,7 +94,7 @@ def write_models(folder: Path, megabytes: int) -> list[Path]:
     units = max(8, int(((megabytes * 1e6 - 4 * SIDE**2) / 4 / OTHERS) ** 0.5))
     tensor = inputs = keras.Input((SIDE,))
     tensor = keras.layers.Dense(SIDE, name=LAYER)(tensor)
-    zeros = keras.initializers.Zeros()  # Quick; what is stored does not matter.
+    zeros = keras.initializers.Zeros()  # Fast; the values do not matter.
     for index in range(OTHERS):
         layer = keras.layers.Dense(units, kernel_initializer=zeros, name=f"d{index}")
         tensor = layer(tensor)
@@ -108,7 +108,7 @@ def write_models(folder: Path, megabytes: int) -> list[Path]:
 
 
 def write_huge(folder: Path) -> list[Path]:
-    """10 GB in the layout of Keras, without Keras: most of it is never written."""
+    """Writes a sparse file of 10 GB in the layout of Keras, without using Keras."""
     import numpy as np
 
     weights, archive = folder / f"{HUGE}.weights.h5", folder / f"{HUGE}.keras"
@@ -134,7 +134,7 @@ def write_huge(folder: Path) -> list[Path]:
 
 
 def compare(files: dict[int, list[Path]], key: Path, rounds: int) -> Table:
-    """Lets both take turns on every file."""
+    """Returns a table of both processes, which alternate on every file."""
     runs: dict[tuple[Path, str], list[Run]] = {}
     for _ in range(rounds):
         for size, paths in files.items():
@@ -144,7 +144,9 @@ def compare(files: dict[int, list[Path]], key: Path, rounds: int) -> Table:
                 if size != HUGE:
                     loading = measure(LOAD, ["load", path])
                     runs.setdefault((path, "load"), []).append(loading)
-    table = Table("file", "keras-wm verify", "load_model", "ratio", "smallest ratio")
+    table = Table(
+        "file", "keras-wm verify", "load_model", "load / verify", "smallest ratio"
+    )
     for path in (path for paths in files.values() for path in paths):
         ours, theirs = runs[path, "verify"], runs.get((path, "load"), [])
         ratios = [b.seconds / a.seconds for a, b in zip(ours, theirs, strict=False)]
@@ -161,12 +163,12 @@ def compare(files: dict[int, list[Path]], key: Path, rounds: int) -> Table:
         for path in paths
     }
     spread = max(seconds.values()) / min(seconds.values())
-    table.caption = f"verify, slowest file over fastest: {spread:.2f}"
+    table.caption = f"keras-wm verify, slowest file / fastest file: {spread:.2f}"
     return table
 
 
 def measure(program: str, arguments: list[object]) -> Run:
-    """Runs a program as a whole process."""
+    """Runs a program as a separate process, and measures it."""
     begin = time.perf_counter()
     finished = subprocess.run(  # noqa: S603 (our own code)
         [sys.executable, "-c", METER.format(program=program), *map(str, arguments)],
@@ -181,7 +183,7 @@ def measure(program: str, arguments: list[object]) -> Run:
 
 
 def over_http(paths: list[Path], key: Path) -> Table:
-    """How many bytes travel when a file is verified at a URL."""
+    """Returns a table of the bytes sent when a file is verified at a URL."""
     from tests.files.servers import serving
 
     table = Table("file over HTTP", "size, MB", "sent, MB", "requests", "seconds")

@@ -171,7 +171,7 @@ def experiment(
 
     with silent_import():
         from keras_wm.research.experiments import EXPERIMENTS, Settings, run_experiment
-        from keras_wm.research.experiments.worker import usual_workers
+        from keras_wm.research.experiments.worker import default_workers
 
     if name == "list":
         for listed in EXPERIMENTS.values():
@@ -189,7 +189,7 @@ def experiment(
         weight_decay=weight_decay,
         families=None if families is None else split_names(families),
     )
-    run_experiment(name, settings, out, Console(), workers or usual_workers())
+    run_experiment(name, settings, out, Console(), workers or default_workers())
 
 
 def demo(

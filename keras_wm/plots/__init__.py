@@ -1,4 +1,4 @@
-"""Every figure, in one style."""
+"""Plots in one style, from plain arrays."""
 
 from keras_wm.plots.scores import plot_scores, plot_training
 from keras_wm.plots.studies import (

@@ -1,4 +1,4 @@
-"""Figures of one mark: its scores in a kernel, and how it grew."""
+"""Plots of one mark: its scores in a kernel, and its growth during training."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ def plot_training(
     accuracy: Mapping[str, Sequence[float]],
     scores: Mapping[str, ArrayLike],
 ) -> Figure:
-    """How a mark grew, what it cost, and how far it stands out.
+    """Plots the bit error rate and the test accuracy, and the scores at the end.
 
     Args:
-        ber: The bit error rate before training and after each epoch.
-        accuracy: The test accuracy at the same times, by the network's name.
-        scores: The scores z, shape `(T,)`, by the network's name.
+        ber: Bit error rate before training and after each epoch.
+        accuracy: Test accuracy at the same times, by the network's name.
+        scores: Scores z in the published file, shape `(T,)`, by the network's name.
 
     Returns:
         A matplotlib `Figure`.
     """
     epochs = np.arange(len(ber))
     with figure(2, (10.4, 3.8)) as (drawing, (left, right)):
-        left.set_title("While it trains")
+        left.set_title("During training")
         for (name, values), style in zip(accuracy.items(), _styles(), strict=False):
             left.plot(epochs, values, label=f"test accuracy, {name}", **style)
         left.plot(epochs, ber, color=REFERENCE, ls=":", label="bit error rate")
@@ -73,7 +73,7 @@ def _score_histogram(axes: Axes, scores: Mapping[str, ArrayLike]) -> None:
     density = np.exp(-(grid**2) / 2) / np.sqrt(2 * np.pi)
     axes.plot(grid, density, color=REFERENCE, lw=1.2, ls="--", label="N(0, 1)")
     axes.axvline(0, color=REFERENCE, lw=1)
-    axes.set(xlabel="score z of a bit (read right above 0)", ylabel="density")
+    axes.set(xlabel="score z of a bit (correct above 0)", ylabel="density")
     axes.legend()
 
 

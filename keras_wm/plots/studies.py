@@ -1,4 +1,4 @@
-"""Figures of many networks: what experiments and evaluations compare."""
+"""Plots that compare many networks, for experiments and evaluations."""
 
 from __future__ import annotations
 
@@ -12,37 +12,40 @@ from numpy.typing import ArrayLike
 
 from keras_wm.plots.style import MARKED, REFERENCE, Curves, draw_lines, figure, styled
 
+# The area under the ROC curve and the ends of its interval, by the detector's name.
 Areas = Mapping[str, tuple[float, float, float]]
 
 
 def plot_outputs(outputs: Mapping[str, ArrayLike]) -> Figure:
-    r"""What networks read of each bit: \(\sigma(s_j y_j)\), 1 where it is sure.
+    r"""Plots histograms of the sigmoid of the bits' outputs.
 
-    As in Uchida et al. (2017, figure 4), where every bit is 1.
+    As in Uchida et al. (2017, figure 4): near 1 for a bit that is read correctly with
+    a large margin, near 0.5 for a bit that is not embedded.
 
     Args:
-        outputs: \(s_j y_j\) of the bits, shape `(T,)`, by the network's name.
+        outputs: \(s_j (x_j \cdot u_j)\) of each bit, shape `(T,)`, by the network's
+            name.
 
     Returns:
         A matplotlib `Figure`.
     """
-    with figure(len(outputs), (2.4 * len(outputs), 2.6)) as (drawing, every):
-        for axes, (name, values) in zip(every, outputs.items(), strict=True):
-            right = 1 / (1 + np.exp(-np.asarray(values, np.float64)))
-            axes.hist(right, np.linspace(0, 1, 21).tolist(), color=MARKED)
+    with figure(len(outputs), (2.4 * len(outputs), 2.6)) as (drawing, panels):
+        for axes, (name, values) in zip(panels, outputs.items(), strict=True):
+            sigmoid = 1 / (1 + np.exp(-np.asarray(values, np.float64)))
+            axes.hist(sigmoid, np.linspace(0, 1, 21).tolist(), color=MARKED)
             axes.axvline(0.5, color=REFERENCE, lw=1)
             axes.set(title=name, xlim=(0, 1), xlabel=r"$\sigma(s\,x \cdot w)$")
             axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
-        every[0].set_ylabel("bits")
+        panels[0].set_ylabel("bits")
     return drawing
 
 
 def plot_curves(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
-    """Test error and training loss over the epochs.
+    """Plots test error and training loss over the epochs.
 
     Args:
-        histories: By the network's name, its `"test_error"` before training and
-            after each epoch, and its `"loss"` in each epoch.
+        histories: Histories by the network's name: `"test_error"` before training and
+            after each epoch, and `"loss"` in each epoch.
 
     Returns:
         A matplotlib `Figure`.
@@ -54,32 +57,32 @@ def plot_curves(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> Figur
             loss = history["loss"]
             right.plot(np.arange(1, len(loss) + 1), loss, label=name, **style)
         left.set(xlabel="epochs", ylabel="test error, %", yscale="log")
-        right.set(xlabel="epochs", ylabel="training loss, penalties included")
+        right.set(xlabel="epochs", ylabel="training loss, with penalties")
         right.set_yscale("log")
         for axes in (left, right):
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.yaxis.set_major_formatter("{x:g}")
-            # Where there is no power of ten, or one.
+            # The range can hold one power of ten or none, so label minor ticks too.
             axes.yaxis.set_minor_formatter(LogFormatter())
         left.legend()
     return drawing
 
 
 def plot_weights(histograms: Mapping[str, Mapping[str, Any]]) -> Figure:
-    """How the weights of a kernel are distributed, in several networks.
+    """Plots the distributions of a kernel's weights in several networks.
 
     Args:
-        histograms: By the network's name, `"counts"` in bins of equal width from
-            `"low"` to `"high"`.
+        histograms: Histograms by the network's name: `"counts"` in bins of equal width
+            from `"low"` to `"high"`.
 
     Returns:
         A matplotlib `Figure`.
     """
     with figure(1, (6.4, 3.8)) as (drawing, (axes,)):
-        for name, one, style in styled(histograms):
-            edges = np.linspace(one["low"], one["high"], len(one["counts"]) + 1)
-            counts = np.asarray(one["counts"], np.float64)
-            # Where there is no weight, a logarithm has nothing to draw.
+        for name, histogram, style in styled(histograms):
+            counts = np.asarray(histogram["counts"], np.float64)
+            edges = np.linspace(histogram["low"], histogram["high"], len(counts) + 1)
+            # Leave gaps at empty bins, whose logarithm is infinite.
             counts[counts == 0] = np.nan
             density = counts / np.nansum(counts) / np.diff(edges)
             style = style | {"marker": ""}
@@ -92,14 +95,14 @@ def plot_weights(histograms: Mapping[str, Mapping[str, Any]]) -> Figure:
 def plot_lines(
     curves: Curves, xlabel: str, ylabel: str, log_x: int = 0, log_y: int = 0
 ) -> Figure:
-    """One figure over another, in several networks.
+    """Plots several lines in one panel.
 
     Args:
-        curves: Points (x, y) by the network's name.
-        xlabel: What x is.
-        ylabel: What y is.
-        log_x: The base of a logarithmic scale of x; 0 for none.
-        log_y: That of y.
+        curves: Points (x, y) by the name of the line.
+        xlabel: Label of the x axis.
+        ylabel: Label of the y axis.
+        log_x: Base of a logarithmic x axis; 0 for a linear one.
+        log_y: Base of a logarithmic y axis; 0 for a linear one.
 
     Returns:
         A matplotlib `Figure`.
@@ -117,12 +120,12 @@ def plot_lines(
 
 
 def plot_attack(ber: Curves, error: Curves, strength: str) -> Figure:
-    """What an attack does to the mark, beside what it does to the network.
+    """Plots the effect of an attack on the mark and on the network, side by side.
 
     Args:
         ber: Points (strength, bit error rate) by the mark's name.
         error: Points (strength, test error) by the mark's name.
-        strength: What the strength is.
+        strength: Label of the attack's strength.
 
     Returns:
         A matplotlib `Figure`.
@@ -140,20 +143,20 @@ def plot_attack(ber: Curves, error: Curves, strength: str) -> Figure:
 def plot_evidence(
     families: Mapping[str, Curves],
     start: tuple[float, float],
-    found: float,
-    worth: float,
+    threshold: float,
+    useful_accuracy: float,
 ) -> Figure:
-    """What attacks leave: the network's accuracy against the evidence for its mark.
+    """Plots accuracy against evidence for the mark after attacks.
 
     Args:
-        families: Points (evidence, accuracy) from weak attacks to strong ones, by the
-            attack's name, by family. Evidence is -log10 p.
-        start: The point of the network that was not attacked.
-        found: The evidence from which on the mark is found.
-        worth: The accuracy from which on the network is worth having.
+        families: For each family, points (evidence, accuracy) from weak to strong
+            attacks, by the attack's name. Evidence is -log10 p.
+        start: Point of the network before any attack.
+        threshold: Evidence above which the mark is found.
+        useful_accuracy: Accuracy above which the network is useful.
 
     Returns:
-        A matplotlib `Figure`, a panel a family.
+        A matplotlib `Figure` with one panel for each family.
     """
     columns = min(3, len(families))
     rows = -(-len(families) // columns)
@@ -161,9 +164,9 @@ def plot_evidence(
         for axes, (family, curves) in zip(panels, families.items(), strict=False):
             draw_lines(axes, curves)
             axes.plot(*start, marker="*", markersize=12, color=REFERENCE, ls="")
-            axes.axvline(found, color=REFERENCE, lw=1, ls=":")
-            axes.axhline(worth, color=REFERENCE, lw=1, ls="--")
-            # What is found for sure may have ten times or a thousand times as much.
+            axes.axvline(threshold, color=REFERENCE, lw=1, ls=":")
+            axes.axhline(useful_accuracy, color=REFERENCE, lw=1, ls="--")
+            # Evidence ranges over decades, and is near zero without a mark.
             axes.set_xscale("symlog", linthresh=10)
             axes.set(title=family, ylim=(-0.03, 1.03), xlim=(-1, 3 * start[0] + 10))
             axes.legend(fontsize="x-small", loc="best")
@@ -175,15 +178,15 @@ def plot_evidence(
 
 
 def plot_points(
-    points: Curves, alike: Sequence[str], xlabel: str, ylabel: str
+    points: Curves, enlarged: Sequence[str], xlabel: str, ylabel: str
 ) -> Figure:
-    """Networks as points: all of them, and those closer that look alike.
+    """Plots networks as points: all of them, and some kinds enlarged.
 
     Args:
-        points: (x, y) of each network by the kind's name.
-        alike: The kinds that are drawn again, to a scale of their own.
-        xlabel: What x is.
-        ylabel: What y is.
+        points: Points (x, y) of the networks by the kind's name.
+        enlarged: Kinds that are plotted again in a second panel, on their own scale.
+        xlabel: Label of the x axes.
+        ylabel: Label of the y axes.
 
     Returns:
         A matplotlib `Figure`.
@@ -193,7 +196,7 @@ def plot_points(
             x, y = np.transpose(pairs)
             style = style | {"ls": "", "alpha": 0.8}
             left.plot(x, y, label=name, **style)
-            if name in alike:
+            if name in enlarged:
                 right.plot(x, y, **style)
         for axes in (left, right):
             axes.set(xlabel=xlabel, ylabel=ylabel)
@@ -203,12 +206,11 @@ def plot_points(
 
 
 def plot_areas(panels: Mapping[str, Mapping[str, Areas]]) -> Figure:
-    """How well detectors tell marked networks from unmarked ones.
+    """Plots how well detectors distinguish marked from unmarked networks.
 
     Args:
-        panels: By a panel's title, the mark's name and the detector's: the area under
-            the ROC curve and the ends of its interval. The first panel has all the
-            detectors that the others have.
+        panels: Areas under the ROC curve by the panel's title, then by the mark's
+            name. The first panel has all detectors of the others.
 
     Returns:
         A matplotlib `Figure`.
@@ -216,14 +218,14 @@ def plot_areas(panels: Mapping[str, Mapping[str, Areas]]) -> Figure:
     first = next(iter(panels.values()))
     detectors = list(next(iter(first.values())))
     size = (5.2 * len(panels), 1.2 + 0.22 * len(detectors))
-    with figure(len(panels), size) as (drawing, every):
-        for axes, (title, marks) in zip(every, panels.items(), strict=True):
+    with figure(len(panels), size) as (drawing, row):
+        for axes, (title, marks) in zip(row, panels.items(), strict=True):
             for number, (name, areas, style) in enumerate(styled(marks)):
                 shift = 0.5 * ((number + 0.5) / len(marks) - 0.5)
                 area, low, high = np.transpose(list(areas.values()))
                 axes.errorbar(
                     area,
-                    [detectors.index(one) + shift for one in areas],
+                    [detectors.index(detector) + shift for detector in areas],
                     xerr=[area - low, high - area],
                     label=name,
                     elinewidth=1,
@@ -233,6 +235,6 @@ def plot_areas(panels: Mapping[str, Mapping[str, Areas]]) -> Figure:
             axes.set(xlim=(-0.02, 1.02), ylim=(len(detectors) - 0.5, -0.5))
             axes.set(title=title, xlabel="area under the ROC curve, 95 % interval")
             axes.set_yticks(range(len(detectors)), [])
-        every[0].set_yticklabels(detectors)
-        every[-1].legend(loc="lower left")
+        row[0].set_yticklabels(detectors)
+        row[-1].legend(loc="lower left")
     return drawing

@@ -295,8 +295,8 @@ def _figure(evaluation: Evaluation) -> Figure | None:
     return plot_evidence(
         families,
         start=(-evaluation.verification.log10_p, 1 - error),
-        found=-log10(evaluation.alpha),
-        worth=1 - error - evaluation.tolerance,
+        threshold=-log10(evaluation.alpha),
+        useful_accuracy=1 - error - evaluation.tolerance,
     )
 
 

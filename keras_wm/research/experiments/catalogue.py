@@ -1,4 +1,4 @@
-"""What experiments there are."""
+"""The catalogue of experiments, and the suites that run several of them."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from keras_wm.research.experiments.studies import (
     papers_attacks as attacks,
 )
 
-# Experiments that are done together, by the name of all of them.
+# The experiments of each suite, by the suite's name.
 SUITES: dict[str, tuple[Experiment, ...]] = {
-    # The papers' own.
+    # The experiments of the papers.
     "all": (
         embedding.EXPERIMENT,
         further_training.FINE_TUNING,
@@ -42,7 +42,7 @@ SUITES: dict[str, tuple[Experiment, ...]] = {
         attacks.OVERWRITING,
         attacks.DISTILLATION,
     ),
-    # What was published against such marks since.
+    # Tests against the attacks that were published after the papers.
     "robustness": (
         covertness.EXPERIMENT,
         resistance.EXPERIMENT,
@@ -58,10 +58,10 @@ EXPERIMENTS = {
 
 
 def experiments_named(name: str) -> Sequence[Experiment]:
-    """The experiments of a suite, or the one of that name.
+    """Returns the experiments of a suite, or the single experiment with that name.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If no suite or experiment has that name.
     """
     if name in SUITES:
         return SUITES[name]

@@ -1,4 +1,4 @@
-"""What an experiment is: runs to do, and tables and figures to make of them."""
+"""Experiments: runs to do, and the tables and plots that show their records."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from keras_wm.research.experiments.measurement import (
-    kernel_figures,
-    mark_figures,
+    measure_kernel,
+    measure_mark,
     signed_outputs,
 )
 from keras_wm.research.experiments.network_store import NetworkStore
-from keras_wm.research.experiments.run_records import Figures, Row
+from keras_wm.research.experiments.run_records import Measurements, Row
 from keras_wm.research.experiments.schemes import Mark
 from keras_wm.research.experiments.settings import Settings
 from keras_wm.research.experiments.tables import ResultTable
@@ -24,29 +24,30 @@ from keras_wm.research.experiments.training import Training
 
 @dataclass(frozen=True)
 class Run:
-    """One run: a line in the records.
+    """One run of an experiment, which becomes one line of the records.
 
     Attributes:
-        labels: What tells it from the experiment's other runs, as plain values.
-        perform: Does it, and returns its figures.
-        network: The network from scratch that it needs, if any.
+        labels: Plain JSON values that identify the run within its experiment. The
+            records and other processes find the run by them.
+        perform: Function that does the run and returns its measurements.
+        network: The network trained from scratch that the run needs, if any.
     """
 
     labels: dict[str, Any]
-    perform: Callable[[NetworkStore], Figures]
+    perform: Callable[[NetworkStore], Measurements]
     network: Training | None = None
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """An experiment.
+    """One experiment.
 
     Attributes:
-        name: What to call it.
-        title: What it asks.
-        runs: Its runs, in the order in which to do them.
-        tables: The tables that its records make.
-        figures: The figures that its records make, by name.
+        name: Name on the command line and in the records.
+        title: The question that it answers.
+        runs: Function that returns the runs, in the order in which to do them.
+        tables: Function that makes tables of the recorded rows.
+        figures: Function that makes plots of the recorded rows, by name.
     """
 
     name: str
@@ -57,10 +58,18 @@ class Experiment:
         default=lambda rows: {}
     )
 
-    def networks(self, settings: Settings) -> list[Training]:
-        """The networks from scratch that its runs need, each once."""
-        needed = (run.network for run in self.runs(settings))
-        return list(dict.fromkeys(network for network in needed if network))
+    def run_with(self, settings: Settings, labels: dict[str, Any]) -> Run:
+        """Returns the run with these labels.
+
+        Raises:
+            ValueError: If the settings have no such run.
+        """
+        for run in self.runs(settings):
+            if run.labels == labels:
+                return run
+        raise ValueError(
+            f"Expected the labels of a run of {self.name!r}. Received: {labels}"
+        )
 
 
 def trained_run(
@@ -69,34 +78,37 @@ def trained_run(
     mark: Mark,
     distribution: bool = False,
 ) -> Run:
-    """A run that trains a network and measures it.
+    """Returns a run that trains a network and measures it.
 
     Args:
-        labels: What tells it from the experiment's other runs.
-        training: The network.
-        mark: What is looked for in it.
-        distribution: Whether its weights and outputs are recorded too.
+        labels: Labels that identify the run within its experiment.
+        training: Description of the network.
+        mark: The mark to test the network for.
+        distribution: Whether to record the network's weights and outputs too.
     """
 
-    def perform(store: NetworkStore) -> Figures:
+    def perform(store: NetworkStore) -> Measurements:
         model, history = store.network(training)
         pictures = store.pictures(training.task)
-        figures: Figures = {
+        measured: Measurements = {
             "test_error": pictures.test_error(model),
-            **mark_figures(model, mark),
+            **measure_mark(model, mark),
         }
         if history:
-            figures["best_test_error"] = min(history["test_error"])
+            measured["best_test_error"] = min(history["test_error"])
         if distribution:
-            figures["history"] = history
-            figures |= distribution_figures(model, mark)
-        return figures
+            measured["history"] = history
+            measured |= _measure_distribution(model, mark)
+        return measured
 
-    return Run(labels, perform, training.first)
+    return Run(labels, perform, training.root)
 
 
-def distribution_figures(model: Any, mark: Mark) -> Figures:
-    """How a marked layer's weights are distributed, and what each bit reads."""
+def _measure_distribution(model: Any, mark: Mark) -> Measurements:
+    """Returns the distribution of a marked layer's weights, and the output of each bit.
+
+    The outputs are those of `signed_outputs`.
+    """
     kernel = np.asarray(model.get_layer(mark.layers[0]).kernel)
-    outputs = [round(float(one), 4) for one in signed_outputs(kernel, mark)]
-    return kernel_figures(kernel) | {"outputs": outputs}
+    outputs = [round(float(output), 4) for output in signed_outputs(kernel, mark)]
+    return measure_kernel(kernel) | {"outputs": outputs}

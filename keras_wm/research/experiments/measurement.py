@@ -1,4 +1,4 @@
-"""What is measured on a network: its mark and its weights."""
+"""Measurements on a network: its mark and its weights."""
 
 from __future__ import annotations
 
@@ -6,40 +6,45 @@ from typing import Any
 
 import numpy as np
 
+from keras_wm.research.experiments.run_records import Measurements
 from keras_wm.research.experiments.schemes import Mark
 from keras_wm.scheme.detection import corrected, detect
 from keras_wm.utils.arrays import Floats
 
 _BINS = 60
-Figures = dict[str, Any]
 
 
-def mark_figures(model: Any, mark: Mark) -> Figures:
-    r"""What a network shows of a mark.
+def measure_mark(model: Any, mark: Mark) -> Measurements:
+    r"""Returns how well a mark can be read from a network.
 
     Returns:
-        Over all of the mark's layers: the bit error rate `"ber"`; the papers' E_R
-        as a mean per bit, `"embedding_loss"`; the mean and the smallest score; and
-        log10 of the p-values of the bits and, where exact, of the scores, each
-        layer tested by itself and the smallest corrected for their number.
+        Over all layers of the mark: the bit error rate `"ber"`; the papers' E_R as a
+        mean per bit, `"embedding_loss"`; the mean and the smallest score, `"z_mean"`
+        and `"z_min"`; and log10 of the p-values, `"log10_p_hard"` of the bits and
+        `"log10_p"` of the scores (of the bits where that of the scores is not exact).
+        Each layer is tested by itself, and the smallest p-value is corrected for
+        the number of layers.
     """
     kernels = [np.asarray(model.get_layer(layer).kernel) for layer in mark.layers]
     key = mark.key()
-    found = [detect(kernel, key) for kernel in kernels]
-    z = np.concatenate([one.z for one in found])
+    detections = [detect(kernel, key) for kernel in kernels]
+    z = np.concatenate([detection.z for detection in detections])
     outputs = np.concatenate([signed_outputs(kernel, mark) for kernel in kernels])
     return {
         "ber": float(np.mean(z <= 0)),
         "embedding_loss": float(np.logaddexp(0, -outputs).mean()),
         "z_mean": float(z.mean()),
         "z_min": float(z.min()),
-        "log10_p_hard": _smallest([one.log10_p_hard for one in found]),
-        "log10_p": _smallest([one.log10_p for one in found]),
+        "log10_p_hard": _smallest([layer.log10_p_hard for layer in detections]),
+        "log10_p": _smallest([layer.log10_p for layer in detections]),
     }
 
 
 def signed_outputs(kernel: Any, mark: Mark) -> Floats:
-    r"""\(s_j y_j\) of each bit: above 0 where it is read right; shape `(T,)`."""
+    r"""Returns \(s_j (x_j \cdot u_j)\) of each bit, shape `(T,)`.
+
+    A bit is read correctly where it is positive.
+    """
     key = mark.key()
     size, count = key.check_shape(kernel.shape)
     u = kernel.reshape(size, count).astype(np.float64) @ key.filter_weights(count).T
@@ -48,19 +53,19 @@ def signed_outputs(kernel: Any, mark: Mark) -> Floats:
     return outputs
 
 
-def kernel_figures(kernel: Any) -> Figures:
-    """How a kernel's weights are distributed: standard deviations, a histogram.
+def measure_kernel(kernel: Any) -> Measurements:
+    """Returns the standard deviations and the histogram of a kernel's weights.
 
     Returns:
-        `"kernel_std"`, `"mean_filter_std"`, and under `"histogram"` the counts
-        between `"low"` and `"high"`, in bins of equal width.
+        `"kernel_std"`, `"mean_filter_std"`, and `"histogram"`: the counts in bins of
+        equal width between `"low"` and `"high"`.
     """
-    reach = float(np.abs(kernel).max()) or 1.0
-    counts, _ = np.histogram(kernel, _BINS, (-reach, reach))
+    limit = float(np.abs(kernel).max()) or 1.0
+    counts, _ = np.histogram(kernel, _BINS, (-limit, limit))
     return {
         "kernel_std": float(kernel.std()),
         "mean_filter_std": float(kernel.mean(axis=-1).std()),
-        "histogram": {"low": -reach, "high": reach, "counts": counts.tolist()},
+        "histogram": {"low": -limit, "high": limit, "counts": counts.tolist()},
     }
 
 

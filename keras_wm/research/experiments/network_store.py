@@ -1,4 +1,4 @@
-"""Where networks are trained, and kept for the runs that build on them."""
+"""The store of a study's networks: trains each once and keeps it for later runs."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from keras_wm.utils.atomic import atomic_write
 
 
 class NetworkStore:
-    """Gives networks by their description, each trained once.
+    """Returns networks by their description, and trains each of them once.
 
-    Those from scratch are kept as published files, without a trace of their mark:
-    what starts from one has what anybody has who downloads it.
+    Networks trained from scratch are stored as published files, without metadata of
+    their mark. So a run that starts from one has what anybody has who downloads it.
 
     Args:
-        settings: Of the study.
-        folder: Of the study; networks are kept in a folder in it.
+        settings: Settings of the study.
+        folder: Folder of the study; networks are stored in its subfolder `networks`.
     """
 
     def __init__(self, settings: Settings, folder: Path) -> None:
@@ -40,23 +40,26 @@ class NetworkStore:
         return self.pictures(PICTURES).rotated()
 
     def has(self, training: Training) -> bool:
-        """Whether a network is kept."""
+        """Returns whether a network is stored."""
         return all(file.exists() for file in self._files(training))
 
     def network(self, training: Training) -> tuple[Any, History]:
-        """A network, and its figures before training and after each epoch."""
-        file, history = self._files(training)
+        """Returns a network, and its measurements before training and after each epoch.
+
+        Trains the network if it is not stored.
+        """
+        file, history_file = self._files(training)
         if self.has(training):
             model = keras.saving.load_model(file, compile=False)
-            return model, json.loads(history.read_text("utf-8"))["history"]
-        model, figures = self._train(training)
+            return model, json.loads(history_file.read_text("utf-8"))["history"]
+        model, history = self._train(training)
         if training.from_scratch:
             self._folder.mkdir(parents=True, exist_ok=True)
             publish(model, file)
-            with atomic_write(history) as path:
-                described = {"training": training.to_dict(), "history": figures}
-                path.write_text(json.dumps(described) + "\n", encoding="utf-8")
-        return model, figures
+            with atomic_write(history_file) as path:
+                stored = {"training": training.to_dict(), "history": history}
+                path.write_text(json.dumps(stored) + "\n", encoding="utf-8")
+        return model, history
 
     def _train(self, training: Training) -> tuple[Any, History]:
         return train(
@@ -67,17 +70,17 @@ class NetworkStore:
         )
 
     def _files(self, training: Training) -> tuple[Path, Path]:
-        """Where a network and its figures are kept."""
+        """Returns the paths of a network and of its history."""
         file = self._folder / f"{self._name(training)}.keras"
         return file, file.with_suffix(".json")
 
     def _name(self, training: Training) -> str:
-        """The same for the same training on the same host, and for no other."""
+        """Returns a name that is unique to the training, its host and the backend."""
         described = [training.to_dict(), self.settings.host, keras.backend.backend()]
         text = json.dumps(described, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def clean(self) -> None:
-        """Lets go of what earlier networks took."""
+        """Frees the memory of networks that are no longer used."""
         keras.backend.clear_session()
         gc.collect()

@@ -1,9 +1,9 @@
-"""What the papers print, to stand beside what comes out here.
+"""Results that the papers report, to compare with ours.
 
 Uchida et al., Embedding Watermarks into Deep Neural Networks, ICMR 2017 (arXiv
 1701.04082); Nagai et al., Digital Watermarking for Deep Neural Networks, IJMIR 2018
-(arXiv 1802.02601). WRN-10-4 on CIFAR-10, 200 epochs, one run each; the test error is
-the best of all epochs, and every message is of ones alone.
+(arXiv 1802.02601). WRN-10-4 on CIFAR-10, 200 epochs, one run each. The test error is
+the best of all epochs, and all bits of every message are 1.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class PublishedResult:
-    """A cell of a table in the papers; `None` where it is not printed.
+    """One network in a table of the papers; `None` for a value that is not reported.
 
     Attributes:
-        test_error: In percent.
-        embedding_loss: E_R, the mean per bit.
-        ber: The bit error rate.
+        test_error: Test error in percent.
+        embedding_loss: E_R, mean per bit.
+        ber: Bit error rate.
     """
 
     test_error: float | None = None
@@ -36,7 +36,7 @@ EMBEDDING = {
     "random": PublishedResult(7.97, 4.76e-4),
 }
 
-# ICMR table 5, IJMIR table 6; their other task is Caltech-101.
+# ICMR table 5, IJMIR table 6. The papers' other task is Caltech-101.
 FINE_TUNING = {
     ("same task", "unmarked"): PublishedResult(7.66),
     ("same task", "random"): PublishedResult(7.70, 4.93e-4),
@@ -48,7 +48,7 @@ DISTILLATION = {
     "random": PublishedResult(7.75, 5.01e-4),
 }
 
-# ICMR table 6, IJMIR table 10, by bits and group.
+# ICMR table 6, IJMIR table 10, by number of bits and group.
 CAPACITY = {
     (256, 2): PublishedResult(7.97, 4.76e-4, 0.0),
     (256, 3): PublishedResult(7.98, 7.20e-4, 0.0),
@@ -64,7 +64,8 @@ CAPACITY = {
     (2048, 4): PublishedResult(7.75, 3.06e-2, 0.0),
 }
 
-# ICMR table 7, IJMIR table 4, by lambda: half the squared change, and the rest.
+# ICMR table 7, IJMIR table 4, by lambda: half the squared change of the mean filter,
+# and the results of the network.
 WITHOUT_TRAINING = {
     0.0: (0.0, PublishedResult(8.04, 1.066, 0.531)),
     1.0: (0.184, PublishedResult(8.52, 0.609, 0.324)),
@@ -72,16 +73,19 @@ WITHOUT_TRAINING = {
     100.0: (7.989, PublishedResult(13.00, 0.029, 0.0)),
 }
 
-# ICMR table 8, IJMIR table 7; their other task is Caltech-101, before CIFAR-10.
+# ICMR table 8, IJMIR table 7. Other task: a network marked on Caltech-101 is fine-tuned
+# on CIFAR-10.
 ATTACK_FINE_TUNING = {
     "same task": PublishedResult(7.69, 8.66e-4, 0.0),
     "other task": PublishedResult(7.88, 1.56e-2, 0.0),
 }
 
-# ICMR section 4.4.2, IJMIR section 5.3.2, by the share of the weights pruned.
+# ICMR section 4.4.2, IJMIR section 5.3.2: the bit error rate, by the share of pruned
+# weights.
 ATTACK_PRUNING = {0.65: 0.0, 0.8: 2 / 256}
 
-# IJMIR table 9, by the bits written over and the group: what is left of the first mark.
+# IJMIR table 9: results of the first mark, by number of bits of the second mark and
+# group.
 ATTACK_OVERWRITING = {
     (256, 2): PublishedResult(7.43, 1.67, 0.309),
     (256, 3): PublishedResult(7.36, 2.05e-1, 0.0859),

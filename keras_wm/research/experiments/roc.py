@@ -1,13 +1,17 @@
-r"""How well networks of two kinds are told apart, by somebody who has seen others.
+r"""Detectors that distinguish marked from unmarked networks, measured on new networks.
 
-The measure is the area under the ROC curve, which is the probability that a marked
-network scores above an unmarked one. Two things make it look better than it is: a
-detector is fitted to the networks that it is tried on, and of many detectors the best
-is shown. An outsider gains by neither. So she gets four fifths of the networks of each
-kind, by which she chooses a detector and its direction, and that one is tried on the
-rest. Without a difference this gives 0.5, however many detectors there are. One who
-has more networks may choose better: up to what the best reaches in hindsight, if that
-is more than `best_by_chance`.
+The measure is the area under the ROC curve (AUC), which is the probability that a
+marked network scores above an unmarked one. Two mistakes inflate it: to test a detector
+on the networks that it was fitted to, and to report the best of many detectors. An
+outsider gains from neither. So four fifths of the networks of each kind are used to
+choose and fit a detector, which is then tested on the rest. Without a difference
+between the kinds the expected AUC is 0.5, for any number of detectors. An outsider with
+more networks can choose better. The limit is the AUC of the best detector in hindsight,
+if that exceeds `best_by_chance`.
+
+`auc` and `discriminant` compute what scikit-learn's `roc_auc_score` and shrunk
+`LinearDiscriminantAnalysis` compute. Replace them only when the recorded experiments
+are run again: the last digits of their tables can change.
 """
 
 from __future__ import annotations
@@ -21,12 +25,12 @@ from numpy.typing import ArrayLike
 
 from keras_wm.utils.arrays import Floats
 
-# Marked and unmarked networks, a line of features each: the weights of the features in
-# the score by which they are told apart.
+# Fits a detector to the features of marked and of unmarked networks, with one row for
+# each network. Returns the weight of each feature in the detector's score.
 Fit = Callable[[Floats, Floats], Floats]
 
 _LEVEL_95 = 1.959963984540054
-# Of the covariance of several features: 20 networks do not tell it in 60 dimensions.
+# Shrinkage of the covariance: 20 networks do not determine it in 60 dimensions.
 _SHRINKAGE = 0.5
 FOLDS = 5
 _REPEATS = 10
@@ -34,15 +38,18 @@ _PERMUTATIONS = 2000
 
 
 def auc(marked: ArrayLike, unmarked: ArrayLike) -> Any:
-    """The probability that a marked network scores above an unmarked one.
+    """Returns the area under the ROC curve.
+
+    It is the share of pairs in which the marked network scores above the unmarked one,
+    with ties counted half: 0.5 by chance, lower if marked networks score lower.
 
     Args:
-        marked: Scores, shape `(m,)`, or several of each network, shape `(m, d)`.
-        unmarked: The same of the n unmarked networks.
+        marked: Scores of the m marked networks, shape `(m,)`, or d scores of each,
+            shape `(m, d)`.
+        unmarked: Scores of the n unmarked networks, shape `(n,)` or `(n, d)`.
 
     Returns:
-        The share of the pairs in which it does, ties counted half: 0.5 by chance,
-        and below where the marked ones score lower. A number, or one for each score.
+        One area, or d areas.
     """
     from scipy.stats import rankdata
 
@@ -52,30 +59,27 @@ def auc(marked: ArrayLike, unmarked: ArrayLike) -> Any:
 
 
 def _area(rank_sum: Any, m: int, n: int) -> Any:
-    """Mann and Whitney's U, which counts the pairs, as a share of them."""
+    """Returns Mann and Whitney's U, which counts pairs, as a share of all pairs."""
     return (rank_sum - m * (m + 1) / 2) / (m * n)
 
 
 def auc_interval(area: float, marked: int, unmarked: int) -> tuple[float, float]:
-    r"""The 95 % interval of an area under the ROC curve.
+    r"""Returns the lower and upper end of the 95 % interval of an AUC.
 
-    Those \(\theta\) that lie no more than 1.96 of their own standard errors from the
-    area (Newcombe 2006, method 5), with the variance of Hanley and McNeil (1982) and
-    the mean number of networks \(N\) in it:
+    The interval holds the \(\theta\) that are within 1.96 of their own standard errors
+    of the measured area (Newcombe 2006, method 5). The variance is that of Hanley and
+    McNeil (1982) with the mean number of networks \(N = (m + n) / 2\):
 
     \[\frac{\theta (1 - \theta)}{m n} \left(1 + (N - 1) \left(
     \frac{1 - \theta}{2 - \theta} + \frac{\theta}{1 + \theta}\right)\right).\]
 
-    Unlike an interval by the area's own standard error, it has a width where all
-    networks are told apart.
+    An interval from the standard error of the area itself would have no width where
+    the area is 0 or 1.
 
     Args:
-        area: What was measured.
-        marked: m, how many marked networks.
-        unmarked: n, how many unmarked ones.
-
-    Returns:
-        Its lower and its upper end.
+        area: Measured area.
+        marked: m, number of marked networks.
+        unmarked: n, number of unmarked networks.
     """
     more = (marked + unmarked) / 2 - 1
 
@@ -84,11 +88,11 @@ def auc_interval(area: float, marked: int, unmarked: int) -> tuple[float, float]
         variance = theta * (1 - theta) * (1 + more * unequal) / (marked * unmarked)
         return abs(theta - area) > _LEVEL_95 * sqrt(variance)
 
-    return _border(area, 0.0, beyond), _border(area, 1.0, beyond)
+    return _boundary(area, 0.0, beyond), _boundary(area, 1.0, beyond)
 
 
-def _border(inside: float, outside: float, beyond: Callable[[float], bool]) -> float:
-    """Where from inside to outside a condition begins to hold, by bisection."""
+def _boundary(inside: float, outside: float, beyond: Callable[[float], bool]) -> float:
+    """Returns the point where `beyond` changes from false to true, by bisection."""
     for _ in range(50):
         middle = (inside + outside) / 2
         inside, outside = (inside, middle) if beyond(middle) else (middle, outside)
@@ -96,10 +100,10 @@ def _border(inside: float, outside: float, beyond: Callable[[float], bool]) -> f
 
 
 def best_single(columns: Sequence[int]) -> Fit:
-    """The feature by which the networks at hand are told apart best, either way round.
+    """Returns a fit that chooses the single feature with the AUC farthest from 0.5.
 
     Args:
-        columns: The features' places.
+        columns: Columns of the features to choose from.
     """
     chosen = list(columns)
 
@@ -114,14 +118,14 @@ def best_single(columns: Sequence[int]) -> Fit:
 
 
 def discriminant(columns: Sequence[int]) -> Fit:
-    r"""Fisher's linear discriminant of some features, its covariance shrunk.
+    r"""Returns a fit of Fisher's linear discriminant with a shrunk covariance.
 
-    \(w = \big((1 - \gamma) S + \gamma I\big)^{-1} (\mu_1 - \mu_0)\) of features that
-    are divided by their standard deviations within the kinds, with S their correlation
+    \(w = \big((1 - \gamma) S + \gamma I\big)^{-1} (\mu_1 - \mu_0)\), for features
+    divided by their standard deviation within the kinds. S is their correlation matrix
     and \(\gamma = \tfrac12\) (Friedman 1989).
 
     Args:
-        columns: The features' places.
+        columns: Columns of the features to use.
     """
     chosen = list(columns)
 
@@ -141,13 +145,16 @@ def discriminant(columns: Sequence[int]) -> Fit:
 
 
 def best_of(fits: Sequence[Fit]) -> Fit:
-    """What an outsider does who has many detectors: fits that which does best.
+    """Returns a fit that chooses among several fits, as an outsider can.
 
-    It is chosen by `cross_fitted_auc` on the networks that she has.
+    The one with the largest `cross_fitted_auc` on the given networks is fitted.
     """
 
     def fit(marked: Floats, unmarked: Floats) -> Floats:
-        areas = [cross_fitted_auc(one, marked, unmarked, repeats=1) for one in fits]
+        areas = [
+            cross_fitted_auc(candidate, marked, unmarked, repeats=1)
+            for candidate in fits
+        ]
         return fits[int(np.argmax(areas))](marked, unmarked)
 
     return fit
@@ -156,56 +163,56 @@ def best_of(fits: Sequence[Fit]) -> Fit:
 def cross_fitted_auc(
     fit: Fit, marked: Floats, unmarked: Floats, repeats: int = _REPEATS
 ) -> float:
-    """The area under the ROC curve on networks that a detector was not fitted to.
+    """Returns the AUC on networks that a detector was not fitted to.
 
-    Networks of each kind are parted into fifths at random; each fifth is for the trial
-    once, and the others for the fit. Without a difference 0.5 is expected, however
-    many detectors the fit chooses from.
+    The networks of each kind are split into five folds at random. The detector is
+    fitted to four of them and tested on the fifth, for each of the five folds. Without
+    a difference between the kinds the expected area is 0.5, for any number of
+    detectors that the fit chooses from.
 
     Args:
-        fit: Makes the detector.
-        marked: A line of features for each network; five networks or more.
-        unmarked: The same.
-        repeats: How many times they are parted.
+        fit: Fit of the detector.
+        marked: Features of the marked networks, shape `(m, d)` with m >= 5.
+        unmarked: Features of the unmarked networks, shape `(n, d)` with n >= 5.
+        repeats: Number of random splits.
 
     Returns:
-        The mean over all trials.
+        The mean over all folds and splits.
     """
     rng = np.random.default_rng(0)
     areas = []
     for _ in range(repeats):
-        parts = zip(_parted(marked, rng), _parted(unmarked, rng), strict=True)
-        for (marked_fit, marked_trial), (unmarked_fit, unmarked_trial) in parts:
+        folds = zip(_folds(marked, rng), _folds(unmarked, rng), strict=True)
+        for (marked_fit, marked_test), (unmarked_fit, unmarked_test) in folds:
             weights = fit(marked_fit, unmarked_fit)
-            areas.append(auc(marked_trial @ weights, unmarked_trial @ weights))
+            areas.append(auc(marked_test @ weights, unmarked_test @ weights))
     return float(np.mean(areas))
 
 
-def _parted(
+def _folds(
     networks: Floats, rng: np.random.Generator
 ) -> Iterator[tuple[Floats, Floats]]:
-    """Four fifths of the networks and the last fifth, in all five ways."""
+    """Yields the networks to fit and the networks to test, for each fold."""
     order = rng.permutation(len(networks))
-    for trial in np.array_split(order, FOLDS):
-        yield networks[np.setdiff1d(order, trial)], networks[trial]
+    for test in np.array_split(order, FOLDS):
+        yield networks[np.setdiff1d(order, test)], networks[test]
 
 
 def best_by_chance(marked: Floats, unmarked: Floats) -> float:
-    """What the best of all single features reaches in hindsight if kinds are nothing.
+    """Returns the AUC that the best single feature reaches by chance, in hindsight.
+
+    In 95 % of the random ways to call m of these networks marked, the AUC of the best
+    feature, in its better direction, is at most this.
 
     Args:
-        marked: A line of features for each network.
-        unmarked: The same.
-
-    Returns:
-        What the largest area, or 1 minus the smallest, stays below in 95 % of the
-        ways to call as many of these networks marked.
+        marked: Features of the marked networks, shape `(m, d)`.
+        unmarked: Features of the unmarked networks, shape `(n, d)`.
     """
     from scipy.stats import rankdata
 
     m, n = len(marked), len(unmarked)
     ranks = rankdata(np.concatenate([marked, unmarked]), axis=0)
     rng = np.random.default_rng(0)
-    called = rng.permuted(np.tile(np.arange(m + n) < m, (_PERMUTATIONS, 1)), axis=1)
-    areas = _area(called @ ranks, m, n)
+    labels = rng.permuted(np.tile(np.arange(m + n) < m, (_PERMUTATIONS, 1)), axis=1)
+    areas = _area(labels @ ranks, m, n)
     return float(np.quantile(np.maximum(areas, 1 - areas).max(axis=1), 0.95))

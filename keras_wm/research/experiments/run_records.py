@@ -1,4 +1,4 @@
-"""The records of runs: JSON lines, one for each run that is finished."""
+"""Records of the runs of a study: a JSON line for each finished run."""
 
 from __future__ import annotations
 
@@ -13,15 +13,20 @@ import keras
 from keras_wm._version import __version__
 from keras_wm.utils.records import RecordFile
 
-Figures = dict[str, Any]
+Labels = dict[str, Any]
+Measurements = dict[str, Any]
+# The labels and the measurements of a run together.
 Row = dict[str, Any]
 
 
 class Records:
-    """A file with what each run of a study was, and what it gave.
+    """The record file of a study.
+
+    A run is identified by its experiment, its labels and its host: the settings that
+    the networks depend on.
 
     Args:
-        path: Where the file is, or goes.
+        path: The file. A missing one is started with the first finished run.
 
     Raises:
         ValueError: If the file holds something else.
@@ -31,10 +36,11 @@ class Records:
         self._file = RecordFile(path, _checked)
         self._runs = {_identity(record): record for record in self._file.results}
 
-    def find(self, experiment: str, labels: Figures, host: Figures) -> Row | None:
-        """A run's labels and figures together; `None` if it is not finished."""
-        described = {"experiment": experiment, "labels": labels, "host": host}
-        record = self._runs.get(_identity(described))
+    def find(self, experiment: str, labels: Labels, host: dict[str, Any]) -> Row | None:
+        """Returns the labels and measurements of a run, or `None` if not finished."""
+        record = self._runs.get(
+            _identity({"experiment": experiment, "labels": labels, "host": host})
+        )
         if record is None:
             return None
         return {**record["labels"], **record["figures"], "seconds": record["seconds"]}
@@ -42,17 +48,17 @@ class Records:
     def add(
         self,
         experiment: str,
-        labels: Figures,
-        host: Figures,
-        figures: Figures,
+        labels: Labels,
+        host: dict[str, Any],
+        measured: Measurements,
         seconds: float,
     ) -> None:
-        """Writes what a run gave, behind the last whole line of the file."""
+        """Appends a finished run to the file."""
         record = {
             "experiment": experiment,
             "labels": labels,
             "host": host,
-            "figures": figures,
+            "figures": measured,
             "seconds": round(seconds, 1),
             "versions": _versions(),
         }
@@ -72,13 +78,10 @@ def _identity(record: dict[str, Any]) -> str:
 
 
 def _versions() -> dict[str, str]:
+    backend = keras.backend.backend()
     return {
         "keras_wm": __version__,
         "keras": keras.__version__,
-        "backend": f"{keras.backend.backend()} {_backend_version()}",
+        "backend": f"{backend} {version(backend)}",
         "python": platform.python_version(),
     }
-
-
-def _backend_version() -> str:
-    return version(keras.backend.backend())

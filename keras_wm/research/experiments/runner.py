@@ -1,31 +1,25 @@
-"""Doing experiments: their runs, their records, their tables and figures."""
+"""Doing experiments: their runs, their records, their tables and plots."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-)
 
 from keras_wm.research.datasets import load_pictures
 from keras_wm.research.experiments.catalogue import experiments_named
-from keras_wm.research.experiments.columns import LEGEND
-from keras_wm.research.experiments.experiment import Experiment
+from keras_wm.research.experiments.experiment import Experiment, Run
 from keras_wm.research.experiments.network_store import NetworkStore
-from keras_wm.research.experiments.run_records import Records, Row
+from keras_wm.research.experiments.run_records import Labels, Records, Row
 from keras_wm.research.experiments.settings import Settings
-from keras_wm.research.experiments.tables import ResultTable
-from keras_wm.research.experiments.worker import answers
+from keras_wm.research.experiments.tables import LEGEND, ResultTable
+from keras_wm.research.experiments.training import Training
+from keras_wm.research.experiments.worker import RUN, TRAIN, do_all
 from keras_wm.utils.child_process import Message
+from keras_wm.utils.progress import progress_bar
 
 RECORDS = "records.jsonl"
 
@@ -37,125 +31,106 @@ def run_experiment(
     console: Console | None = None,
     workers: int = 1,
 ) -> list[ResultTable]:
-    """Does an experiment, or what is left of it, and shows what came out.
+    """Does an experiment, or the runs of it that are missing, and shows the results.
 
-    Every run that is finished is in `records.jsonl`; one that was killed is done
-    again, the others are not. Tables (`<name>.md`) and figures
-    (`<name>-<figure>.png`) are made from the records alone.
+    Every finished run is in `records.jsonl`, and is not done again. The tables
+    (`<name>.md`) and plots (`<name>-<plot>.png`) are made from the records alone.
 
     Args:
-        name: One of `EXPERIMENTS`, or a suite: `"all"` of the papers, `"robustness"`.
-        settings: The host network, its data and how many seeds.
-        folder: Where records, networks, tables and figures go.
-        console: What to report to; standard output otherwise.
-        workers: How many processes train networks at once; with 1, this one does.
+        name: A name in `EXPERIMENTS`, or a suite: `"all"` (the experiments of the
+            papers) or `"robustness"`.
+        settings: The host network, its data and the number of seeds.
+        folder: Folder for records, networks, tables and plots.
+        console: Console for tables and progress. Defaults to standard output.
+        workers: Number of processes that train networks; 1 trains in this process.
 
     Returns:
         The tables.
 
     Raises:
-        RuntimeError: If one of several processes fails.
-        ValueError: If there is no such experiment or data, or the folder's records
-            are none.
+        RuntimeError: If a worker process fails.
+        ValueError: If the experiment or the data do not exist, or the folder's
+            `records.jsonl` holds something else.
     """
     console = console or Console()
-    # Each network is traced anew, which TensorFlow takes for a mistake.
+    # TensorFlow warns about repeated tracing, but every network needs its own.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    chosen = experiments_named(name)
+    experiments = experiments_named(name)
     folder.mkdir(parents=True, exist_ok=True)
     records = Records(folder / RECORDS)
     tables = []
-    for experiment in chosen:
-        _Study(experiment, settings, folder, records, workers).finish(console)
+    for experiment in experiments:
+        study = _Study(experiment, settings, folder, workers, not console.quiet)
+        study.finish(records)
         tables += report(experiment, settings, records, folder, console)
     return tables
 
 
 class _Study:
-    """An experiment with its settings, and what is finished of it."""
+    """An experiment with its settings, folder and number of worker processes."""
 
     def __init__(
         self,
         experiment: Experiment,
         settings: Settings,
         folder: Path,
-        records: Records,
         workers: int,
+        show_progress: bool,
     ) -> None:
         self._experiment, self._settings = experiment, settings
-        self._folder, self._records = folder, records
-        self._workers = workers
-        self._runs = list(experiment.runs(settings))
+        self._folder, self._workers = folder, workers
+        self._show_progress = show_progress
 
-    def finish(self, console: Console) -> None:
-        """Does the runs that are not in the records, and first what they need."""
-        left = [
-            number
-            for number, run in enumerate(self._runs)
-            if self._records.find(
-                self._experiment.name, run.labels, self._settings.host
-            )
-            is None
-        ]
-        if not left:
+    def finish(self, records: Records) -> None:
+        """Does the runs that are not recorded, after training their networks."""
+        name, host = self._experiment.name, self._settings.host
+        runs = list(self._experiment.runs(self._settings))
+        missing = [run for run in runs if records.find(name, run.labels, host) is None]
+        if not missing:
             return
-        # Before every process reads them: whether they can be read, or downloaded.
+        # Fail here, not in every process, if the data cannot be read or downloaded.
         load_pictures(self._settings.data)
-        with _progress(console) as progress:
-            needed = {self._runs[number].network for number in left}
-            networks = self._experiment.networks(self._settings)
-            store = NetworkStore(self._settings, self._folder)
-            missing = [
-                number
-                for number, network in enumerate(networks)
-                if network in needed and not store.has(network)
-            ]
-            self._do("network", missing, len(missing), progress, lambda *_: None)
-            self._do("run", left, len(self._runs), progress, self._record)
+        store = NetworkStore(self._settings, self._folder)
+        # The first run that needs each network that is not stored yet.
+        first_runs: dict[Training, Run] = {}
+        for run in missing:
+            if run.network is not None and not store.has(run.network):
+                first_runs.setdefault(run.network, run)
+        untrained = list(first_runs.values())
+        for _ in self._do(TRAIN, "networks", untrained, len(untrained)):
+            pass
+        for labels, reply in self._do(RUN, "runs", missing, len(runs)):
+            records.add(name, labels, host, reply["figures"], reply["seconds"])
 
     def _do(
-        self,
-        kind: str,
-        numbers: list[int],
-        total: int,
-        progress: Progress,
-        finished: Callable[[int, Message], None],
-    ) -> None:
-        task = progress.add_task(
-            f"{self._experiment.name}: {kind}s",
-            total=total,
-            completed=total - len(numbers),
-        )
-        questions = [
-            {"experiment": self._experiment.name, kind: number} for number in numbers
+        self, task: str, plural: str, runs: list[Run], total: int
+    ) -> Iterator[tuple[Labels, Message]]:
+        """Yields the labels of each run with the worker's reply, as they finish."""
+        name = self._experiment.name
+        requests = [
+            {"experiment": name, "task": task, "labels": run.labels} for run in runs
         ]
-        # No process without work.
-        workers = min(self._workers, len(questions)) or 1
-        for question, answer in answers(
-            questions, self._settings, self._folder, workers
-        ):
-            finished(question[kind], answer)
-            progress.advance(task)
-
-    def _record(self, number: int, answer: Message) -> None:
-        self._records.add(
-            self._experiment.name,
-            self._runs[number].labels,
-            self._settings.host,
-            answer["figures"],
-            answer["seconds"],
-        )
+        # Never start more workers than runs.
+        workers = min(self._workers, len(requests)) or 1
+        replies = do_all(requests, self._settings, self._folder, workers)
+        done = total - len(runs)
+        with progress_bar(f"{name}: {plural}", self._show_progress) as show:
+            show(done, total)
+            for request, reply in replies:
+                yield request["labels"], reply
+                done += 1
+                show(done, total)
 
 
 def recorded_rows(
     experiment: Experiment, settings: Settings, records: Records
 ) -> list[Row]:
-    """What the finished runs of an experiment gave, in the order of its runs."""
-    found = (
+    """Returns the rows of the finished runs of an experiment, in the order of runs."""
+    rows = (
         records.find(experiment.name, run.labels, settings.host)
         for run in experiment.runs(settings)
     )
-    return [row for row in found if row is not None]
+    return [row for row in rows if row is not None]
 
 
 def report(
@@ -165,7 +140,7 @@ def report(
     folder: Path,
     console: Console,
 ) -> list[ResultTable]:
-    """Prints an experiment's tables, and writes them and its figures."""
+    """Prints an experiment's tables, and writes them and its plots."""
     rows = recorded_rows(experiment, settings, records)
     tables = [
         replace(table, title=f"{table.title} ({settings.title})")
@@ -176,16 +151,6 @@ def report(
     console.print(LEGEND, style="dim")
     text = "\n".join([*(table.to_markdown() for table in tables), f"{LEGEND}\n"])
     (folder / f"{experiment.name}.md").write_text(text, encoding="utf-8")
-    for figure, drawing in experiment.figures(rows).items():
-        drawing.savefig(folder / f"{experiment.name}-{figure}.png")
+    for name, figure in experiment.figures(rows).items():
+        figure.savefig(folder / f"{experiment.name}-{name}.png")
     return tables
-
-
-def _progress(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=20),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=console,
-    )

@@ -1,4 +1,4 @@
-"""The marks that the experiments compare: the papers' three, and the default."""
+"""The marks that the experiments compare: three of the papers, and the default."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ HEAD = "classifier"
 
 @dataclass(frozen=True)
 class Scheme:
-    """How a message is put into a kernel.
+    """A way to embed a message into a kernel.
 
     Attributes:
-        projection: What X is.
-        filters: How the filters are weighed.
-        loss: The penalty.
-        bits: T, the length of the message.
+        projection: Kind of the projection X.
+        filters: Kind of the filter weights.
+        loss: Embedding loss.
+        bits: T, length of the message.
     """
 
     projection: Projection
@@ -41,8 +41,9 @@ class Scheme:
 
 
 UNMARKED = "unmarked"
-# The papers call the first three so; the last is what WatermarkRegularizer does. The
-# regularizer's strength is the papers' 0.01 for the cross-entropy.
+# The first three have their names from the papers; "default" is the default of
+# WatermarkRegularizer. The regularizer's default strength for the cross-entropy is the
+# papers' 0.01.
 SCHEMES = {
     "direct": Scheme("direct", "mean", "crossentropy", PAPER_BITS),
     "diff": Scheme("diff", "mean", "crossentropy", PAPER_BITS),
@@ -52,21 +53,24 @@ SCHEMES = {
 
 
 def group_layer(group: int) -> str:
-    """The convolution that the papers mark in a group: `"conv2_block1_conv2"`."""
+    """Returns the convolution that the papers mark in a group.
+
+    It is the second one of the group's first block, such as `"conv2_block1_conv2"`.
+    """
     return f"conv{group}_block1_conv2"
 
 
 @dataclass(frozen=True)
 class Mark:
-    """One mark: what is embedded where.
+    """One mark: its scheme, its key and the layers that carry it.
 
     Attributes:
-        scheme: A name in `SCHEMES`.
-        layers: The names of the layers that carry it, each the whole message.
-        bits: T, the length of the message.
-        strength: The factor lambda; `None` is the regularizer's default.
-        owner: Whose key; every owner has another one.
-        recipient: Whose copy is marked; an empty string marks the owner's own.
+        scheme: Name in `SCHEMES`.
+        layers: Names of the marked layers. Each carries the whole message.
+        bits: T, length of the message.
+        strength: Strength lambda; `None` is the regularizer's default.
+        owner: Number of the owner. Every owner has a different key.
+        recipient: Recipient of the marked copy; empty for the owner's own model.
     """
 
     scheme: str
@@ -77,7 +81,10 @@ class Mark:
     recipient: str = ""
 
     def key(self) -> WatermarkKey:
-        """The owner's key, which everybody can make: the experiments keep no secret."""
+        """Returns the owner's key, or the recipient's key derived from it.
+
+        The secret is a hash of the owner's number, so anybody can repeat a run.
+        """
         scheme = SCHEMES[self.scheme]
         secret = hashlib.sha256(f"keras_wm experiments {self.owner}".encode()).digest()
         source = SecretSource(
@@ -88,19 +95,19 @@ class Mark:
             scheme.filters,
             usual_groups(scheme.filters, self.bits),
         )
-        # The experiment on capacity shows what is lost beyond a kernel's limit.
+        # Not limited, because the capacity experiment exceeds what a kernel can hold.
         key = WatermarkKey(source, limited=False)
         return key.for_recipient(self.recipient) if self.recipient else key
 
     def margin(self, shape: tuple[int, ...]) -> float | None:
-        """How far clear each bit of a kernel is pushed; `None` without a margin."""
+        """Returns the margin m in a kernel of this shape; `None` for other losses."""
         if SCHEMES[self.scheme].loss != "margin":
             return None
         with without_capacity_warnings():
             return KernelProjection.for_shape(self.key(), shape, "margin", None).margin
 
     def attach(self, model: Any) -> None:
-        """Puts the penalty on the layers of a model."""
+        """Attaches the mark's regularizer to its layers in a model."""
         key, loss = self.key(), SCHEMES[self.scheme].loss
         for layer in self.layers:
             attach(model, layer, key, loss, self.strength, variable="kernel")

@@ -1,4 +1,4 @@
-"""What all runs of a study share."""
+"""Settings that all runs of a study share."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_wm.embedding.regularizer import DEFAULT_STRENGTH
-from keras_wm.research.experiments.augmentation import Distortion
+from keras_wm.research.experiments.augmentation import Augmentation
 from keras_wm.research.experiments.schemes import GROUPS, HEAD, SCHEMES, group_layer
 from keras_wm.research.hosts.wide_resnet import WEIGHT_DECAY
 
@@ -15,43 +15,43 @@ PAPER_EPOCHS = 200
 DIGITS_EPOCHS = 12
 PAPER_BATCH = 64
 DIGITS_BATCH = 32
-# What the papers propose, and the default. Where there are many runs, the other marks
-# are not tried in every way, nor with more than one seed beside these.
+# The mark that the papers propose, and the default. Experiments with many runs do not
+# try the other marks in every way, and only with one seed.
 MAIN_MARKS = ("random", "default")
-# Attacks that train a network again are not repeated more often than this.
+# The largest number of seeds for attacks that train a network again.
 FEW_SEEDS = 2
-# How many columns of X a bit has to itself.
+# The number of columns of X that belong to one bit alone.
 COLUMNS = {"direct": 1, "diff": 2}
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The host network, its data and how long it is trained.
+    """The host network, its data, its training and its marks.
 
-    The papers' are `Settings("cifar10")`: WRN-10-4, 200 epochs.
+    `Settings("cifar10")` are those of the papers: WRN-10-4, 200 epochs.
 
     Attributes:
         data: `"digits"`, `"cifar10"` or an `.npz` file, see
             `keras_wm.research.datasets.load_pictures`.
-        epochs: How long networks are trained. `None` is the papers' 200, and 12 on
+        epochs: Epochs of training from scratch. `None` is the papers' 200, or 12 for
             the digits.
-        seeds: How many networks of each kind.
-        n: Blocks in a group of the wide residual network.
-        k: Its widening factor.
-        batch: Pictures a step. `None` is the papers' 64, and 32 on the digits, of
-            which there are few.
-        group: The group whose second convolution carries the mark.
-        bits: T, the length of the message. `None` is what each mark has by default:
-            the papers' 256 and our 64.
-        marks: The marks that are compared, by their names in `marking.SCHEMES`.
-        weight_decay: Of every kernel. Defaults to 5e-4, of which the papers write;
-            their reference code has none.
-        families: The families of attacks that are tried, see
-            `studies.resistance.attacks_on`, which the papers' own experiments
-            do not heed. `None` is all.
+        seeds: Number of networks of each kind.
+        n: Number of blocks in each group of the wide residual network.
+        k: Widening factor of the network.
+        batch: Batch size. `None` is the papers' 64, or 32 for the digits, which are
+            few.
+        group: Group of the network whose second convolution carries the mark.
+        bits: T, length of the message. `None` is the default of each mark: the papers'
+            256, and 64 for the default mark.
+        marks: Marks to compare, by their names in `schemes.SCHEMES`.
+        weight_decay: Weight decay of every kernel. The papers report the default,
+            5e-4; their reference code has none.
+        families: Families of attacks to try, see `studies.resistance.attacks_on`.
+            `None` is all. The experiments of the papers ignore it.
 
     Raises:
-        ValueError: If a number is not positive, or there is no such mark.
+        ValueError: If a number is not positive, a mark is unknown, or a mark does not
+            fit its layer.
     """
 
     data: str = "digits"
@@ -88,54 +88,55 @@ class Settings:
         for mark in self.marks:
             if not self.fits(mark, layer):
                 raise ValueError(
-                    f"A mark {mark!r} of {self.bits_of(mark)} bits does not fit "
+                    f"The mark {mark!r} with {self.bits_of(mark)} bits does not fit "
                     f"{layer!r}, whose filters have M={self.filter_size(layer)} "
-                    "weights: direct needs as many as bits, diff twice as many. Choose "
-                    "fewer bits, a later group, a wider network or other marks."
+                    "weights: direct needs one weight per bit, diff two. Use fewer "
+                    "bits, a later group, a wider network or other marks."
                 )
 
     def filter_size(self, layer: str) -> int:
-        """M, the weights in a filter of a layer that the experiments mark."""
+        """Returns M, the number of weights of a filter in a layer that is marked."""
         widths = {group_layer(group): self.k << group + 2 for group in GROUPS}
         return max(widths.values()) if layer == HEAD else 9 * widths[layer]
 
     def fits(self, mark: str, layer: str) -> bool:
-        """Whether a layer has the columns that a mark needs."""
+        """Returns whether a layer has enough weights per filter for a mark."""
         columns = COLUMNS.get(SCHEMES[mark].projection, 0)
         return columns * self.bits_of(mark) <= self.filter_size(layer)
 
     def bits_of(self, mark: str) -> int:
-        """T, the length of a mark's message."""
+        """Returns T, the length of a mark's message."""
         return SCHEMES[mark].bits if self.bits is None else self.bits
 
     def repeated_marks(self, seed: int) -> tuple[str, ...]:
-        """The marks that are compared with a seed where there are many runs."""
+        """Returns the marks to compare for a seed, in experiments with many runs."""
         return self.main_marks if seed else self.marks
 
     @property
     def main_marks(self) -> tuple[str, ...]:
-        """Of the marks, those of `MAIN_MARKS`; all where there is none of these."""
+        """The marks that are in `MAIN_MARKS`; all marks if none is."""
         return tuple(mark for mark in self.marks if mark in MAIN_MARKS) or self.marks
 
     @property
     def training_epochs(self) -> int:
-        """How long a network is trained from scratch."""
+        """Epochs of training from scratch."""
         if self.epochs is not None:
             return self.epochs
         return DIGITS_EPOCHS if self.data == "digits" else PAPER_EPOCHS
 
     @property
     def batch_size(self) -> int:
-        """Pictures a step."""
+        """Number of pictures in a batch."""
         if self.batch is not None:
             return self.batch
         return DIGITS_BATCH if self.data == "digits" else PAPER_BATCH
 
     def strength(self, mark: str) -> float:
-        """The factor lambda of a mark: the regularizer's default, and the papers'.
+        """Returns the strength lambda of a mark: the default of the regularizer.
 
-        On the digits a network is trained for a 300th of the papers' steps, in which
-        the two marks that pull at one or two weights a bit get nowhere with 0.01.
+        It is the papers' 0.01 for the cross-entropy. On the digits, networks train for
+        1/300 of the papers' steps. That is too few for direct and diff, which change
+        only one or two weights per bit, so they get 0.1.
         """
         if self.data == "digits" and mark in ("direct", "diff"):
             return 0.1
@@ -143,34 +144,35 @@ class Settings:
 
     @property
     def further_epochs(self) -> int:
-        """How long a network that exists is trained on: in the papers, as long again.
+        """Epochs of a second training, such as fine-tuning.
 
-        On the digits, two thirds as long, so that each experiment takes minutes.
+        As many as from scratch, as in the papers; on the digits two thirds of that, so
+        that each experiment takes minutes.
         """
         epochs = self.training_epochs
         return max(1, 2 * epochs // 3) if self.data == "digits" else epochs
 
     @property
-    def distortion(self) -> Distortion | None:
-        """How training pictures are distorted: not digits, which it only blurs."""
-        return None if self.data == "digits" else Distortion()
+    def augmentation(self) -> Augmentation | None:
+        """Augmentation of training pictures; `None` for digits, which it only blurs."""
+        return None if self.data == "digits" else Augmentation()
 
     @property
     def host(self) -> dict[str, Any]:
-        """What a network depends on, for its record; not how many there are."""
+        """The settings that a network depends on, as they are recorded with a run."""
         settings = asdict(self)
-        # A file by its name: where it is changes nothing.
+        # Identify a data file by its name only, not by its folder.
         settings |= {
             "data": Path(self.data).stem,
             "epochs": self.training_epochs,
             "batch": self.batch_size,
         }
-        # How many there are of a kind, and what is done to them, changes none of them.
+        # These select the runs of a study, and change no network.
         del settings["seeds"], settings["marks"], settings["families"]
         return settings
 
     @property
     def title(self) -> str:
-        """The host network and its data, in a few words."""
+        """A short description of the data, the host network and its epochs."""
         network = f"WRN-{6 * self.n + 4}-{self.k}"
         return f"{Path(self.data).stem}, {network}, {self.training_epochs} epochs"

@@ -1,4 +1,4 @@
-"""Tables of what runs gave, and the statistics in them."""
+"""Tables of recorded runs, their statistics, and the columns that studies share."""
 
 from __future__ import annotations
 
@@ -13,18 +13,25 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from keras_wm.research.experiments.published_results import (
+    NOT_REPORTED,
+    PublishedResult,
+)
 from keras_wm.research.experiments.run_records import Row
+
+# Makes the text of a table cell from the recorded rows that the table's row shows.
+Cell = Callable[[Sequence[Row]], str]
 
 
 @dataclass(frozen=True)
 class ResultTable:
-    """A table that a terminal, a notebook and a file can show.
+    """A table for a terminal, a notebook or a Markdown file.
 
     Attributes:
-        title: What it shows.
-        columns: The heads of its columns.
-        rows: As many texts each.
-        notes: What a reader has to know, a sentence each.
+        title: Title of the table.
+        columns: Headings of the columns.
+        rows: Texts of the cells, one sequence per row.
+        notes: Sentences that explain the table.
     """
 
     title: str
@@ -33,7 +40,7 @@ class ResultTable:
     notes: Sequence[str] = ()
 
     def print(self, console: Console) -> None:
-        """Shows it in a terminal."""
+        """Prints the table in a terminal."""
         table = Table(
             title=self.title,
             title_justify="left",
@@ -41,20 +48,20 @@ class ResultTable:
             padding=(0, 1, 0, 0),
             pad_edge=False,
         )
-        # Where it is narrow, names are folded between words alone, figures anywhere.
+        # In a narrow terminal, names break between words only, numbers anywhere.
         words = " ".join(row[0] for row in self.rows).split()
         width = max(console.width // 3, *map(len, words), 1)
         table.add_column(fill(self.columns[0], width), no_wrap=True)
-        for head in self.columns[1:]:
-            table.add_column(head, justify="right", overflow="fold")
-        for name, *figures in self.rows:
-            table.add_row(fill(name, width), *figures)
+        for heading in self.columns[1:]:
+            table.add_column(heading, justify="right", overflow="fold")
+        for name, *numbers in self.rows:
+            table.add_row(fill(name, width), *numbers)
         console.print(table)
         for note in self.notes:
             console.print(note)
 
     def to_markdown(self) -> str:
-        """It in Markdown, which is what a notebook shows too."""
+        """Returns the table as Markdown, which notebooks show too."""
         lines = [
             f"**{self.title}**",
             "",
@@ -74,8 +81,33 @@ def _line(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cell.replace('|', chr(0x5C) + '|') for cell in cells)} |"
 
 
+def make_table(
+    title: str,
+    groups: Iterable[tuple[Sequence[str], Sequence[Row]]],
+    headings: Sequence[str],
+    cells: dict[str, Cell],
+    notes: Sequence[str] = (),
+) -> ResultTable:
+    """Returns a table with one row for each group of recorded rows.
+
+    Args:
+        title: Title of the table.
+        groups: For each row of the table, the texts of its first columns and the
+            recorded rows that it shows. Groups without recorded rows are left out.
+        headings: Headings of the first columns.
+        cells: The other columns: for each heading, the function that makes the cell.
+        notes: As for `ResultTable`.
+    """
+    lines = [
+        [*texts, *(cell(rows) for cell in cells.values())]
+        for texts, rows in groups
+        if rows
+    ]
+    return ResultTable(title, [*headings, *cells], lines, notes)
+
+
 def having(rows: Iterable[Row], **labels: Any) -> list[Row]:
-    """The rows that have these labels."""
+    """Returns the rows with these labels."""
     return [
         row
         for row in rows
@@ -84,50 +116,49 @@ def having(rows: Iterable[Row], **labels: Any) -> list[Row]:
 
 
 def values(rows: Iterable[Row], name: str) -> list[Any]:
-    """The values in order of appearance that a label or figure takes, each once."""
+    """Returns the distinct values of a label or measurement, in order of appearance."""
     return list(dict.fromkeys(row[name] for row in rows if name in row))
 
 
 def scientific(value: float) -> str:
-    """A number with two digits and no zeros in its exponent: `4.8e-4`."""
+    """Formats a number with two digits and a short exponent: `4.8e-4`."""
     digits, _, exponent = format(value, ".1e").partition("e")
     return f"{digits}e{int(exponent)}"
 
 
 def mean_of(rows: Iterable[Row], name: str, form: str = ".3g") -> str:
-    """The mean of a figure over rows, and a dash where there is none."""
+    """Formats the mean of a measurement over rows; a dash if no row has it."""
     numbers = [row[name] for row in rows if row.get(name) is not None]
     return format(float(np.mean(numbers)), form) if numbers else "-"
 
 
 def mean_scientific(rows: Iterable[Row], name: str) -> str:
-    """The mean of a figure that spans decades."""
+    """Formats the mean of a measurement in scientific notation."""
     mean = mean_of(rows, name, "")
     return mean if mean == "-" else scientific(float(mean))
 
 
 def percent(rows: Iterable[Row], name: str) -> str:
-    """The mean of a share, in percent."""
+    """Formats the mean of a share, in percent."""
     return mean_of([{name: 100 * row[name]} for row in rows], name, ".2f")
 
 
 def worst_of(rows: Iterable[Row], name: str, form: str = ".3g") -> str:
-    """The largest of a figure over rows, and a dash where there is none."""
+    """Formats the largest value of a measurement over rows; a dash if no row has it."""
     numbers = [row[name] for row in rows if row.get(name) is not None]
     return format(max(numbers), form) if numbers else "-"
 
 
-def seeds_of(rows: Sequence[Row]) -> str:
-    """A sentence that says of how many networks the figures are."""
+def describe_seeds(rows: Sequence[Row]) -> str:
+    """Returns a sentence with the number of networks that the rows are from."""
     count = len({row["seed"] for row in rows})
     return "One network of each kind." if count == 1 else f"Means of {count} networks."
 
 
-def interval(differences: ArrayLike) -> tuple[float, float]:
-    """The mean of paired differences, and half its 95 % interval (Student's t).
+def student_interval(differences: ArrayLike) -> tuple[float, float]:
+    """Returns the mean of paired differences and half its 95 % interval (Student's t).
 
-    Returns:
-        Mean and half width; the latter is NaN for fewer than two differences.
+    The half width is NaN for fewer than two differences.
     """
     from scipy import stats
 
@@ -141,7 +172,11 @@ def interval(differences: ArrayLike) -> tuple[float, float]:
 def paired_difference(
     rows: Sequence[Row], base: Sequence[Row], name: str = "test_error"
 ) -> str:
-    """The mean of rows minus base by seed, in percentage points, with its interval."""
+    """Formats the mean difference rows minus base, with its 95 % interval.
+
+    Rows are paired by seed. The difference is in percentage points; a dash if no seed
+    is in both.
+    """
     by_seed = {row["seed"]: row[name] for row in base}
     differences = [
         100 * (row[name] - by_seed[row["seed"]])
@@ -150,60 +185,72 @@ def paired_difference(
     ]
     if not differences:
         return "-"
-    return _with_interval(*interval(differences))
+    return _with_interval(*student_interval(differences))
 
 
 def _with_interval(mean: float, half: float) -> str:
-    """A difference and half its interval, where that is known."""
+    """Formats a difference and half its interval, which is NaN if unknown."""
     return f"{mean:+z.2f}" if np.isnan(half) else f"{mean:+z.2f} ± {half:.2f}"
 
 
-def difference(
+def unpaired_difference(
     rows: Sequence[Row], base: Sequence[Row], name: str = "test_error"
 ) -> str:
-    """The mean of rows minus that of base, in percentage points, with its interval.
+    """Formats the difference of the means, rows minus base, with its 95 % interval.
 
-    For networks that share no seed: half the 95 % interval is Welch's.
+    For networks that share no seed. The difference is in percentage points, and the
+    interval is that of Welch's t-test; a dash if either is empty.
     """
     from scipy import stats
 
-    samples = [[100 * row[name] for row in one] for one in (rows, base)]
+    samples = [[100 * row[name] for row in kind] for kind in (rows, base)]
     if not all(samples):
         return "-"
     mean = float(np.mean(samples[0]) - np.mean(samples[1]))
     if min(map(len, samples)) < 2:
         return _with_interval(mean, float("nan"))
-    # By hand, for SciPy's test warns of samples that are all the same.
-    errors = np.array([np.var(one, ddof=1) / len(one) for one in samples])
+    # Not scipy.stats.ttest_ind, which warns if all samples are equal.
+    errors = np.array([np.var(sample, ddof=1) / len(sample) for sample in samples])
     if not errors.any():
         return _with_interval(mean, 0.0)
-    freedom = errors.sum() ** 2 / np.sum(errors**2 / [len(one) - 1 for one in samples])
+    weights = [len(sample) - 1 for sample in samples]
+    freedom = errors.sum() ** 2 / np.sum(errors**2 / weights)
     return _with_interval(mean, stats.t.ppf(0.975, freedom) * np.sqrt(errors.sum()))
 
 
-Cell = Callable[[Sequence[Row]], str]
+COUNT: dict[str, Cell] = {"networks": lambda rows: str(len(rows))}
+COST: dict[str, Cell] = {
+    "error, %": lambda rows: percent(rows, "test_error"),
+    "BER": lambda rows: worst_of(rows, "ber", ".2g"),
+    "E_R": lambda rows: mean_scientific(rows, "embedding_loss"),
+    "log10 p": lambda rows: worst_of(rows, "log10_p", "z.0f"),
+}
+
+LEGEND = (
+    "networks: number of networks, where it differs between rows. error: mean test "
+    "error after the last epoch, in percent. BER (bit error rate), E_R (embedding loss "
+    "per bit) and p (p-value) are of the mark in its layer; over several networks, BER "
+    "and p are the largest and E_R is the mean. minus unmarked: percentage points of "
+    "test error above the unmarked network with the same seed, with the 95 % interval. "
+    "papers: error in % / E_R / BER in the papers."
+)
 
 
-def table(
-    title: str,
-    groups: Iterable[tuple[Sequence[str], Sequence[Row]]],
-    heads: Sequence[str],
-    cells: dict[str, Cell],
-    notes: Sequence[str] = (),
-) -> ResultTable:
-    """A table with a line for each group of rows.
+def published_column(find: Callable[[Row], PublishedResult | None]) -> dict[str, Cell]:
+    """Returns a column with the papers' test error in percent, E_R and BER.
 
     Args:
-        title: What it shows.
-        groups: The first texts of each line, and the rows that it is about; lines
-            without rows are left out.
-        heads: The heads of the first columns.
-        cells: The other columns: how their texts come from the rows.
-        notes: As in `ResultTable`.
+        find: Function that returns the published result to compare with a row, if any.
     """
-    lines = [
-        [*texts, *(cell(rows) for cell in cells.values())]
-        for texts, rows in groups
-        if rows
-    ]
-    return ResultTable(title, [*heads, *cells], lines, notes)
+
+    def text(rows: Sequence[Row]) -> str:
+        result = find(rows[0]) or NOT_REPORTED
+        formats: tuple[tuple[float | None, Callable[[float], str]], ...] = (
+            (result.test_error, "{:.2f}".format),
+            (result.embedding_loss, scientific),
+            (result.ber, "{:.2g}".format),
+        )
+        parts = ["-" if value is None else form(value) for value, form in formats]
+        return "" if result == NOT_REPORTED else "/".join(parts)
+
+    return {"papers": text}

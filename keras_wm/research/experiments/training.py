@@ -1,4 +1,4 @@
-"""How the networks of the experiments come to be."""
+"""Training of the networks that the experiments need."""
 
 from __future__ import annotations
 
@@ -15,33 +15,36 @@ from keras_wm.embedding.kernel_projection import without_capacity_warnings
 from keras_wm.research.attacks.pruning import hold_zeros, prune
 from keras_wm.research.attacks.training import compile_for
 from keras_wm.research.datasets import Pictures
-from keras_wm.research.experiments.augmentation import Distorted
-from keras_wm.research.experiments.measurement import mark_figures
+from keras_wm.research.experiments.augmentation import AugmentedBatches
+from keras_wm.research.experiments.measurement import measure_mark
 from keras_wm.research.experiments.schemes import HEAD, UNMARKED, Mark, group_layer
 from keras_wm.research.experiments.settings import Settings
 from keras_wm.research.hosts.wide_resnet import INITIAL_RATE, wide_resnet
 
-PICTURES, TURNS = "pictures", "turns"
+# The tasks: to classify the pictures, or their rotations. Stored networks are named by
+# these values.
+PICTURES, ROTATIONS = "pictures", "turns"
 
 History = dict[str, list[float]]
 
 
 @dataclass(frozen=True)
 class Training:
-    """One network: everything that its weights depend on, beside the settings.
+    """The training of one network: all that its weights depend on besides `Settings`.
 
     Attributes:
-        seed: Of initial weights and of order.
-        epochs: How long it is trained.
-        mark: What is embedded meanwhile, if anything.
-        task: `"pictures"`: their classes. `"turns"`: by how many quarters they
-            are turned (Gidaris et al. 2018), another task on the same pictures.
-        start: The network that it is fine-tuned from; otherwise from scratch. With
-            another task it gets a new head.
-        teacher: The network whose answers it learns, in place of labels.
-        rate: The learning rate at first.
-        pruned: The share of the start's weights that are pruned before, in each
-            convolution and by ascending magnitude, and stay so.
+        seed: Random seed of the initial weights and of the order of batches.
+        epochs: Number of epochs.
+        mark: Mark to embed during the training, if any.
+        task: `PICTURES` to predict the classes of the pictures. `ROTATIONS` to predict
+            by how many quarter turns a picture is rotated (Gidaris et al. 2018),
+            another task on the same pictures.
+        start: Network to fine-tune; `None` starts from random weights. For another
+            task the network gets a new head.
+        teacher: Network whose outputs are learned in place of labels.
+        rate: Initial learning rate.
+        pruned: Share of weights that are pruned before the training, by ascending
+            magnitude in each convolution. They stay zero.
     """
 
     seed: int
@@ -53,43 +56,54 @@ class Training:
     rate: float = INITIAL_RATE
     pruned: float = 0.0
 
+    @property
+    def own_mark(self) -> Mark:
+        """The embedded mark, of a network that has one."""
+        if self.mark is None:
+            raise ValueError("Expected a marked network. Received: mark=None")
+        return self.mark
+
     def to_dict(self) -> dict[str, Any]:
-        """Its description, as plain values."""
+        """Returns the description as plain values."""
         return asdict(self)
 
     @property
-    def first(self) -> Training:
-        """The network from scratch that it needs, or that it is."""
+    def root(self) -> Training:
+        """The training from scratch that this one depends on, or itself."""
         parent = self.start or self.teacher
-        return parent.first if parent else self
+        return parent.root if parent else self
 
     @property
     def from_scratch(self) -> bool:
-        """Whether it needs no other network."""
-        return self.first is self
+        """True if the training needs no other network."""
+        return self.root is self
 
 
 def from_scratch(
     settings: Settings, scheme: str, seed: int, **options: Any
 ) -> Training:
-    """A network that is trained with a scheme's mark, or without, from scratch."""
-    mark = embedded(settings, scheme, seed, **options)
+    """Returns the training from scratch with a scheme's mark; `UNMARKED` for none."""
+    mark = embedded_mark(settings, scheme, seed, **options)
     return Training(seed, settings.training_epochs, mark)
 
 
-def embedded(settings: Settings, scheme: str, seed: int, **options: Any) -> Mark | None:
-    """The mark of a scheme in a network of that seed; `None` for `"unmarked"`."""
-    return None if scheme == UNMARKED else mark_of(settings, scheme, seed, **options)
+def embedded_mark(
+    settings: Settings, scheme: str, seed: int, **options: Any
+) -> Mark | None:
+    """Returns the mark to embed; `None` for `UNMARKED`. Arguments as `mark_to_test`."""
+    if scheme == UNMARKED:
+        return None
+    return mark_to_test(settings, scheme, seed, **options)
 
 
-def mark_of(settings: Settings, scheme: str, seed: int, **options: Any) -> Mark:
-    """The mark that is looked for; in an unmarked network, one of kind `"random"`.
+def mark_to_test(settings: Settings, scheme: str, seed: int, **options: Any) -> Mark:
+    """Returns the mark to test a network for.
 
     Args:
-        settings: Of the study: where marks go, and how long they are.
-        scheme: A name in `SCHEMES`, or `"unmarked"`.
-        seed: The network's, whose owner has a key of her own.
-        **options: What differs from the settings.
+        settings: Settings of the study, with the layer and the bits of the mark.
+        scheme: Name in `SCHEMES`. `UNMARKED` tests for a mark of kind `"random"`.
+        seed: Seed of the network. Each seed has its own owner and key.
+        **options: Fields of `Mark` that replace those from the settings.
     """
     scheme = "random" if scheme == UNMARKED else scheme
     layers = (group_layer(settings.group),)
@@ -112,14 +126,14 @@ def train(
     """Trains a network.
 
     Args:
-        training: Which.
-        settings: Of the study.
-        pictures: Of the training's task.
-        parent: Gives a network that this one needs.
+        training: Description of the network.
+        settings: Settings of the study.
+        pictures: Pictures with the labels of the training's task.
+        parent: Function that returns a network to start from or to learn from.
 
     Returns:
-        The `keras.Model`; and of one from scratch, its figures before training and
-        after each epoch.
+        The `keras.Model`, and its test error, bit error rate and loss before training
+        and after each epoch. They are empty unless trained from scratch.
     """
     keras.utils.set_random_seed(training.seed)
     model = wide_resnet(
@@ -130,7 +144,7 @@ def train(
         settings.weight_decay,
     )
     if training.start is not None:
-        take_over(parent(training.start), model, training)
+        copy_weights(parent(training.start), model, training)
     with without_capacity_warnings():
         if training.mark is not None:
             training.mark.attach(model)
@@ -150,26 +164,29 @@ def _fit(
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     steps = math.ceil(len(pictures.x_train) / settings.batch_size) * training.epochs
     compile_for(trained, loss if trained is model else None, steps, training.rate)
-    watch = _Watch(model, training.mark, pictures)
-    # No curve is drawn of the others, which are many.
-    watches = [watch] if training.from_scratch else []
+    recorder = _HistoryRecorder(model, training.mark, pictures)
+    # Only curves of networks from scratch are plotted, and there are many others.
+    callbacks = [recorder] if training.from_scratch else []
     x, y = pictures.x_train, pictures.y_train
-    fitting = {"epochs": training.epochs, "callbacks": watches, "verbose": 0}
-    if settings.distortion is None:
+    fitting = {"epochs": training.epochs, "callbacks": callbacks, "verbose": 0}
+    if settings.augmentation is None:
         trained.fit(x, y, batch_size=settings.batch_size, **fitting)
     else:
-        trained.fit(
-            Distorted(x, y, settings.batch_size, training.seed, settings.distortion),
-            **fitting,
+        batches = AugmentedBatches(
+            x, y, settings.batch_size, training.seed, settings.augmentation
         )
-    return watch.history
+        trained.fit(batches, **fitting)
+    return recorder.history
 
 
-def take_over(source: Any, model: Any, training: Training) -> None:
-    """Copies a network's weights, but for a head of another task; prunes them."""
-    head = training.start is not None and training.start.task != training.task
+def copy_weights(source: Any, model: Any, training: Training) -> None:
+    """Copies the weights of the network that a training starts from, and prunes them.
+
+    The head is not copied if the training has another task.
+    """
+    new_head = training.start is not None and training.start.task != training.task
     for layer in source.layers:
-        if layer.weights and not (head and layer.name == HEAD):
+        if layer.weights and not (new_head and layer.name == HEAD):
             model.get_layer(layer.name).set_weights(layer.get_weights())
     if training.pruned:
         for layer in convolutions(model):
@@ -178,11 +195,11 @@ def take_over(source: Any, model: Any, training: Training) -> None:
 
 
 def convolutions(model: Any) -> list[Any]:
-    """The layers whose weights pruning takes."""
-    return [one for one in model.layers if isinstance(one, keras.layers.Conv2D)]
+    """Returns the convolutions of a model."""
+    return [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
 
 
-class _Watch(keras.callbacks.Callback):
+class _HistoryRecorder(keras.callbacks.Callback):
     """Measures a network before training and after each epoch."""
 
     def __init__(self, network: Any, mark: Mark | None, pictures: Pictures) -> None:
@@ -201,4 +218,4 @@ class _Watch(keras.callbacks.Callback):
     def _measure(self) -> None:
         self.history["test_error"].append(self._pictures.test_error(self._network))
         if self._mark is not None:
-            self.history["ber"].append(mark_figures(self._network, self._mark)["ber"])
+            self.history["ber"].append(measure_mark(self._network, self._mark)["ber"])

@@ -1,4 +1,4 @@
-"""What trains networks and does runs: this process, or several of their own."""
+"""Training networks and doing runs, in this process or in several others."""
 
 from __future__ import annotations
 
@@ -24,121 +24,130 @@ from keras_wm.utils.child_process import (
     Message,
 )
 
+# The tasks of a request: train the network that a run needs, or do the run.
+TRAIN, RUN = "train", "run"
 _MODULE = "keras_wm.research.experiments.worker"
-# A process takes up to 2 GB.
-_MOST_USUAL = 4
-_SECONDS_BETWEEN_LOOKS = 1.0
+# One process can take 2 GB of memory.
+_MAX_DEFAULT_WORKERS = 4
+_PARENT_POLL_SECONDS = 1.0
 
 
-def usual_workers() -> int:
-    """How many processes train best: one for each core, but one with a GPU."""
+def default_workers() -> int:
+    """Returns the number of processes: one per core, at most 4, or 1 with a GPU."""
     on_cpu = "cpu" in str(ops.zeros(1).device).lower()
-    return min(os.cpu_count() or 1, _MOST_USUAL) if on_cpu else 1
+    return min(os.cpu_count() or 1, _MAX_DEFAULT_WORKERS) if on_cpu else 1
 
 
 class Worker:
-    """Does what it is asked for.
+    """Does runs on request, and trains the networks that they need.
 
     Args:
-        settings: Of the study.
-        folder: Of the study.
+        settings: Settings of the study.
+        folder: Folder of the study.
     """
 
     def __init__(self, settings: Settings, folder: Path) -> None:
         self._settings = settings
         self._store = NetworkStore(settings, folder)
 
-    def answer(self, question: Message) -> Message:
-        """Does a run, or trains a network that runs need.
+    def run(self, request: Message) -> Message:
+        """Does a run, or trains the network that it needs.
 
         Args:
-            question: The name of an `"experiment"`, and the number of a `"network"`
-                in `Experiment.networks` or of a `"run"` in `Experiment.runs`.
+            request: `"experiment"`: the experiment's name. `"labels"`: the labels of
+                the run. `"task"`: `"run"` to do the run, `"train"` to train and store
+                the network that it needs.
 
         Returns:
-            Of a run, its `"figures"` and the `"seconds"` that it took.
+            For a run, its measurements as `"figures"` and its duration in
+            `"seconds"`; otherwise empty.
         """
         begin = time.perf_counter()
-        experiment = EXPERIMENTS[question["experiment"]]
+        experiment = EXPERIMENTS[request["experiment"]]
+        run = experiment.run_with(self._settings, request["labels"])
         try:
-            if "network" in question:
-                networks = experiment.networks(self._settings)
-                self._store.network(networks[question["network"]])
-                return {}
-            run = list(experiment.runs(self._settings))[question["run"]]
-            figures = run.perform(self._store)
-            return {"figures": figures, "seconds": time.perf_counter() - begin}
+            if request["task"] == RUN:
+                measured = run.perform(self._store)
+                return {"figures": measured, "seconds": time.perf_counter() - begin}
+            if run.network is not None:
+                self._store.network(run.network)
+            return {}
         finally:
             self._store.clean()
 
 
-def answers(
-    questions: Iterable[Message], settings: Settings, folder: Path, workers: int
+def do_all(
+    requests: Iterable[Message], settings: Settings, folder: Path, workers: int
 ) -> Iterator[tuple[Message, Message]]:
-    """Every question with its answer, as they come.
+    """Yields every request with its reply, in the order in which they finish.
 
     Args:
-        questions: As for `Worker.answer`.
-        settings: Of the study.
-        folder: Of the study.
-        workers: How many processes answer; 1 is this one.
+        requests: Requests as for `Worker.run`.
+        settings: Settings of the study.
+        folder: Folder of the study.
+        workers: Number of processes; 1 uses this process.
 
     Raises:
-        RuntimeError: If one of the processes fails.
+        RuntimeError: If a worker process fails.
     """
     if workers == 1:
         worker = Worker(settings, folder)
-        for question in questions:
-            yield question, worker.answer(question)
+        for request in requests:
+            yield request, worker.run(request)
         return
-    described = {"settings": asdict(settings), "folder": str(folder.absolute())}
-    for asked, answer in ask_all(
-        questions, _MODULE, described, _environment(workers), workers
-    ):
-        if isinstance(answer, ChildDiedError):
+    study = {"settings": asdict(settings), "folder": str(folder.absolute())}
+    replies = ask_all(requests, _MODULE, study, _environment(workers), workers)
+    for request, reply in replies:
+        if isinstance(reply, ChildDiedError):
             raise RuntimeError(
-                f"A process ended while it was to do {asked} ({answer}): out of "
-                "memory? What is finished is kept; try again with fewer workers."
+                f"A worker process died during {request} ({reply}). It may have run "
+                "out of memory. Finished runs are recorded: try again with fewer "
+                "workers."
             )
-        if "failed" in answer:
-            raise RuntimeError(f"{asked} failed:\n{answer['failed']}")
-        yield asked, answer
+        if "failed" in reply:
+            raise RuntimeError(f"{request} failed:\n{reply['failed']}")
+        yield request, reply
 
 
 def _environment(workers: int) -> dict[str, str | None]:
-    """Shares out the cores: small networks gain little from two threads."""
+    """Returns environment variables that divide the cores among the processes.
+
+    Small networks gain little from a second thread.
+    """
     threads = str(max(1, (os.cpu_count() or 1) // workers))
     return {
         "TF_NUM_INTRAOP_THREADS": threads,
         "TF_NUM_INTEROP_THREADS": threads,
         "OMP_NUM_THREADS": threads,
-        # Nobody may take all of a GPU's memory at the start.
+        # By default the first process reserves all memory of a GPU.
         "TF_FORCE_GPU_ALLOW_GROWTH": "true",
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
     }
 
 
 def make_handler(settings: Message) -> Handler:
-    """What a process of the pool does."""
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    """Returns the function that answers requests in a worker process."""
+    threading.Thread(
+        target=_exit_after_parent, args=(os.getppid(),), daemon=True
+    ).start()
     study = settings["settings"]
     for name in ("marks", "families"):
-        # JSON has lists alone.
+        # JSON turns tuples into lists.
         study[name] = study[name] and tuple(study[name])
     worker = Worker(Settings(**study), Path(settings["folder"]))
 
-    def answer(question: Message) -> Answer:
+    def handle(request: Message) -> Answer:
         try:
-            return worker.answer(question), NO_DATA
-        # Whatever it is, the study that waits has to hear of it.
+            return worker.run(request), NO_DATA
+        # Report any error to the parent process, which waits for a reply.
         except Exception:
             return {"failed": traceback.format_exc()}, NO_DATA
 
-    return answer
+    return handle
 
 
-def _end_with(parent: int) -> None:
-    """Ends this process when its parent was killed: a training may take hours."""
+def _exit_after_parent(parent: int) -> None:
+    """Ends this process soon after its parent is killed: training can take hours."""
     while os.getppid() == parent:
-        time.sleep(_SECONDS_BETWEEN_LOOKS)
+        time.sleep(_PARENT_POLL_SECONDS)
     os._exit(1)

@@ -1,5 +1,6 @@
-"""A small study: pictures of three kinds, which a small network soon tells apart."""
+"""Settings and pictures of a small study: a small network soon learns the classes."""
 
+import keras
 import numpy as np
 import pytest
 
@@ -10,7 +11,7 @@ BITS = 32
 
 
 def made_arrays():
-    """120 pictures for training, 60 for tests; how bright they are tells the kind."""
+    """120 pictures to train with and 60 to test with; the class is the brightness."""
     rng = np.random.default_rng(0)
     y = rng.integers(0, 3, 180)
     x = rng.integers(0, 120, (180, 8, 8, 1)) + 40 * y[:, None, None, None]
@@ -24,18 +25,18 @@ def made_arrays():
 
 @pytest.fixture(scope="session")
 def made_file(tmp_path_factory):
-    """The pictures as a file."""
+    """A file with the pictures."""
     return save_made_arrays(tmp_path_factory.mktemp("data") / "made.npz")
 
 
 def save_made_arrays(path):
-    """Writes them as `keras_wm.research.datasets` reads them."""
+    """Writes the pictures as `keras_wm.research.datasets` reads them."""
     np.savez(path, **made_arrays())
     return path
 
 
 def made_pictures():
-    """The pictures as the experiments see them."""
+    """Returns the pictures as the experiments load them."""
     arrays = made_arrays()
     x = {name: np.float32(arrays[f"x_{name}"]) / 255 for name in ("train", "test")}
     return Pictures("made", x["train"], arrays["y_train"], x["test"], arrays["y_test"])
@@ -43,13 +44,25 @@ def made_pictures():
 
 @pytest.fixture
 def pictures():
-    """The pictures as the experiments see them."""
+    """The pictures as the experiments load them."""
     return made_pictures()
 
 
 @pytest.fixture
 def settings(made_file):
-    """A network of a minute part of the papers' size."""
+    """Settings of a small study, with three training steps per epoch."""
     return Settings(
-        str(made_file), epochs=2, seeds=1, k=1, batch=8, bits=BITS, marks=("random",)
+        str(made_file), epochs=1, seeds=1, k=1, batch=40, bits=BITS, marks=("random",)
     )
+
+
+@pytest.fixture
+def eager(monkeypatch):
+    """Runs networks eagerly: tracing takes longer than the few steps of a test."""
+    run_eagerly(monkeypatch)
+
+
+def run_eagerly(patch):
+    """Makes all networks run eagerly while a `MonkeyPatch` is active."""
+    always = property(lambda model: True, lambda model, value: None)
+    patch.setattr(keras.Model, "run_eagerly", always)

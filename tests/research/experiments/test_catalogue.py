@@ -1,22 +1,40 @@
-"""Every experiment: its runs, and what its tables and figures show of them."""
+"""Every experiment: its runs, and the tables and plots that its records make."""
 
+import io
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pytest
 
 from keras_wm.research.attacks import training
 from keras_wm.research.experiments import EXPERIMENTS, Settings
-from keras_wm.research.experiments.catalogue import experiments_named
+from keras_wm.research.experiments.catalogue import SUITES, experiments_named
+from keras_wm.research.experiments.run_records import Records
+from keras_wm.research.experiments.runner import recorded_rows
 from keras_wm.research.experiments.schemes import SCHEMES
+from keras_wm.research.experiments.studies import forging_and_recipients, papers_attacks
 from keras_wm.research.hosts.wide_resnet import wide_resnet
-from tests.research.experiments.conftest import made_pictures
+from tests.research.experiments.conftest import made_pictures, run_eagerly
 
-# What the papers print of their mark; tables show it whatever was measured.
-PRINTED = {
+# The records that the notebooks show, and their settings.
+FOLDER = Path(__file__).parents[3] / "notebooks" / "records"
+STUDIES = {
+    "all": (FOLDER / "digits.jsonl", Settings("digits")),
+    "robustness": (
+        FOLDER / "digits_robustness.jsonl",
+        Settings("digits", marks=("random", "default")),
+    ),
+}
+SUITE_OF = {
+    experiment.name: suite
+    for suite, experiments in SUITES.items()
+    for experiment in experiments
+}
+# Results of the papers that the tables show.
+PUBLISHED = {
     "embedding": "7.97/4.8e-4/-",
     "fine-tuning": "7.70/4.9e-4/-",
     "distillation": "7.75/5.0e-4/-",
@@ -29,116 +47,142 @@ PRINTED = {
 }
 
 
-class NetworkStore:
-    """Gives the same network for every training, without training it."""
+@pytest.fixture(scope="module")
+def records():
+    """The committed records, by suite."""
+    return {suite: Records(path) for suite, (path, _) in STUDIES.items()}
 
-    def __init__(self, pictures):
+
+@pytest.fixture(scope="module")
+def rows(records):
+    """The recorded rows of each experiment, by its name."""
+    return {
+        name: recorded_rows(EXPERIMENTS[name], STUDIES[suite][1], records[suite])
+        for name, suite in SUITE_OF.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def tables(rows):
+    return {name: EXPERIMENTS[name].tables(rows[name]) for name in EXPERIMENTS}
+
+
+def test_labels_identify_a_run_after_they_went_through_json():
+    for experiment in EXPERIMENTS.values():
+        runs = list(experiment.runs(Settings()))
+        texts = [json.dumps(run.labels, sort_keys=True) for run in runs]
+        assert len(set(texts)) == len(texts)
+        for run, text in zip(runs, texts, strict=True):
+            assert json.loads(text) == run.labels
+        last = experiment.run_with(Settings(), json.loads(texts[-1]))
+        assert (last.labels, last.network) == (runs[-1].labels, runs[-1].network)
+
+
+def test_labels_of_no_run_are_an_error():
+    with pytest.raises(ValueError, match=r"a run of 'embedding'. Received: .*'none'"):
+        EXPERIMENTS["embedding"].run_with(Settings(), {"scheme": "none", "seed": 0})
+
+
+def test_every_mark_is_in_every_experiment_that_compares_marks():
+    without_schemes = set()
+    for name, experiment in EXPERIMENTS.items():
+        schemes = {run.labels.get("scheme") for run in experiment.runs(Settings())}
+        if schemes == {None}:
+            without_schemes.add(name)
+            continue
+        # Capacity needs more bits than the two sparse marks have columns for, and
+        # resistance tries the main marks only.
+        few = name in ("capacity", "resistance")
+        assert schemes >= set(SCHEMES) - ({"direct", "diff"} if few else set())
+    assert without_schemes == {"forging", "plain-host", "recipients", "several-layers"}
+
+
+def test_runs_need_networks_that_are_trained_from_scratch():
+    for experiment in EXPERIMENTS.values():
+        networks = {run.network for run in experiment.runs(Settings())} - {None}
+        assert all(network.from_scratch for network in networks)
+
+
+def test_the_committed_records_hold_every_run(rows):
+    for name, suite in SUITE_OF.items():
+        settings = STUDIES[suite][1]
+        assert len(rows[name]) == len(list(EXPERIMENTS[name].runs(settings))) > 0
+
+
+def test_tables_show_every_mark_and_the_results_of_the_papers(rows, tables):
+    for name in EXPERIMENTS:
+        text = "\n".join(table.to_markdown() for table in tables[name])
+        for table in tables[name]:
+            assert table.rows
+            assert {len(row) for row in table.rows} == {len(table.columns)}
+        for scheme in {row["scheme"] for row in rows[name] if "scheme" in row}:
+            assert re.search(rf"^\|.*\b{scheme}\b", text, re.MULTILINE)
+        assert PUBLISHED.get(name, "") in text
+        assert "nan" not in text
+
+
+def test_plots_are_drawn_from_rows_alone(rows):
+    for name, experiment in EXPERIMENTS.items():
+        for figure in experiment.figures(rows[name]).values():
+            figure.savefig(io.BytesIO(), dpi=30)
+            assert figure.get_supxlabel() or all(
+                axes.get_xlabel() for axes in figure.axes
+            )
+            plt.close(figure)
+
+
+def test_without_rows_tables_are_empty_and_there_are_no_plots():
+    for experiment in EXPERIMENTS.values():
+        assert not any(table.rows for table in experiment.tables([]))
+        assert experiment.figures([]) == {}
+
+
+class SameNetwork:
+    """A network store that returns the same untrained network for every training."""
+
+    def __init__(self):
+        pictures = made_pictures()
         self.pictures = lambda task: pictures
         self._model = wide_resnet((8, 8, 1), 3, n=1, k=1)
 
     def network(self, training):
-        epochs = training.epochs
-        history = {
-            "test_error": [0.9, *[0.25] * epochs],
-            "loss": [1.0] * epochs,
-            "ber": [0.5, *[0.0] * epochs],
-        }
-        return self._model, history
+        history = {"test_error": [0.9, 0.25], "loss": [1.0], "ber": [0.5, 0.0]}
+        return self._model, history if training.from_scratch else {}
 
 
-@pytest.fixture(scope="module")
-def store():
-    few = made_pictures()
-    # Many times over: Keras takes longer to begin an epoch than for four steps of it.
-    x, y = np.tile(few.x_train, (10, 1, 1, 1)), np.tile(few.y_train, 10)
-    return NetworkStore(replace(few, x_train=x, y_train=y))
-
-
-@pytest.fixture(scope="module", params=list(EXPERIMENTS))
-def experiment(request):
-    return EXPERIMENTS[request.param]
-
-
-@pytest.fixture(scope="module")
-def rows(experiment, store):
-    """Labels and figures of every run of a small study."""
-    settings = Settings(
-        epochs=2,
-        seeds=1,
-        k=1,
-        bits=32,
-        marks=("random", "default"),
-        families=("fusion",),
-    )
-    rows = []
-    with pytest.MonkeyPatch.context() as patched:
-        # Attackers who go through the pictures once.
-        patched.setattr(training, "STEPS", 12)
-        for run in experiment.runs(settings):
-            figures = json.loads(json.dumps(run.perform(store)))
-            rows.append({**run.labels, **figures, "seconds": 1.0})
-    return rows
-
-
-def test_runs_have_labels_of_their_own_that_records_can_hold(experiment):
-    labels = [run.labels for run in experiment.runs(Settings())]
-    texts = [json.dumps(one, sort_keys=True) for one in labels]
-    assert len(set(texts)) == len(texts)
-    assert [json.loads(text) for text in texts] == [
-        dict(sorted(one.items())) for one in labels
-    ]
-
-
-def test_every_mark_is_in_every_experiment_that_compares_marks(experiment):
-    schemes = {run.labels.get("scheme") for run in experiment.runs(Settings())}
-    if schemes == {None}:
-        assert experiment.name in (
-            "forging",
-            "plain-host",
-            "recipients",
-            "several-layers",
+def test_a_run_of_each_kind_measures_what_its_record_holds(records, monkeypatch):
+    run_eagerly(monkeypatch)
+    # Attackers train for one epoch and prune little, and forgers try few secrets.
+    monkeypatch.setattr(training, "STEPS", 4)
+    monkeypatch.setattr(papers_attacks, "SHARES", (0, 0.5))
+    monkeypatch.setattr(forging_and_recipients, "TRIALS", 20)
+    store = SameNetwork()
+    for name, suite in SUITE_OF.items():
+        settings = STUDIES[suite][1]
+        small = replace(
+            settings,
+            epochs=1,
+            # Only the first seed of this one records weights and outputs.
+            seeds=2 if name == "embedding" else 1,
+            k=1,
+            marks=("random", "default"),
+            # Outcomes of attacks are checked with the experiment `resistance`.
+            families=(),
         )
-        return
-    # More bits than columns are no question for the two sparse marks, and not every
-    # attack is tried on them.
-    few = experiment.name in ("capacity", "resistance")
-    assert schemes >= set(SCHEMES) - ({"direct", "diff"} if few else set())
-
-
-def test_the_networks_it_needs_are_from_scratch_and_each_named_once(experiment):
-    networks = experiment.networks(Settings())
-    assert len(set(networks)) == len(networks)
-    assert all(network.from_scratch for network in networks)
-    needed = {run.network for run in experiment.runs(Settings())} - {None}
-    assert needed == set(networks)
-
-
-def test_tables_show_every_run_and_what_the_papers_print(experiment, rows):
-    tables = experiment.tables(rows)
-    text = "\n".join(one.to_markdown() for one in tables)
-    for table in tables:
-        assert table.rows
-        assert {len(row) for row in table.rows} == {len(table.columns)}
-    for scheme in {row["scheme"] for row in rows if "scheme" in row}:
-        assert re.search(rf"^\|.*\b{scheme}\b", text, re.MULTILINE)
-    assert PRINTED.get(experiment.name, "") in text
-    assert "nan" not in text
-
-
-def test_figures_are_drawn_from_rows_alone(experiment, rows, tmp_path):
-    for name, figure in experiment.figures(rows).items():
-        figure.savefig(tmp_path / f"{name}.png")
-        assert figure.get_supxlabel() or all(axes.get_xlabel() for axes in figure.axes)
-        plt.close(figure)
-
-
-def test_without_a_run_there_are_no_lines_and_no_figures(experiment):
-    assert not any(table.rows for table in experiment.tables([]))
-    assert experiment.figures([]) == {}
+        kinds = {}
+        for run in EXPERIMENTS[name].runs(small):
+            if row := records[suite].find(name, run.labels, settings.host):
+                # The names of labels and measurements, and whether a layer is reset.
+                kind = (*sorted(row), row.get("drawn", "none") == "none")
+                kinds.setdefault(kind, (run, row))
+        assert kinds
+        for run, row in kinds.values():
+            measured = json.loads(json.dumps(run.perform(store)))
+            assert {*measured, *run.labels, "seconds"} == set(row)
 
 
 def seeds_by_mark(name, settings=None):
-    """The seeds of each mark in an experiment, on the task itself."""
+    """Returns the seeds of each mark in an experiment, for the task itself."""
     seeds = {}
     for run in EXPERIMENTS[name].runs(settings or Settings()):
         if run.labels.get("case") != "other task" and "share" not in run.labels:
@@ -146,22 +190,22 @@ def seeds_by_mark(name, settings=None):
     return seeds
 
 
-@pytest.mark.parametrize("name", ["embedding", "fine-tuning", "distillation"])
-def test_five_networks_of_each_kind_are_embedded(name):
-    seeds = seeds_by_mark(name)
-    assert all(seeds[scheme] == set(range(5)) for scheme in ("unmarked", *SCHEMES))
+def test_five_networks_of_each_kind_are_embedded():
+    for name in ("embedding", "fine-tuning", "distillation"):
+        seeds = seeds_by_mark(name)
+        assert all(seeds[scheme] == set(range(5)) for scheme in ("unmarked", *SCHEMES))
 
 
 def test_the_papers_mark_and_the_default_are_pruned_in_every_network():
     seeds = seeds_by_mark("attack-pruning")
     assert seeds["random"] == seeds["default"] == set(range(5))
     assert seeds["direct"] == seeds["diff"] == {0}
-    # By themselves, the others are.
+    # If it is the only mark, another one is too.
     alone = seeds_by_mark("attack-pruning", Settings(marks=("direct",)))
     assert alone["direct"] == set(range(5))
 
 
-def test_capacity_goes_past_what_a_mean_filter_can_hold():
+def test_capacity_exceeds_the_limit_of_a_mean_filter():
     bits = {
         (run.labels["group"], run.labels["bits"])
         for run in EXPERIMENTS["capacity"].runs(Settings())
@@ -170,6 +214,6 @@ def test_capacity_goes_past_what_a_mean_filter_can_hold():
     assert {(2, 64), (2, 1024), (2, 2048), (4, 2048)} <= bits
 
 
-def test_no_such_experiment():
+def test_an_unknown_experiment_is_an_error():
     with pytest.raises(ValueError, match=r"Expected one of embedding, .*all.*'embed'"):
         experiments_named("embed")

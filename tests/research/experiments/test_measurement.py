@@ -1,11 +1,11 @@
-"""What is measured on a network, against the equations."""
+"""Measurements on a network, compared with the equations."""
 
 import numpy as np
 import pytest
 
 from keras_wm.research.experiments.measurement import (
-    kernel_figures,
-    mark_figures,
+    measure_kernel,
+    measure_mark,
     signed_outputs,
 )
 from keras_wm.research.experiments.schemes import SCHEMES, Mark, group_layer
@@ -29,31 +29,32 @@ def kernel_of(model, group):
 def test_a_mark_is_measured_by_the_papers_equations(model, scheme):
     mark = Mark(scheme, LAYERS, BITS)
     kernel, key = kernel_of(model, 2), mark.key()
-    found = mark_figures(model, mark)
+    measured = measure_mark(model, mark)
     scores = expected_scores(kernel, key)
-    assert found["ber"] == expected_ber(kernel, key)
-    assert found["embedding_loss"] == pytest.approx(
+    assert measured["ber"] == expected_ber(kernel, key)
+    assert measured["embedding_loss"] == pytest.approx(
         expected_crossentropy(kernel, key) / BITS
     )
-    assert found["z_mean"] == pytest.approx(scores.mean())
-    assert found["z_min"] == pytest.approx(scores.min())
+    assert measured["z_mean"] == pytest.approx(scores.mean())
+    assert measured["z_min"] == pytest.approx(scores.min())
     positive = signed_outputs(kernel, mark) > 0
     np.testing.assert_array_equal(positive, scores > 0)
 
 
-def test_a_mark_in_several_layers_is_all_their_bits(model):
+def test_a_mark_in_several_layers_is_measured_over_all_their_bits(model):
     alone = [
-        mark_figures(model, Mark("random", (group_layer(g),), BITS)) for g in (2, 3)
+        measure_mark(model, Mark("random", (group_layer(group),), BITS))
+        for group in (2, 3)
     ]
-    both = mark_figures(model, Mark("random", (group_layer(2), group_layer(3)), BITS))
+    both = measure_mark(model, Mark("random", (group_layer(2), group_layer(3)), BITS))
     for name in ("ber", "z_mean", "embedding_loss"):
-        assert both[name] == pytest.approx(np.mean([one[name] for one in alone]))
-    # The better of two, corrected for having had two.
-    best = min(one["log10_p_hard"] for one in alone)
+        assert both[name] == pytest.approx(np.mean([layer[name] for layer in alone]))
+    # The smaller of two p-values, corrected for two tests.
+    best = min(layer["log10_p_hard"] for layer in alone)
     assert both["log10_p_hard"] == pytest.approx(min(0, best + np.log10(2)))
 
 
-def test_owners_have_keys_of_their_own():
+def test_every_owner_has_a_different_key():
     first, second = (
         Mark("random", LAYERS, BITS, owner=owner).key() for owner in (0, 1)
     )
@@ -67,11 +68,11 @@ def test_the_test_error_is_the_share_of_wrong_answers(model, pictures):
     assert pictures.test_error(model) == wrong
 
 
-def test_weights_are_counted_in_bins_over_their_whole_range(rng):
+def test_the_histogram_covers_all_weights(rng):
     kernel = rng.normal(size=(3, 3, 4, 8))
-    found = kernel_figures(kernel)
-    histogram = found["histogram"]
+    measured = measure_kernel(kernel)
+    histogram = measured["histogram"]
     assert sum(histogram["counts"]) == kernel.size
     assert histogram["high"] == -histogram["low"] == np.abs(kernel).max()
-    assert found["kernel_std"] == pytest.approx(np.std(kernel))
-    assert found["mean_filter_std"] == pytest.approx(np.std(kernel.mean(axis=3)))
+    assert measured["kernel_std"] == pytest.approx(np.std(kernel))
+    assert measured["mean_filter_std"] == pytest.approx(np.std(kernel.mean(axis=3)))

@@ -1,4 +1,4 @@
-"""Areas under ROC curves and who may claim them, against scikit-learn and chance."""
+"""Areas under ROC curves, compared with scikit-learn and with chance."""
 
 from itertools import combinations
 
@@ -24,14 +24,14 @@ from keras_wm.research.experiments.roc import (
 SCORES = st.lists(st.integers(-3, 3), min_size=1, max_size=12)
 
 
-def test_several_scores_have_an_area_each(rng):
+def test_each_of_several_scores_has_its_own_area(rng):
     marked, unmarked = rng.normal(size=(7, 3)), rng.normal(size=(5, 3))
-    one_by_one = [auc(marked[:, k], unmarked[:, k]) for k in range(3)]
-    assert auc(marked, unmarked).tolist() == one_by_one
+    separate = [auc(marked[:, k], unmarked[:, k]) for k in range(3)]
+    assert auc(marked, unmarked).tolist() == separate
 
 
 @given(SCORES, SCORES)
-def test_the_area_is_scikit_learns_with_ties_too(marked, unmarked):
+def test_the_area_is_that_of_scikit_learn_even_with_ties(marked, unmarked):
     kinds = [1] * len(marked) + [0] * len(unmarked)
     assert auc(marked, unmarked) == pytest.approx(
         roc_auc_score(kinds, marked + unmarked)
@@ -39,7 +39,7 @@ def test_the_area_is_scikit_learns_with_ties_too(marked, unmarked):
 
 
 @pytest.mark.parametrize("area, m, n", [(0.5, 20, 20), (0.9, 20, 40), (0.03, 7, 5)])
-def test_the_ends_lie_196_of_their_own_standard_errors_away(area, m, n):
+def test_the_ends_are_196_of_their_own_standard_errors_from_the_area(area, m, n):
     def excess(theta):
         q1, q2 = theta / (2 - theta), 2 * theta**2 / (1 + theta)
         # Hanley and McNeil's variance, with the mean number in place of m and n.
@@ -52,7 +52,7 @@ def test_the_ends_lie_196_of_their_own_standard_errors_away(area, m, n):
     assert high == pytest.approx(brentq(excess, area, 1), abs=1e-9)
 
 
-def test_networks_that_are_all_told_apart_leave_a_doubt():
+def test_the_interval_of_a_perfect_area_has_a_width():
     low, high = auc_interval(1.0, 20, 20)
     assert 0.8 < low < 0.95
     assert high == pytest.approx(1)
@@ -60,18 +60,18 @@ def test_networks_that_are_all_told_apart_leave_a_doubt():
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.5, 1.5])
-def test_the_interval_holds_the_true_area_19_times_in_20(rng, shift):
-    """1,000 trials; at 95 % fewer than 927 have a chance of 1 in 1,000."""
+def test_the_interval_holds_the_true_area_in_19_of_20_trials(rng, shift):
+    """At 95 %, fewer than 927 of 1,000 trials have a probability of 1 in 1,000."""
     true = stats.norm.cdf(shift / 2**0.5)
-    held = 0
+    count = 0
     for _ in range(1000):
         area = auc(rng.normal(shift, 1, 20), rng.normal(0, 1, 20))
         low, high = auc_interval(area, 20, 20)
-        held += low <= true <= high
-    assert held >= 927
+        count += low <= true <= high
+    assert count >= 927
 
 
-def test_several_features_are_weighed_as_scikit_learn_does(rng):
+def test_the_discriminant_is_that_of_scikit_learn(rng):
     mixing = rng.normal(size=(6, 6))
     marked = (rng.normal(size=(30, 6)) + 0.4) @ mixing
     unmarked = rng.normal(size=(30, 6)) @ mixing
@@ -98,13 +98,13 @@ def test_the_best_single_feature_has_a_direction(rng, sign):
     assert weights.tolist() == [0, sign, 0, 0]
 
 
-def test_a_feature_that_never_changes_tells_nothing():
+def test_a_constant_feature_gives_an_area_of_one_half():
     same = np.ones((8, 2))
     assert cross_fitted_auc(discriminant([0, 1]), same, same, 1) == 0.5
 
 
 def outsider(count):
-    """Chooses among so many features, and classifiers of all and of half of them."""
+    """Chooses among `count` features, and discriminants of all and of half of them."""
     return best_of(
         [
             best_single(range(count)),
@@ -115,13 +115,13 @@ def outsider(count):
 
 
 def hindsight(marked, unmarked):
-    """What the best single feature reaches on the networks that it is chosen by."""
+    """Returns the area of the best feature on the networks used to choose it."""
     areas = auc(marked, unmarked)
     return max(*areas, *(1 - areas))
 
 
-def test_an_outsider_gains_nothing_by_chance(rng):
-    """40 trials of pure noise; 4 standard errors of their mean are about 0.066."""
+def test_an_outsider_gains_nothing_from_noise(rng):
+    """Four standard errors of the mean of 40 trials are about 0.066."""
     trials = rng.normal(size=(40, 2, 20, 12))
     areas = [cross_fitted_auc(outsider(12), *trial, repeats=1) for trial in trials]
     assert np.mean(areas) == pytest.approx(0.5, abs=0.066)
@@ -135,21 +135,21 @@ def test_an_outsider_finds_the_feature_that_differs(rng):
     assert cross_fitted_auc(outsider(12), marked, unmarked) > 0.9
 
 
-def test_what_chance_reaches_is_that_of_all_ways_to_call_networks_marked(rng):
+def test_the_area_by_chance_is_a_quantile_over_all_ways_to_choose_networks(rng):
     features = rng.normal(size=(8, 2))
-    reached = []
+    areas = []
     for chosen in combinations(range(8), 4):
         others = np.setdiff1d(np.arange(8), chosen)
-        reached.append(hindsight(features[list(chosen)], features[others]))
-    expected = np.quantile(reached, 0.95, method="inverted_cdf")
-    # Areas go in steps of 1/16; drawing ways instead of counting may cost one.
+        areas.append(hindsight(features[list(chosen)], features[others]))
+    expected = np.quantile(areas, 0.95, method="inverted_cdf")
+    # Areas are multiples of 1/16, and a random sample of the ways can be one off.
     assert best_by_chance(features[:4], features[4:]) == pytest.approx(
         expected, abs=1 / 16
     )
 
 
-def test_one_time_in_20_chance_reaches_more(rng):
-    """300 trials: 3 or fewer, or 32 or more, have a chance of 1 in 1,000 together."""
+def test_one_in_20_trials_of_noise_exceeds_the_area_by_chance(rng):
+    """Of 300 trials, 3 or fewer or 32 or more have a probability of 1 in 1,000."""
     trials = rng.normal(size=(300, 2, 12, 5))
     above = sum(hindsight(*trial) > best_by_chance(*trial) for trial in trials)
     assert 3 < above < 32

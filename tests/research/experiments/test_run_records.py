@@ -1,4 +1,4 @@
-"""The records: what a study goes on from, and what its tables are made of."""
+"""The records of finished runs."""
 
 import json
 from pathlib import Path
@@ -20,10 +20,10 @@ def add(records, labels=LABELS, host=HOST, ber=0.0):
     records.add("embedding", labels, host, {"ber": ber}, seconds=1.26)
 
 
-def test_a_finished_run_is_found_again_by_whoever_opens_the_file(path):
+def test_a_finished_run_is_found_when_the_file_is_opened_again(path):
     add(Records(path))
-    found = Records(path).find("embedding", dict(reversed(LABELS.items())), HOST)
-    assert found == {**LABELS, "ber": 0.0, "seconds": 1.3}
+    row = Records(path).find("embedding", dict(reversed(LABELS.items())), HOST)
+    assert row == {**LABELS, "ber": 0.0, "seconds": 1.3}
 
 
 @pytest.mark.parametrize(
@@ -34,13 +34,13 @@ def test_a_finished_run_is_found_again_by_whoever_opens_the_file(path):
         ("embedding", LABELS, HOST | {"epochs": 3}),
     ],
 )
-def test_another_run_is_not_taken_for_it(path, experiment, labels, host):
+def test_another_run_is_not_found_in_its_place(path, experiment, labels, host):
     records = Records(path)
     add(records)
     assert records.find(experiment, labels, host) is None
 
 
-def test_a_record_says_with_what_it_was_made(path):
+def test_a_record_holds_the_versions_that_it_was_made_with(path):
     add(Records(path))
     versions = json.loads(path.read_text())["versions"]
     assert set(versions) == {"keras_wm", "keras", "backend", "python"}
@@ -48,7 +48,7 @@ def test_a_record_says_with_what_it_was_made(path):
 
 
 @pytest.mark.parametrize("cut", [1, 30, 100])
-def test_what_a_killed_study_left_of_a_line_is_done_again(path, cut):
+def test_a_run_with_an_incomplete_line_is_done_again(path, cut):
     records = Records(path)
     add(records)
     whole = path.read_bytes()
@@ -58,12 +58,14 @@ def test_what_a_killed_study_left_of_a_line_is_done_again(path, cut):
     second = LABELS | {"seed": 1}
     assert records.find("embedding", second, HOST) is None
     add(records, second, ber=0.5)
-    found = [Records(path).find("embedding", one, HOST) for one in (LABELS, second)]
-    assert [row["ber"] for row in found] == [0.0, 0.5]
+    rows = [
+        Records(path).find("embedding", labels, HOST) for labels in (LABELS, second)
+    ]
+    assert [row["ber"] for row in rows] == [0.0, 0.5]
 
 
-@pytest.mark.parametrize("text", ["no JSON\n", "{}\n", "[1]\n", '"text"\n', "\xff\n"])
-def test_a_file_of_something_else_is_refused_and_left_alone(path, text):
+@pytest.mark.parametrize("text", ["text\n", "{}\n", "[1]\n", '"text"\n', "\xff\n"])
+def test_a_file_of_something_else_is_an_error_and_left_unchanged(path, text):
     path.write_text(text, encoding="latin-1")
     with pytest.raises(ValueError, match=r"Line 1 of .* is damaged or not a result"):
         Records(path)

@@ -1,4 +1,4 @@
-"""What all runs of a study share."""
+"""Settings that all runs of a study share."""
 
 import pytest
 
@@ -9,18 +9,18 @@ def test_on_cifar_the_settings_are_the_papers():
     settings = Settings("cifar10")
     assert (settings.training_epochs, settings.batch_size) == (200, 64)
     assert settings.title == "cifar10, WRN-10-4, 200 epochs"
-    # Section 4.1 of Uchida et al.: 10 degrees, 5 pixels of 32, mirrored.
-    distortion = settings.distortion
-    assert (distortion.turn, 32 * distortion.shift, distortion.mirror) == (10, 5, True)
+    # Section 4.1 of Uchida et al.: 10 degrees, 5 of 32 pixels, flips.
+    limits = settings.augmentation
+    assert (limits.rotation, 32 * limits.translation, limits.flip) == (10, 5, True)
     assert {settings.strength(mark) for mark in ("direct", "diff", "random")} == {0.01}
 
 
-def test_the_random_mark_has_the_papers_strength_on_the_digits_too():
+def test_the_random_mark_has_the_strength_of_the_papers_on_the_digits_too():
     assert Settings().strength("random") == 0.01
 
 
 @pytest.mark.parametrize(
-    "wrong, complaint",
+    "options, message",
     [
         ({"epochs": 0}, "epochs >= 1"),
         ({"seeds": -1}, "seeds >= 1"),
@@ -34,9 +34,9 @@ def test_the_random_mark_has_the_papers_strength_on_the_digits_too():
         ({"bits": 289, "marks": ("diff",)}, "M=576"),
     ],
 )
-def test_what_cannot_be_is_refused_before_anything_is_trained(wrong, complaint):
-    with pytest.raises(ValueError, match=complaint):
-        Settings(**wrong)
+def test_impossible_settings_are_an_error_before_any_training(options, message):
+    with pytest.raises(ValueError, match=message):
+        Settings(**options)
 
 
 def test_as_many_bits_as_fit_are_accepted():
@@ -44,14 +44,14 @@ def test_as_many_bits_as_fit_are_accepted():
     assert Settings(bits=288, marks=("diff",)).bits == 288
 
 
-def test_each_mark_has_as_many_bits_as_its_authors_give_it_unless_told():
-    usual, told = Settings(), Settings(bits=96)
-    assert [usual.bits_of(mark) for mark in ("random", "default")] == [256, 64]
-    assert {told.bits_of(mark) for mark in ("random", "default")} == {96}
-    assert usual.host != Settings(bits=256).host
+def test_by_default_each_mark_has_the_number_of_bits_of_its_authors():
+    default, given = Settings(), Settings(bits=96)
+    assert [default.bits_of(mark) for mark in ("random", "default")] == [256, 64]
+    assert {given.bits_of(mark) for mark in ("random", "default")} == {96}
+    assert default.host != Settings(bits=256).host
 
 
-def test_a_study_is_known_by_its_datas_name_and_not_by_where_it_is(tmp_path):
-    here, there = (Settings(str(tmp_path / one / "x.npz")) for one in "ab")
-    assert here.host == there.host
-    assert str(tmp_path) not in str(here.host)
+def test_a_data_file_is_identified_by_its_name_and_not_by_its_folder(tmp_path):
+    first, second = (Settings(str(tmp_path / folder / "x.npz")) for folder in "ab")
+    assert first.host == second.host
+    assert str(tmp_path) not in str(first.host)

@@ -1,4 +1,4 @@
-"""Tables, and the statistics in them."""
+"""Tables of results, and the statistics in them."""
 
 import io
 
@@ -11,25 +11,25 @@ from scipy import stats
 
 from keras_wm.research.experiments.tables import (
     ResultTable,
-    difference,
-    interval,
+    make_table,
     paired_difference,
     scientific,
-    table,
+    student_interval,
+    unpaired_difference,
 )
 
 TABLE = ResultTable("Marks", ["mark", "p"], [["a|b", "1"], ["c", "-20"]], ["A note."])
 
 
 @given(st.lists(st.floats(-5, 5), min_size=2, max_size=12, unique=True))
-def test_the_interval_is_students(differences):
-    mean, half = interval(differences)
+def test_the_interval_is_that_of_students_t(differences):
+    mean, half = student_interval(differences)
     low, high = stats.ttest_1samp(differences, 0).confidence_interval(0.95)
     assert mean - half == pytest.approx(low, abs=1e-9)
     assert mean + half == pytest.approx(high, abs=1e-9)
 
 
-def test_differences_are_taken_seed_by_seed_in_percentage_points():
+def test_paired_differences_are_by_seed_and_in_percentage_points():
     base = [{"seed": seed, "test_error": 0.01 * seed} for seed in (3, 1, 2)]
     rows = [{"seed": seed, "test_error": 0.01 * seed + 0.002} for seed in (1, 2, 9)]
     assert paired_difference(rows, base) == "+0.20 ± 0.00"
@@ -37,22 +37,25 @@ def test_differences_are_taken_seed_by_seed_in_percentage_points():
     assert paired_difference(rows[2:], base) == "-"
 
 
-def test_the_difference_of_networks_that_share_no_seed_has_welchs_interval():
-    rows = [{"test_error": one / 100} for one in (1.0, 2.0, 3.0)]
-    base = [{"test_error": one / 100} for one in (0.0, 4.0)]
+def test_unpaired_differences_have_the_interval_of_welchs_t():
+    rows = [{"test_error": error / 100} for error in (1.0, 2.0, 3.0)]
+    base = [{"test_error": error / 100} for error in (0.0, 4.0)]
     test = stats.ttest_ind([1.0, 2.0, 3.0], [0.0, 4.0], equal_var=False)
-    assert difference(rows, base) == f"+0.00 ± {test.confidence_interval().high:.2f}"
-    assert difference(rows[1:2], base[:1]) == "+2.00"
-    assert difference(rows, []) == "-"
+    assert (
+        unpaired_difference(rows, base)
+        == f"+0.00 ± {test.confidence_interval().high:.2f}"
+    )
+    assert unpaired_difference(rows[1:2], base[:1]) == "+2.00"
+    assert unpaired_difference(rows, []) == "-"
     same = base[:1] * 2
-    assert difference(same, same) == "+0.00 ± 0.00"
-    assert difference(rows, same).startswith("+2.00 ± 2.48")
+    assert unpaired_difference(same, same) == "+0.00 ± 0.00"
+    assert unpaired_difference(rows, same).startswith("+2.00 ± 2.48")
 
 
 @pytest.mark.parametrize(
     "value, text", [(4.76e-4, "4.8e-4"), (17.7, "1.8e1"), (0, "0.0e0"), (1, "1.0e0")]
 )
-def test_numbers_over_decades_have_no_zeros_in_their_exponent(value, text):
+def test_scientific_notation_has_a_short_exponent(value, text):
     assert scientific(value) == text
     assert float(text) == pytest.approx(value, rel=0.05)
 
@@ -69,14 +72,14 @@ def test_a_table_in_markdown_keeps_its_columns():
     assert lines[-1] == "A note."
 
 
-def test_a_table_in_a_terminal_shows_everything():
+def test_a_table_in_a_terminal_shows_all_texts():
     console = Console(file=io.StringIO(), width=60)
     TABLE.print(console)
     printed = console.file.getvalue()
     assert all(text in printed for text in ("Marks", "a|b", "-20", "A note."))
 
 
-def test_a_terminal_that_is_too_narrow_loses_nothing():
+def test_a_table_in_a_narrow_terminal_is_complete():
     console = Console(file=io.StringIO(), width=20)
     ResultTable("T", ["n", "named"], [["12", "1234567890123456789012345"]]).print(
         console
@@ -86,12 +89,12 @@ def test_a_terminal_that_is_too_narrow_loses_nothing():
     assert "1234567890123456789012345" in "".join("".join(lines).split())
 
 
-def test_lines_without_rows_are_left_out():
+def test_groups_without_rows_are_left_out():
     rows = [{"ber": 0.25}, {"ber": 0.75}]
-    made = table(
+    table = make_table(
         "T",
         [(["some"], rows), (["none"], [])],
         ["mark"],
-        {"BER": lambda found: str(np.mean([row["ber"] for row in found]))},
+        {"BER": lambda group: str(np.mean([row["ber"] for row in group]))},
     )
-    assert made.rows == [["some", "0.5"]]
+    assert table.rows == [["some", "0.5"]]

@@ -1,4 +1,7 @@
-"""What the owner chooses: how many bits, where, how strongly."""
+"""The experiments `capacity`, `location` and `strength`: the owner's choices.
+
+They vary the length of the message, the marked layers and the strength lambda.
+"""
 
 from __future__ import annotations
 
@@ -9,22 +12,24 @@ from matplotlib.figure import Figure
 
 from keras_wm import plots
 from keras_wm.research.experiments import published_results as papers
-from keras_wm.research.experiments.columns import COST, printed
 from keras_wm.research.experiments.experiment import Experiment, Run, trained_run
 from keras_wm.research.experiments.run_records import Row
 from keras_wm.research.experiments.schemes import GROUPS, HEAD, SCHEMES, group_layer
 from keras_wm.research.experiments.settings import Settings
 from keras_wm.research.experiments.tables import (
+    COST,
     ResultTable,
     having,
+    make_table,
     mean_of,
-    table,
+    published_column,
     values,
 )
-from keras_wm.research.experiments.training import from_scratch, mark_of
+from keras_wm.research.experiments.training import from_scratch, mark_to_test
 
 BITS = (64, 256, 512, 1024, 2048)
-# Those that need no more columns than X has can be asked for more bits than M.
+# The marks that accept more bits than a filter has weights. In the others, each bit has
+# its own columns of X.
 UNBOUNDED = ("random", "default")
 DECADES = {
     "direct": (1e-4, 1e-3, 1e-2, 1e-1, 1.0),
@@ -41,14 +46,14 @@ def _scratch_run(
     distribution: bool = False,
 ) -> Run:
     training = from_scratch(settings, labels["scheme"], labels["seed"], **options)
-    mark = mark_of(settings, labels["scheme"], labels["seed"], **options)
+    mark = mark_to_test(settings, labels["scheme"], labels["seed"], **options)
     return trained_run(labels, training, mark, distribution)
 
 
 def _capacity_runs(settings: Settings) -> Iterator[Run]:
     for group in GROUPS:
         for bits in BITS:
-            for scheme in (one for one in settings.marks if one in UNBOUNDED):
+            for scheme in (mark for mark in settings.marks if mark in UNBOUNDED):
                 options = {"layers": (group_layer(group),), "bits": bits}
                 labels = {"scheme": scheme, "group": group, "bits": bits, "seed": 0}
                 yield _scratch_run(settings, labels, options)
@@ -56,13 +61,13 @@ def _capacity_runs(settings: Settings) -> Iterator[Run]:
 
 def _capacity_tables(rows: Sequence[Row]) -> list[ResultTable]:
     groups = [
-        ([scheme, f"conv {group}", str(bits)], found)
+        ([scheme, f"conv {group}", str(bits)], chosen)
         for scheme in UNBOUNDED
         for group in GROUPS
         for bits in BITS
-        if (found := having(rows, scheme=scheme, group=group, bits=bits))
+        if (chosen := having(rows, scheme=scheme, group=group, bits=bits))
     ]
-    of_papers = printed(
+    published = published_column(
         lambda row: (
             papers.CAPACITY.get((row["bits"], row["group"]))
             if row["scheme"] == "random"
@@ -70,17 +75,18 @@ def _capacity_tables(rows: Sequence[Row]) -> list[ResultTable]:
         )
     )
     return [
-        table(
+        make_table(
             "Capacity",
             groups,
             ["mark", "group", "T"],
-            COST | of_papers,
+            COST | published,
             [
-                "A filter of the second convolution of WRN-10-4 has M = 576, 1,152 and "
-                "2,304 weights in conv 2, 3 and 4. Beyond T = 2 M no mean filter can "
-                "satisfy all bits of a random projection (Cover 1965); G groups of "
-                "keyed filters have G times as many weights to do so.",
-                "Near the limit the last bits take many steps: 156,400 in the papers.",
+                "In WRN-10-4, a filter of the marked convolution has M = 576 weights "
+                "in conv 2, 1,152 in conv 3 and 2,304 in conv 4. Beyond T = 2 M, no "
+                "mean filter satisfies all bits of a random projection (Cover 1965). "
+                "Keyed filters in G groups have G times as many weights.",
+                "Near the limit, the last bits need many training steps. The papers "
+                "train for 156,400.",
             ],
         )
     ]
@@ -120,8 +126,8 @@ def _location_tables(rows: Sequence[Row]) -> list[ResultTable]:
         for place in values(rows, "place")
         for scheme in SCHEMES
     ]
-    notes = ["direct needs T weights in a filter, and diff 2 T."]
-    return [table("Where to embed", groups, ["layer", "mark"], COST, notes)]
+    notes = ["direct needs filters of at least T weights, diff of at least 2 T."]
+    return [make_table("Location of the mark", groups, ["layer", "mark"], COST, notes)]
 
 
 def _strength_runs(settings: Settings) -> Iterator[Run]:
@@ -137,8 +143,8 @@ def _strength_tables(rows: Sequence[Row]) -> list[ResultTable]:
         for scheme in SCHEMES
         for strength in DECADES[scheme]
     ]
-    cells = COST | {"std of the kernel": lambda one: mean_of(one, "kernel_std", ".4f")}
-    return [table("Strength", groups, ["mark", "lambda"], cells)]
+    cells = COST | {"std of kernel": lambda rows: mean_of(rows, "kernel_std", ".4f")}
+    return [make_table("Strength", groups, ["mark", "lambda"], cells)]
 
 
 CAPACITY = Experiment(
@@ -149,7 +155,7 @@ CAPACITY = Experiment(
     _capacity_figures,
 )
 LOCATION = Experiment(
-    "location", "Into which layer should a mark go?", _location_runs, _location_tables
+    "location", "Which layer should carry the mark?", _location_runs, _location_tables
 )
 STRENGTH = Experiment(
     "strength",

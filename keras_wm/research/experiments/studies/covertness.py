@@ -1,7 +1,7 @@
-"""Covertness: whether somebody without a key sees that a network is marked.
+"""The experiment `covertness`: can a mark be detected without its key?
 
-An outsider knows the method, and trains networks with and without marks, of keys and
-seeds of her own. No two networks share a seed here, as hers and the owner's do not.
+The outsider knows the method, and trains networks with and without marks, with other
+keys and seeds than the owner. So no two networks of this experiment share a seed.
 """
 
 from __future__ import annotations
@@ -19,9 +19,8 @@ from keras_wm.research.detectability import (
     kernel_statistics,
     sorted_weights,
 )
-from keras_wm.research.experiments.columns import COST, COUNT
 from keras_wm.research.experiments.experiment import Experiment, Run
-from keras_wm.research.experiments.measurement import kernel_figures, mark_figures
+from keras_wm.research.experiments.measurement import measure_kernel, measure_mark
 from keras_wm.research.experiments.network_store import NetworkStore
 from keras_wm.research.experiments.roc import (
     Fit,
@@ -33,29 +32,36 @@ from keras_wm.research.experiments.roc import (
     cross_fitted_auc,
     discriminant,
 )
-from keras_wm.research.experiments.run_records import Figures, Row
+from keras_wm.research.experiments.run_records import Measurements, Row
 from keras_wm.research.experiments.schemes import SCHEMES, UNMARKED, Mark
 from keras_wm.research.experiments.settings import Settings
-from keras_wm.research.experiments.tables import ResultTable, difference, having, table
+from keras_wm.research.experiments.tables import (
+    COST,
+    COUNT,
+    ResultTable,
+    having,
+    make_table,
+    unpaired_difference,
+)
 from keras_wm.research.experiments.training import (
     Training,
     convolutions,
     from_scratch,
-    mark_of,
+    mark_to_test,
 )
 from keras_wm.utils.arrays import Floats
 
-# Forty of a kind where other experiments have five networks: an area of 0.5 that 20
-# against 20 show has an interval of 0.33 to 0.67, and 40 against 40 of 0.38 to 0.62.
+# With 5 seeds, 40 networks of each kind. The 95 % interval of an area of 0.5 is 0.33 to
+# 0.67 for 20 against 20 networks, and 0.38 to 0.62 for 40 against 40.
 NETWORKS_PER_SEED = 8
-# Of these, four fifths can be parted into fifths again.
-FEWEST = 7
-LESS_NEIGHBOURS = ", - neighbours"
-NUMBERS = (*STATISTICS, *(f"{name}{LESS_NEIGHBOURS}" for name in STATISTICS))
-_COUNT = len(NUMBERS)
-LEARNED = ("all statistics", "sorted weights")
+# Four fifths of 7 networks are still enough for the five folds of `cross_fitted_auc`.
+MIN_NETWORKS = 7
+LESS_NEIGHBOURS = ", minus neighbours"
+FEATURES = (*STATISTICS, *(f"{name}{LESS_NEIGHBOURS}" for name in STATISTICS))
+_COUNT = len(FEATURES)
+CLASSIFIERS = ("all statistics", "sorted weights")
 KINDS = (UNMARKED, *SCHEMES)
-# More than there are of a kind.
+# Distance between the seeds of two kinds: more than the number of networks of a kind.
 _SEEDS_APART = 1000
 
 Area = tuple[float, float, float]
@@ -66,48 +72,61 @@ def _runs(settings: Settings) -> Iterator[Run]:
         for scheme in (UNMARKED, *settings.repeated_marks(number)):
             seed = _SEEDS_APART * KINDS.index(scheme) + number
             training = from_scratch(settings, scheme, seed)
-            mark = mark_of(settings, scheme, seed)
+            mark = mark_to_test(settings, scheme, seed)
             yield Run(
                 {"scheme": scheme, "seed": seed},
-                partial(_seen, training=training, mark=mark),
+                partial(_observe, training=training, mark=mark),
                 training,
             )
 
 
-def _seen(store: NetworkStore, training: Training, mark: Mark) -> Figures:
-    """What an outsider sees of a layer and its neighbours, and what a mark costs."""
+def _observe(store: NetworkStore, training: Training, mark: Mark) -> Measurements:
+    """Returns the statistics of the marked layer and its neighbours, and the cost."""
     model, _ = store.network(training)
     kernel = np.asarray(model.get_layer(mark.layers[0]).kernel)
-    spread = kernel_figures(kernel)
-    beside = [kernel_statistics(one) for one in _neighbours(model, mark.layers[0])]
+    spread = measure_kernel(kernel)
+    neighbours = [
+        kernel_statistics(neighbour) for neighbour in _neighbours(model, mark.layers[0])
+    ]
     return {
         "test_error": store.pictures(training.task).test_error(model),
-        **mark_figures(model, mark),
+        **measure_mark(model, mark),
         "kernel_std": spread["kernel_std"],
         "mean_filter_std": spread["mean_filter_std"],
         "statistics": _rounded(kernel_statistics(kernel)),
         "neighbours": _rounded(
-            {name: np.mean([one[name] for one in beside]) for name in STATISTICS}
+            {
+                name: np.mean([statistics[name] for statistics in neighbours])
+                for name in STATISTICS
+            }
         ),
-        "sorted_weights": [float(f"{one:.5g}") for one in sorted_weights(kernel)],
+        "sorted_weights": [float(f"{weight:.5g}") for weight in sorted_weights(kernel)],
     }
 
 
 def _rounded(numbers: dict[str, Any]) -> dict[str, float]:
-    return {name: float(f"{one:.7g}") for name, one in numbers.items()}
+    return {name: float(f"{number:.7g}") for name, number in numbers.items()}
 
 
 def _neighbours(model: Any, layer: str) -> list[Any]:
-    """The kernels before and behind a layer's that are as high and wide as it."""
+    """Returns the kernels of the previous and next convolution of the same size."""
     own = model.get_layer(layer)
-    alike = [one for one in convolutions(model) if one.kernel_size == own.kernel_size]
+    alike = [
+        convolution
+        for convolution in convolutions(model)
+        if convolution.kernel_size == own.kernel_size
+    ]
     place = alike.index(own)
-    beside = alike[max(0, place - 1) : place] + alike[place + 1 : place + 2]
-    return [np.asarray(one.kernel) for one in beside]
+    neighbours = alike[max(0, place - 1) : place] + alike[place + 1 : place + 2]
+    return [np.asarray(neighbour.kernel) for neighbour in neighbours]
 
 
 def _features(rows: Sequence[Row]) -> Floats:
-    """A line for each network: statistics, what they exceed, sorted weights."""
+    """Returns one row per network, with its features.
+
+    They are the statistics, the statistics minus those of the neighbours, and the
+    sorted weights.
+    """
     return np.array(
         [
             [
@@ -124,33 +143,36 @@ def _features(rows: Sequence[Row]) -> Floats:
 
 
 def _by_kind(rows: Sequence[Row]) -> tuple[Floats, dict[str, Floats]]:
-    """The features of the unmarked networks, and those of each mark that has enough."""
+    """Returns the features of unmarked networks, and those of networks of each mark.
+
+    Kinds with too few networks are left out.
+    """
     features = {
-        kind: _features(found)
+        kind: _features(of_kind)
         for kind in KINDS
-        if len(found := having(rows, scheme=kind)) >= FEWEST
+        if len(of_kind := having(rows, scheme=kind)) >= MIN_NETWORKS
     }
     unmarked = features.pop(UNMARKED, np.empty((0, 0)))
     return unmarked, features if len(unmarked) else {}
 
 
-def _learned(features: Floats) -> dict[str, Fit]:
-    """The classifiers, by the names in `LEARNED`."""
+def _classifiers(features: Floats) -> dict[str, Fit]:
+    """Returns the fits of the classifiers, by the names in `CLASSIFIERS`."""
     return {
-        LEARNED[0]: discriminant(range(_COUNT)),
-        LEARNED[1]: discriminant(range(_COUNT, features.shape[1])),
+        CLASSIFIERS[0]: discriminant(range(_COUNT)),
+        CLASSIFIERS[1]: discriminant(range(_COUNT, features.shape[1])),
     }
 
 
 def _areas(marked: Floats, unmarked: Floats) -> dict[str, Area]:
-    """The area of each detector, with its interval.
+    """Returns the area of each detector, with its interval.
 
-    Of a single number the area is the plain one, below 0.5 where the mark lowers it;
-    of a classifier it is cross-fitted.
+    For a single feature it is the plain area, which is below 0.5 where the mark lowers
+    the feature. For a classifier it is cross-fitted.
     """
-    areas = dict(zip(NUMBERS, _single(marked, unmarked), strict=True)) | {
+    areas = dict(zip(FEATURES, _single_areas(marked, unmarked), strict=True)) | {
         name: cross_fitted_auc(fit, marked, unmarked)
-        for name, fit in _learned(marked).items()
+        for name, fit in _classifiers(marked).items()
     }
     return {
         name: (area, *auc_interval(area, len(marked), len(unmarked)))
@@ -158,14 +180,14 @@ def _areas(marked: Floats, unmarked: Floats) -> dict[str, Area]:
     }
 
 
-def _single(marked: Floats, unmarked: Floats) -> Floats:
+def _single_areas(marked: Floats, unmarked: Floats) -> Floats:
     areas: Floats = auc(marked[:, :_COUNT], unmarked[:, :_COUNT])
     return areas
 
 
 def _outsiders_area(marked: Floats, unmarked: Floats) -> Area:
-    """The area that an outsider reaches who chooses the detector herself."""
-    fits = [best_single(range(_COUNT)), *_learned(marked).values()]
+    """Returns the area of the detector that an outsider chooses, on other networks."""
+    fits = [best_single(range(_COUNT)), *_classifiers(marked).values()]
     area = cross_fitted_auc(best_of(fits), marked, unmarked)
     return area, *auc_interval(area, len(marked), len(unmarked))
 
@@ -174,23 +196,27 @@ def _tables(rows: Sequence[Row]) -> list[ResultTable]:
     unmarked, marks = _by_kind(rows)
     return [
         _verdicts(unmarked, marks),
-        _detectors({name: _areas(one, unmarked) for name, one in marks.items()}),
-        table(
+        _detectors({name: _areas(marked, unmarked) for name, marked in marks.items()}),
+        make_table(
             "Weights of the layer",
             [([kind], having(rows, scheme=kind)) for kind in KINDS],
             ["mark"],
             COUNT
             | {
-                "std of the kernel": lambda one: _spread(one, "kernel_std", ".5f"),
-                "std of the mean filter": lambda one: _spread(
-                    one, "mean_filter_std", ".5f"
+                "std of kernel": lambda kind: _spread(kind, "kernel_std", ".5f"),
+                "std of mean filter": lambda kind: _spread(
+                    kind, "mean_filter_std", ".5f"
                 ),
             }
             | COST
-            | {"- unmarked": lambda one: _cost(one, having(rows, scheme=UNMARKED))},
+            | {
+                "minus unmarked": lambda kind: _cost(
+                    kind, having(rows, scheme=UNMARKED)
+                )
+            },
             [
-                "Mean ± standard deviation over networks. - unmarked: of networks that "
-                "share no seed."
+                "Standard deviations: mean ± standard deviation over networks. minus "
+                "unmarked: the networks share no seed, so they are not paired."
             ],
         ),
     ]
@@ -199,62 +225,65 @@ def _tables(rows: Sequence[Row]) -> list[ResultTable]:
 def _verdicts(unmarked: Floats, marks: dict[str, Floats]) -> ResultTable:
     lines = []
     for name, marked in marks.items():
-        single = _single(marked, unmarked)
+        single = _single_areas(marked, unmarked)
         best = int(np.argmax(np.abs(single - 0.5)))
         lines.append(
             [
                 name,
                 f"{len(marked)} and {len(unmarked)}",
                 _text(_outsiders_area(marked, unmarked)),
-                NUMBERS[best],
+                FEATURES[best],
                 f"{max(single[best], 1 - single[best]):.2f}",
                 f"{best_by_chance(marked[:, :_COUNT], unmarked[:, :_COUNT]):.2f}",
             ]
         )
-    if marks and len(unmarked) >= 2 * FEWEST:
+    if marks and len(unmarked) >= 2 * MIN_NETWORKS:
         area = _outsiders_area(unmarked[::2], unmarked[1::2])
         count = f"{len(unmarked[::2])} and {len(unmarked[1::2])}"
-        lines.append(["none, against none", count, _text(area), "", "", ""])
+        lines.append(["no mark against no mark", count, _text(area), "", "", ""])
     return ResultTable(
-        "What an outsider's best detector reaches",
-        ["mark", "networks", "AUC", "best in hindsight", "its AUC", "by chance up to"],
+        "Best detector of an outsider",
+        ["mark", "networks", "AUC", "best in hindsight", "its AUC", "AUC by chance"],
         lines,
         [
             "AUC: the probability that a marked network scores above an unmarked one, "
-            "with its 95 % interval, of an outsider who chooses her detector by four "
-            "fifths of the networks and tries it on the rest: the mean of 50 trials. "
-            "In hindsight: the number that tells these very networks apart best, "
-            "either way round; one of all numbers does so by chance up to the last "
-            "column (95 % of the ways to call as many of these networks marked).",
+            "with its 95 % interval. The outsider chooses a detector on four fifths of "
+            "the networks and tests it on the rest; the AUC is the mean of 50 such "
+            "trials. best in hindsight: the single feature with the AUC farthest from "
+            "0.5 on all networks, and that AUC in its better direction. AUC by chance: "
+            "95 % quantile of the best AUC of all features if the networks to be "
+            "called marked are drawn at random.",
         ],
     )
 
 
 def _detectors(areas: dict[str, dict[str, Area]]) -> ResultTable:
     marks = list(areas)
-    beside = {name: f"{name}{LESS_NEIGHBOURS}" for name in STATISTICS}
+    differences = {name: f"{name}{LESS_NEIGHBOURS}" for name in STATISTICS}
     lines = [
         [
             detector,
             *(
                 _text(areas[mark][name]) if name in areas[mark] else ""
                 for mark in marks
-                for name in (detector, beside.get(detector, ""))
+                for name in (detector, differences.get(detector, ""))
             ),
         ]
-        for detector in (*STATISTICS, *LEARNED)
+        for detector in (*STATISTICS, *CLASSIFIERS)
     ]
-    heads = [head for mark in marks for head in (mark, f"{mark}{LESS_NEIGHBOURS}")]
+    headings = [
+        heading for mark in marks for heading in (mark, f"{mark}{LESS_NEIGHBOURS}")
+    ]
     return ResultTable(
-        "What each detector reaches",
-        ["detector", *heads],
+        "AUC of each detector",
+        ["detector", *headings],
         lines if marks else [],
         [
-            "AUC with its 95 % interval; below 0.5 the mark lowers the number. "
-            "- neighbours: less the mean of the same number of the layers before and "
-            "behind, of the same kernel size. The last two lines, cross-fitted, are "
-            "linear classifiers of all numbers above, and of quantiles of the weights, "
-            "the norms of filters and the singular values.",
+            "AUC with its 95 % interval; below 0.5 if the mark lowers the feature. "
+            "minus neighbours: the feature minus its mean over the previous and the "
+            "next layer with the same kernel size. The last two rows are cross-fitted "
+            "linear classifiers: of all features above, and of quantiles of the "
+            "weights, the norms of filters and the singular values.",
         ],
     )
 
@@ -270,20 +299,22 @@ def _spread(rows: Sequence[Row], name: str, form: str) -> str:
 
 
 def _cost(marked: Sequence[Row], unmarked: Sequence[Row]) -> str:
-    return "" if marked[0]["scheme"] == UNMARKED else difference(marked, unmarked)
+    return (
+        "" if marked[0]["scheme"] == UNMARKED else unpaired_difference(marked, unmarked)
+    )
 
 
 def _figures(rows: Sequence[Row]) -> dict[str, Figure]:
     unmarked, marks = _by_kind(rows)
     if not marks:
         return {}
-    areas = {name: _areas(one, unmarked) for name, one in marks.items()}
+    areas = {name: _areas(marked, unmarked) for name, marked in marks.items()}
     return {
         "weights": plots.plot_points(
             {
-                kind: [(row["kernel_std"], row["mean_filter_std"]) for row in found]
+                kind: [(row["kernel_std"], row["mean_filter_std"]) for row in of_kind]
                 for kind in KINDS
-                if (found := having(rows, scheme=kind))
+                if (of_kind := having(rows, scheme=kind))
             },
             (UNMARKED, "default"),
             "standard deviation of the kernel",
@@ -291,15 +322,15 @@ def _figures(rows: Sequence[Row]) -> dict[str, Figure]:
         ),
         "detectors": plots.plot_areas(
             {
-                "The layer": {
-                    mark: {name: found[name] for name in (*STATISTICS, *LEARNED)}
-                    for mark, found in areas.items()
+                "Marked layer": {
+                    mark: {name: of_mark[name] for name in (*STATISTICS, *CLASSIFIERS)}
+                    for mark, of_mark in areas.items()
                 },
-                "Less its neighbours": {
+                "Minus neighbouring layers": {
                     mark: {
-                        name: found[f"{name}{LESS_NEIGHBOURS}"] for name in STATISTICS
+                        name: of_mark[f"{name}{LESS_NEIGHBOURS}"] for name in STATISTICS
                     }
-                    for mark, found in areas.items()
+                    for mark, of_mark in areas.items()
                 },
             }
         ),
@@ -308,7 +339,7 @@ def _figures(rows: Sequence[Row]) -> dict[str, Figure]:
 
 EXPERIMENT = Experiment(
     "covertness",
-    "Can somebody without the key see that a network is marked?",
+    "Can a mark be detected without its key?",
     _runs,
     _tables,
     _figures,

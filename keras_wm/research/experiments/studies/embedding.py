@@ -1,4 +1,4 @@
-"""Embedding from scratch: what each mark costs, and what it looks like."""
+"""The experiment `embedding`: marks that are embedded while training from scratch."""
 
 from __future__ import annotations
 
@@ -8,28 +8,29 @@ from matplotlib.figure import Figure
 
 from keras_wm import plots
 from keras_wm.research.experiments import published_results as papers
-from keras_wm.research.experiments.columns import COST, printed
 from keras_wm.research.experiments.experiment import Experiment, Run, trained_run
 from keras_wm.research.experiments.run_records import Row
 from keras_wm.research.experiments.schemes import SCHEMES, UNMARKED
 from keras_wm.research.experiments.settings import Settings
 from keras_wm.research.experiments.tables import (
+    COST,
     ResultTable,
+    describe_seeds,
     having,
+    make_table,
     mean_of,
     paired_difference,
     percent,
-    seeds_of,
-    table,
+    published_column,
 )
-from keras_wm.research.experiments.training import Training, from_scratch, mark_of
+from keras_wm.research.experiments.training import Training, from_scratch, mark_to_test
 
 BEFORE = "before training"
 DIFFERENCES = (
-    "E_R falls for as long as a network is trained, unless weight decay pushes back: "
-    "the papers take 156,400 steps, and their reference code has no weight decay. "
-    "Messages are random here and of ones alone there; here strides halve the "
-    "resolution, and pooling there."
+    "Differences from the papers: E_R decreases during the whole training, unless "
+    "weight decay counteracts it; the papers train for 156,400 steps, and their "
+    "reference code has no weight decay. Our messages are random, theirs consist of "
+    "ones. Our network halves the resolution by strides, theirs by pooling."
 )
 
 
@@ -39,14 +40,14 @@ def _runs(settings: Settings) -> Iterator[Run]:
             yield trained_run(
                 {"scheme": scheme, "seed": seed},
                 from_scratch(settings, scheme, seed),
-                mark_of(settings, scheme, seed),
+                mark_to_test(settings, scheme, seed),
                 distribution=seed == 0,
             )
     untrained = Training(seed=0, epochs=0)
     yield trained_run(
         {"scheme": BEFORE, "seed": 0},
         untrained,
-        mark_of(settings, UNMARKED, 0),
+        mark_to_test(settings, UNMARKED, 0),
         distribution=True,
     )
 
@@ -54,37 +55,33 @@ def _runs(settings: Settings) -> Iterator[Run]:
 def _tables(rows: Sequence[Row]) -> list[ResultTable]:
     unmarked = having(rows, scheme=UNMARKED)
     trained = [(scheme, having(rows, scheme=scheme)) for scheme in (UNMARKED, *SCHEMES)]
-    cost = table(
+    cost = make_table(
         "Embedding from scratch",
-        [([scheme], found) for scheme, found in trained],
+        [([scheme], kind) for scheme, kind in trained],
         ["mark"],
         COST
         | {
-            "best": lambda found: percent(found, "best_test_error"),
-            "- unmarked": lambda found: (
-                "" if found[0] in unmarked else paired_difference(found, unmarked)
+            "best error, %": lambda kind: percent(kind, "best_test_error"),
+            "minus unmarked": lambda kind: (
+                "" if kind[0] in unmarked else paired_difference(kind, unmarked)
             ),
-            **printed(lambda row: papers.EMBEDDING.get(row["scheme"])),
+            **published_column(lambda row: papers.EMBEDDING.get(row["scheme"])),
         },
         notes=[
-            f"{seeds_of(rows)} The papers print the best error of all epochs. The "
-            "unmarked network is read with a key of kind 'random'.",
+            f"{describe_seeds(rows)} best error: the smallest of all epochs, which the "
+            "papers report. The unmarked networks are tested for a mark of kind "
+            "'random'.",
             DIFFERENCES,
         ],
     )
     before = having(rows, scheme=BEFORE)
-    weights = table(
-        "Weights of the layer, seed 0",
-        [
-            ([name], having(found, seed=0))
-            for name, found in [(BEFORE, before), *trained]
-        ],
+    weights = make_table(
+        "Weights of the marked layer, seed 0",
+        [([name], having(kind, seed=0)) for name, kind in [(BEFORE, before), *trained]],
         ["mark"],
         {
-            "std of the kernel": lambda found: mean_of(found, "kernel_std", ".4f"),
-            "std of the mean filter": lambda found: mean_of(
-                found, "mean_filter_std", ".5f"
-            ),
+            "std of kernel": lambda kind: mean_of(kind, "kernel_std", ".4f"),
+            "std of mean filter": lambda kind: mean_of(kind, "mean_filter_std", ".5f"),
         },
     )
     return [cost, weights]
@@ -94,10 +91,12 @@ def _figures(rows: Sequence[Row]) -> dict[str, Figure]:
     first = {row["scheme"]: row for row in having(rows, seed=0) if "outputs" in row}
     if not first:
         return {}
-    schemes = [one for one in (UNMARKED, *SCHEMES) if one in first]
+    schemes = [name for name in (UNMARKED, *SCHEMES) if name in first]
     return {
-        "outputs": plots.plot_outputs({one: first[one]["outputs"] for one in schemes}),
-        "curves": plots.plot_curves({one: first[one]["history"] for one in schemes}),
+        "outputs": plots.plot_outputs(
+            {name: first[name]["outputs"] for name in schemes}
+        ),
+        "curves": plots.plot_curves({name: first[name]["history"] for name in schemes}),
         "weights": plots.plot_weights(
             {name: row["histogram"] for name, row in first.items()}
         ),
@@ -106,7 +105,7 @@ def _figures(rows: Sequence[Row]) -> dict[str, Figure]:
 
 EXPERIMENT = Experiment(
     "embedding",
-    "What does a mark cost the host, and what does it look like?",
+    "How does a mark change the host's test error and weights?",
     _runs,
     _tables,
     _figures,

@@ -1,33 +1,40 @@
-"""Embedding into a network that exists: by fine-tuning it, and by distilling it."""
+"""The experiments `fine-tuning` and `distillation`: marking an existing network."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
 from keras_wm.research.experiments import published_results as papers
-from keras_wm.research.experiments.columns import COST, COUNT, printed
 from keras_wm.research.experiments.experiment import Experiment, Run, trained_run
 from keras_wm.research.experiments.run_records import Row
 from keras_wm.research.experiments.schemes import SCHEMES, UNMARKED
 from keras_wm.research.experiments.settings import Settings
 from keras_wm.research.experiments.tables import (
+    COST,
+    COUNT,
     ResultTable,
     having,
+    make_table,
     paired_difference,
-    table,
+    published_column,
     values,
 )
 from keras_wm.research.experiments.training import (
     PICTURES,
-    TURNS,
+    ROTATIONS,
     Training,
-    embedded,
-    mark_of,
+    embedded_mark,
+    mark_to_test,
 )
 
-CASES = {"same task": PICTURES, "other task": TURNS}
-# The second training goes on with other seeds than the first.
+CASES = {"same task": PICTURES, "other task": ROTATIONS}
+# Added to the seed of the first training to get the seed of the second.
 SECOND = 1000
+# Why the papers' networks of the other task differ from ours.
+OTHER_TASK = (
+    "Our other task is to predict by how many quarter turns a picture is rotated; the "
+    "papers' other data set is Caltech-101."
+)
 
 
 def _fine_tuning_runs(settings: Settings) -> Iterator[Run]:
@@ -40,11 +47,11 @@ def _fine_tuning_runs(settings: Settings) -> Iterator[Run]:
                 second = Training(
                     SECOND + seed,
                     settings.further_epochs,
-                    embedded(settings, scheme, seed),
+                    embedded_mark(settings, scheme, seed),
                     start=first,
                 )
                 labels = {"case": case, "scheme": scheme, "seed": seed}
-                yield trained_run(labels, second, mark_of(settings, scheme, seed))
+                yield trained_run(labels, second, mark_to_test(settings, scheme, seed))
 
 
 def _distillation_runs(settings: Settings) -> Iterator[Run]:
@@ -54,17 +61,17 @@ def _distillation_runs(settings: Settings) -> Iterator[Run]:
             student = Training(
                 SECOND + seed,
                 settings.training_epochs,
-                embedded(settings, scheme, seed),
+                embedded_mark(settings, scheme, seed),
                 teacher=teacher,
             )
             labels = {"case": "distilled", "scheme": scheme, "seed": seed}
-            yield trained_run(labels, student, mark_of(settings, scheme, seed))
+            yield trained_run(labels, student, mark_to_test(settings, scheme, seed))
 
 
 def _cost(
     title: str,
     rows: Sequence[Row],
-    found_in_papers: dict[tuple[str, str], papers.PublishedResult],
+    published: dict[tuple[str, str], papers.PublishedResult],
     notes: Sequence[str],
 ) -> list[ResultTable]:
     groups = [
@@ -73,22 +80,22 @@ def _cost(
         for scheme in (UNMARKED, *SCHEMES)
     ]
 
-    def difference(found: Sequence[Row]) -> str:
-        case, scheme = found[0]["case"], found[0]["scheme"]
+    def difference(kind: Sequence[Row]) -> str:
+        case, scheme = kind[0]["case"], kind[0]["scheme"]
         unmarked = having(rows, case=case, scheme=UNMARKED)
-        return "" if scheme == UNMARKED else paired_difference(found, unmarked)
+        return "" if scheme == UNMARKED else paired_difference(kind, unmarked)
 
     return [
-        table(
+        make_table(
             title,
             groups,
             ["case", "mark"],
             COUNT
             | COST
             | {
-                "- unmarked": difference,
-                **printed(
-                    lambda row: found_in_papers.get((row["case"], row["scheme"]))
+                "minus unmarked": difference,
+                **published_column(
+                    lambda row: published.get((row["case"], row["scheme"]))
                 ),
             },
             notes,
@@ -98,27 +105,27 @@ def _cost(
 
 FINE_TUNING = Experiment(
     "fine-tuning",
-    "Can a network be marked that was trained before, on this task or another?",
+    "Can a trained network be marked by fine-tuning, on its task or another?",
     _fine_tuning_runs,
     lambda rows: _cost(
         "Embedding by fine-tuning",
         rows,
         papers.FINE_TUNING,
-        [
-            "The other task is to tell by how many quarters a picture is turned; in "
-            "the papers it is Caltech-101. The unmarked one is a second training too."
-        ],
+        [f"{OTHER_TASK} The unmarked networks are trained a second time too."],
     ),
 )
 
 DISTILLATION = Experiment(
     "distillation",
-    "Can a network be marked while it is distilled, without any label?",
+    "Can a network be marked while it is distilled, without labels?",
     _distillation_runs,
     lambda rows: _cost(
-        "Embedding by distilling",
+        "Embedding by distillation",
         rows,
-        {("distilled", scheme): one for scheme, one in papers.DISTILLATION.items()},
-        ["Teacher and student are of one architecture; the teacher is unmarked."],
+        {
+            ("distilled", scheme): result
+            for scheme, result in papers.DISTILLATION.items()
+        },
+        ["The unmarked teacher and its students have the same architecture."],
     ),
 )

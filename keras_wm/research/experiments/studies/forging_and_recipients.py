@@ -1,4 +1,4 @@
-"""Who may claim a model: forged keys, and the recipients of its copies."""
+"""The experiments `forging` and `recipients`: forged keys, and traced copies."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from keras_wm import plots
 from keras_wm.research.attacks.forging import searched_keys, solved_key, years_of_search
 from keras_wm.research.experiments.experiment import Experiment, Run
 from keras_wm.research.experiments.network_store import NetworkStore
-from keras_wm.research.experiments.run_records import Figures, Row
+from keras_wm.research.experiments.run_records import Measurements, Row
 from keras_wm.research.experiments.schemes import UNMARKED, Mark, group_layer
 from keras_wm.research.experiments.settings import Settings
 from keras_wm.research.experiments.studies.fine_tuning_and_distilling import SECOND
 from keras_wm.research.experiments.tables import (
     ResultTable,
     having,
+    make_table,
     mean_of,
     percent,
-    table,
     worst_of,
 )
 from keras_wm.research.experiments.training import Training, from_scratch
@@ -35,11 +35,14 @@ from keras_wm.verification.result import MARKED, PROVEN
 
 SEARCHED_BITS = (64, 256)
 TRIALS = 2000
-_COUNTED = (1, 2, 5)
-COPIES_A_RUN = 10
+_STEPS_PER_DECADE = (1, 2, 5)
+# Each run marks this many copies, and fine-tunes each for a few epochs.
+COPIES_PER_RUN = 10
 COPY_EPOCHS = 4
 COPY_RATE = 0.05
-MIXED = (2, 3)
+# Numbers of copies whose weights are averaged.
+AVERAGED = (2, 3)
+# A recipient is named if the p-value, corrected for all recipients, is below this.
 NAMED = 1e-6
 
 
@@ -55,24 +58,26 @@ def _forging_runs(settings: Settings) -> Iterator[Run]:
         yield Run(labels, searched, host)
 
 
-def _solved(store: NetworkStore, host: Training, layer: str, bits: int) -> Figures:
+def _solved(store: NetworkStore, host: Training, layer: str, bits: int) -> Measurements:
     kernel = _kernel(store.network(host)[0], layer)
     begin = time.perf_counter()
-    found = detect(kernel, solved_key(kernel, bits, seed=0))
+    detection = detect(kernel, solved_key(kernel, bits, seed=0))
     return {
         "trials": 1,
         "seconds_a_trial": time.perf_counter() - begin,
-        "ber": found.ber,
-        "log10_p": found.log10_p,
+        "ber": detection.ber,
+        "log10_p": detection.log10_p,
     }
 
 
-def _searched(store: NetworkStore, host: Training, layer: str, bits: int) -> Figures:
+def _searched(
+    store: NetworkStore, host: Training, layer: str, bits: int
+) -> Measurements:
     kernel = _kernel(store.network(host)[0], layer)
     begin = time.perf_counter()
-    found = [p for _, p in searched_keys(kernel, bits, TRIALS, seed=0)]
+    log10_p = [p for _, p in searched_keys(kernel, bits, TRIALS, seed=0)]
     seconds = time.perf_counter() - begin
-    best = np.minimum.accumulate(found)
+    best = np.minimum.accumulate(log10_p)
     return {
         "trials": TRIALS,
         "seconds_a_trial": seconds / TRIALS,
@@ -81,34 +86,38 @@ def _searched(store: NetworkStore, host: Training, layer: str, bits: int) -> Fig
     }
 
 
-def _counts(most: int) -> list[int]:
-    """1, 2, 5, 10, 20, 50 and so on."""
-    decades = range(len(str(most)))
-    counts = [step * 10**decade for decade in decades for step in _COUNTED]
-    return [*(count for count in counts if count < most), most]
+def _counts(last: int) -> list[int]:
+    """Returns 1, 2, 5, 10, 20, 50 and so on, up to `last`."""
+    decades = range(len(str(last)))
+    counts = [step * 10**decade for decade in decades for step in _STEPS_PER_DECADE]
+    return [*(count for count in counts if count < last), last]
 
 
 def _forging_tables(rows: Sequence[Row]) -> list[ResultTable]:
     groups = [([row["key"], str(row["bits"])], [row]) for row in rows]
     cells = {
-        "trials": lambda found: f"{found[0]['trials']:,}",
-        "seconds each": lambda found: mean_of(found, "seconds_a_trial", ".2g"),
-        "best log p": lambda found: mean_of(found, "log10_p", ".1f"),
-        f"years to {MARKED:g}": lambda found: _years(found[0], MARKED),
-        "years to 2^-64": lambda found: _years(found[0], PROVEN),
+        "keys": lambda rows: f"{rows[0]['trials']:,}",
+        "seconds per key": lambda rows: mean_of(rows, "seconds_a_trial", ".2g"),
+        "best log10 p": lambda rows: mean_of(rows, "log10_p", ".1f"),
+        f"years to p < {MARKED:g}": lambda rows: _years(rows[0], MARKED),
+        "years to p < 2^-64": lambda rows: _years(rows[0], PROVEN),
     }
     notes = [
-        "A projection that is chosen after the weights reads any message, and every "
-        "report on such a key says that it proves nothing by itself. Of secrets that "
-        "are drawn, the best of n has a p-value of about 1 / n; years are those of one "
-        "core, in which 1 / p trials are made.",
-        "Who has a thousand cores gets below 1e-9 in the thousandth part: only a "
-        "commitment that is older than the model keeps a search out, or a p-value "
-        "below 2^-64.",
+        "A projection that is chosen after the weights can read any message from "
+        "them. Such an explicit key proves nothing by itself, and every report on it "
+        "says so. Of n random secrets, the best has a p-value of about 1 / n. years: "
+        "the time in which one core tries 1 / p secrets.",
+        "A thousand cores find a key with p < 1e-9 a thousand times sooner. Only a "
+        "commitment that is older than the model, or a p-value below 2^-64, rules out "
+        "such a search.",
     ]
     return [
-        table(
-            "Forging a key for an unmarked network", groups, ["key", "T"], cells, notes
+        make_table(
+            "Forging a key for an unmarked network",
+            groups,
+            ["forged key", "T"],
+            cells,
+            notes,
         )
     ]
 
@@ -127,62 +136,64 @@ def _forging_figures(rows: Sequence[Row]) -> dict[str, Figure]:
     }
     if not curves:
         return {}
-    most = max(count for curve in curves.values() for count, _ in curve)
-    curves["1 / n"] = [(count, 1 / count) for count in _counts(most)]
+    last = max(count for curve in curves.values() for count, _ in curve)
+    curves["1 / n"] = [(count, 1 / count) for count in _counts(last)]
     return {
         "search": plots.plot_lines(
-            curves, "secrets tried n", "smallest p-value", log_x=10, log_y=10
+            curves, "number n of secrets tried", "smallest p-value", log_x=10, log_y=10
         )
     }
 
 
 def recipients_of(settings: Settings) -> list[str]:
-    """All who may have had a copy: 1,000 with five seeds."""
+    """Returns the names of all recipients: 1,000 with five seeds."""
     return [f"customer-{number}" for number in range(200 * settings.seeds)]
 
 
 def _recipient_runs(settings: Settings) -> Iterator[Run]:
-    """As many runs as make a fifth of the recipients a copy: 200 with five seeds."""
+    """Yields runs that mark a copy for every fifth recipient: 200 with five seeds."""
     host = from_scratch(settings, "default", 0)
-    for first in range(0, len(recipients_of(settings)) // 5, COPIES_A_RUN):
+    for first in range(0, len(recipients_of(settings)) // 5, COPIES_PER_RUN):
         perform = partial(_traced, settings=settings, host=host, first=first)
         yield Run({"first": first}, perform, host)
 
 
 def _traced(
     store: NetworkStore, settings: Settings, host: Training, first: int
-) -> Figures:
-    """Marks copies, mixes some of them, and looks for everybody's mark in all."""
-    assert host.mark is not None  # noqa: S101 (the host has the owner's)
+) -> Measurements:
+    """Marks copies, averages some of them, and tests all for every recipient's mark."""
+    mark = host.own_mark
     names = recipients_of(settings)
     weights: list[list[Any]] = []
     leaks = []
-    for name in names[first : first + COPIES_A_RUN]:
+    for name in names[first : first + COPIES_PER_RUN]:
         copy = Training(
             SECOND + first,
             COPY_EPOCHS,
-            replace(host.mark, recipient=name),
+            replace(mark, recipient=name),
             start=host,
             rate=COPY_RATE,
         )
         model, _ = store.network(copy)
         weights.append(model.get_weights())
         leaks.append(_Leak([name]))
-    for size in MIXED:
-        for start in range(0, COPIES_A_RUN - size + 1, size):
+    for size in AVERAGED:
+        for start in range(0, COPIES_PER_RUN - size + 1, size):
             leaks.append(_Leak(names[first + start : first + start + size]))
     pictures = store.pictures(host.task)
     for leak in leaks:
-        mixed = [weights[names.index(name) - first] for name in leak.recipients]
-        model.set_weights([np.mean(each, axis=0) for each in zip(*mixed, strict=True)])
-        leak.kernel = _kernel(model, host.mark.layers[0])
+        copies = [weights[names.index(name) - first] for name in leak.recipients]
+        model.set_weights(
+            [np.mean(arrays, axis=0) for arrays in zip(*copies, strict=True)]
+        )
+        leak.kernel = _kernel(model, mark.layers[0])
         leak.test_error = pictures.test_error(model)
-    _trace(leaks, names, host.mark)
+    _test_for_all(leaks, names, mark)
     return {"leaks": [leak.to_dict(len(names)) for leak in leaks]}
 
 
-def _trace(leaks: Sequence[_Leak], names: Sequence[str], mark: Mark) -> None:
-    """Looks for every recipient's mark in every leaked kernel."""
+def _test_for_all(leaks: Sequence[_Leak], names: Sequence[str], mark: Mark) -> None:
+    """Tests every leaked kernel for every recipient's mark."""
     for name in names:
         key = replace(mark, recipient=name).key()
         for leak in leaks:
@@ -191,13 +202,14 @@ def _trace(leaks: Sequence[_Leak], names: Sequence[str], mark: Mark) -> None:
 
 @dataclass
 class _Leak:
-    """A network that recipients gave away: a copy, or the mean of several.
+    """A leaked network: one recipient's copy, or the mean of several copies.
 
     Attributes:
-        recipients: Whose copies are in it.
+        recipients: Names of the recipients whose copies it is made of.
         kernel: Its marked kernel.
-        test_error: What it gets wrong.
-        log10_p: log10 of the p-value of each recipient's mark, of one test.
+        test_error: Its test error, as a share.
+        log10_p: log10 of the p-value of each recipient's mark, not corrected for the
+            number of recipients.
     """
 
     recipients: list[str]
@@ -205,16 +217,20 @@ class _Leak:
     test_error: float = 1.0
     log10_p: dict[str, float] = field(default_factory=dict)
 
-    def to_dict(self, tests: int) -> Figures:
-        """Who is named, and how far the others are from it."""
-        p = {name: corrected(one, tests) for name, one in self.log10_p.items()}
-        guilty = [p[name] for name in self.recipients]
-        innocent = [one for name, one in p.items() if name not in self.recipients]
+    def to_dict(self, tests: int) -> Measurements:
+        """Returns how many recipients are named, rightly and wrongly.
+
+        Also the weakest p-value of a recipient of the leaked copies, and the strongest
+        p-value of another one.
+        """
+        log10_p = {name: corrected(p, tests) for name, p in self.log10_p.items()}
+        guilty = [log10_p[name] for name in self.recipients]
+        innocent = [p for name, p in log10_p.items() if name not in self.recipients]
         return {
             "mixed": len(self.recipients),
             "test_error": self.test_error,
-            "named": sum(one < log10(NAMED) for one in guilty),
-            "innocent_named": sum(one < log10(NAMED) for one in innocent),
+            "named": sum(p < log10(NAMED) for p in guilty),
+            "innocent_named": sum(p < log10(NAMED) for p in innocent),
             "log10_p": max(guilty),
             "innocent_log10_p": min(innocent),
         }
@@ -222,27 +238,29 @@ class _Leak:
 
 def _recipient_tables(rows: Sequence[Row]) -> list[ResultTable]:
     leaks = [leak for row in rows for leak in row["leaks"]]
-    groups = [([str(mixed)], having(leaks, mixed=mixed)) for mixed in (1, *MIXED)]
+    groups = [([str(mixed)], having(leaks, mixed=mixed)) for mixed in (1, *AVERAGED)]
     cells = {
-        "leaks": lambda found: str(len(found)),
-        "error": lambda found: percent(found, "test_error"),
-        "all named": lambda found: _share(found, lambda leak: leak["mixed"]),
-        "one named": lambda found: _share(found, lambda leak: 1),
-        "innocent named": lambda found: str(
-            sum(one["innocent_named"] for one in found)
+        "leaks": lambda leaks: str(len(leaks)),
+        "error, %": lambda leaks: percent(leaks, "test_error"),
+        "all named": lambda leaks: _share(leaks, lambda leak: leak["mixed"]),
+        "at least one named": lambda leaks: _share(leaks, lambda leak: 1),
+        "others named": lambda leaks: str(
+            sum(leak["innocent_named"] for leak in leaks)
         ),
-        "log p, weakest": lambda found: worst_of(found, "log10_p", ".0f"),
-        "log p, innocent": lambda found: format(
-            min(one["innocent_log10_p"] for one in found), "z.1f"
+        "log10 p, weakest": lambda leaks: worst_of(leaks, "log10_p", ".0f"),
+        "log10 p, others": lambda leaks: format(
+            min(leak["innocent_log10_p"] for leak in leaks), "z.1f"
         ),
     }
     notes = [
-        f"Named: p below {NAMED:g}, multiplied by the number of recipients. The copies "
-        "are the owner's marked network, fine-tuned for a few epochs with one "
-        "recipient's key in the same layer. Mixed copies are the mean of their weights."
+        f"A recipient is named if p < {NAMED:g} after correction for the number of "
+        "recipients. Each copy is the owner's marked network, fine-tuned for a few "
+        "epochs with one recipient's key in the same layer. A leak is one copy, or the "
+        "mean of the weights of several. weakest: the largest p of a recipient whose "
+        "copy was leaked. others: the smallest p of a recipient whose copy was not."
     ]
-    title = "Recipients: whose copy is it?"
-    return [table(title, groups, ["copies mixed"], cells, notes)]
+    title = "Recipients: tracing a leaked copy"
+    return [make_table(title, groups, ["copies averaged"], cells, notes)]
 
 
 def _share(leaks: Sequence[Row], needed: Callable[[Row], int]) -> str:
@@ -256,14 +274,14 @@ def _kernel(model: Any, layer: str) -> Floats:
 
 FORGING = Experiment(
     "forging",
-    "Can anybody make a key for a network that is there?",
+    "Can anybody make a key that an unmarked network seems to carry?",
     _forging_runs,
     _forging_tables,
     _forging_figures,
 )
 RECIPIENTS = Experiment(
     "recipients",
-    "Does a copy's mark name its recipient, and nobody else?",
+    "Does the mark of a leaked copy identify its recipient, and nobody else?",
     _recipient_runs,
     _recipient_tables,
 )

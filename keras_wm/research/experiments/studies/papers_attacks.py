@@ -1,4 +1,7 @@
-"""What happens to a mark: fine-tuning, pruning, overwriting, distilling."""
+"""The experiments `attack-fine-tuning`, `-pruning`, `-overwriting`, `-distillation`.
+
+They are the attacks of the papers.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,10 @@ from matplotlib.figure import Figure
 from keras_wm import plots
 from keras_wm.research.attacks.pruning import Order, prune
 from keras_wm.research.experiments import published_results as papers
-from keras_wm.research.experiments.columns import COST, COUNT, printed
 from keras_wm.research.experiments.experiment import Experiment, Run, trained_run
-from keras_wm.research.experiments.measurement import mark_figures
+from keras_wm.research.experiments.measurement import measure_mark
 from keras_wm.research.experiments.network_store import NetworkStore
-from keras_wm.research.experiments.run_records import Figures, Row
+from keras_wm.research.experiments.run_records import Measurements, Row
 from keras_wm.research.experiments.schemes import GROUPS, SCHEMES, Mark, group_layer
 from keras_wm.research.experiments.settings import FEW_SEEDS, MAIN_MARKS, Settings
 from keras_wm.research.experiments.studies.fine_tuning_and_distilling import (
@@ -23,12 +25,15 @@ from keras_wm.research.experiments.studies.fine_tuning_and_distilling import (
     SECOND,
 )
 from keras_wm.research.experiments.tables import (
+    COST,
+    COUNT,
     Cell,
     ResultTable,
     having,
+    make_table,
     mean_of,
     percent,
-    table,
+    published_column,
     values,
     worst_of,
 )
@@ -40,7 +45,7 @@ SHARES = (0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.65, 0.7, 0.8, 0.9, 0.95, 0.99)
 TRAINED_ON = (0.65, 0.8, 0.95, 0.99)
 ORDERS: tuple[Order, ...] = ("ascending", "descending", "random")
 NEW_BITS = (256, 512, 1024, 2048)
-# An attacker's key is none of the owners'.
+# The attacker's number, which differs from the owners', and so the key.
 ATTACKER = 10_000
 
 
@@ -51,7 +56,7 @@ def _fine_tuning_runs(settings: Settings) -> Iterator[Run]:
             yield trained_run(
                 {"scheme": scheme, "case": "before", "rate": 0.0, "seed": seed},
                 host,
-                _marked(host),
+                host.own_mark,
             )
             for case, task in CASES.items():
                 for rate in RATES:
@@ -63,7 +68,7 @@ def _fine_tuning_runs(settings: Settings) -> Iterator[Run]:
                         start=host,
                         rate=rate,
                     )
-                    yield trained_run(labels | {"seed": seed}, second, _marked(host))
+                    yield trained_run(labels | {"seed": seed}, second, host.own_mark)
 
 
 def _fine_tuning_tables(rows: Sequence[Row]) -> list[ResultTable]:
@@ -76,7 +81,7 @@ def _fine_tuning_tables(rows: Sequence[Row]) -> list[ResultTable]:
         for case in ("before", *CASES)
         for rate in (0.0, *RATES)
     ]
-    of_papers = printed(
+    published = published_column(
         lambda row: (
             papers.ATTACK_FINE_TUNING.get(row["case"])
             if (row["scheme"], row["rate"]) == ("random", INITIAL_RATE)
@@ -84,15 +89,16 @@ def _fine_tuning_tables(rows: Sequence[Row]) -> list[ResultTable]:
         )
     )
     return [
-        table(
+        make_table(
             "Attack: fine-tuning without the mark",
             groups,
             ["mark", "case", "rate"],
-            COUNT | COST | of_papers,
+            COUNT | COST | published,
             [
-                "The other task is to tell by how many quarters a picture is turned, "
-                "with a new head, and the test error is that task's; the papers go "
-                "from Caltech-101 to CIFAR-10, at the rate 0.1."
+                "before: the marked network. other task: to predict by how many "
+                "quarter turns a picture is rotated, with a new head and that task's "
+                "test error. The papers fine-tune from Caltech-101 to CIFAR-10, at a "
+                "learning rate of 0.1."
             ],
         )
     ]
@@ -109,30 +115,25 @@ def _pruning_runs(settings: Settings) -> Iterator[Run]:
         for share in TRAINED_ON:
             second = Training(SECOND, settings.further_epochs, start=host, pruned=share)
             labels = {"scheme": scheme, "share": share, "seed": 0}
-            yield trained_run(labels, second, _marked(host))
+            yield trained_run(labels, second, host.own_mark)
 
 
-def _pruned(store: NetworkStore, host: Training) -> Figures:
-    """A network's figures by order and share of pruning."""
+def _pruned(store: NetworkStore, host: Training) -> Measurements:
+    """Returns the test error and the mark after pruning, by order and share."""
     model, _ = store.network(host)
     pictures = store.pictures(host.task)
     layers = convolutions(model)
     kernels = [np.asarray(layer.kernel) for layer in layers]
-    curves: Figures = {order: [] for order in ORDERS}
+    curves: Measurements = {order: [] for order in ORDERS}
     for order in ORDERS:
         for share in SHARES:
             for layer, kernel in zip(layers, kernels, strict=True):
                 layer.kernel.assign(prune(kernel, share, order))
-            found = mark_figures(model, _marked(host))
-            point = {name: found[name] for name in ("ber", "log10_p")}
+            measured = measure_mark(model, host.own_mark)
+            point = {name: measured[name] for name in ("ber", "log10_p")}
             error = pictures.test_error(model)
             curves[order].append({"share": share, "test_error": error, **point})
     return {"curves": curves}
-
-
-def _marked(host: Training) -> Mark:
-    assert host.mark is not None  # noqa: S101 (attacks are on marked networks)
-    return host.mark
 
 
 def _pruning_tables(rows: Sequence[Row]) -> list[ResultTable]:
@@ -149,29 +150,30 @@ def _pruning_tables(rows: Sequence[Row]) -> list[ResultTable]:
         for share in TRAINED_ON
     ]
     cells: dict[str, Cell] = {
-        "n": lambda found: str(len(having(found, order="ascending"))),
-        "error": lambda found: percent(having(found, order="ascending"), "test_error"),
-        "BER": lambda found: _worst_ber(found, "ascending"),
-        "log p": lambda found: worst_of(
-            having(found, order="ascending"), "log10_p", "z.0f"
+        "networks": lambda rows: str(len(having(rows, order="ascending"))),
+        "error, %": lambda rows: percent(having(rows, order="ascending"), "test_error"),
+        "BER": lambda rows: _worst_ber(rows, "ascending"),
+        "log10 p": lambda rows: worst_of(
+            having(rows, order="ascending"), "log10_p", "z.0f"
         ),
-        "descending": lambda found: _worst_ber(found, "descending"),
-        "random": lambda found: _worst_ber(found, "random"),
-        "papers": lambda found: _printed_pruning(found[0]),
+        "BER, descending": lambda rows: _worst_ber(rows, "descending"),
+        "BER, random": lambda rows: _worst_ber(rows, "random"),
+        "papers": lambda rows: _published_pruning(rows[0]),
     }
     return [
-        table(
-            "Attack: pruning, of every convolution",
+        make_table(
+            "Attack: pruning of every convolution",
             groups,
             ["mark", "pruned"],
             cells,
             [
-                "Error, BER and p: by ascending magnitude, as in the papers, which "
-                "print no test errors. Then the BER in the two other orders."
+                "error, BER and log10 p: after pruning by ascending magnitude, as in "
+                "the papers, which do not report test errors. The last columns are the "
+                "BER after pruning in descending and in random order."
             ],
         ),
-        table(
-            "Attack: pruning, and fine-tuning the rest",
+        make_table(
+            "Attack: pruning, then fine-tuning",
             trained,
             ["mark", "pruned"],
             COST,
@@ -183,7 +185,7 @@ def _worst_ber(points: Sequence[Row], order: str) -> str:
     return worst_of(having(points, order=order), "ber", ".2g")
 
 
-def _printed_pruning(row: Row) -> str:
+def _published_pruning(row: Row) -> str:
     if row["scheme"] != "random":
         return ""
     ber = papers.ATTACK_PRUNING.get(row["share"])
@@ -204,13 +206,13 @@ def _pruning_figures(rows: Sequence[Row]) -> dict[str, Figure]:
         return {}
     points = having(_pruning_points(rows), order="ascending")
 
-    def curves(figure: str) -> dict[str, list[tuple[float, float]]]:
+    def curves(name: str) -> dict[str, list[tuple[float, float]]]:
         return {
             scheme: [
                 (
                     share,
                     float(
-                        mean_of(having(points, scheme=scheme, share=share), figure, "")
+                        mean_of(having(points, scheme=scheme, share=share), name, "")
                     ),
                 )
                 for share in values(points, "share")
@@ -220,7 +222,9 @@ def _pruning_figures(rows: Sequence[Row]) -> dict[str, Figure]:
 
     return {
         "pruning": plots.plot_attack(
-            curves("ber"), curves("test_error"), "share of weights pruned, ascending"
+            curves("ber"),
+            curves("test_error"),
+            "share of weights pruned, by ascending magnitude",
         )
     }
 
@@ -240,7 +244,7 @@ def _overwriting_runs(settings: Settings) -> Iterator[Run]:
                     start=host,
                 )
                 labels = {"scheme": scheme, "group": group, "bits": bits, "seed": 0}
-                yield trained_run(labels, second, _marked(host))
+                yield trained_run(labels, second, host.own_mark)
 
 
 def _overwriting_tables(rows: Sequence[Row]) -> list[ResultTable]:
@@ -253,7 +257,7 @@ def _overwriting_tables(rows: Sequence[Row]) -> list[ResultTable]:
         for group in GROUPS
         for bits in NEW_BITS
     ]
-    of_papers = printed(
+    published = published_column(
         lambda row: (
             papers.ATTACK_OVERWRITING.get((row["bits"], row["group"]))
             if row["scheme"] == "random"
@@ -261,15 +265,15 @@ def _overwriting_tables(rows: Sequence[Row]) -> list[ResultTable]:
         )
     )
     return [
-        table(
-            "Attack: overwriting by the papers' mark (random) with another key",
+        make_table(
+            "Attack: overwriting with the papers' mark (random) of another key",
             groups,
             ["mark", "group", "new bits"],
-            COST | of_papers,
+            COST | published,
             [
-                "The bit error rate, E_R and p-values are those of the first mark. "
-                "Both marks grow with the steps of their training, 156,400 in the "
-                "papers, and E_R with what the second one destroys."
+                "BER, E_R and log10 p are those of the first mark. Both marks become "
+                "stronger with the number of training steps, 156,400 in the papers. "
+                "E_R grows with the damage that the second mark does."
             ],
         )
     ]
@@ -280,47 +284,50 @@ def _distillation_runs(settings: Settings) -> Iterator[Run]:
         for scheme in settings.repeated_marks(seed):
             host = from_scratch(settings, scheme, seed)
             student = Training(SECOND + seed, settings.training_epochs, teacher=host)
-            yield trained_run({"scheme": scheme, "seed": seed}, student, _marked(host))
+            yield trained_run({"scheme": scheme, "seed": seed}, student, host.own_mark)
 
 
 def _distillation_tables(rows: Sequence[Row]) -> list[ResultTable]:
-    of_papers = printed(
+    published = published_column(
         lambda row: papers.ATTACK_DISTILLATION if row["scheme"] == "random" else None
     )
     groups = [([scheme], having(rows, scheme=scheme)) for scheme in SCHEMES]
     return [
-        table(
-            "Attack: distillation into a fresh network",
+        make_table(
+            "Attack: distillation into a new network",
             groups,
             ["mark"],
-            COUNT | COST | of_papers,
-            ["No weight is copied, so no mark can survive: a limit of the method."],
+            COUNT | COST | published,
+            [
+                "A distilled network takes over no weights, so no mark can survive. "
+                "This is a limit of the method."
+            ],
         )
     ]
 
 
 FINE_TUNING = Experiment(
     "attack-fine-tuning",
-    "Does the mark outlive fine-tuning without it?",
+    "Does the mark survive fine-tuning?",
     _fine_tuning_runs,
     _fine_tuning_tables,
 )
 PRUNING = Experiment(
     "attack-pruning",
-    "Does the mark outlive pruning?",
+    "Does the mark survive pruning?",
     _pruning_runs,
     _pruning_tables,
     _pruning_figures,
 )
 OVERWRITING = Experiment(
     "attack-overwriting",
-    "Does the mark outlive another mark in the same layer?",
+    "Does the mark survive another mark in the same layer?",
     _overwriting_runs,
     _overwriting_tables,
 )
 DISTILLATION = Experiment(
     "attack-distillation",
-    "Does the mark pass over to a network that learns from the marked one?",
+    "Does the mark pass to a network that is distilled from the marked one?",
     _distillation_runs,
     _distillation_tables,
 )

@@ -1,7 +1,7 @@
-"""A plain network whose channels are rearranged: is the mark found by alignment?
+"""The experiment `plain-host`: rearranged channels in a plain chain of convolutions.
 
-A residual network ties the channels of its blocks together, and so helps to align
-them. In a plain chain of convolutions each layer can be rearranged by itself.
+The blocks of a residual network must keep the same order of channels, which helps to
+align them. In a plain chain, each layer can be rearranged independently.
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ from keras_wm.research.attacks.catalogue import families
 from keras_wm.research.attacks.training import train
 from keras_wm.research.experiments.experiment import Experiment, Run
 from keras_wm.research.experiments.network_store import NetworkStore
-from keras_wm.research.experiments.run_records import Figures, Row
+from keras_wm.research.experiments.run_records import Measurements, Row
 from keras_wm.research.experiments.schemes import Mark
 from keras_wm.research.experiments.settings import Settings
-from keras_wm.research.experiments.studies.resistance import MOST_SEEDS, NOTHING
+from keras_wm.research.experiments.studies.resistance import MAX_SEEDS, NOTHING
 from keras_wm.research.experiments.tables import (
+    COUNT,
     Cell,
     ResultTable,
     having,
+    make_table,
     percent,
-    table,
     values,
     worst_of,
 )
@@ -37,12 +38,12 @@ from keras_wm.verification.verification import verify
 LAYER = "conv3"
 REARRANGING = ("equivalence", "obfuscation")
 KINDS = {"plain": False, "with normalizations": True}
-# With the papers' 0.1, a chain without normalizations does not learn.
+# At the papers' 0.1, a chain without normalization layers does not learn.
 RATE = 0.02
 
 
 def _runs(settings: Settings) -> Iterator[Run]:
-    for seed in range(min(settings.seeds, MOST_SEEDS)):
+    for seed in range(min(settings.seeds, MAX_SEEDS)):
         for kind in KINDS:
             rearranged = partial(_rearranged, settings=settings, kind=kind, seed=seed)
             yield Run({"host": kind, "seed": seed}, rearranged)
@@ -50,8 +51,8 @@ def _runs(settings: Settings) -> Iterator[Run]:
 
 def _rearranged(
     store: NetworkStore, settings: Settings, kind: str, seed: int
-) -> Figures:
-    """Marks a plain network, rearranges it in every way, and looks for the mark."""
+) -> Measurements:
+    """Marks a plain network, rearranges it in every way, and tests it for the mark."""
     pictures = store.pictures(PICTURES)
     mark = Mark("default", (LAYER,), settings.bits_of("default"), owner=seed)
     keras.utils.set_random_seed(seed)
@@ -59,22 +60,23 @@ def _rearranged(
     model = plain_cnn(shape, classes, KINDS[kind])
     mark.attach(model)
     train(model, pictures, RATE, settings.training_epochs)
-    found = _found(model, model, mark, pictures)
-    points = [{"attack": NOTHING, "strength": 0.0} | found]
+    points = [
+        {"attack": NOTHING, "strength": 0.0} | _measure(model, model, mark, pictures)
+    ]
     for attack in _attacks(settings):
         for strength in attack.strengths:
             attacked = attack(model, pictures, strength, seed)
-            found = _found(attacked, model, mark, pictures)
-            points.append({"attack": attack.name, "strength": strength} | found)
+            point = {"attack": attack.name, "strength": strength}
+            points.append(point | _measure(attacked, model, mark, pictures))
             keras.utils.clear_session()
     return {"points": points}
 
 
 def _attacks(settings: Settings) -> list[Attack]:
-    """What leaves a network's answers as they are, as strong as it gets.
+    """Returns the attacks that rearrange a network without changing its outputs.
 
-    Training after it may destroy a network whose scales were changed a lot, so that is
-    tried with every strength.
+    Only their greatest strength is tried, except for attacks that train the network
+    afterwards: training can destroy a network after a large change of scale.
     """
     return [
         attack if attack.needs_data else attack.thinned(1)
@@ -85,7 +87,8 @@ def _attacks(settings: Settings) -> list[Attack]:
     ]
 
 
-def _found(attacked: Any, owners: Any, mark: Mark, pictures: Any) -> Figures:
+def _measure(attacked: Any, owners: Any, mark: Mark, pictures: Any) -> Measurements:
+    """Returns the test error, and the mark without and with alignment."""
     key = mark.key()
     aligned = verify(attacked, key, reference=owners)
     return {
@@ -107,25 +110,24 @@ def _tables(rows: Sequence[Row]) -> list[ResultTable]:
         for attack in values(points, "attack")
         for strength in values(having(points, attack=attack), "strength")
     ]
-    cells: dict[str, Cell] = {
-        "n": lambda found: str(len(found)),
-        "error": lambda found: percent(found, "test_error"),
-        "log p as it is": lambda found: worst_of(found, "raw_log10_p", "z.0f"),
-        "BER, aligned": lambda found: worst_of(found, "ber", ".2g"),
-        "log p, aligned": lambda found: worst_of(found, "log10_p", "z.0f"),
+    cells: dict[str, Cell] = COUNT | {
+        "error, %": lambda rows: percent(rows, "test_error"),
+        "log10 p, unaligned": lambda rows: worst_of(rows, "raw_log10_p", "z.0f"),
+        "BER, aligned": lambda rows: worst_of(rows, "ber", ".2g"),
+        "log10 p, aligned": lambda rows: worst_of(rows, "log10_p", "z.0f"),
     }
     notes = [
-        f"The default mark in {LAYER!r} of a chain of four convolutions. Aligned with "
-        "the owner's own network; the p-values are corrected for all that was tried, "
-        "and the largest of several networks."
+        f"The default mark in {LAYER!r} of a chain of four convolutions. aligned: with "
+        "the owner's network as reference. The p-values are corrected for the number "
+        "of tests; BER and p are the largest of all networks."
     ]
     title = "Channels rearranged in a plain network"
-    return [table(title, groups, ["host", "attack", "strength"], cells, notes)]
+    return [make_table(title, groups, ["host", "attack", "strength"], cells, notes)]
 
 
 EXPERIMENT = Experiment(
     "plain-host",
-    "Is the mark found again in a plain network whose channels were rearranged?",
+    "Is the mark found in a plain network whose channels were rearranged?",
     _runs,
     _tables,
 )

@@ -1,7 +1,7 @@
-"""Resistance: what every attack leaves of the papers' mark and of the default.
+"""The experiment `resistance`: the papers' mark and the default under every attack.
 
-An attack only counts if the network is worth having after it, so what it leaves is
-told by how much test error it costs.
+An attack counts only if the network is useful afterwards. So the remaining mark is
+reported for a limited increase of the test error.
 """
 
 from __future__ import annotations
@@ -19,89 +19,96 @@ from keras_wm.research.attacks.catalogue import families, select_families
 from keras_wm.research.attacks.overwriting import overwriting
 from keras_wm.research.evaluation.evaluator import TOLERANCE
 from keras_wm.research.evaluation.outcomes import Subject, outcomes
-from keras_wm.research.experiments.columns import COST, COUNT
 from keras_wm.research.experiments.experiment import Experiment, Run, trained_run
 from keras_wm.research.experiments.network_store import NetworkStore
-from keras_wm.research.experiments.run_records import Figures, Row
+from keras_wm.research.experiments.run_records import Measurements, Row
 from keras_wm.research.experiments.schemes import Mark
 from keras_wm.research.experiments.settings import Settings
 from keras_wm.research.experiments.tables import (
+    COST,
+    COUNT,
     Cell,
     ResultTable,
     having,
-    table,
+    make_table,
     values,
     worst_of,
 )
-from keras_wm.research.experiments.training import Training, from_scratch, mark_of
+from keras_wm.research.experiments.training import Training, from_scratch, mark_to_test
 from keras_wm.verification.result import MARKED
 
-# Hundreds of trainings a network.
-MOST_SEEDS = 3
-# Of each attack that trains: the weakest, the strongest and one between.
+# Each network is attacked by hundreds of trainings.
+MAX_SEEDS = 3
+# The number of strengths of an attack that trains: the weakest, the strongest and one
+# between.
 TRAINED_STRENGTHS = 3
-# What an attack may cost in test error, as a share: one that mends the network, and
-# one that does not, such as noise.
-LITTLE, MUCH = TOLERANCE, 0.05
+# The largest increase of the test error after which a network counts as useful, as a
+# share: the usual one, and a larger one for attacks that do not train, such as noise.
+SMALL_COST, LARGE_COST = TOLERANCE, 0.05
 NOTHING = "none"
+# Separates the lines of two networks in a plot.
 _GAP = (nan, nan)
-_LEFT = ("strength", "test_error", "ber", "log10_p", "aligned", "refused")
+_RECORDED = ("strength", "test_error", "ber", "log10_p", "aligned", "refused")
 
 
 def attacks_on(
     layer: str, names: Sequence[str] | None = None
 ) -> dict[str, tuple[Attack, ...]]:
-    """The attacks that are tried, by family; but for collusion, which needs copies.
+    """Returns the attacks to try, by family: all but collusion, which needs copies.
 
     Args:
-        layer: The name of the marked layer, which the attacker knows. Who does not
-            overwrites every layer.
-        names: The families that are wanted. `None` is all.
+        layer: Name of the marked layer. The attacker knows it, except in the family
+            `"overwriting every layer"`.
+        names: Families to return. `None` is all.
 
     Raises:
-        ValueError: If there is no such family.
+        ValueError: If a family does not exist.
     """
     everywhere = (overwriting("mean"), overwriting("keyed"))
-    every = families(layer) | {"overwriting every layer": everywhere}
+    catalogue = families(layer) | {"overwriting every layer": everywhere}
     return {
         family: tuple(
             attack.thinned(TRAINED_STRENGTHS) if attack.needs_data else attack
             for attack in attacks
         )
-        for family, attacks in select_families(every, names).items()
+        for family, attacks in select_families(catalogue, names).items()
     }
 
 
 def _runs(settings: Settings) -> Iterator[Run]:
-    for seed in range(min(settings.seeds, MOST_SEEDS)):
+    for seed in range(min(settings.seeds, MAX_SEEDS)):
         for scheme in settings.main_marks:
             host = from_scratch(settings, scheme, seed)
-            mark = mark_of(settings, scheme, seed)
+            mark = mark_to_test(settings, scheme, seed)
             labels = {"scheme": scheme, "seed": seed}
             yield trained_run(labels | {"attack": NOTHING}, host, mark)
             (layer,) = mark.layers
             for family, attacks in attacks_on(layer, settings.families).items():
                 for attack in attacks:
                     which = {"family": family, "attack": attack.name}
-                    attacked = partial(
+                    perform = partial(
                         _attacked, host=host, mark=mark, family=family, attack=attack
                     )
-                    yield Run(labels | which, attacked, host)
+                    yield Run(labels | which, perform, host)
 
 
 def _attacked(
     store: NetworkStore, host: Training, mark: Mark, family: str, attack: Attack
-) -> Figures:
-    """What one attack left, a point for each strength."""
+) -> Measurements:
+    """Returns the test error and the mark after one attack, for each strength."""
     model, _ = store.network(host)
     subject = Subject(model, mark.key(), mark.layers[0], owners=model)
     pictures = store.pictures(host.task)
-    found = outcomes(subject, {family: [attack]}, pictures, 1)
-    return {"points": [{name: getattr(one, name) for name in _LEFT} for one in found]}
+    return {
+        "points": [
+            {name: getattr(outcome, name) for name in _RECORDED}
+            for outcome in outcomes(subject, {family: [attack]}, pictures, 1)
+        ]
+    }
 
 
 def _points(rows: Sequence[Row]) -> list[Row]:
-    """What each attack of each strength left, with the test error that it cost."""
+    """Returns the outcome of each attack and strength, with its cost in test error."""
     before = {
         (row["scheme"], row["seed"]): row["test_error"]
         for row in having(rows, attack=NOTHING)
@@ -109,7 +116,7 @@ def _points(rows: Sequence[Row]) -> list[Row]:
     return [
         {**row, **point, "cost": point["test_error"] - before[network]}
         for row in rows
-        # Of a study that was stopped there may be none before.
+        # An unfinished study can lack the network before the attack.
         if (network := (row["scheme"], row["seed"])) in before
         for point in row.get("points", ())
         if not point["refused"]
@@ -128,26 +135,31 @@ def _tables(rows: Sequence[Row]) -> list[ResultTable]:
         cells |= {
             f"{scheme} cost": partial(_least_cost, scheme=scheme),
             f"{scheme} BER": partial(_worst_ber, scheme=scheme),
-            f"{scheme} log p": partial(_worst_p, scheme=scheme, most=LITTLE),
-            f"{scheme} log p, 5": partial(_worst_p, scheme=scheme, most=MUCH),
+            f"{scheme} log10 p": partial(_worst_p, scheme=scheme, limit=SMALL_COST),
+            f"{scheme} log10 p, 5 points": partial(
+                _worst_p, scheme=scheme, limit=LARGE_COST
+            ),
         }
     notes = [
-        f"Of every attack that trains {TRAINED_STRENGTHS} strengths. Cost: the points "
-        "of test error that it costs at the least. BER and log p: the largest over "
-        "networks and strengths after which the error is up to 2 points higher, and up "
-        "to 5 points in the last column; a dash where it never is. p is corrected for "
-        "the places tried. With an asterisk the mark was found by alignment with the "
-        "owner's own network, which is tried where bits are lost."
+        f"Attacks that train are tried with {TRAINED_STRENGTHS} strengths. cost: the "
+        "smallest increase of the test error, in percentage points. BER and log10 p: "
+        "the largest over networks and strengths with an increase of at most 2 points, "
+        "or 5 points in the columns that say so; a dash if there is none. p is "
+        "corrected for the number of tests. An asterisk means that the mark was found "
+        "by alignment with the owner's network, which is tried if bits are lost."
     ]
     return [
-        table("Before any attack", before, ["mark"], COUNT | COST),
-        table("What attacks leave", groups, ["attack"], cells, notes),
+        make_table("Before any attack", before, ["mark"], COUNT | COST),
+        make_table("The mark after attacks", groups, ["attack"], cells, notes),
         _removed(attacked, schemes),
     ]
 
 
 def _by_attack(points: Sequence[Row]) -> list[tuple[list[str], list[Row]]]:
-    """By attack, and where one is in two families, with other layers, by family too."""
+    """Groups points by attack, with the attack's name as the text of its row.
+
+    An attack of two families, which differ in the layers, is listed for each family.
+    """
     families_of: dict[str, list[str]] = {}
     for family in values(points, "family"):
         for attack in values(having(points, family=family), "attack"):
@@ -167,34 +179,34 @@ def _least_cost(rows: Sequence[Row], scheme: str) -> str:
     return f"{100 * min(costs):+.1f}" if costs else "-"
 
 
-def _counted(rows: Sequence[Row], scheme: str, most: float) -> list[Row]:
-    """What is left of networks that are worth having."""
-    return [row for row in having(rows, scheme=scheme) if row["cost"] <= most]
+def _useful(rows: Sequence[Row], scheme: str, limit: float) -> list[Row]:
+    """Returns the rows of networks that are still useful after the attack."""
+    return [row for row in having(rows, scheme=scheme) if row["cost"] <= limit]
 
 
 def _worst_ber(rows: Sequence[Row], scheme: str) -> str:
-    return worst_of(_counted(rows, scheme, LITTLE), "ber", ".2g")
+    return worst_of(_useful(rows, scheme, SMALL_COST), "ber", ".2g")
 
 
-def _worst_p(rows: Sequence[Row], scheme: str, most: float) -> str:
-    counted = _counted(rows, scheme, most)
-    if not counted:
+def _worst_p(rows: Sequence[Row], scheme: str, limit: float) -> str:
+    useful = _useful(rows, scheme, limit)
+    if not useful:
         return "-"
-    worst = max(counted, key=lambda row: row["log10_p"])
+    worst = max(useful, key=lambda row: row["log10_p"])
     return f"{worst['log10_p']:z.0f}{'*' if worst['aligned'] else ''}"
 
 
 def _removed(attacked: Sequence[Row], schemes: Sequence[str]) -> ResultTable:
-    """The attacks that win, and what they cost where they cost least."""
+    """Returns the table of attacks that remove a mark, each with its smallest cost."""
     lines = []
     for scheme in schemes:
-        won = [
+        successes = [
             row
-            for row in _counted(attacked, scheme, LITTLE)
+            for row in _useful(attacked, scheme, SMALL_COST)
             if row["log10_p"] >= log10(MARKED)
         ]
-        for attack, found in _by_attack(won):
-            cheapest = min(found, key=lambda row: row["cost"])
+        for attack, rows in _by_attack(successes):
+            cheapest = min(rows, key=lambda row: row["cost"])
             lines.append(
                 [
                     scheme,
@@ -202,15 +214,16 @@ def _removed(attacked: Sequence[Row], schemes: Sequence[str]) -> ResultTable:
                     f"{cheapest['strength']:g}",
                     f"{100 * cheapest['cost']:+.1f}",
                     f"{cheapest['log10_p']:z.1f}",
-                    str(len({row["seed"] for row in found})),
+                    str(len({row["seed"] for row in rows})),
                 ]
             )
-    columns = ["mark", "attack", "strength", "cost", "log p", "networks"]
+    columns = ["mark", "attack", "strength", "cost", "log10 p", "networks"]
     notes = [
-        f"The mark is not found any more (p > {MARKED:g}), and the network is worth "
-        "having: where it costs least, and in how many networks."
+        f"Attacks after which the mark is not found (p > {MARKED:g}) and the error is "
+        "at most 2 points higher. strength, cost and log10 p: those with the smallest "
+        "cost. networks: number of networks in which the attack succeeds."
     ]
-    return ResultTable("What removes a mark", columns, lines, notes)
+    return ResultTable("Attacks that remove a mark", columns, lines, notes)
 
 
 def _figures(rows: Sequence[Row]) -> dict[str, Figure]:
@@ -225,7 +238,7 @@ def _figures(rows: Sequence[Row]) -> dict[str, Figure]:
 
 
 def _evidence(attacked: Sequence[Row], before: Sequence[Row]) -> Figure:
-    """Accuracy against evidence, of one mark: a line for each network attacked."""
+    """Returns a plot of accuracy against evidence, with one line for each network."""
     points: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for seed in values(attacked, "seed"):
         for row in having(attacked, seed=seed):
@@ -240,14 +253,14 @@ def _evidence(attacked: Sequence[Row], before: Sequence[Row]) -> Figure:
     return plots.plot_evidence(
         points,
         start=(evidence, accuracy),
-        found=-log10(MARKED),
-        worth=accuracy - LITTLE,
+        threshold=-log10(MARKED),
+        useful_accuracy=accuracy - SMALL_COST,
     )
 
 
 EXPERIMENT = Experiment(
     "resistance",
-    "What is left of the mark after every attack that is known?",
+    "Does the mark survive every known attack that leaves the network useful?",
     _runs,
     _tables,
     _figures,

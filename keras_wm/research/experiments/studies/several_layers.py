@@ -1,7 +1,7 @@
-"""One key in several layers: what is left when an attacker draws some of them anew.
+"""The experiment `several-layers`: one key in several layers, some re-initialised.
 
-Nothing that is in a layer alone outlasts an attacker who throws that layer away and
-trains another in its place. The layers that he does not know of, he leaves.
+A mark in a single layer does not survive an attacker who re-initialises that layer and
+trains it again. Layers that the attacker does not know to be marked are left.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ from functools import partial
 from itertools import combinations
 
 from keras_wm.research.attacks.adaptive import reset
-from keras_wm.research.experiments.columns import COUNT
 from keras_wm.research.experiments.experiment import Experiment, Run
 from keras_wm.research.experiments.network_store import NetworkStore
-from keras_wm.research.experiments.run_records import Figures, Row
+from keras_wm.research.experiments.run_records import Measurements, Row
 from keras_wm.research.experiments.schemes import GROUPS, group_layer
 from keras_wm.research.experiments.settings import Settings
-from keras_wm.research.experiments.studies.resistance import MOST_SEEDS, NOTHING
+from keras_wm.research.experiments.studies.resistance import MAX_SEEDS, NOTHING
 from keras_wm.research.experiments.tables import (
+    COUNT,
     Cell,
     ResultTable,
     having,
+    make_table,
     percent,
-    table,
     values,
     worst_of,
 )
@@ -35,27 +35,30 @@ RATE = 0.05
 
 
 def _runs(settings: Settings) -> Iterator[Run]:
-    for seed in range(min(settings.seeds, MOST_SEEDS)):
+    for seed in range(min(settings.seeds, MAX_SEEDS)):
         host = from_scratch(settings, "default", seed, layers=LAYERS)
         for count in range(len(LAYERS) + 1):
             for layers in combinations(LAYERS, count):
                 labels = {"seed": seed, "drawn": ", ".join(layers) or NOTHING}
-                yield Run(labels, partial(_drawn, host=host, layers=layers), host)
+                yield Run(
+                    labels, partial(_reinitialised, host=host, layers=layers), host
+                )
 
 
-def _drawn(store: NetworkStore, host: Training, layers: tuple[str, ...]) -> Figures:
-    """Draws layers of a network anew, and looks for the mark in all marked ones."""
-    assert host.mark is not None  # noqa: S101 (the host has the owner's)
+def _reinitialised(
+    store: NetworkStore, host: Training, layers: tuple[str, ...]
+) -> Measurements:
+    """Re-initialises layers of a network, trains them, and tests for the mark."""
     model, _ = store.network(host)
     pictures = store.pictures(host.task)
     if layers:
         model = reset(layers)(model, pictures, RATE, host.seed)
-    key = host.mark.key()
-    together = verify(model, key, LAYERS)
+    key = host.own_mark.key()
+    joint = verify(model, key, LAYERS)
     return {
         "test_error": pictures.test_error(model),
-        "ber": together.ber,
-        "log10_p": together.log10_p,
+        "ber": joint.ber,
+        "log10_p": joint.log10_p,
         "best_log10_p": verify(model, key).log10_p,
     }
 
@@ -63,24 +66,24 @@ def _drawn(store: NetworkStore, host: Training, layers: tuple[str, ...]) -> Figu
 def _tables(rows: Sequence[Row]) -> list[ResultTable]:
     groups = [([drawn], having(rows, drawn=drawn)) for drawn in values(rows, "drawn")]
     cells: dict[str, Cell] = COUNT | {
-        "error": lambda found: percent(found, "test_error"),
-        "BER, together": lambda found: worst_of(found, "ber", ".2g"),
-        "log p, together": lambda found: worst_of(found, "log10_p", "z.0f"),
-        "log p, one layer": lambda found: worst_of(found, "best_log10_p", "z.0f"),
+        "error, %": lambda rows: percent(rows, "test_error"),
+        "BER, joint": lambda rows: worst_of(rows, "ber", ".2g"),
+        "log10 p, joint": lambda rows: worst_of(rows, "log10_p", "z.0f"),
+        "log10 p, best layer": lambda rows: worst_of(rows, "best_log10_p", "z.0f"),
     }
     notes = [
-        f"The default mark of one key in {', '.join(LAYERS)}. Together: the scores of "
-        "all three added, one p-value. One layer: the smallest p-value of any layer, "
-        "corrected for all that were tried. The attacker draws layers anew and trains "
-        f"them alone, at a learning rate of {RATE:g}."
+        f"The default mark of one key in {', '.join(LAYERS)}. joint: one p-value from "
+        "the added scores of all three layers. best layer: the smallest p-value of any "
+        "layer, corrected for the number of layers tested. The attacker re-initialises "
+        f"layers and trains only them, at a learning rate of {RATE:g}."
     ]
-    title = "One key in several layers, of which some are drawn anew"
-    return [table(title, groups, ["drawn anew"], cells, notes)]
+    title = "One key in several layers, some of them re-initialised"
+    return [make_table(title, groups, ["re-initialised"], cells, notes)]
 
 
 EXPERIMENT = Experiment(
     "several-layers",
-    "What is left of a mark in several layers when some of them are drawn anew?",
+    "Does a mark in several layers survive if some are re-initialised?",
     _runs,
     _tables,
 )

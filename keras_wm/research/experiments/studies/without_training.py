@@ -1,15 +1,16 @@
-r"""Embedding after training, without the task: why the papers embed while they train.
+r"""The experiment `without-training`: embedding after training, without the task.
 
-Uchida et al. (2017), section 4.3.4: move the weights of a trained network, and look at
-the marks alone, \(\tfrac12 \lVert w - w_0 \rVert^2 + \lambda E_R(w)\), where w is the
-mean filter. For a kernel W of L filters that is
+It shows why the papers embed during training. Uchida et al. (2017), section 4.3.4,
+change the weights of a trained network to minimise
+\(\tfrac12 \lVert w - w_0 \rVert^2 + \lambda E_R(w)\), where w is the mean filter. For a
+kernel W of L filters that is
 
 \[\frac{1}{2L} \lVert W - W_0 \rVert^2 + \frac{\lambda}{T} \sum_j \ell_j(W),\]
 
-since the least change of W that moves the mean filter moves all filters alike. In this
-form it is defined for keyed filters and for the margin too. Here \(\lambda\) multiplies
-the mean over bits: with the sum, on which everything else is trained, the papers'
-figures for this experiment do not come out.
+because the smallest change of W that changes the mean filter is the same in all
+filters. In this form it is also defined for keyed filters and for the margin. Here
+\(\lambda\) multiplies the mean over the bits. All other experiments train with the sum,
+but with the sum the papers' results of this experiment cannot be reproduced.
 """
 
 from __future__ import annotations
@@ -20,48 +21,51 @@ from functools import partial
 import numpy as np
 
 from keras_wm.research.experiments import published_results as papers
-from keras_wm.research.experiments.columns import COST, printed
 from keras_wm.research.experiments.experiment import Experiment, Run
-from keras_wm.research.experiments.measurement import mark_figures
+from keras_wm.research.experiments.measurement import measure_mark
 from keras_wm.research.experiments.network_store import NetworkStore
-from keras_wm.research.experiments.run_records import Figures, Row
+from keras_wm.research.experiments.run_records import Measurements, Row
 from keras_wm.research.experiments.schemes import SCHEMES, Mark
 from keras_wm.research.experiments.settings import Settings
-from keras_wm.research.experiments.tables import ResultTable, having, mean_of, table
-from keras_wm.research.experiments.training import Training, mark_of
+from keras_wm.research.experiments.tables import (
+    COST,
+    ResultTable,
+    having,
+    make_table,
+    mean_of,
+    published_column,
+)
+from keras_wm.research.experiments.training import Training, mark_to_test
 from keras_wm.utils.arrays import Floats
 
 STRENGTHS = (0.0, 1.0, 10.0, 100.0)
-MOST_SEEDS = 3
+MAX_SEEDS = 3
 
 
 def embedded_without_training(kernel: Floats, mark: Mark, strength: float) -> Floats:
-    """The kernel that is the best compromise between staying and carrying a mark.
+    """Returns the kernel W that minimises the objective above.
 
     Args:
         kernel: W_0, filters last.
-        mark: What to embed.
-        strength: The factor lambda.
-
-    Returns:
-        W, of the same shape.
+        mark: Mark to embed.
+        strength: Strength lambda.
     """
     from scipy.optimize import minimize
 
     objective = _Objective(kernel, mark, strength)
-    found = minimize(
+    result = minimize(
         objective,
         np.zeros(kernel.size),
         jac=True,
         method="L-BFGS-B",
         options={"maxiter": 1000},
     )
-    moved: Floats = kernel + found.x.reshape(kernel.shape)
+    moved: Floats = kernel + result.x.reshape(kernel.shape)
     return moved
 
 
 class _Objective:
-    """The function above and its gradient, at W - W_0."""
+    """The objective above and its gradient, as functions of W - W_0."""
 
     def __init__(self, kernel: Floats, mark: Mark, strength: float) -> None:
         key = mark.key()
@@ -83,10 +87,10 @@ class _Objective:
         return float(value), gradient.reshape(-1)
 
     def _penalty(self, u: Floats) -> tuple[float, Floats]:
-        """The sum of the bits' losses, and its gradient by u, of shape (M, G)."""
+        """Returns the sum of the bits' losses and its gradient by u, shape (M, G)."""
         y = np.einsum("tm,mt->t", self._rows, u[:, self._group])
         if self._margin is None:
-            # The cross-entropy of sigmoid(y) with 1.
+            # Cross-entropy of sigmoid(y) with the target 1.
             loss, by_y = np.logaddexp(0, -y).sum(), -1 / (1 + np.exp(y))
             return float(loss), self._by_u(by_y)
         norms = np.linalg.norm(u, axis=0)
@@ -94,9 +98,9 @@ class _Objective:
         missing = np.maximum(0, self._margin - z)
         by_z = -2 * missing
         by_u = self._by_u(by_z / (norms[self._group] * self._spread))
-        # z falls as the norm grows.
-        shrinking = np.bincount(self._group, by_z * z, minlength=len(norms))
-        return float(np.sum(missing**2)), by_u - u * (shrinking / norms**2)
+        # z decreases with the norm of u, which adds a second term to the gradient.
+        by_norm = np.bincount(self._group, by_z * z, minlength=len(norms))
+        return float(np.sum(missing**2)), by_u - u * (by_norm / norms**2)
 
     def _by_u(self, by_y: Floats) -> Floats:
         by_u = np.zeros((self._size, len(self._weights)))
@@ -107,11 +111,11 @@ class _Objective:
 
 
 def _runs(settings: Settings) -> Iterator[Run]:
-    for seed in range(min(settings.seeds, MOST_SEEDS)):
+    for seed in range(min(settings.seeds, MAX_SEEDS)):
         host = Training(seed, settings.training_epochs)
         for scheme in settings.marks:
             for strength in STRENGTHS:
-                mark = mark_of(settings, scheme, seed)
+                mark = mark_to_test(settings, scheme, seed)
                 yield Run(
                     {"scheme": scheme, "strength": strength, "seed": seed},
                     partial(_moved, host=host, mark=mark, strength=strength),
@@ -119,7 +123,9 @@ def _runs(settings: Settings) -> Iterator[Run]:
                 )
 
 
-def _moved(store: NetworkStore, host: Training, mark: Mark, strength: float) -> Figures:
+def _moved(
+    store: NetworkStore, host: Training, mark: Mark, strength: float
+) -> Measurements:
     model, _ = store.network(host)
     layer = model.get_layer(mark.layers[0])
     before = np.asarray(layer.kernel, np.float64)
@@ -131,7 +137,7 @@ def _moved(store: NetworkStore, host: Training, mark: Mark, strength: float) -> 
             np.sum((after - before) ** 2) / (2 * before.shape[-1])
         ),
         "test_error": pictures.test_error(model),
-        **mark_figures(model, mark),
+        **measure_mark(model, mark),
     }
 
 
@@ -142,35 +148,39 @@ def _tables(rows: Sequence[Row]) -> list[ResultTable]:
         for strength in STRENGTHS
     ]
 
-    def of_papers(row: Row) -> papers.PublishedResult | None:
+    def published(row: Row) -> papers.PublishedResult | None:
         if row["scheme"] != "random":
             return None
         return papers.WITHOUT_TRAINING[row["strength"]][1]
 
-    def printed_change(found: Sequence[Row]) -> str:
-        row = found[0]
+    def published_change(rows: Sequence[Row]) -> str:
+        row = rows[0]
         if row["scheme"] != "random":
             return ""
         return f"{papers.WITHOUT_TRAINING[row['strength']][0]:g}"
 
     return [
-        table(
+        make_table(
             "Embedding after training, without the task",
             groups,
             ["mark", "lambda"],
             COST
             | {
-                "change": lambda one: mean_of(one, "half_square_change"),
-                "papers'": printed_change,
-                **printed(of_papers),
+                "change": lambda rows: mean_of(rows, "half_square_change"),
+                "change in papers": published_change,
+                **published_column(published),
             },
+            [
+                "change: half the squared change of the weights per filter, "
+                "|W - W_0|^2 / 2 L; for the papers' marks, that of the mean filter."
+            ],
         )
     ]
 
 
 EXPERIMENT = Experiment(
     "without-training",
-    "Can a mark be put into a finished network without training it?",
+    "Can a mark be embedded into a trained network without training it?",
     _runs,
     _tables,
 )

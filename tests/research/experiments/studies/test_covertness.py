@@ -1,4 +1,4 @@
-"""Covertness: which networks are compared, and what its tables say of them."""
+"""The experiment `covertness`: the networks that it compares, and its tables."""
 
 from collections import Counter
 
@@ -12,15 +12,15 @@ from keras_wm.research.detectability import (
 )
 from keras_wm.research.experiments import EXPERIMENTS, Settings
 from keras_wm.research.experiments.catalogue import experiments_named
-from keras_wm.research.experiments.studies.covertness import FEWEST
+from keras_wm.research.experiments.studies.covertness import MIN_NETWORKS
 from keras_wm.research.hosts.wide_resnet import wide_resnet
-from tests.research.experiments.conftest import made_pictures
+from tests.research.experiments.conftest import made_pictures, run_eagerly
 
 EXPERIMENT = EXPERIMENTS["covertness"]
 NETWORKS = 20
 
 
-def test_it_is_done_by_name_and_not_with_the_papers_experiments():
+def test_it_is_in_the_robustness_suite_and_has_a_name_of_its_own():
     assert EXPERIMENT not in experiments_named("all")
     assert EXPERIMENT in experiments_named("robustness")
     assert list(experiments_named("covertness")) == [EXPERIMENT]
@@ -37,7 +37,7 @@ def test_forty_networks_of_each_kind_share_no_seed():
     }
 
 
-def test_more_networks_leave_those_that_are_there():
+def test_more_seeds_add_networks_and_keep_the_others():
     few, many = (
         [run.labels for run in EXPERIMENT.runs(Settings(seeds=seeds))]
         for seeds in (2, 3)
@@ -45,10 +45,11 @@ def test_more_networks_leave_those_that_are_there():
     assert many[: len(few)] == few
 
 
-def test_a_layer_is_compared_with_those_before_and_behind_it():
+def test_a_layer_is_compared_with_the_previous_and_the_next_one(monkeypatch):
+    run_eagerly(monkeypatch)
     model = wide_resnet((8, 8, 1), 3, n=1, k=1)
 
-    class NetworkStore:
+    class SameNetwork:
         def network(self, training):
             return model, {}
 
@@ -56,22 +57,24 @@ def test_a_layer_is_compared_with_those_before_and_behind_it():
             return made_pictures()
 
     run = next(iter(EXPERIMENT.runs(Settings(k=1, bits=32, marks=("random",)))))
-    figures = run.perform(NetworkStore())
+    measured = run.perform(SameNetwork())
 
-    def seen(layer):
+    def statistics(layer):
         return kernel_statistics(np.asarray(model.get_layer(layer).kernel))
 
-    before, behind = seen("conv2_block1_conv1"), seen("conv3_block1_conv1")
-    assert figures["statistics"] == pytest.approx(seen("conv2_block1_conv2"), rel=1e-5)
-    assert figures["neighbours"] == pytest.approx(
-        {name: (before[name] + behind[name]) / 2 for name in STATISTICS}, rel=1e-5
+    previous, following = (statistics(f"conv{group}_block1_conv1") for group in (2, 3))
+    assert measured["statistics"] == pytest.approx(
+        statistics("conv2_block1_conv2"), rel=1e-5
+    )
+    assert measured["neighbours"] == pytest.approx(
+        {name: (previous[name] + following[name]) / 2 for name in STATISTICS}, rel=1e-5
     )
 
 
 def made_row(scheme, seed, scale):
-    """A network whose layer is random, its weights as many times as wide."""
+    """Returns the row of a network with normal weights, scaled in the marked layer."""
     rng = np.random.default_rng(seed)
-    kernel, beside = rng.normal(size=(2, 48, 16))
+    kernel, neighbour = rng.normal(size=(2, 48, 16))
     kernel *= scale
     return {
         "scheme": scheme,
@@ -83,14 +86,14 @@ def made_row(scheme, seed, scale):
         "kernel_std": float(kernel.std()),
         "mean_filter_std": float(kernel.mean(axis=1).std()),
         "statistics": kernel_statistics(kernel),
-        "neighbours": kernel_statistics(beside),
+        "neighbours": kernel_statistics(neighbour),
         "sorted_weights": sorted_weights(kernel).tolist(),
     }
 
 
 @pytest.fixture(scope="module")
 def rows():
-    """The mark of the papers is half as wide again, the default not."""
+    """Rows where the papers' mark widens the weights by half, and the default not."""
     scales = {"unmarked": 1.0, "random": 1.5, "default": 1.0}
     return [
         made_row(scheme, 100 * kind + number, scale)
@@ -105,12 +108,12 @@ def tables(rows):
 
 
 def lines(table):
-    """The lines of a table by their first cells."""
-    return {line[0]: line[1:] for line in table.rows}
+    """Returns the rows of a table by their first cells."""
+    return {row[0]: row[1:] for row in table.rows}
 
 
 def area(text):
-    """0.5 of `0.50 [0.40, 0.60]`."""
+    """Returns 0.5 for `0.50 [0.40, 0.60]`."""
     return float(text.split()[0])
 
 
@@ -118,31 +121,31 @@ def test_the_outsider_finds_what_differs_and_nothing_else(tables):
     verdicts = lines(tables[0])
     assert area(verdicts["random"][1]) == 1
     assert verdicts["random"][2] == "scale"
-    for unseen in ("default", "none, against none"):
+    for unseen in ("default", "no mark against no mark"):
         assert 0.25 < area(verdicts[unseen][1]) < 0.75
     hindsight, chance = map(float, verdicts["default"][3:])
     assert 0.5 < hindsight < chance < 0.9
 
 
-def test_each_detector_has_a_line(tables):
+def test_each_detector_has_a_row(tables):
     detectors = lines(tables[1])
     assert list(detectors) == [*STATISTICS, "all statistics", "sorted weights"]
-    scale, less_neighbours, unseen, _ = map(area, detectors["scale"])
-    assert scale == less_neighbours == 1
+    scale, minus_neighbours, unseen, _ = map(area, detectors["scale"])
+    assert scale == minus_neighbours == 1
     assert 0.25 < unseen < 0.75
-    # Divided by their scale, the weights are alike.
+    # Sorted weights are divided by their scale.
     assert 0.25 < area(detectors["sorted weights"][0]) < 0.75
 
 
-def test_weights_have_their_spread_over_networks(rows, tables):
+def test_the_spread_of_weights_is_shown_with_its_deviation_over_networks(rows, tables):
     weights = lines(tables[2])
     stds = [row["kernel_std"] for row in rows if row["scheme"] == "random"]
     expected = f"{np.mean(stds):.5f} ± {np.std(stds, ddof=1):.5f}"
     assert weights["random"][:2] == [str(NETWORKS), expected]
 
 
-def test_fewer_networks_than_can_be_halved_twice_are_not_compared(rows):
-    few = [row for row in rows if row["seed"] % 100 < FEWEST - 1]
+def test_too_few_networks_are_not_compared(rows):
+    few = [row for row in rows if row["seed"] % 100 < MIN_NETWORKS - 1]
     verdicts, detectors, weights = EXPERIMENT.tables(few)
     assert not verdicts.rows and not detectors.rows
     assert len(weights.rows) == 3

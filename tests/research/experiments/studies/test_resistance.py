@@ -1,29 +1,31 @@
-"""The experiment that does every attack: what counts, and what is said of it."""
+"""The experiment `resistance`: the attacks that count, and its tables."""
 
 import numpy as np
 import pytest
 
-from keras_wm.research.experiments import EXPERIMENTS, Settings
+from keras_wm.research.experiments import EXPERIMENTS, Settings, network_store
 from keras_wm.research.experiments.network_store import NetworkStore
 from keras_wm.research.experiments.studies.resistance import attacks_on
 from keras_wm.research.experiments.training import from_scratch
+from keras_wm.research.hosts.wide_resnet import wide_resnet
+from tests.marked_model import with_mark
 
 EXPERIMENT = EXPERIMENTS["resistance"]
 
 
 def point(strength, test_error, log10_p, ber=0.0, **others):
-    left = {"aligned": False, "refused": ""} | others
+    outcome = {"aligned": False, "refused": ""} | others
     return {
         "strength": strength,
         "test_error": test_error,
         "ber": ber,
         "log10_p": log10_p,
-        **left,
+        **outcome,
     }
 
 
 def rows():
-    """Two networks of error 1 %, and what two attacks left of them."""
+    """Rows of two networks with a test error of 1 %, and of two attacks on them."""
     before = {"test_error": 0.01, "ber": 0.0, "embedding_loss": 0.0, "log10_p": -200.0}
     rubbing = {"scheme": "default", "family": "wear", "attack": "rubbing"}
     hiding = {"scheme": "default", "family": "hide", "attack": "hiding"}
@@ -44,25 +46,25 @@ def rows():
     ]
 
 
-def cells(table, head):
-    """The texts of a column, by the attack that the line is about."""
-    attack, column = table.columns.index("attack"), table.columns.index(head)
-    return {line[attack]: line[column] for line in table.rows}
+def cells(table, heading):
+    """Returns the texts of a column, by the attack that the row is about."""
+    attack, column = table.columns.index("attack"), table.columns.index(heading)
+    return {row[attack]: row[column] for row in table.rows}
 
 
-def test_only_what_leaves_the_network_worth_having_counts():
+def test_only_outcomes_with_a_useful_network_count():
     _, table, _ = EXPERIMENT.tables(rows())
-    # 2 points more than 1 %: strength 1 in both networks, and 2 in neither.
-    assert cells(table, "default log p")["rubbing"] == "-90"
+    # At most 2 points above 1 %: strength 1 in both networks, and 2 in neither.
+    assert cells(table, "default log10 p")["rubbing"] == "-90"
     assert cells(table, "default BER")["rubbing"] == "0.01"
-    # 5 points more: strength 2 in the first.
-    assert cells(table, "default log p, 5")["rubbing"] == "-40"
+    # At most 5 points: also strength 2 in the first.
+    assert cells(table, "default log10 p, 5 points")["rubbing"] == "-40"
     assert cells(table, "default cost")["rubbing"] == "+0.2"
 
 
-def test_an_attack_that_wins_is_listed_with_what_it_costs():
+def test_an_attack_that_removes_the_mark_is_listed_with_its_cost():
     _, table, removed = EXPERIMENT.tables(rows())
-    assert cells(table, "default log p")["hiding"] == "-3"
+    assert cells(table, "default log10 p")["hiding"] == "-3"
     assert removed.rows == [["default", "hiding", "2", "+0.0", "-3.0", "1"]]
 
 
@@ -73,18 +75,18 @@ def test_an_attack_of_two_families_is_listed_twice():
         if row["attack"] == "hiding"
     ]
     _, table, removed = EXPERIMENT.tables(rows() + again)
-    for found in (table, removed):
-        column = found.columns.index("attack")
-        hidden = [line[column] for line in found.rows if "hiding" in line[column]]
+    for result in (table, removed):
+        column = result.columns.index("attack")
+        hidden = [row[column] for row in result.rows if "hiding" in row[column]]
         assert hidden == ["hiding", "hiding (hide elsewhere)"]
 
 
-def test_what_alignment_found_is_marked():
-    found = [row for row in rows() if row["attack"] != "hiding"]
+def test_a_mark_found_by_alignment_has_an_asterisk():
+    recorded = [row for row in rows() if row["attack"] != "hiding"]
     hidden = {"scheme": "default", "family": "hide", "attack": "hiding", "seed": 1}
-    found.append(hidden | {"points": [point(1, 0.01, -120, aligned=True)]})
-    _, table, removed = EXPERIMENT.tables(found)
-    assert cells(table, "default log p")["hiding"] == "-120*"
+    recorded.append(hidden | {"points": [point(1, 0.01, -120, aligned=True)]})
+    _, table, removed = EXPERIMENT.tables(recorded)
+    assert cells(table, "default log10 p")["hiding"] == "-120*"
     assert not removed.rows
 
 
@@ -99,21 +101,32 @@ def test_the_settings_choose_the_families():
         list(EXPERIMENT.runs(Settings(families=("familles",))))
 
 
-def test_who_does_not_know_the_layer_overwrites_every_layer():
+def test_an_attacker_who_does_not_know_the_layer_overwrites_every_layer():
     (mean, keyed) = attacks_on("conv2_block1_conv2")["overwriting every layer"]
     assert "every layer" in mean.title
     assert "every layer" in keyed.title
 
 
-def test_an_attack_is_done_to_the_published_network(settings, tmp_path):
+@pytest.mark.usefixtures("eager")
+def test_an_attack_is_done_to_the_published_network(settings, tmp_path, monkeypatch):
+    def marked_network(training, *_):
+        """Writes the mark into the network, instead of training it."""
+        model = wide_resnet((8, 8, 1), 3, n=1, k=1)
+        (layer,) = training.mark.layers
+        kernel = model.get_layer(layer).kernel
+        kernel.assign(with_mark(np.asarray(kernel), training.mark.key(), 0.5))
+        return model, {}
+
+    monkeypatch.setattr(network_store, "train", marked_network)
     store = NetworkStore(settings, tmp_path)
     network, _ = store.network(from_scratch(settings, "random", 0))
     runs = EXPERIMENT.runs(settings)
     (clustered,) = (run for run in runs if run.labels["attack"] == "clustering")
     points = clustered.perform(store)["points"]
-    assert [one["strength"] for one in points] == [8, 6, 5, 4, 3, 2]
+    assert [outcome["strength"] for outcome in points] == [8, 6, 5, 4, 3, 2]
+    assert all(outcome.keys() == point(1, 0, 0).keys() for outcome in points)
     # 256 values for each weight change next to nothing, 4 a lot.
     error = store.pictures().test_error(network)
     assert points[0]["test_error"] == pytest.approx(error, abs=0.05)
     assert points[0]["log10_p"] < points[-1]["log10_p"] < 0
-    assert np.isfinite([one["log10_p"] for one in points]).all()
+    assert np.isfinite([outcome["log10_p"] for outcome in points]).all()

@@ -1,4 +1,4 @@
-"""The best compromise between staying and carrying a mark, against brute force."""
+"""Embedding after training, compared with the equations and with brute force."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def kernel(rng):
 
 
 def expected_objective(kernel, start, mark, strength):
-    """1/(2 L) |W - W_0|^2 + lambda / T times the sum of the bits' losses."""
+    """Returns |W - W_0|^2 / 2 L + lambda / T times the sum of the bits' losses."""
     key = mark.key()
     if SCHEMES[mark.scheme].loss == "margin":
         loss = expected_margin_loss(kernel, key, mark.margin(SHAPE))
@@ -33,9 +33,7 @@ def expected_objective(kernel, start, mark, strength):
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_the_objective_is_that_of_the_equations_and_so_is_its_gradient(
-    scheme, kernel, rng
-):
+def test_the_objective_and_its_gradient_are_those_of_the_equations(scheme, kernel, rng):
     mark = Mark(scheme, LAYERS, BITS)
     objective = _Objective(kernel, mark, strength=3.0)
     change = 0.05 * rng.normal(size=kernel.size)
@@ -47,14 +45,14 @@ def test_the_objective_is_that_of_the_equations_and_so_is_its_gradient(
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_without_strength_nothing_moves(scheme, kernel):
+def test_at_strength_zero_the_kernel_does_not_change(scheme, kernel):
     moved = embedded_without_training(kernel, Mark(scheme, LAYERS, BITS), 0.0)
     np.testing.assert_array_equal(moved, kernel)
 
 
 @pytest.mark.parametrize("scheme", ["direct", "diff", "random"])
-def test_for_the_mean_filter_it_is_the_papers_own_objective(scheme, kernel):
-    # Theirs moves w, the mean of the filters: 1/2 |w - w_0|^2 + lambda E_R(w).
+def test_for_the_mean_filter_the_objective_is_that_of_the_papers(scheme, kernel):
+    # The papers change w, the mean of the filters: 1/2 |w - w_0|^2 + lambda E_R(w).
     mark = Mark(scheme, LAYERS, BITS)
     key = mark.key()
     start = kernel.mean(axis=-1).reshape(-1)
@@ -72,11 +70,14 @@ def test_for_the_mean_filter_it_is_the_papers_own_objective(scheme, kernel):
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_the_stronger_the_further_and_the_more_bits_are_right(scheme, kernel):
+def test_a_larger_strength_changes_more_and_embeds_more_bits(scheme, kernel):
     mark = Mark(scheme, LAYERS, BITS)
-    found = [embedded_without_training(kernel, mark, one) for one in (1.0, 1e2, 1e4)]
-    distances = [np.linalg.norm(one - kernel) for one in found]
-    bers = [detect(one, mark.key()).ber for one in found]
+    moved = [
+        embedded_without_training(kernel, mark, strength)
+        for strength in (1.0, 1e2, 1e4)
+    ]
+    distances = [np.linalg.norm(result - kernel) for result in moved]
+    bers = [detect(result, mark.key()).ber for result in moved]
     assert 0 < distances[0] < distances[1] <= distances[2]
     assert bers == sorted(bers, reverse=True)
     assert bers[-1] == 0
