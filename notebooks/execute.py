@@ -1,10 +1,9 @@
-"""Runs the notebooks from top to bottom.
+"""Executes the notebooks and writes them back with their outputs.
 
     python notebooks/execute.py [--check] [NAME.ipynb ...]
 
-With `--check` the results are thrown away, and only an error counts; slow studies are
-then done in a small setting. Without, each notebook is written back with what it
-printed and drew.
+With `--check`, slow studies use small settings, and the outputs are discarded: the
+command only fails if a cell raises an error.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ RECORDS = "records"
 
 
 def execute(path: Path) -> nbformat.NotebookNode:
-    """Runs a notebook in a fresh kernel and a folder with the records alone."""
+    """Executes a notebook in a new kernel, in a folder that holds only the records."""
     notebook = nbformat.read(path, as_version=4)
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(FOLDER / RECORDS, Path(folder, RECORDS))
@@ -32,20 +31,22 @@ def execute(path: Path) -> nbformat.NotebookNode:
             notebook, timeout=1200, resources=resources, coalesce_streams=True
         ).execute()
     for cell in notebook.cells:
-        # When a cell ran is noise in every later difference.
+        # Times of execution would show up in every diff.
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
-            cell.outputs = [one for one in cell.outputs if not _is_start_up_note(one)]
+            cell.outputs = [
+                output for output in cell.outputs if not _is_start_up_note(output)
+            ]
     return notebook
 
 
 def _is_start_up_note(output: nbformat.NotebookNode) -> bool:
-    """Whether an output is what TensorFlow says of itself whenever it is imported."""
+    """Returns whether an output is the log that TensorFlow writes when imported."""
     return output.get("name") == "stderr" and "absl::InitializeLog" in output.text
 
 
 def main() -> None:
-    """Runs the notebooks that were named, or all of them."""
+    """Executes the given notebooks, or all of them."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("notebooks", nargs="*", type=Path)
     parser.add_argument("--check", action="store_true")

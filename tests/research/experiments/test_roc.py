@@ -149,7 +149,7 @@ def test_the_area_by_chance_is_a_quantile_over_all_ways_to_choose_networks(rng):
 
 
 def test_one_in_20_trials_of_noise_exceeds_the_area_by_chance(rng):
-    """Of 300 trials, 3 or fewer or 32 or more have a probability of 1 in 1,000."""
+    """At most 3 or at least 32 of 300 trials have a probability of 1 in 1,000."""
     trials = rng.normal(size=(300, 2, 12, 5))
     above = sum(hindsight(*trial) > best_by_chance(*trial) for trial in trials)
     assert 3 < above < 32
