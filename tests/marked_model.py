@@ -44,8 +44,9 @@ def with_mark(kernel, key, strength):
 def make_marked_model(folder):
     """Makes a small convolutional network with a mark of 64 bits in one layer.
 
-    The mark is written into the kernel, and the head is the least-squares solution for
-    the labels. Two steps of training then move every weight, with the mark's penalty.
+    The mark is written into the kernel. The head separates the quadrants of the first
+    two principal components of its inputs, and its answers are the labels, so that the
+    network knows them all. Two steps of training then move every weight.
     """
     import keras
 
@@ -71,14 +72,16 @@ def make_marked_model(folder):
     )
     kernel = model.get_layer(LAYER).kernel
     kernel.assign(with_mark(keras.ops.convert_to_numpy(kernel), key, STRENGTH))
-    rng = np.random.default_rng(1)
-    x, y = rng.normal(size=(64, 8, 8, 1)), rng.integers(0, 4, 64)
+    x = np.random.default_rng(1).normal(size=(64, 8, 8, 1))
     features = x
     for layer in model.layers[:-1]:
         features = layer(features)
-    design = np.c_[keras.ops.convert_to_numpy(features), np.ones(64)]
-    solution = np.linalg.lstsq(design, 4.0 * np.eye(4)[y], rcond=None)[0]
-    model.get_layer("logits").set_weights([solution[:-1], solution[-1]])
+    features = keras.ops.convert_to_numpy(features)
+    mean = features.mean(axis=0)
+    _, _, directions = np.linalg.svd(features - mean)
+    weights = 10 * directions[:2].T @ [[-1, -1, 1, 1], [-1, 1, -1, 1]]
+    model.get_layer("logits").set_weights([weights, -mean @ weights])
+    y = ((features - mean) @ weights).argmax(axis=1)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     # Two eager steps cost less than tracing a compiled one.
     model.compile(keras.optimizers.SGD(1e-3), loss, run_eagerly=True)
