@@ -83,7 +83,7 @@ def sample(
     steps: Annotated[
         int,
         typer.Option(
-            min=1, metavar="N", help="Number of proposals; with metropolis, of sweeps."
+            min=1, metavar="N", help="Measured proposals; sweeps with metropolis."
         ),
     ] = 500,
     thermalise: Annotated[
@@ -140,7 +140,7 @@ def train(
         Path, typer.Option(help="Output file of the model.", metavar="FILE")
     ] = Path("effective.keras"),
 ) -> None:
-    """Train an effective model block by block, while sampling or from samples."""
+    """Train an effective model block by block, online or on stored samples."""
     from rich.console import Console
 
     with silent_import():

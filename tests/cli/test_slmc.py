@@ -225,7 +225,7 @@ def test_a_resumed_run_with_a_linear_model_gives_the_same_chains(tmp_path):
 def test_a_checkpoint_of_a_larger_lattice_raises_an_error(tmp_path):
     words = ["sample", "--beta", 4, "--by", "linear", "--chains", 2, "--steps", 1]
     words += ["--thermalise", 0, "--out", tmp_path / "run.npz"]
-    slmc(*words, "--size", 4)
+    slmc(*words, "--size", "2x4")
     with pytest.raises(ValueError, match="checkpoint of other chains"):
         slmc(*words, "--size", 2)
 
