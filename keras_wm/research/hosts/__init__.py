@@ -1,1 +1,1 @@
-"""Host networks: what the experiments put their marks into."""
+"""Host networks of the experiments."""

@@ -1,4 +1,4 @@
-"""A plain chain of convolutions, with normalizations between them or without."""
+"""A plain chain of convolutions, with or without batch normalization."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ _HIDDEN = 64
 def plain_cnn(
     input_shape: tuple[int, int, int], classes: int, normalized: bool = False
 ) -> keras.Model:
-    """A small network in the manner of VGG (Simonyan & Zisserman 2015).
+    """Builds a small network in the style of VGG (Simonyan & Zisserman 2015).
 
-    Four convolutions, `conv1` to `conv4`, of 32, 64, 64 and 128 filters of 3 x 3, each
-    with a ReLU; half the resolution behind the second; then the layers `hidden`, of
-    64 units, and `classifier`.
+    Four convolutions, `conv1` to `conv4`, have 32, 64, 64 and 128 filters of 3 x 3,
+    each followed by a ReLU. Max pooling after the second one halves the resolution.
+    The dense layers `hidden`, with 64 units, and `classifier` follow.
 
     Args:
-        input_shape: Height, width and channels.
-        classes: The number of classes; the output is their logits.
-        normalized: Whether every convolution has a batch normalization behind it, and
-            no bias.
+        input_shape: Height, width and channels of the pictures.
+        classes: Number of classes; the outputs are their logits.
+        normalized: Whether to use a batch normalization after every convolution
+            instead of a bias.
 
     Returns:
         A `keras.Model`, not compiled.

@@ -1,4 +1,4 @@
-"""The wide residual network that both papers mark."""
+"""The wide residual network that is marked in both papers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 import keras
 from keras import layers
 
-# The papers' training: SGD with Nesterov momentum, the rate cut at these shares of it.
+# The papers' training: SGD with Nesterov momentum. The learning rate is multiplied by
+# RATE_CUT after these shares of all steps.
 WEIGHT_DECAY = 5e-4
 MOMENTUM = 0.9
 INITIAL_RATE = 0.1
@@ -23,30 +24,31 @@ def wide_resnet(
     weight_decay: float = WEIGHT_DECAY,
     regularizers: dict[str, Any] | None = None,
 ) -> keras.Model:
-    """A wide residual network WRN-d-k of depth d = 6n + 4.
+    """Builds a wide residual network WRN-d-k of depth d = 6n + 4.
 
-    As in Zagoruyko & Komodakis (2016), with the group names of Uchida et al. (2017,
-    table 1): `conv1`, then the groups `conv2`, `conv3` and `conv4` of n blocks each,
-    16 k, 32 k and 64 k filters wide, the last two at half the resolution of the
-    group before. A convolution is called `<group>_block<b>_conv<1 or 2>`; the papers
-    mark the second convolution of a group's block, such as `"conv2_block1_conv2"`.
+    The architecture is that of Zagoruyko & Komodakis (2016), and the names of the
+    groups are those of Uchida et al. (2017, table 1): `conv1`, then the groups
+    `conv2`, `conv3` and `conv4` of n blocks each, with 16 k, 32 k and 64 k filters. The
+    last two groups halve the resolution. The convolutions of a block are called
+    `<group>_block<b>_conv1` and `<group>_block<b>_conv2`; the papers mark the second
+    one, such as `"conv2_block1_conv2"`.
 
     Args:
-        input_shape: Height, width and channels.
-        classes: The number of classes; the output is their logits.
-        n: Blocks in a group. Defaults to 1.
-        k: The widening factor. Defaults to 4.
-        weight_decay: The decay of all kernels, as the gradient `weight_decay * w`.
+        input_shape: Height, width and channels of the pictures.
+        classes: Number of classes; the outputs are their logits.
+        n: Number of blocks in a group. Defaults to 1.
+        k: Widening factor. Defaults to 4.
+        weight_decay: Weight decay of all kernels, as the gradient `weight_decay * w`.
             Defaults to 5e-4.
-        regularizers: Regularizers by convolution name, such as a
-            `WatermarkRegularizer`, each taking the place of the weight decay.
+        regularizers: Regularizers by the name of a convolution, such as a
+            `WatermarkRegularizer`. Each replaces the weight decay of its layer.
 
     Returns:
         A `keras.Model`, not compiled.
 
     Raises:
-        ValueError: If n or k is not positive, the picture is smaller than 4 x 4,
-            or a regularizer names no convolution.
+        ValueError: If n or k is not positive, the pictures are smaller than 4 x 4,
+            or the model has no convolution with the name of a regularizer.
 
     Example:
 
@@ -58,7 +60,7 @@ def wide_resnet(
     """
     if n < 1 or k < 1 or min(input_shape[:2]) < 4:
         raise ValueError(
-            "Expected n >= 1, k >= 1 and pictures of 4 x 4 or larger. "
+            "Expected n >= 1, k >= 1 and pictures of at least 4 x 4 pixels. "
             f"Received: n={n}, k={k}, input_shape={input_shape}"
         )
     build = _Builder(weight_decay, dict(regularizers or {}))
@@ -75,25 +77,27 @@ def wide_resnet(
     )(x)
     if build.regularizers:
         raise ValueError(
-            f"No convolution has the name {', '.join(map(repr, build.regularizers))}. "
-            f"Expected one of: {', '.join(map(repr, build.names))}."
+            f"Expected regularizers for some of {', '.join(map(repr, build.names))}. "
+            f"Received: {', '.join(map(repr, build.regularizers))}"
         )
     return keras.Model(inputs, outputs, name=f"wide_resnet_{6 * n + 4}_{k}")
 
 
 def wide_resnet_decay(weight_decay: float) -> keras.regularizers.Regularizer | None:
-    """The L2 penalty whose gradient is `weight_decay * w`; `None` for 0."""
+    """Returns the L2 penalty with the gradient `weight_decay * w`; `None` for 0."""
     return keras.regularizers.L2(weight_decay / 2) if weight_decay else None
 
 
 def paper_optimizer(
     steps: int, rate: float = INITIAL_RATE
 ) -> keras.optimizers.Optimizer:
-    """The papers' optimizer: the rate is cut to a fifth at 30, 60 and 80 %.
+    """Returns the papers' optimizer, SGD with Nesterov momentum.
+
+    The learning rate is divided by 5 after 30, 60 and 80 % of all steps.
 
     Args:
-        steps: The steps of the whole training.
-        rate: The learning rate at first. Defaults to 0.1.
+        steps: Number of steps of the training.
+        rate: Initial learning rate. Defaults to 0.1.
     """
     boundaries = [int(share * steps) for share in CUT_AT]
     rates = [rate * RATE_CUT**cut for cut in range(len(CUT_AT) + 1)]
@@ -105,7 +109,7 @@ def paper_optimizer(
 
 
 class _Builder:
-    """Adds the network's parts, with the regularizers that were asked for."""
+    """Builds the parts of the network, with their regularizers."""
 
     def __init__(self, weight_decay: float, regularizers: dict[str, Any]) -> None:
         self.weight_decay = weight_decay
@@ -113,7 +117,7 @@ class _Builder:
         self.names: list[str] = []
 
     def block(self, x: Any, name: str, width: int, strides: int) -> Any:
-        """A pre-activation residual block of two 3 x 3 convolutions."""
+        """Adds a pre-activation residual block of two 3 x 3 convolutions."""
         y = layers.ReLU(name=f"{name}_relu1")(self.normalization(x, f"{name}_1"))
         shortcut = x
         if x.shape[-1] != width or strides != 1:
