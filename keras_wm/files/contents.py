@@ -101,18 +101,17 @@ def select(kernels: Sequence[Kernel], layer: str, source: str) -> list[Kernel]:
     Raises:
         LayerNotFoundError: If no layer has that name.
     """
-    chosen = [kernel for kernel in kernels if f"/{layer}/" in f"/{kernel.name}/"]
-    if not chosen:
-        wanted = f"/{_with_slashes(layer)}/"
+    for spelling in (str, _with_slashes):
+        wanted = f"/{spelling(layer)}/"
         chosen = [
-            kernel for kernel in kernels if wanted in f"/{_with_slashes(kernel.name)}/"
+            kernel for kernel in kernels if wanted in f"/{spelling(kernel.name)}/"
         ]
-    if not chosen:
-        raise LayerNotFoundError(
-            f"{source} has no layer {layer!r} with a kernel. "
-            f"It has: {_list_names(sorted({kernel.layer for kernel in kernels}))}."
-        )
-    return chosen
+        if chosen:
+            return chosen
+    raise LayerNotFoundError(
+        f"{source} has no layer {layer!r} with a kernel. "
+        f"It has: {_list_names(sorted({kernel.layer for kernel in kernels}))}."
+    )
 
 
 def _with_slashes(name: str) -> str:

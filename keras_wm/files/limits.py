@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
+from keras_wm.errors import UnsafeFileError
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -81,3 +83,20 @@ class Limits:
 
 
 DEFAULT_LIMITS = Limits()
+
+
+def vet_limit(limits: Limits, name: str, value: int, problem: str) -> None:
+    """Raises UnsafeFileError if a file exceeds a limit.
+
+    Args:
+        limits: Limits on the resources that the file can use.
+        name: Name of the limit, a field of `Limits`.
+        value: Value of the file, which must not be larger than the limit.
+        problem: Error message up to the word "than".
+    """
+    limit = getattr(limits, name)
+    if value > limit:
+        raise UnsafeFileError(
+            f"{problem} than Limits.{name}={limit:,}. "
+            "Raise the limit if you trust the file."
+        )

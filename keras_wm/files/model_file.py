@@ -4,29 +4,19 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from typing import Any, BinaryIO, TypeAlias, TypeVar
+from typing import Any, BinaryIO, TypeAlias
 
 from keras_wm.files.contents import ModelFile
 from keras_wm.files.keras_model import KerasModel, config_in_memory, weights_in_memory
 from keras_wm.files.limits import DEFAULT_LIMITS, Limits
 from keras_wm.files.sandbox import Sandbox
-from keras_wm.files.storage.source import (
-    Folder,
-    Source,
-    as_source,
-    naming_errors,
-    open_path,
-)
-
-Value = TypeVar("Value")
+from keras_wm.files.storage.source import as_source, naming_errors, open_path
 
 # A model file by its path or URL, an open model file, or a model in memory.
 ModelSource: TypeAlias = str | os.PathLike[str] | BinaryIO | KerasModel
-
-_NAMELESS = "an open file"
 
 
 @contextmanager
@@ -121,21 +111,18 @@ def open_model_file(
     name = _name(file)
     with ExitStack() as stack:
         with naming_errors(name):
-            contents = read_contents(_open(file, limits, stack), stack)
+            if isinstance(file, (str, os.PathLike)):
+                opened = open_path(os.fspath(file), limits, stack)
+            else:
+                opened = as_source(file, limits)
+            contents = read_contents(opened, stack)
+        # As a decorator, `naming_errors` names the file in the errors of each call.
         weights = [
-            replace(weight, read=_naming(weight.read, name))
+            replace(weight, read=naming_errors(name)(weight.read))
             for weight in contents.weights
         ]
-        config = _naming(contents.config, name)
+        config = naming_errors(name)(contents.config)
         yield ModelFile(contents.format, weights, config, path=name)
-
-
-def _open(
-    file: str | os.PathLike[str] | BinaryIO, limits: Limits, stack: ExitStack
-) -> Source | Folder:
-    if isinstance(file, (str, os.PathLike)):
-        return open_path(os.fspath(file), limits, stack)
-    return as_source(file, limits)
 
 
 def _name(file: Any) -> str:
@@ -159,14 +146,4 @@ def _name(file: Any) -> str:
         )
     # The name of a file that was opened by its descriptor is a number.
     name = getattr(file, "name", None)
-    return name if isinstance(name, str) else _NAMELESS
-
-
-def _naming(read: Callable[[], Value], name: str) -> Callable[[], Value]:
-    """Returns a function that calls `read` and names the file in every error."""
-
-    def read_and_name() -> Value:
-        with naming_errors(name):
-            return read()
-
-    return read_and_name
+    return name if isinstance(name, str) else "an open file"

@@ -6,18 +6,20 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from keras_wm.errors import ModelFileError
-from keras_wm.files.contents import Kernel, no_config
+from keras_wm.files.contents import Kernel, ModelFile
 from keras_wm.files.limits import Limits
 from keras_wm.files.model_file import open_model_file
 from keras_wm.utils.child_process import NO_DATA, Answer, Handler, Message
+
+if sys.platform != "win32":
+    import resource
 
 # Memory for an array, in multiples of its size in double precision. It has to hold the
 # stored array, its converted copies and the bytes that are sent.
@@ -38,8 +40,7 @@ def make_handler(settings: Message) -> Handler:
 class _Reader:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._weights: list[Kernel] = []
-        self._config: Callable[[], Any] = no_config
+        self._file: ModelFile
         self._open = ExitStack()
         self._bounds = _Bounds(limits)
 
@@ -49,31 +50,23 @@ class _Reader:
                 return self._list(question["open"])
             if "config" in question:
                 return self._read_config()
-            return self._read(self._weights[question["read"]])
+            return self._read(self._file.weights[question["read"]])
         except ModelFileError as error:
             return {"error": type(error).__name__, "message": str(error)}, NO_DATA
 
     def _list(self, path: str) -> Answer:
         self._open.close()
         with self._bounds.enforced():
-            model_file = self._open.enter_context(open_model_file(path, self._limits))
-        self._weights, self._config = model_file.weights, model_file.config
+            self._file = self._open.enter_context(open_model_file(path, self._limits))
         descriptions = [
-            {
-                "layer": weight.layer,
-                "variable": weight.variable,
-                "path": weight.path,
-                "shape": weight.shape,
-                "dtype": weight.dtype,
-                "note": weight.note,
-            }
-            for weight in self._weights
+            {name: value for name, value in vars(weight).items() if name != "read"}
+            for weight in self._file.weights
         ]
-        return {"format": model_file.format, "weights": descriptions}, NO_DATA
+        return {"format": self._file.format, "weights": descriptions}, NO_DATA
 
     def _read_config(self) -> Answer:
         with self._bounds.enforced():
-            config = self._config()
+            config = self._file.config()
             try:
                 json.dumps(config)
             # json can parse deeper nesting than it can write.
@@ -98,8 +91,6 @@ class _Bounds:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         if sys.platform != "win32":
-            import resource
-
             # A core dump would write the file's contents to disk.
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
             # The address space in use at this point holds imported libraries and does
@@ -118,8 +109,6 @@ class _Bounds:
         if sys.platform == "win32":
             yield
             return
-        import resource
-
         limits = self._limits
         if self._imported_bytes:
             memory = limits.memory_bytes + _COPIES * array_bytes
@@ -138,8 +127,6 @@ class _Bounds:
 
 
 def _set_soft_limit(kind: int, soft: int) -> None:
-    import resource
-
     _, hard = resource.getrlimit(kind)
     # A soft limit cannot exceed a hard limit, which the user may have lowered.
     if hard != resource.RLIM_INFINITY:

@@ -35,16 +35,15 @@ def recognise(
     # Only at the start: HDF5 itself would search for its magic bytes further back.
     if not source.head.startswith(HDF5_MAGIC):
         return None
-    limits = source.limits
     file = stack.enter_context(BoundedFile(source))
-    if is_legacy(file, limits):
+    if is_legacy(file):
         part = "" if has_child(file, WHOLE_MODEL) else " weights"
         return Contents(
             f"legacy HDF5{part} (.h5)",
-            weights_of_legacy(file, source.size, limits),
-            lambda: model_config(file, limits),
+            weights_of_legacy(file),
+            lambda: model_config(file),
         )
-    weights = weights_of_keras3([Shard(file, source.size, limits)], limits, config)
+    weights = weights_of_keras3([Shard(file)], source.limits, config)
     if weights is None:
         return None
     return Contents("Keras weights (.weights.h5)", weights)

@@ -19,11 +19,10 @@ from keras_wm.files.config.layer_names import is_state, layer_name, nodes_in_con
 from keras_wm.files.config.nodes import name_of
 from keras_wm.files.contents import Kernel
 from keras_wm.files.hdf5.array import StoredArray, StoredArrays
-from keras_wm.files.hdf5.attributes import read_text_attribute
-from keras_wm.files.hdf5.file import BoundedFile
+from keras_wm.files.hdf5.file import BoundedFile, read_text_attribute
 from keras_wm.files.hdf5.walk import walk
 from keras_wm.files.kernels.layer_weights import may_be_quantized, weights_of_layer
-from keras_wm.files.limits import Limits
+from keras_wm.files.limits import Limits, vet_limit
 from keras_wm.files.storage.source import naming_errors
 from keras_wm.utils.text import printable
 
@@ -35,16 +34,12 @@ class Shard:
 
     Args:
         file: The HDF5 file.
-        size: Its size in bytes.
-        limits: Limits on the resources that the file can use.
         name: Name of the shard; empty if it is the only file.
     """
 
-    def __init__(
-        self, file: BoundedFile, size: int, limits: Limits, name: str = ""
-    ) -> None:
+    def __init__(self, file: BoundedFile, name: str = "") -> None:
         self.file = file
-        self._arrays = StoredArrays(size, limits)
+        self._arrays = StoredArrays(file)
         self._name = name
 
     def find(self, dataset: h5py.Dataset, path: str) -> StoredArray | None:
@@ -125,13 +120,10 @@ def _walk_shards(
     datasets: set[str] = set()
     for shard in shards:
         with shard.naming_errors():
-            for path, item in walk(shard.file, limits, skip=is_state):
+            for path, item in walk(shard.file, skip=is_state):
                 objects += 1
-                if objects > limits.objects:
-                    raise UnsafeFileError(
-                        f"the shards have more objects together than "
-                        f"Limits.objects={limits.objects:,}."
-                    )
+                problem = "the shards together have more objects"
+                vet_limit(limits, "objects", objects, problem)
                 if isinstance(item, h5py.Dataset):
                     if path in datasets:
                         raise UnsafeFileError(

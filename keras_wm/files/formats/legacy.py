@@ -19,56 +19,46 @@ from keras_wm.errors import ModelFileError
 from keras_wm.files.config.layer_facts import NO_FACTS, LayerFacts, facts_by_name
 from keras_wm.files.contents import Kernel
 from keras_wm.files.hdf5.array import StoredArray, StoredArrays
-from keras_wm.files.hdf5.attributes import read_text_attribute
-from keras_wm.files.hdf5.file import BoundedFile
+from keras_wm.files.hdf5.file import BoundedFile, read_text_attribute
 from keras_wm.files.hdf5.walk import has_child, open_child, walk
 from keras_wm.files.kernels.layer_weights import may_be_quantized, weights_of_layer
 from keras_wm.files.kernels.lora import has_lora
-from keras_wm.files.limits import Limits
 from keras_wm.files.storage.untrusted_json import parse_json
 
 WHOLE_MODEL = "model_weights"
 _OPTIMIZER = "optimizer_weights"
 
 
-def is_legacy(file: h5py.File, limits: Limits) -> bool:
+def is_legacy(file: BoundedFile) -> bool:
     """Returns whether an HDF5 file has the legacy layout."""
+    group = file
     if has_child(file, WHOLE_MODEL):
-        file = open_child(file, WHOLE_MODEL, limits)
+        group = open_child(file, WHOLE_MODEL, file.source.limits)
     # A long list is split into layer_names0, layer_names1 and so on.
     return any(
-        h5py.h5a.exists(file.id, name) for name in (b"layer_names", b"layer_names0")
+        h5py.h5a.exists(group.id, name) for name in (b"layer_names", b"layer_names0")
     )
 
 
-def weights_of_legacy(file: BoundedFile, size: int, limits: Limits) -> list[Kernel]:
-    """Lists the weights of a legacy HDF5 file.
-
-    Args:
-        file: The open HDF5 file.
-        size: Its size in bytes.
-        limits: Limits on the resources that the file can use.
-
-    Returns:
-        The weights.
-    """
+def weights_of_legacy(file: BoundedFile) -> list[Kernel]:
+    """Lists the weights of a legacy HDF5 file."""
     top = f"{WHOLE_MODEL}/" if has_child(file, WHOLE_MODEL) else ""
-    stored = StoredArrays(size, limits)
+    stored = StoredArrays(file)
     layers: dict[str, dict[str, StoredArray]] = {}
-    for path, item in walk(file, limits, skip=lambda path: path == _OPTIMIZER):
+    for path, item in walk(file, skip=lambda path: path == _OPTIMIZER):
         if isinstance(item, h5py.Group) or not path.startswith(top):
             continue
         array = stored.find(item, path)
         if array is not None:
             holder, _, variable = path.removeprefix(top).rpartition("/")
             layers.setdefault(holder, {})[variable] = array
-    facts = _layer_facts(file, layers.values(), limits)
+    facts = _layer_facts(file, layers.values())
     weights: list[Kernel] = []
     for holder, arrays in layers.items():
         layer = _layer_name(holder)
         layer_facts = facts.get(layer.rpartition("/")[2], NO_FACTS)
         named = _without_suffixes(arrays)
-        weights += weights_of_layer(layer, named, layer_facts, limits)
+        weights += weights_of_layer(layer, named, layer_facts, file.source.limits)
     return weights
 
 
@@ -80,7 +70,7 @@ def _without_suffixes(arrays: dict[str, StoredArray]) -> dict[str, StoredArray]:
 
 
 def _layer_facts(
-    file: BoundedFile, layers: Collection[dict[str, StoredArray]], limits: Limits
+    file: BoundedFile, layers: Collection[dict[str, StoredArray]]
 ) -> dict[str, LayerFacts]:
     """Returns the facts in the model's config, if some arrays cannot be read without.
 
@@ -88,14 +78,15 @@ def _layer_facts(
     """
     if not any(has_lora(arrays) or may_be_quantized(arrays) for arrays in layers):
         return {}
-    return facts_by_name(model_config(file, limits))
+    return facts_by_name(model_config(file))
 
 
-def model_config(file: BoundedFile, limits: Limits) -> Any:
+def model_config(file: BoundedFile) -> Any:
     """Returns the model's config, or `None` if it is missing or damaged.
 
     A damaged config is not an error, because the weights can be read without it.
     """
+    limits = file.source.limits
     with file.listing():
         text = read_text_attribute(file, "model_config", limits, "config_bytes")
     try:

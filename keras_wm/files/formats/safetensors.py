@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from keras_wm.errors import ModelFileError, UnsafeFileError, UnsupportedFileError
 from keras_wm.files.contents import Contents, Kernel, no_config
 from keras_wm.files.kernels.layer_weights import weights_of_layer
-from keras_wm.files.limits import Limits
+from keras_wm.files.limits import Limits, vet_limit
 from keras_wm.files.storage.raw_array import RawArray
 from keras_wm.files.storage.source import Source
 from keras_wm.files.storage.untrusted_json import parse_json
@@ -148,11 +148,8 @@ def read_header(source: Source) -> list[RawArray]:
     """
     limits = source.limits
     length = int.from_bytes(source.file.read(_LENGTH_BYTES), "little")
-    if length > limits.header_bytes:
-        raise UnsafeFileError(
-            f"its header has {length:,} bytes, more than "
-            f"Limits.header_bytes={limits.header_bytes:,}."
-        )
+    problem = f"its header has {length:,} bytes, more"
+    vet_limit(limits, "header_bytes", length, problem)
     data_start = _LENGTH_BYTES + length
     if data_start > source.size:
         raise ModelFileError(
@@ -161,10 +158,7 @@ def read_header(source: Source) -> list[RawArray]:
         )
     header = parse_json(source.file.read(length), limits)
     _vet_metadata(header.pop(_METADATA, {}))
-    if len(header) > limits.arrays:
-        raise UnsafeFileError(
-            f"it has {len(header):,} arrays, more than Limits.arrays={limits.arrays:,}."
-        )
+    vet_limit(limits, "arrays", len(header), f"it has {len(header):,} arrays, more")
     arrays = [
         _read_entry(source, name, fields, data_start) for name, fields in header.items()
     ]

@@ -22,7 +22,7 @@ from keras_wm.files.formats.safetensors import (
 )
 from keras_wm.files.formats.unrecognised import unrecognised
 from keras_wm.files.hdf5.file import HDF5_MAGIC, BoundedFile
-from keras_wm.files.limits import DEFAULT_LIMITS, Limits
+from keras_wm.files.limits import DEFAULT_LIMITS, Limits, vet_limit
 from keras_wm.files.storage.source import Source, naming_errors, open_path
 from keras_wm.files.storage.untrusted_json import parse_json
 from keras_wm.utils.text import printable
@@ -106,11 +106,8 @@ def _read_index(source: Source) -> list[str] | None:
     limits, start = source.limits, source.head.lstrip()
     if not start.startswith(b"{") or not any(key in start for key in _FIRST_KEYS):
         return None
-    if source.size > limits.config_bytes:
-        raise UnsafeFileError(
-            f"an index of {source.size:,} bytes, more than "
-            f"Limits.config_bytes={limits.config_bytes:,}."
-        )
+    problem = f"an index of {source.size:,} bytes, more"
+    vet_limit(limits, "config_bytes", source.size, problem)
     shards_by_weight = parse_json(source.file.read(), limits).get(_MAP)
     if not isinstance(shards_by_weight, dict):
         return None
@@ -120,10 +117,7 @@ def _read_index(source: Source) -> list[str] | None:
         for name in shards if isinstance(shards, list) else [shards]:
             _vet_name(name, limits)
             names.add(name)
-    if len(names) > limits.shards:
-        raise UnsafeFileError(
-            f"it lists {len(names):,} shards, more than Limits.shards={limits.shards}."
-        )
+    vet_limit(limits, "shards", len(names), f"it lists {len(names):,} shards, more")
     return sorted(names)
 
 
@@ -153,8 +147,7 @@ def _weights_of_hdf5(
     shards = []
     for name, source in sources.items():
         with naming_errors(name):
-            file = stack.enter_context(BoundedFile(source))
-        shards.append(Shard(file, source.size, limits, name))
+            shards.append(Shard(stack.enter_context(BoundedFile(source)), name))
     return weights_of_keras3(shards, limits, config) or []
 
 
@@ -170,11 +163,8 @@ def _weights_of_safetensors(sources: dict[str, Source], limits: Limits) -> list[
                     f"array '{printable(min(duplicates))}' is in another shard, too."
                 )
             names.update(array.path for array in arrays)
-            if len(names) > limits.arrays:
-                raise UnsafeFileError(
-                    f"the shards have more arrays together than "
-                    f"Limits.arrays={limits.arrays:,}."
-                )
+            problem = "the shards together have more arrays"
+            vet_limit(limits, "arrays", len(names), problem)
         weights += [
             replace(weight, path=f"{shard}/{weight.path}")
             for weight in weights_of_safetensors(arrays, limits)

@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_wm.errors import ModelFileError, UnsafeFileError
-from keras_wm.files.hdf5.attributes import read_text_attribute
-from keras_wm.files.hdf5.file import NOT_FROM_KERAS
-from keras_wm.files.limits import Limits
+from keras_wm.files.hdf5.file import NOT_FROM_KERAS, BoundedFile, read_text_attribute
+from keras_wm.files.limits import Limits, vet_limit
 from keras_wm.files.storage.raw_array import FLOATS, MOST_AXES, decode, vet_array_size
 from keras_wm.utils.text import printable
 
@@ -53,23 +52,15 @@ class StoredArray:
         path: Path of the dataset in the file.
         shape: Shape.
         stored: Stored type.
-        limits: Limits on the resources that the file can use.
         code: Name of the number format in safetensors, if HDF5 does not know it.
     """
 
-    file: h5py.h5f.FileID
+    file: BoundedFile
     reference: h5py.h5r.Reference
     path: str
     shape: tuple[int, ...]
     stored: np.dtype[np.generic]
-    limits: Limits
     code: str = ""
-
-    @property
-    def dataset(self) -> h5py.Dataset:
-        """The opened dataset."""
-        dataset = h5py.h5r.dereference(self.reference, self.file)
-        return h5py.Dataset(dataset, readonly=True)
 
     @property
     def dtype(self) -> str:
@@ -91,7 +82,7 @@ class StoredArray:
         if not self.file:
             raise ModelFileError("a kernel can be read only while its file is open.")
         size = math.prod(self.shape) * self.stored.itemsize
-        vet_array_size(self.path, size, self.limits.array_bytes)
+        vet_array_size(self.path, size, self.file.source.limits)
         values = self._stored_values()
         if self.code:
             return decode(values.tobytes(), self.code).reshape(self.shape)
@@ -100,11 +91,12 @@ class StoredArray:
         return values.astype(f"=f{max(4, self.stored.itemsize)}", copy=False)
 
     def _stored_values(self) -> NDArray[np.generic]:
-        dataset = self.dataset
+        identifier = h5py.h5r.dereference(self.reference, self.file.id)
+        dataset = h5py.Dataset(identifier, readonly=True)
         if dataset.chunks is None:
             return np.asarray(dataset[()])
         try:
-            return _read_chunks(dataset, self.stored, self.limits)
+            return _read_chunks(dataset, self.stored, self.file.source.limits)
         except UnsafeFileError as error:
             raise UnsafeFileError(f"'{printable(self.path)}' {error}") from error
 
@@ -113,14 +105,12 @@ class StoredArrays:
     """Finds the arrays of one file, which cannot add up to more than the file's size.
 
     Args:
-        file_bytes: Size of the HDF5 file.
-        limits: Limits on the resources that the file can use.
+        file: The open file.
     """
 
-    def __init__(self, file_bytes: int, limits: Limits) -> None:
-        self._file: h5py.h5f.FileID | None = None
-        self._unclaimed = file_bytes
-        self._limits = limits
+    def __init__(self, file: BoundedFile) -> None:
+        self._file = file
+        self._unclaimed = file.source.size
 
     def find(self, dataset: h5py.Dataset, path: str) -> StoredArray | None:
         """Returns a dataset as an array of numbers with at least one axis.
@@ -135,7 +125,7 @@ class StoredArrays:
         Raises:
             UnsafeFileError: If its declared size does not match its stored size.
         """
-        number_type = _number_type(dataset, self._limits)
+        number_type = _number_type(dataset, self._file.source.limits)
         space = dataset.id.get_space()
         if number_type is None or space.get_simple_extent_type() != h5py.h5s.SIMPLE:
             return None
@@ -144,11 +134,8 @@ class StoredArrays:
             return None
         stored, code = number_type
         self._vet_size(dataset, path, math.prod(shape) * stored.itemsize)
-        self._file = self._file or h5py.h5i.get_file_id(dataset.id)
         reference = h5py.h5r.create(dataset.id, b".", h5py.h5r.OBJECT)
-        return StoredArray(
-            self._file, reference, path, shape, stored, self._limits, code
-        )
+        return StoredArray(self._file, reference, path, shape, stored, code)
 
     def _vet_size(self, dataset: h5py.Dataset, path: str, declared: int) -> None:
         stored = dataset.id.get_storage_size()
@@ -167,7 +154,8 @@ class StoredArrays:
         creation = dataset.id.get_create_plist()
         if creation.get_layout() != h5py.h5d.CHUNKED:
             return False
-        inflation = self._limits.inflation if creation.get_nfilters() else 1
+        limits = self._file.source.limits
+        inflation = limits.inflation if creation.get_nfilters() else 1
         return declared <= inflation * stored
 
 
@@ -217,7 +205,10 @@ def _read_chunks(
     offsets = [range(0, axis, step) for axis, step in zip(shape, chunk, strict=True)]
     count, size = math.prod(map(len, offsets)), math.prod(chunk) * dtype.itemsize
     unpacked = math.prod(shape) * dtype.itemsize if filters else 0
-    _vet_chunks(count, size, unpacked, limits)
+    vet_limit(limits, "chunks", count, f"has {count:,} chunks, more")
+    vet_limit(limits, "chunk_bytes", size, f"has chunks of {size:,} bytes, more")
+    problem = f"has {unpacked:,} bytes when it is unpacked, more"
+    vet_limit(limits, "unpacked_bytes", unpacked, problem)
     stored_sizes = _stored_sizes(dataset, count)
     array = np.empty(shape, dtype)
     for corner in itertools.product(*offsets):
@@ -235,21 +226,6 @@ def _read_chunks(
         ]
         part[...] = block[tuple(map(slice, part.shape))]
     return array
-
-
-def _vet_chunks(count: int, size: int, unpacked: int, limits: Limits) -> None:
-    if count > limits.chunks or size > limits.chunk_bytes:
-        raise UnsafeFileError(
-            f"has {count:,} chunks of {size:,} bytes, more than "
-            f"Limits.chunks={limits.chunks:,} or "
-            f"Limits.chunk_bytes={limits.chunk_bytes:,}."
-        )
-    if unpacked > limits.unpacked_bytes:
-        raise UnsafeFileError(
-            f"has {unpacked:,} bytes when it is unpacked, more than "
-            f"Limits.unpacked_bytes={limits.unpacked_bytes:,}. "
-            "Raise the limit if you trust the file."
-        )
 
 
 def _stored_sizes(dataset: h5py.Dataset, most: int) -> dict[tuple[int, ...], int]:

@@ -1,4 +1,4 @@
-"""A hostile HDF5 file, opened so that HDF5 itself stays within the limits."""
+"""A hostile HDF5 file, read so that HDF5 itself stays within the limits."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from contextlib import contextmanager
 from typing import BinaryIO, cast
 
 import h5py
+import numpy as np
 
 from keras_wm.errors import UnsafeFileError
+from keras_wm.files.limits import Limits, vet_limit
 from keras_wm.files.storage.source import Source
 from keras_wm.files.storage.streams import Window
+from keras_wm.utils.text import printable
 
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 NOT_FROM_KERAS = "Keras writes no such file: do not use this one."
@@ -19,6 +22,7 @@ NOT_FROM_KERAS = "Keras writes no such file: do not use this one."
 # Size of the metadata cache. Almost nothing is read twice.
 _CACHE_BYTES = 1024**2
 _SIZES = (8, 8)
+_VARIABLE_LENGTH = h5py.string_dtype()
 
 # The global heap, which holds texts of variable length, consists of collections. A
 # collection starts with its magic and its size, an object in it with its index and
@@ -37,17 +41,25 @@ class BoundedFile(h5py.File):
 
     Args:
         source: The open file.
+
+    Attributes:
+        source: The open file, with the limits on the resources that it can use.
     """
 
     def __init__(self, source: Source) -> None:
+        self.source = source
         self._stream = _VettedStream(source)
-        self._listing_bytes = source.limits.listing_bytes
         super().__init__(cast(BinaryIO, self._stream), "r")
         if self.id.get_create_plist().get_sizes() != _SIZES:
             raise UnsafeFileError(
                 f"its addresses or lengths do not have 8 bytes. {NOT_FROM_KERAS}"
             )
-        self._shrink_cache()
+        # By default, HDF5 caches 32 MB of metadata, which take several times as much
+        # memory.
+        cache = self.id.get_mdc_config()
+        cache.set_initial_size = True
+        cache.initial_size = cache.min_size = cache.max_size = _CACHE_BYTES
+        self.id.set_mdc_config(cache)
 
     def end_listing(self) -> None:
         """Ends the listing: any number of bytes can be read from now on."""
@@ -56,19 +68,11 @@ class BoundedFile(h5py.File):
     @contextmanager
     def listing(self) -> Iterator[None]:
         """Applies the budget again, to read metadata after the listing has ended."""
-        self._stream.budget = self._listing_bytes
+        self._stream.budget = self.source.limits.listing_bytes
         try:
             yield
         finally:
             self.end_listing()
-
-    def _shrink_cache(self) -> None:
-        # By default, HDF5 caches 32 MB of metadata, which take several times as much
-        # memory.
-        cache = self.id.get_mdc_config()
-        cache.set_initial_size = True
-        cache.initial_size = cache.min_size = cache.max_size = _CACHE_BYTES
-        self.id.set_mdc_config(cache)
 
 
 class _VettedStream(Window):
@@ -80,7 +84,6 @@ class _VettedStream(Window):
             f"to list it, more than Limits.listing_bytes={budget:,} bytes are read."
         )
         super().__init__(source.file, 0, source.size, budget, over_budget)
-        self._source = source
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         start = self.tell()
@@ -89,7 +92,7 @@ class _VettedStream(Window):
         # read during listing.
         magic = bytes(buffer[: len(_COLLECTION_MAGIC)])
         if self.budget is not None and magic == _COLLECTION_MAGIC:
-            _vet_collection(self._source.file, start)
+            _vet_collection(self._file, start)
         return count
 
 
@@ -132,3 +135,45 @@ def _vet_collection(file: BinaryIO, start: int) -> None:
         "its texts of variable length are stored in a way that HDF5 might search "
         f"without end. {NOT_FROM_KERAS}"
     )
+
+
+def read_text_attribute(
+    holder: h5py.Group | h5py.Dataset,
+    name: str,
+    limits: Limits,
+    limit: str = "name_chars",
+) -> str | None:
+    """Reads a text attribute.
+
+    Args:
+        holder: Group or dataset that has the attribute.
+        name: Name of the attribute.
+        limits: Limits on the resources that the file can use.
+        limit: Name of the field of `limits` that bounds the length of the text.
+
+    Returns:
+        The text, or `None` if there is no such attribute or it is not a single text.
+
+    Raises:
+        UnsafeFileError: If the text is too long.
+    """
+    if not h5py.h5a.exists(holder.id, name.encode()):
+        return None
+    attribute = h5py.h5a.open(holder.id, name.encode())
+    stored = attribute.get_type()
+    # The elements of an array could all refer to the same long text. The size of a
+    # single text of variable length is unknown before it is read, but it is not
+    # larger than the file.
+    if attribute.get_space().get_simple_extent_type() != h5py.h5s.SCALAR:
+        return None
+    if stored.get_class() != h5py.h5t.STRING:
+        return None
+    problem = f"the attribute {name!r} of '{printable(holder.name)}' is longer"
+    fixed_bytes = 0 if stored.is_variable_str() else stored.get_size()
+    vet_limit(limits, limit, fixed_bytes, problem)
+    # `holder.attrs[name]` takes several times as long.
+    array = np.empty((), f"S{fixed_bytes}" if fixed_bytes else _VARIABLE_LENGTH)
+    attribute.read(array)
+    text: bytes | str = array.item()
+    vet_limit(limits, limit, len(text), problem)
+    return text.decode("utf-8", "replace") if isinstance(text, bytes) else text

@@ -8,7 +8,7 @@ import h5py
 
 from keras_wm.errors import UnsafeFileError
 from keras_wm.files.hdf5.file import NOT_FROM_KERAS, BoundedFile
-from keras_wm.files.limits import Limits
+from keras_wm.files.limits import Limits, vet_limit
 from keras_wm.utils.text import printable
 
 _LAYOUTS = (h5py.h5d.COMPACT, h5py.h5d.CONTIGUOUS, h5py.h5d.CHUNKED)
@@ -27,13 +27,12 @@ _FILTERS = {
 
 
 def walk(
-    file: BoundedFile, limits: Limits, skip: Callable[[str], bool]
+    file: BoundedFile, skip: Callable[[str], bool]
 ) -> Iterator[tuple[str, h5py.Group | h5py.Dataset]]:
     """Walks through the groups and datasets of a file, in the order of their names.
 
     Args:
         file: The open file. Its listing ends with the walk.
-        limits: Limits on the resources that the file can use.
         skip: Returns whether to skip the members of the group at a path.
 
     Yields:
@@ -44,16 +43,14 @@ def walk(
         UnsafeFileError: If a link or the storage of a dataset leads out of the file,
             or if there are too many objects.
     """
-    yield from _Walk(limits, file, skip).members(file.id, "", 0)
+    yield from _Walk(file, skip).members(file.id, "", 0)
     file.end_listing()
 
 
 class _Walk:
     # Uses h5py's low-level API, because `group[name]` takes several times as long.
-    def __init__(
-        self, limits: Limits, file: BoundedFile, skip: Callable[[str], bool]
-    ) -> None:
-        self._limits = limits
+    def __init__(self, file: BoundedFile, skip: Callable[[str], bool]) -> None:
+        self._limits = file.source.limits
         self._skip = skip
         self._links = 0
         self._seen = {_address(file.id)}
@@ -61,11 +58,8 @@ class _Walk:
     def members(
         self, group: h5py.h5g.GroupID, path: str, depth: int
     ) -> Iterator[tuple[str, h5py.Group | h5py.Dataset]]:
-        if depth > self._limits.depth:
-            raise UnsafeFileError(
-                f"the group '{printable(path)}' is nested deeper than "
-                f"Limits.depth={self._limits.depth}."
-            )
+        problem = f"the group '{printable(path)}' is nested deeper"
+        vet_limit(self._limits, "depth", depth, problem)
         for name, link in self._links_of(group, path).items():
             child_path = _joined(path, name)
             child = _open(group, name, link, child_path, self._limits)
@@ -100,15 +94,9 @@ class _Walk:
         # Count links rather than objects: many links to one object take as much time
         # as many objects.
         self._links += len(links)
-        if len(links) > limits.children:
-            raise UnsafeFileError(
-                f"the group '{printable(path)}' has more members than "
-                f"Limits.children={limits.children:,}."
-            )
-        if self._links > limits.objects:
-            raise UnsafeFileError(
-                f"the file has more objects than Limits.objects={limits.objects:,}."
-            )
+        problem = f"the group '{printable(path)}' has more members"
+        vet_limit(limits, "children", len(links), problem)
+        vet_limit(limits, "objects", self._links, "the file has more objects")
         return links
 
 

@@ -12,18 +12,18 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_wm.errors import ModelFileError, UnsafeFileError
+from keras_wm.errors import ModelFileError
 from keras_wm.files.config.layer_facts import LayerFacts
 from keras_wm.files.contents import Kernel
 from keras_wm.files.kernels.quantized_parts import Parts
-from keras_wm.files.kernels.stored import Stored
-from keras_wm.files.limits import Limits
+from keras_wm.files.kernels.stored import Stored, as_kernel
+from keras_wm.files.limits import Limits, vet_limit
 from keras_wm.utils.text import printable
 
 Float32s = NDArray[np.float32]
@@ -70,12 +70,9 @@ def kernels_of_quantized(
     candidates = _prefer(candidates, lambda candidate: candidate.mode == facts.mode)
     candidates = _prefer(candidates, lambda candidate: candidate.shape in shapes)
     return [
-        Kernel(
-            layer=printable(layer, most=1000),
-            variable=printable(parts.variable),
-            path=printable(parts.codes.path, most=1000),
+        replace(
+            as_kernel(parts.codes, layer, parts.variable),
             shape=candidate.shape,
-            dtype=parts.codes.dtype,
             read=_bounded(candidate, parts, limits),
             note=f"{candidate.mode}, scales applied{candidate.note}",
         )
@@ -97,11 +94,8 @@ def _bounded(
         # Codes within the limit can exceed it when they are unpacked: from half a byte
         # to four bytes each.
         size = _FLOAT32_BYTES * math.prod(candidate.shape)
-        if size > limits.array_bytes:
-            raise UnsafeFileError(
-                f"'{printable(parts.codes.path)}' unpacks to {size:,} bytes, more than "
-                f"Limits.array_bytes={limits.array_bytes:,}."
-            )
+        problem = f"'{printable(parts.codes.path)}' unpacks to {size:,} bytes, more"
+        vet_limit(limits, "array_bytes", size, problem)
         # A scale of zero gives non-finite weights, which the detection reports.
         with np.errstate(all="ignore"):
             return candidate.read().reshape(candidate.shape)

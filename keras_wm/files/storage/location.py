@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, cast
+from typing import Any, BinaryIO, TypeAlias, cast
 
 from keras_wm.errors import ModelFileError, UnsafeFileError
 from keras_wm.files.storage.streams import CachedRemoteFile
@@ -17,8 +17,14 @@ from keras_wm.utils.text import printable
 _BUFFER_BYTES = 1024
 
 
-class Location(Protocol):
-    """A path to a file or a folder, which need not exist."""
+@dataclass(frozen=True)
+class LocalPath:
+    """A path to a file or a folder, which need not exist, in the local file system.
+
+    Symbolic links are followed.
+    """
+
+    path: Path
 
     def is_folder(self) -> bool:
         """Returns whether it is a folder rather than a file.
@@ -27,32 +33,6 @@ class Location(Protocol):
             ModelFileError: If it does not exist.
             UnsafeFileError: If it is a FIFO, a socket or a device.
         """
-
-    def open(self) -> BinaryIO:
-        """Opens a file for reading."""
-
-    def names(self) -> list[str]:
-        """Returns the names of all files and folders in a folder."""
-
-    def member(self, name: str) -> Location:
-        """Returns the location of a file or folder in this folder."""
-
-    def parent(self) -> Location:
-        """Returns the location of the folder that contains it."""
-
-
-def locate(path: str) -> Location:
-    """Returns the location of a path or, if it contains `"://"`, of a URL."""
-    return locate_url(path) if "://" in path else LocalPath(Path(path))
-
-
-@dataclass(frozen=True)
-class LocalPath:
-    """A location in the local file system. Symbolic links are followed."""
-
-    path: Path
-
-    def is_folder(self) -> bool:
         with _readable_errors():
             mode = self.path.stat().st_mode
         # Opening a FIFO blocks, and opening a device can have side effects.
@@ -64,23 +44,27 @@ class LocalPath:
         return stat.S_ISDIR(mode)
 
     def open(self) -> BinaryIO:
+        """Opens a file for reading."""
         with _readable_errors():
             return self.path.open("rb", buffering=_BUFFER_BYTES)
 
     def names(self) -> list[str]:
+        """Returns the names of all files and folders in a folder."""
         with _readable_errors():
             return [member.name for member in self.path.iterdir()]
 
     def member(self, name: str) -> LocalPath:
+        """Returns the location of a file or folder in this folder."""
         return LocalPath(self.path / name)
 
     def parent(self) -> LocalPath:
+        """Returns the location of the folder that contains it."""
         return LocalPath(self.path.parent)
 
 
 @dataclass(frozen=True)
 class RemotePath:
-    """A location in an fsspec file system."""
+    """A path in an fsspec file system; see `LocalPath` for the methods."""
 
     system: Any
     path: str
@@ -109,6 +93,14 @@ class RemotePath:
 
     def parent(self) -> RemotePath:
         return RemotePath(self.system, self.path.rpartition("/")[0])
+
+
+Location: TypeAlias = LocalPath | RemotePath
+
+
+def locate(path: str) -> Location:
+    """Returns the location of a path or, if it contains `"://"`, of a URL."""
+    return locate_url(path) if "://" in path else LocalPath(Path(path))
 
 
 def locate_url(url: str) -> RemotePath:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_wm.errors import ModelFileError, UnsafeFileError
+from keras_wm.errors import ModelFileError
+from keras_wm.files.limits import Limits, vet_limit
 from keras_wm.files.storage.source import Source
 from keras_wm.utils.text import printable
 
@@ -66,10 +67,10 @@ class RawArray:
             ModelFileError: If the file has been closed, or has become shorter.
             UnsafeFileError: If the array is too large.
         """
-        limits, file = self.source.limits, self.source.file
         # The decoded array of floats has at least 4 bytes per number.
         size = max(self.size, 4 * math.prod(self.shape))
-        vet_array_size(self.path, size, limits.array_bytes)
+        vet_array_size(self.path, size, self.source.limits)
+        file = self.source.file
         try:
             file.seek(self.start)
             data = file.read(self.size)
@@ -82,14 +83,10 @@ class RawArray:
         return decode(data, self.code).reshape(self.shape)
 
 
-def vet_array_size(path: str, size: int, array_bytes: int) -> None:
+def vet_array_size(path: str, size: int, limits: Limits) -> None:
     """Raises UnsafeFileError if an array is larger than `Limits.array_bytes`."""
-    if size > array_bytes:
-        raise UnsafeFileError(
-            f"'{printable(path)}' has {size:,} bytes, more than "
-            f"Limits.array_bytes={array_bytes:,}. "
-            "Raise the limit if you trust the file."
-        )
+    problem = f"'{printable(path)}' has {size:,} bytes, more"
+    vet_limit(limits, "array_bytes", size, problem)
 
 
 def decode(data: bytes, code: str) -> NDArray[Any]:

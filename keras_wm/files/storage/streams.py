@@ -45,9 +45,6 @@ class SeekableStream(io.RawIOBase):
         self._position = position
         return position
 
-    def tell(self) -> int:
-        return self._position
-
 
 class Window(SeekableStream):
     """The bytes `[start, start + size)` of a seekable file, as a seekable file.

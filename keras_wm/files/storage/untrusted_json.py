@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from keras_wm.errors import ModelFileError, UnsafeFileError
-from keras_wm.files.limits import Limits
+from keras_wm.files.limits import Limits, vet_limit
 
 _SEPARATORS = (b",", b"[", b"{")
 
@@ -27,11 +27,7 @@ def parse_json(text: bytes, limits: Limits) -> Any:
     """
     # A value of three bytes, such as `{},`, takes twenty times as many in Python.
     values = sum(map(text.count, _SEPARATORS))
-    if values > limits.json_values:
-        raise UnsafeFileError(
-            f"JSON of about {values:,} values, more than "
-            f"Limits.json_values={limits.json_values:,}."
-        )
+    vet_limit(limits, "json_values", values, f"JSON of about {values:,} values, more")
     try:
         return json.loads(text.decode(), object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:

@@ -10,7 +10,7 @@ from typing import BinaryIO, cast
 from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
 
 from keras_wm.errors import ModelFileError, UnsafeFileError, UnsupportedFileError
-from keras_wm.files.limits import Limits
+from keras_wm.files.limits import Limits, vet_limit
 from keras_wm.files.storage.source import Source, as_source, vet_size
 from keras_wm.files.storage.streams import Window
 from keras_wm.utils.text import printable
@@ -65,12 +65,9 @@ class Archive:
                 encrypted, has a path outside the archive, or has a local header
                 that contradicts the table of contents.
         """
-        limits = self._source.limits
-        if len(self._entries) > limits.archive_members:
-            raise UnsafeFileError(
-                f"the archive has {len(self._entries):,} members, more than "
-                f"Limits.archive_members={limits.archive_members:,}."
-            )
+        count = len(self._entries)
+        problem = f"the archive has {count:,} members, more"
+        vet_limit(self.limits, "archive_members", count, problem)
         end = 0
         for entry in sorted(self._entries, key=lambda entry: entry.header_offset):
             if entry.filename in self._members:
