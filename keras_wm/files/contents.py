@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+# Most layers that an error message lists.
+_SHOWN_NAMES = 12
+
 
 @dataclass(frozen=True)
 class Kernel:
@@ -119,6 +122,7 @@ def _with_slashes(name: str) -> str:
     return name.replace(".", "/")
 
 
-def _list_names(names: Sequence[str], most: int = 12) -> str:
-    shown = ", ".join(repr(name) for name in names[:most])
-    return shown + (f" and {len(names) - most} more" if len(names) > most else "")
+def _list_names(names: Sequence[str]) -> str:
+    shown = ", ".join(map(repr, names[:_SHOWN_NAMES]))
+    hidden = len(names) - _SHOWN_NAMES
+    return f"{shown} and {hidden} more" if hidden > 0 else shown

@@ -124,8 +124,14 @@ class Sandbox:
         generation = self._generation
 
         def read() -> NDArray[np.floating]:
+            # Imported late, so that the child starts while NumPy is imported here.
+            import numpy as np
+
             self._check_open(generation, path)
-            return self._read(child, path, index, shape)
+            max_bytes = _WIDEST_BYTES * min(math.prod(shape), self._limits.array_bytes)
+            answer, data = self._ask(child, {"read": index}, path, max_bytes)
+            dtype = np.dtype("f8" if answer["dtype"] == "float64" else "f4")
+            return np.frombuffer(data, dtype).reshape(shape)
 
         texts = {name: str(value) for name, value in description.items()}
         return Kernel(shape=shape, read=read, **texts)
@@ -136,17 +142,6 @@ class Sandbox:
                 f"{printable(path, 1000)}: a kernel can be read only while its "
                 "file is open."
             )
-
-    def _read(
-        self, child: ChildProcess, path: str, index: int, shape: tuple[int, ...]
-    ) -> NDArray[np.floating]:
-        # Imported late, so that the child starts while NumPy is imported here.
-        import numpy as np
-
-        max_bytes = _WIDEST_BYTES * min(math.prod(shape), self._limits.array_bytes)
-        answer, data = self._ask(child, {"read": index}, path, max_bytes)
-        dtype = np.dtype("f8" if answer["dtype"] == "float64" else "f4")
-        return np.frombuffer(data, dtype).reshape(shape)
 
     def _ask(
         self, child: ChildProcess, question: Message, path: str, max_bytes: int = 0

@@ -6,7 +6,7 @@ understood becomes a call of an unknown layer.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
@@ -45,7 +45,7 @@ class Call:
     understood: bool = True
 
 
-@dataclass
+@dataclass(frozen=True)
 class Calls:
     """The calls of a model.
 
@@ -56,9 +56,9 @@ class Calls:
             is passed to it.
     """
 
-    calls: list[Call] = field(default_factory=list)
-    outputs: list[Tensor] = field(default_factory=list)
-    entered: list[tuple[str, Tensor]] = field(default_factory=list)
+    calls: list[Call]
+    outputs: list[Tensor]
+    entered: list[tuple[str, Tensor]]
 
 
 def calls_in(config: Any) -> Calls | None:
@@ -70,14 +70,14 @@ def calls_in(config: Any) -> Calls | None:
     Returns:
         `Calls`, or `None` if the config does not contain the calls.
     """
-    calls = Calls()
+    reader = _Reader()
     try:
-        calls.outputs = _Reader(calls).model(_model_settings(config), "", [], 0)
+        outputs = reader.model(_model_settings(config), "", [], 0)
     # For a tensor that no layer returns, layers in a cycle, and models inside
     # themselves.
     except (_NotUnderstoodError, KeyError, CycleError, RecursionError):
         return None
-    return calls
+    return Calls(reader.calls, outputs, reader.entered)
 
 
 class _NotUnderstoodError(Exception):
@@ -93,15 +93,11 @@ def _model_settings(config: Any) -> dict[str, Any]:
 
 
 class _Reader:
-    """Collects calls.
+    """Collects calls; see `Calls` for the attributes."""
 
-    Args:
-        calls: Result, to which the calls are added.
-    """
-
-    def __init__(self, calls: Calls) -> None:
-        self._calls = calls.calls
-        self._entered = calls.entered
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+        self.entered: list[tuple[str, Tensor]] = []
 
     def model(
         self, settings: dict[str, Any], prefix: str, inputs: list[Tensor], depth: int
@@ -131,9 +127,9 @@ class _Reader:
             layer = _read_layer(node)
             if layer.kind == "InputLayer" and tensors:
                 path = f"{prefix}{layer.name}"
-                self._entered += [(path, tensor) for tensor in tensors]
+                self.entered += [(path, tensor) for tensor in tensors]
                 continue
-            tensors = self._call(_Node(layer), prefix, tensors, depth)
+            tensors = self._call(layer, prefix, tensors, depth)
         return tensors
 
     def _functional(
@@ -141,57 +137,55 @@ class _Reader:
     ) -> list[Tensor]:
         names = [name for name, *_ in _references(settings["input_layers"])]
         passed = dict(zip(names, inputs, strict=False)) if inputs else {}
-        self._entered += [
-            (f"{prefix}{name}", tensor) for name, tensor in passed.items()
-        ]
+        self.entered += [(f"{prefix}{name}", tensor) for name, tensor in passed.items()]
         # From the tensors inside this model to the tensors in the result.
         tensors: dict[Tensor, Tensor] = {}
-        nodes: dict[tuple[str, int], _Node] = {}
+        nodes: dict[tuple[str, int], tuple[_Layer, list[Tensor], bool]] = {}
         for node in layers_of(settings):
             layer = _read_layer(node)
             if layer.name in passed:
                 tensors[layer.name, 0, 0] = passed[layer.name]
             elif layer.kind == "InputLayer":
-                (output,) = self._call(_Node(layer), prefix, [], depth)
+                (output,) = self._call(layer, prefix, [], depth)
                 tensors[layer.name, 0, 0] = output
             else:
                 inbound = as_list(node.get("inbound_nodes"))
                 for number, call in enumerate(inbound, _first_call(layer, inbound)):
-                    nodes[layer.name, number] = _Node(layer, *_arguments(call))
-        for name, number in _in_order(nodes):
-            node = nodes[name, number]
-            node_inputs = [tensors[tensor] for tensor in node.inputs]
-            outputs = self._call(node, prefix, node_inputs, depth)
-            tensors |= {
-                (name, number, index): output for index, output in enumerate(outputs)
-            }
+                    nodes[layer.name, number] = (layer, *_arguments(call))
+        graph = {
+            key: [tensor[:2] for tensor in arguments]
+            for key, (_, arguments, _) in nodes.items()
+        }
+        for key in TopologicalSorter(graph).static_order():
+            if key not in nodes:  # An input layer.
+                continue
+            layer, arguments, understood = nodes[key]
+            passed_on = [tensors[tensor] for tensor in arguments]
+            outputs = self._call(layer, prefix, passed_on, depth, understood)
+            tensors |= {(*key, index): output for index, output in enumerate(outputs)}
         outputs = _references(settings.get("output_layers"))
         if not outputs:
             raise _NotUnderstoodError
         return [tensors[tensor] for tensor in outputs]
 
     def _call(
-        self, node: _Node, prefix: str, inputs: list[Tensor], depth: int
+        self,
+        layer: _Layer,
+        prefix: str,
+        inputs: list[Tensor],
+        depth: int,
+        understood: bool = True,
     ) -> list[Tensor]:
         """Adds a call, or all calls of a nested model, and returns the outputs."""
-        layer = node.layer
         path = f"{prefix}{layer.name}"
-        if layer.kind in _MODELS and node.understood and "layers" in layer.settings:
+        if layer.kind in _MODELS and understood and "layers" in layer.settings:
             settings = _model_settings(layer.settings)
             return self.model(settings, f"{path}/", inputs, depth + 1)
-        if len(self._calls) >= _MOST_CALLS:
+        if len(self.calls) >= _MOST_CALLS:
             raise _NotUnderstoodError
-        output = (path, len(self._calls), 0)
-        self._calls.append(
-            Call(
-                path,
-                layer.kind,
-                layer.settings,
-                tuple(inputs),
-                output,
-                node.understood,
-            )
-        )
+        output = (path, len(self.calls), 0)
+        call = Call(path, layer.kind, layer.settings, tuple(inputs), output, understood)
+        self.calls.append(call)
         return [output]
 
 
@@ -204,15 +198,6 @@ class _Layer:
     settings: dict[str, Any]
 
 
-@dataclass(frozen=True)
-class _Node:
-    """A call in a model's config, with tensors inside this model as inputs."""
-
-    layer: _Layer
-    inputs: list[Tensor] = field(default_factory=list)
-    understood: bool = True
-
-
 def _read_layer(node: Any) -> _Layer:
     if not isinstance(node, dict) or not isinstance(node.get("config"), dict):
         raise _NotUnderstoodError
@@ -222,17 +207,6 @@ def _read_layer(node: Any) -> _Layer:
     if not isinstance(name, str) or not isinstance(kind, str):
         raise _NotUnderstoodError
     return _Layer(name, kind, settings)
-
-
-def _in_order(nodes: dict[tuple[str, int], _Node]) -> list[tuple[str, int]]:
-    """Sorts nodes so that each comes after the nodes that make its inputs."""
-    sorter = TopologicalSorter(
-        {
-            key: [(name, number) for name, number, _ in node.inputs]
-            for key, node in nodes.items()
-        }
-    )
-    return [key for key in sorter.static_order() if key in nodes]
 
 
 def _first_call(layer: _Layer, inbound: list[Any]) -> int:

@@ -17,7 +17,9 @@ from keras_wm.files.config.nodes import as_list, iterate_nodes, name_of, setting
 _LARGEST = 1e9
 _MODE = re.compile(r"(int8|int4|float8|gptq|awq)(?![a-z0-9])")
 # The equation of an EinsumDense layer, inputs,kernel->outputs, as in "abc,cde->abde".
-_EQUATION = re.compile(r"(?:\.\.\.)?([a-zA-Z]{1,8})(\.\.\.)?,([a-zA-Z]{1,8})->\S{1,16}")
+_EQUATION = re.compile(
+    r"((?:\.\.\.)?[a-zA-Z]{1,8}(?:\.\.\.)?),([a-zA-Z]{1,8})->(\S{1,16})"
+)
 
 
 @dataclass(frozen=True)
@@ -50,12 +52,13 @@ class LayerFacts:
         settings = settings_of(node)
         if not settings:
             return cls()
-        in_units = "units" in settings
         return cls(
             mode=_quantization_mode(settings.get("dtype")),
             lora_alpha=_as_number(settings.get("lora_alpha")),
             shapes=_weight_shapes(settings, _input_shape(node)),
-            scale_axes=(1,) if in_units else _kept_axes(settings.get("equation")),
+            scale_axes=(1,)
+            if "units" in settings
+            else _kept_axes(settings.get("equation")),
         )
 
 
@@ -88,12 +91,18 @@ def _quantization_mode(policy: Any) -> str:
     return match[1] if match else ""
 
 
+def _labels(equation: Any) -> tuple[str | Any, ...] | None:
+    """Returns the labels of an einsum's inputs, kernel and outputs."""
+    match = _EQUATION.fullmatch(equation) if isinstance(equation, str) else None
+    return match.groups() if match else None
+
+
 def _kept_axes(equation: Any) -> tuple[int, ...] | None:
     """Returns the axes of an einsum's kernel that the output keeps, in its order."""
-    match = _EQUATION.fullmatch(equation) if isinstance(equation, str) else None
-    if match is None:
+    labels = _labels(equation)
+    if labels is None:
         return None
-    kernel, output = match[3], equation.partition("->")[2]
+    _, kernel, output = labels
     return tuple(
         kernel.index(label) for label in dict.fromkeys(output) if label in kernel
     )
@@ -136,22 +145,20 @@ def _weight_shapes(
 
 
 def _einsum_kernel_shape(settings: dict[str, Any], inputs: list[Any]) -> list[Any]:
-    equation, outputs = settings["equation"], settings.get("output_shape")
-    match = _EQUATION.fullmatch(equation) if isinstance(equation, str) else None
-    if match is None:
+    equation = _labels(settings["equation"])
+    if equation is None:
         return []
+    input_labels, kernel_labels, output_labels = equation
+    outputs = settings.get("output_shape")
     outputs = [None, *(outputs if isinstance(outputs, list) else [outputs])]
     sizes: dict[str, Any] = {}
-    for labels, shape in (
-        (equation.partition(",")[0], inputs),
-        (equation.partition("->")[2], outputs),
-    ):
+    for labels, shape in ((input_labels, inputs), (output_labels, outputs)):
         if labels.startswith("..."):
             pairs = zip(reversed(labels[3:]), reversed(shape), strict=False)
         else:
             pairs = zip(labels.removesuffix("..."), shape, strict=False)
         sizes.update(pairs)
-    return [sizes.get(label) for label in match[3]]
+    return [sizes.get(label) for label in kernel_labels]
 
 
 def _as_number(value: Any) -> float | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from typing import Any
 
 from keras_wm.files.config.nodes import as_list, settings_of
@@ -25,15 +26,11 @@ _CLASSES = 1000
 
 def is_state(owner: str) -> bool:
     """Returns whether the path of an object leads to an optimizer or a metric."""
-    parts = owner.split("/")
-    attributes = (
-        part
-        for holder, part in zip(["", *parts], parts, strict=False)
-        if holder not in _LISTS
-    )
     return any(
-        part in ("optimizer", "metrics") or part.endswith("_optimizer")
-        for part in attributes
+        (name in ("optimizer", "metrics") or name.endswith("_optimizer"))
+        # The name of a layer can be anything.
+        and holder not in _LISTS
+        for holder, name in pairwise(["", *owner.split("/")])
     )
 
 

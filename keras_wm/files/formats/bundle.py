@@ -10,20 +10,20 @@ from collections import Counter
 from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from keras_wm.errors import ModelFileError
-from keras_wm.files.contents import Contents, Kernel
+from keras_wm.files.contents import Contents, Kernel, no_config
+from keras_wm.files.formats import hdf5_weights, safetensors, sharded
 from keras_wm.files.formats.unrecognised import unrecognised, unrecognised_archive
-from keras_wm.files.hdf5.file import HDF5_MAGIC
+from keras_wm.files.hdf5.file import is_hdf5
 from keras_wm.files.storage.source import Bundle, Source, naming_errors
 from keras_wm.files.storage.untrusted_json import parse_json
 from keras_wm.files.storage.zip_archive import ZIP_MAGIC, Archive
 
-# Returns the contents of one file of a bundle, if its format is known. The arguments
-# are those of `hdf5_weights.recognise`.
-RecogniseWeights = Callable[[Source, ExitStack, Callable[[], Any]], Contents | None]
-
+# The formats of a single file, which can be in a folder or in an archive.
+_FORMATS = (hdf5_weights.recognise, safetensors.recognise, sharded.recognise)
 _CONFIG = "config.json"
 # The weights of a preset's task are next to those of its backbone.
 _CONFIGS = {"model": _CONFIG, "task": "task.json"}
@@ -57,15 +57,12 @@ def weights_files(names: Collection[str]) -> list[str]:
     return [name for name in _WEIGHTS if name in names]
 
 
-def recognise(
-    bundle: Bundle, stack: ExitStack, recognise_weights: RecogniseWeights
-) -> Contents | None:
+def recognise(bundle: Bundle, stack: ExitStack) -> Contents | None:
     """Returns the contents of a folder or archive, if it is one model.
 
     Args:
         bundle: The folder or archive.
         stack: Closes the opened files.
-        recognise_weights: Returns the contents of one file of the bundle.
 
     Returns:
         The contents, or `None` if the bundle is not a model.
@@ -73,19 +70,15 @@ def recognise(
     files = weights_files(bundle.names)
     if not files:
         return None
-    weights = {
-        file: _list_weights(bundle, file, stack, recognise_weights) for file in files
-    }
+    weights = {file: _list_weights(bundle, file, stack) for file in files}
     return Contents(
         f"model folder ({', '.join(files)})",
         weights[files[0]] if len(files) == 1 else _disambiguated(weights),
-        lambda: _read_config(bundle, _WEIGHTS[files[0]]),
+        partial(_read_config, bundle, _WEIGHTS[files[0]]),
     )
 
 
-def recognise_archive(
-    source: Source, stack: ExitStack, recognise_weights: RecogniseWeights
-) -> Contents | None:
+def recognise_archive(source: Source, stack: ExitStack) -> Contents | None:
     """Returns the contents of a zip archive, or `None` if the file is not one.
 
     See `recognise` for the arguments.
@@ -99,25 +92,31 @@ def recognise_archive(
     if not weights_files(archive.names):
         raise unrecognised_archive(archive.names)
     archive.vet()
-    contents = recognise(archive, stack, recognise_weights)
+    contents = recognise(archive, stack)
     return contents and replace(contents, format="Keras archive (.keras)")
 
 
-def _list_weights(
-    bundle: Bundle, name: str, stack: ExitStack, recognise_weights: RecogniseWeights
-) -> list[Kernel]:
+def recognise_weights(
+    source: Source, stack: ExitStack, config: Callable[[], Any] = no_config
+) -> Contents | None:
+    """Returns the contents of a single file; see `hdf5_weights.recognise`."""
+    for recognise_format in _FORMATS:
+        contents = recognise_format(source, stack, config)
+        if contents is not None:
+            return contents
+    return None
+
+
+def _list_weights(bundle: Bundle, name: str, stack: ExitStack) -> list[Kernel]:
     """Lists the weights in one file of a bundle."""
-
-    def config() -> Any:
-        return _read_config(bundle, _WEIGHTS[name])
-
+    config = partial(_read_config, bundle, _WEIGHTS[name])
     with naming_errors(name):
         source = bundle.open(name)
         contents = recognise_weights(source, stack, config)
         if contents is not None:
             return contents.weights
         # Keras writes an HDF5 file also for a model without weights.
-        if source.head.startswith(HDF5_MAGIC):
+        if is_hdf5(source):
             return []
         raise unrecognised(source)
 

@@ -1,22 +1,36 @@
-"""HDF5 files: weights of Keras 3, and the legacy files of whole models or weights."""
+"""HDF5 files: weights of Keras 3, and legacy files of whole models or weights.
+
+Keras 1 and 2 wrote legacy files, and Keras 3 still writes them as `.h5`. In them, the
+path of an array is the name of its layer and then the array's own name, which usually
+starts with the layer's name again: `conv/conv/kernel:0`. Otherwise the layer is a
+model: `encoder/dense/kernel:0`. The names are derived from the paths alone. The
+attributes that list them are not read, because they can be arrays of texts of any
+length.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from typing import Any
 
-from keras_wm.files.contents import Contents, no_config
-from keras_wm.files.formats.keras3 import Shard, weights_of_keras3
-from keras_wm.files.formats.legacy import (
-    WHOLE_MODEL,
-    is_legacy,
-    model_config,
-    weights_of_legacy,
-)
-from keras_wm.files.hdf5.file import HDF5_MAGIC, BoundedFile
-from keras_wm.files.hdf5.walk import has_child
+import h5py
+
+from keras_wm.errors import ModelFileError
+from keras_wm.files.config.layer_facts import NO_FACTS, LayerFacts, facts_by_name
+from keras_wm.files.contents import Contents, Kernel, no_config
+from keras_wm.files.formats.keras3 import weights_of_keras3
+from keras_wm.files.hdf5.array import StoredArray, StoredArrays
+from keras_wm.files.hdf5.file import BoundedFile, is_hdf5, read_text_attribute
+from keras_wm.files.hdf5.walk import has_child, open_child, walk
+from keras_wm.files.kernels.layer_weights import may_be_quantized, weights_of_layer
+from keras_wm.files.kernels.lora import has_lora
 from keras_wm.files.storage.source import Source
+from keras_wm.files.storage.untrusted_json import parse_json
+
+_WHOLE_MODEL = "model_weights"
+_OPTIMIZER = "optimizer_weights"
 
 
 def recognise(
@@ -32,18 +46,95 @@ def recognise(
     Returns:
         The contents, or `None` if the file has another format.
     """
-    # Only at the start: HDF5 itself would search for its magic bytes further back.
-    if not source.head.startswith(HDF5_MAGIC):
+    if not is_hdf5(source):
         return None
     file = stack.enter_context(BoundedFile(source))
-    if is_legacy(file):
-        part = "" if has_child(file, WHOLE_MODEL) else " weights"
+    if _is_legacy(file):
+        part = "" if has_child(file, _WHOLE_MODEL) else " weights"
         return Contents(
             f"legacy HDF5{part} (.h5)",
-            weights_of_legacy(file),
-            lambda: model_config(file),
+            _weights_of_legacy(file),
+            lambda: _model_config(file),
         )
-    weights = weights_of_keras3([Shard(file)], source.limits, config)
+    weights = weights_of_keras3({"": file}, source.limits, config)
     if weights is None:
         return None
     return Contents("Keras weights (.weights.h5)", weights)
+
+
+def _is_legacy(file: BoundedFile) -> bool:
+    """Returns whether an HDF5 file has the legacy layout."""
+    group = file
+    if has_child(file, _WHOLE_MODEL):
+        group = open_child(file, _WHOLE_MODEL, file.source.limits)
+    # A long list is split into layer_names0, layer_names1 and so on.
+    return any(
+        h5py.h5a.exists(group.id, name) for name in (b"layer_names", b"layer_names0")
+    )
+
+
+def _weights_of_legacy(file: BoundedFile) -> list[Kernel]:
+    """Lists the weights of a legacy HDF5 file."""
+    top = f"{_WHOLE_MODEL}/" if has_child(file, _WHOLE_MODEL) else ""
+    stored = StoredArrays(file)
+    layers: dict[str, dict[str, StoredArray]] = {}
+    for path, item in walk(file, skip=lambda path: path == _OPTIMIZER):
+        if isinstance(item, h5py.Group) or not path.startswith(top):
+            continue
+        array = stored.find(item, path)
+        if array is not None:
+            holder, _, variable = path.removeprefix(top).rpartition("/")
+            layers.setdefault(holder, {})[variable] = array
+    facts = _layer_facts(file, layers.values())
+    weights: list[Kernel] = []
+    for holder, arrays in layers.items():
+        layer = _layer_name(holder)
+        layer_facts = facts.get(layer.rpartition("/")[2], NO_FACTS)
+        named = _without_suffixes(arrays)
+        weights += weights_of_layer(layer, named, layer_facts, file.source.limits)
+    return weights
+
+
+def _without_suffixes(arrays: dict[str, StoredArray]) -> dict[str, StoredArray]:
+    """Returns the arrays by the names of their variables: `kernel` for `kernel:0`."""
+    named = {name.removesuffix(":0"): array for name, array in arrays.items()}
+    # A hostile file can have both names; neither array may be lost.
+    return named if len(named) == len(arrays) else arrays
+
+
+def _layer_facts(
+    file: BoundedFile, layers: Collection[dict[str, StoredArray]]
+) -> dict[str, LayerFacts]:
+    """Returns the facts in the model's config, if some arrays cannot be read without.
+
+    Otherwise the config, which can be large, is not read.
+    """
+    if not any(has_lora(arrays) or may_be_quantized(arrays) for arrays in layers):
+        return {}
+    return facts_by_name(_model_config(file))
+
+
+def _model_config(file: BoundedFile) -> Any:
+    """Returns the model's config, or `None` if it is missing or damaged.
+
+    A damaged config is not an error, because the weights can be read without it.
+    """
+    limits = file.source.limits
+    with file.listing():
+        text = read_text_attribute(file, "model_config", limits, "config_bytes")
+    try:
+        return parse_json(text.encode(), limits) if text else None
+    except ModelFileError:
+        return None
+
+
+def _layer_name(holder: str) -> str:
+    """Returns the name of a layer from the path of the group with its arrays."""
+    parts = holder.split("/")
+    # TensorFlow 1 renamed layers that were built twice: conv/conv_1/kernel:0.
+    repeated = re.compile(re.escape(parts[0]) + r"(_\d+)?")
+    for index in range(1, len(parts)):
+        if repeated.fullmatch(parts[index]):
+            parts = [parts[0], *parts[index + 1 :]]
+            break
+    return "/".join(parts)

@@ -7,8 +7,8 @@ names and, within lists, of class names. The user's name of the layer is an attr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import h5py
@@ -29,35 +29,13 @@ from keras_wm.utils.text import printable
 _VARIABLES = "vars"
 
 
-class Shard:
-    """An open HDF5 file that contains all or some of the weights of a model.
-
-    Args:
-        file: The HDF5 file.
-        name: Name of the shard; empty if it is the only file.
-    """
-
-    def __init__(self, file: BoundedFile, name: str = "") -> None:
-        self.file = file
-        self._arrays = StoredArrays(file)
-        self._name = name
-
-    def find(self, dataset: h5py.Dataset, path: str) -> StoredArray | None:
-        """Returns a dataset as an array of numbers; see `StoredArrays.find`."""
-        return self._arrays.find(dataset, f"{self._name}/{path}".removeprefix("/"))
-
-    def naming_errors(self) -> AbstractContextManager[None]:
-        """Returns a context manager that names the shard in every error."""
-        return naming_errors(self._name) if self._name else nullcontext()
-
-
 def weights_of_keras3(
-    shards: Sequence[Shard], limits: Limits, config: Callable[[], Any]
+    shards: Mapping[str, BoundedFile], limits: Limits, config: Callable[[], Any]
 ) -> list[Kernel] | None:
     """Lists the weights in a weights file, or in its shards.
 
     Args:
-        shards: The open HDF5 files.
+        shards: The open HDF5 files by name. The name is empty if there is only one.
         limits: Limits on the resources that the files together can use.
         config: Reads the model's config, or returns `None` if there is none. It is
             called only if the files do not name their layers, or contain integers.
@@ -65,6 +43,7 @@ def weights_of_keras3(
     Returns:
         The weights, or `None` if the files have another format.
     """
+    stored = {shard: StoredArrays(file) for shard, file in shards.items()}
     names: dict[str, str | None] = {}
     layers: dict[str, dict[str, StoredArray]] = {}
     for shard, path, item in _walk_shards(shards, limits):
@@ -78,7 +57,7 @@ def weights_of_keras3(
             continue
         owner, is_variable, variable = f"/{path}".partition(f"/{_VARIABLES}/")
         if is_variable:
-            array = shard.find(item, path)
+            array = stored[shard].find(item, f"{shard}/{path}".removeprefix("/"))
             if array is not None:
                 layers.setdefault(owner.removeprefix("/"), {})[variable] = array
     if not names:
@@ -100,17 +79,17 @@ def weights_of_keras3(
 
 
 def _walk_shards(
-    shards: Sequence[Shard], limits: Limits
-) -> Iterator[tuple[Shard, str, h5py.Group | h5py.Dataset]]:
+    shards: Mapping[str, BoundedFile], limits: Limits
+) -> Iterator[tuple[str, str, h5py.Group | h5py.Dataset]]:
     """Walks through the groups and datasets of all shards; see `walk`.
 
     Args:
-        shards: The shards.
+        shards: The shards by name.
         limits: Limits on the resources that the shards together can use.
 
     Yields:
-        The shard, the path of an object in it, and the object. A group can be in
-        several shards.
+        The name of a shard, the path of an object in it, and the object. A group can
+        be in several shards.
 
     Raises:
         UnsafeFileError: If a dataset is in several shards, there are too many
@@ -118,9 +97,9 @@ def _walk_shards(
     """
     objects = 0
     datasets: set[str] = set()
-    for shard in shards:
-        with shard.naming_errors():
-            for path, item in walk(shard.file, skip=is_state):
+    for shard, file in shards.items():
+        with naming_errors(shard) if shard else nullcontext():
+            for path, item in walk(file, skip=is_state):
                 objects += 1
                 problem = "the shards together have more objects"
                 vet_limit(limits, "objects", objects, problem)

@@ -14,14 +14,14 @@ from typing import Any
 
 from keras_wm.errors import ModelFileError, UnsafeFileError, UnsupportedFileError
 from keras_wm.files.contents import Contents, Kernel, no_config
-from keras_wm.files.formats.keras3 import Shard, weights_of_keras3
+from keras_wm.files.formats.keras3 import weights_of_keras3
 from keras_wm.files.formats.safetensors import (
     has_header,
     read_header,
     weights_of_safetensors,
 )
 from keras_wm.files.formats.unrecognised import unrecognised
-from keras_wm.files.hdf5.file import HDF5_MAGIC, BoundedFile
+from keras_wm.files.hdf5.file import BoundedFile, is_hdf5
 from keras_wm.files.limits import DEFAULT_LIMITS, Limits, vet_limit
 from keras_wm.files.storage.source import Source, naming_errors, open_path
 from keras_wm.files.storage.untrusted_json import parse_json
@@ -77,9 +77,9 @@ def recognise(
     for name in names:
         with naming_errors(name):
             shards[name] = source.bundle.open(name)
-            if not _is_hdf5(shards[name]) and not has_header(shards[name]):
+            if not is_hdf5(shards[name]) and not has_header(shards[name]):
                 raise unrecognised(shards[name])
-    if all(map(_is_hdf5, shards.values())):
+    if all(map(is_hdf5, shards.values())):
         weights = _weights_of_hdf5(shards, source.limits, stack, config)
         return Contents("sharded Keras weights (.weights.json)", weights)
     if all(map(has_header, shards.values())):
@@ -134,20 +134,16 @@ def _vet_name(name: Any, limits: Limits) -> None:
         )
 
 
-def _is_hdf5(source: Source) -> bool:
-    return source.head.startswith(HDF5_MAGIC)
-
-
 def _weights_of_hdf5(
     sources: dict[str, Source],
     limits: Limits,
     stack: ExitStack,
     config: Callable[[], Any],
 ) -> list[Kernel]:
-    shards = []
+    shards = {}
     for name, source in sources.items():
         with naming_errors(name):
-            shards.append(Shard(stack.enter_context(BoundedFile(source)), name))
+            shards[name] = stack.enter_context(BoundedFile(source))
     return weights_of_keras3(shards, limits, config) or []
 
 

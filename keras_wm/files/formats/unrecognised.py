@@ -39,14 +39,11 @@ _MAGIC = (
     (0, b"\x81\xa6params", "Flax weights in MessagePack"),
     (0, b"PAR1", "a Parquet table"),
     (0, b"\x80\x02", "a pickle, such as PyTorch's; pickles are never read"),
-    (0, b"\x80\x03", "a pickle; pickles are never read"),
-    (0, b"\x80\x04", "a pickle; pickles are never read"),
-    (0, b"\x80\x05", "a pickle; pickles are never read"),
-    (
-        0,
-        b"version https://git-lfs",
-        "a Git LFS pointer; run git lfs pull",
+    *(
+        (0, bytes([0x80, version]), "a pickle; pickles are never read")
+        for version in range(3, 6)
     ),
+    (0, b"version https://git-lfs", "a Git LFS pointer; run git lfs pull"),
 )
 # Keras's private function `save_model(..., weights_format="npz")` writes these.
 _PICKLED_WEIGHTS = "Keras weights as pickles (.weights.npz); pickles are never read"

@@ -139,7 +139,11 @@ class StoredArrays:
 
     def _vet_size(self, dataset: h5py.Dataset, path: str, declared: int) -> None:
         stored = dataset.id.get_storage_size()
-        fits = declared == stored or self._fits_in_chunks(dataset, declared, stored)
+        # Compression makes the stored size of chunks smaller.
+        creation = dataset.id.get_create_plist()
+        inflation = self._file.source.limits.inflation if creation.get_nfilters() else 1
+        is_chunked = creation.get_layout() == h5py.h5d.CHUNKED
+        fits = declared == stored or (is_chunked and declared <= inflation * stored)
         self._unclaimed -= stored
         if not fits or self._unclaimed < 0:
             raise UnsafeFileError(
@@ -147,16 +151,6 @@ class StoredArrays:
                 "said to be stored, which is too few, or more than the file has. "
                 f"{NOT_FROM_KERAS}"
             )
-
-    def _fits_in_chunks(
-        self, dataset: h5py.Dataset, declared: int, stored: int
-    ) -> bool:
-        creation = dataset.id.get_create_plist()
-        if creation.get_layout() != h5py.h5d.CHUNKED:
-            return False
-        limits = self._file.source.limits
-        inflation = limits.inflation if creation.get_nfilters() else 1
-        return declared <= inflation * stored
 
 
 def _number_type(

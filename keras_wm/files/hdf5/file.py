@@ -33,6 +33,14 @@ _OBJECT = struct.Struct("<H6xQ")
 _MOST_OBJECTS = 10_000
 
 
+def is_hdf5(source: Source) -> bool:
+    """Returns whether a file starts like an HDF5 file.
+
+    HDF5 itself would also search for its magic bytes further back.
+    """
+    return source.head.startswith(HDF5_MAGIC)
+
+
 class BoundedFile(h5py.File):
     """An HDF5 file with a budget of bytes that are read while its arrays are listed.
 

@@ -147,7 +147,7 @@ def _open(
     if (
         b"/" in name
         or name in (b"", b".", b"..")
-        or not _is_utf8(name)
+        or name.decode(errors="ignore").encode() != name  # Not UTF-8.
         or len(path) > limits.name_chars
     ):
         raise UnsafeFileError(
@@ -157,14 +157,6 @@ def _open(
     if link != h5py.h5l.TYPE_HARD:
         raise _unsafe(path, f"is {_LINKS.get(link, 'a user-defined link')}")
     return h5py.h5o.open(group, name)
-
-
-def _is_utf8(name: bytes) -> bool:
-    try:
-        name.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def _vet_storage(dataset: h5py.h5d.DatasetID, path: str) -> None:
@@ -178,10 +170,11 @@ def _vet_storage(dataset: h5py.h5d.DatasetID, path: str) -> None:
     filters = {
         creation.get_filter(index)[0] for index in range(creation.get_nfilters())
     }
-    if not filters <= _FILTERS:
+    unknown = filters - _FILTERS
+    if unknown:
         raise UnsafeFileError(
             f"the dataset '{printable(path)}' needs HDF5 filter "
-            f"{min(filters - _FILTERS)}, which could load native code. "
+            f"{min(unknown)}, which could load native code. "
             "Repack the file without it: h5repack -f GZIP=1."
         )
 

@@ -13,7 +13,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -111,9 +111,9 @@ def _candidates(parts: Parts, facts: LayerFacts) -> Iterator[_Candidate]:
     # besides them.
     if parts.codes.dtype == "uint8":
         yield from _gptq_and_awq(parts, shapes)
-    elif parts.zero is not None and parts.groups is not None:
+    elif parts.zero is not None:
         yield from _int4_in_groups(parts, shapes)
-    elif parts.zero is None:
+    else:
         yield from _int8(parts, facts)
         if axes == 2 and scale_axes == 1:
             yield from _int4(parts, shapes)
@@ -125,13 +125,10 @@ def _int8(parts: Parts, facts: LayerFacts) -> Iterator[_Candidate]:
     """Generates W = codes / scale."""
     shape = parts.codes.shape
     for axes in _scale_axes(parts, facts):
-        # A default argument, because a closure would see the last axes of the loop.
-        def read(axes: Shape = axes) -> Float32s:
-            return _floats(parts.codes) / _broadcast_scale(parts, axes)
-
         # Scales along the last axes, the filters, are the rule and need no note.
         are_last = axes == tuple(range(len(shape) - len(axes), len(shape)))
-        yield _Candidate("int8", shape, read, "" if are_last else f" along axes {axes}")
+        note = "" if are_last else f" along axes {axes}"
+        yield _Candidate("int8", shape, partial(_divide, parts, axes), note)
 
 
 def _int4_of_many_axes(parts: Parts, facts: LayerFacts) -> Iterator[_Candidate]:
@@ -146,13 +143,7 @@ def _int4_of_many_axes(parts: Parts, facts: LayerFacts) -> Iterator[_Candidate]:
             continue
         # An odd number of codes leaves the last half byte unused.
         for length in (2 * shape[packed], 2 * shape[packed] - 1):
-
-            def read(
-                axes: Shape = axes, packed: int = packed, length: int = length
-            ) -> Float32s:
-                codes = _unpack(parts.codes.read(), packed, length)
-                return codes / _broadcast_scale(parts, axes)
-
+            read = partial(_divide, parts, axes, packed, length)
             unpacked = (*shape[:packed], length, *shape[packed + 1 :])
             note = f", {length} entries of axis {packed} packed in pairs"
             yield _Candidate("int4", unpacked, read, note)
@@ -179,17 +170,23 @@ def _scale_axes(parts: Parts, facts: LayerFacts) -> list[Shape]:
     ]
 
 
-def _broadcast_scale(parts: Parts, axes: Shape) -> Float32s:
-    """Returns the scales, with axes inserted so that they divide the codes.
+def _divide(
+    parts: Parts, axes: Shape, packed_axis: int | None = None, length: int = 0
+) -> Float32s:
+    """Returns codes / scale.
 
     Args:
         parts: The arrays that make up the kernel.
-        axes: Axes of the codes that the axes of the scales belong to.
+        axes: Axes of the codes that the axes of the scales belong to, except axes of
+            size 1.
+        packed_axis: As for `_codes`.
+        length: As for `_codes`.
     """
     sizes = [size for size in parts.scale.shape if size > 1]
-    values = _floats(parts.scale).reshape(sizes)
+    values = _floats(parts.scale).reshape(sizes).transpose(np.argsort(axes))
     others = [axis for axis in range(len(parts.codes.shape)) if axis not in axes]
-    return np.expand_dims(values.transpose(np.argsort(axes)), others)
+    scale: Float32s = np.expand_dims(values, others)
+    return _codes(parts, packed_axis, length) / scale
 
 
 def _int4(parts: Parts, shapes: tuple[Shape, ...]) -> Iterator[_Candidate]:
@@ -199,32 +196,22 @@ def _int4(parts: Parts, shapes: tuple[Shape, ...]) -> Iterator[_Candidate]:
     to rows (embeddings); the codes can be packed along either.
     """
     (rows, columns), (count,) = parts.codes.shape, parts.scale.shape
-
-    def read_by_column() -> Float32s:
-        return _unpack(parts.codes.read(), 1, count) / _floats(parts.scale)
-
+    by_row, by_column = ((0,), (1,)) if count > 1 else ((), ())
     if columns == _half(count):
         shape = _kernel_shape(parts, shapes, rows, count)
-        yield _Candidate("int4", shape, read_by_column)
+        yield _Candidate("int4", shape, partial(_divide, parts, by_column, 1, count))
     if rows == count:
         # Nothing in an embedding's arrays shows whether its number of columns is odd.
         for width in (2 * columns, 2 * columns - 1):
-
-            def read_by_row(width: int = width) -> Float32s:
-                scale = _floats(parts.scale)[:, None]
-                return _unpack(parts.codes.read(), 1, width) / scale
-
-            yield _Candidate("int4", (rows, width), read_by_row)
+            read = partial(_divide, parts, by_row, 1, width)
+            yield _Candidate("int4", (rows, width), read)
     if columns == count:
         # Keras up to 3.13 packed along the inputs, and newer versions still pack
         # reverse embeddings in this way.
         for height in (2 * rows, 2 * rows - 1):
-
-            def read_along_inputs(height: int = height) -> Float32s:
-                return _unpack(parts.codes.read(), 0, height) / _floats(parts.scale)
-
+            read = partial(_divide, parts, by_column, 0, height)
             note = f", {height} inputs packed in pairs"
-            yield _Candidate("int4", (height, count), read_along_inputs, note)
+            yield _Candidate("int4", (height, count), read, note)
 
 
 def _int4_in_groups(parts: Parts, shapes: tuple[Shape, ...]) -> Iterator[_Candidate]:
@@ -243,13 +230,13 @@ def _int4_in_groups(parts: Parts, shapes: tuple[Shape, ...]) -> Iterator[_Candid
         return
     if rows == inputs and columns == _half(last):
         shape = _kernel_shape(parts, shapes, rows, last)
-        yield _Candidate("int4", shape, lambda: _scale_groups(parts, 1, last, 0))
+        yield _Candidate("int4", shape, partial(_scale_groups, parts, 0, 1, last))
     elif rows == first and columns == _half(inputs):
         shape = (rows, inputs)
-        yield _Candidate("int4", shape, lambda: _scale_groups(parts, 1, inputs, 1))
+        yield _Candidate("int4", shape, partial(_scale_groups, parts, 1, 1, inputs))
     elif columns == last and rows == _half(inputs):
         shape = (inputs, columns)
-        yield _Candidate("int4", shape, lambda: _scale_groups(parts, 0, inputs, 0))
+        yield _Candidate("int4", shape, partial(_scale_groups, parts, 0, 0, inputs))
 
 
 def _gptq_and_awq(parts: Parts, shapes: tuple[Shape, ...]) -> Iterator[_Candidate]:
@@ -269,7 +256,7 @@ def _gptq_and_awq(parts: Parts, shapes: tuple[Shape, ...]) -> Iterator[_Candidat
         return
 
     def read() -> Float32s:
-        values = _scale_groups(parts, 0 if is_packed else None, outputs, 1).T
+        values = _scale_groups(parts, 1, 0 if is_packed else None, outputs).T
         if parts.input_scales is not None:
             values = values / _floats(parts.input_scales)[:, None]
         return values
@@ -281,24 +268,20 @@ def _gptq_and_awq(parts: Parts, shapes: tuple[Shape, ...]) -> Iterator[_Candidat
 
 
 def _scale_groups(
-    parts: Parts, packed_axis: int | None, length: int, group_axis: int
+    parts: Parts, group_axis: int, packed_axis: int | None, length: int
 ) -> Float32s:
     """Returns (codes - zero) * scale.
 
     Args:
         parts: The arrays that make up the kernel.
-        packed_axis: Axis of the codes along which two of them are in each byte.
-        length: Number of codes along this axis.
         group_axis: Axis of the scales and zeros that the groups are on.
+        packed_axis: As for `_codes`.
+        length: As for `_codes`.
 
     Raises:
         ModelFileError: If an input is in a group that does not exist.
     """
     assert parts.groups is not None  # noqa: S101 (checked by the callers)
-    if packed_axis is None:
-        codes = _floats(parts.codes)
-    else:
-        codes = _unpack(parts.codes.read(), packed_axis, length)
     groups = parts.groups.read()
     count = parts.scale.shape[group_axis]
     # Negated, so that NaN is an error, too: Keras stores the groups as floats.
@@ -309,6 +292,7 @@ def _scale_groups(
         )
     group = groups.astype(np.intp)
     scale = _floats(parts.scale).take(group, group_axis)
+    codes = _codes(parts, packed_axis, length)
     if parts.zero is None:
         return (codes - _half_range(codes)) * scale
     return (codes - _floats(parts.zero).take(group, group_axis)) * scale
@@ -324,22 +308,26 @@ def _half_range(codes: Float32s) -> float:
     return 2.0 ** (int(codes.max()).bit_length() - 1)
 
 
-def _unpack(codes: NDArray[Any], axis: int, length: int) -> Float32s:
-    """Returns the two codes of four bits in each byte, the lower half first.
+def _codes(parts: Parts, packed_axis: int | None, length: int) -> Float32s:
+    """Returns the codes, unpacked.
 
     Args:
-        codes: Packed codes, whose type gives the type of the codes in them.
-        axis: Axis along which they are packed.
+        parts: The arrays that make up the kernel.
+        packed_axis: Axis along which two codes of four bits are in each byte, the
+            lower half first; `None` if each code has a byte.
         length: Number of codes along this axis.
     """
-    halves = np.stack([codes & 0x0F, (codes.view(np.uint8) >> 4)], axis=axis + 1)
-    values = halves.astype(np.float32)
+    if packed_axis is None:
+        return _floats(parts.codes)
+    codes = parts.codes.read()
+    halves = [codes & 0x0F, codes.view(np.uint8) >> 4]
+    values = np.stack(halves, axis=packed_axis + 1).astype(np.float32)
     if codes.dtype == np.int8:
         # Two's complement: 8 to 15 stand for -8 to -1.
         values -= 16 * (values > 7)
     shape = list(codes.shape)
-    shape[axis] *= 2
-    return values.reshape(shape)[(slice(None),) * axis + (slice(length),)]
+    shape[packed_axis] *= 2
+    return values.reshape(shape)[(slice(None),) * packed_axis + (slice(length),)]
 
 
 def _kernel_shape(

@@ -86,7 +86,11 @@ def parts_by_position(arrays: Mapping[str, Stored]) -> list[Parts]:
     """
     names = sorted(arrays, key=int)
     rows = [arrays[name] for name in names]
-    starts = [index for index, row in enumerate(rows) if _is_codes(index, rows)]
+    starts = [
+        index
+        for index, row in enumerate(rows)
+        if is_integer(row) and not _is_zero(rows, index)
+    ]
     kernels: list[Parts] = []
     for start, stop in itertools.pairwise([*starts, len(rows)]):
         # GPTQ and AWQ store the bias before the codes.
@@ -146,10 +150,6 @@ def _match_parts(
         input_scales=after_zero[0] if len(after_zero) == 2 else None,
         bias=others[0] if zero_at == 2 else bias,
     )
-
-
-def _is_codes(index: int, rows: list[Stored]) -> bool:
-    return is_integer(rows[index]) and not _is_zero(rows, index)
 
 
 def _is_zero(rows: list[Stored], index: int) -> bool:

@@ -129,19 +129,17 @@ class Archive:
         extra = file.read(extra_bytes)
         if _IN_ZIP64 in (packed, size):
             size, packed = _zip64_sizes(extra)
-        sizes = (packed, size)
-        if flags & _SIZES_FOLLOW and sizes == (0, 0):
-            sizes = (entry.compress_size, entry.file_size)
+        if flags & _SIZES_FOLLOW and packed == size == 0:
+            packed, size = entry.compress_size, entry.file_size
         expected = (
+            ZIP_MAGIC,
             entry.orig_filename,
             entry.compress_type,
             entry.flag_bits & _ENCRYPTED,
+            entry.compress_size,
+            entry.file_size,
         )
-        if (
-            magic != ZIP_MAGIC
-            or (name, method, flags & _ENCRYPTED) != expected
-            or sizes != (entry.compress_size, entry.file_size)
-        ):
+        if (magic, name, method, flags & _ENCRYPTED, packed, size) != expected:
             raise _unsafe(
                 entry, "is described differently in the archive's table of contents"
             )
