@@ -1,9 +1,9 @@
-"""Reading model files in a child process that can be lost.
+"""Reading model files in a child process that is allowed to crash.
 
-HDF5's C code can be made to crash, to loop endlessly or to use up all memory. In a
-child process that costs a single error. In addition, the process that opens the file
-holds no key, so that the file cannot corrupt memory that contains a secret. This is not
-a jail: code that took over the child would have the user's rights.
+A hostile file can make HDF5's C code crash, loop endlessly or use up all memory. In a
+child process, this costs a single error. In addition, the process that opens the file
+holds no key, so the file cannot corrupt memory that contains a secret. This is not a
+jail: code that took over the child would have the user's rights.
 """
 
 from __future__ import annotations

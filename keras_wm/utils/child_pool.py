@@ -16,7 +16,7 @@ def ask_all(
     environment: dict[str, str | None],
     workers: int,
 ) -> Iterator[tuple[Message, Message | ChildDiedError]]:
-    """Asks every question once, each of the first process that is free.
+    """Sends every question once, to the first process that is free.
 
     A process that dies is replaced for the next question.
 
@@ -50,7 +50,7 @@ def ask_all(
                     )
                     children.add(child)
                     asked[threads.submit(child.ask, question)] = child, question
-                # Only now, so that the processes work while the caller does.
+                # Replies are yielded only now, so that the processes work meanwhile.
                 yield from replies
                 if not asked:
                     return

@@ -44,7 +44,7 @@ class RecordFile(Generic[Result]):
     ) -> None:
         self._path = Path(path)
         self._parse = parse
-        # As read back from JSON, where tuples are lists.
+        # The header as it is read back from JSON, where tuples are lists.
         self._header = json.loads(json.dumps(header))
         self._size = 0
         self.results: list[Result] = []
@@ -75,7 +75,7 @@ class RecordFile(Generic[Result]):
                     raise ValueError(self._not_a_record(1))
 
     def _starts_record(self, line: bytes) -> bool:
-        """Whether an incomplete first line is the start of such a file."""
+        """Returns whether an incomplete first line is the start of such a file."""
         if self._header is None:
             return line.startswith(b"{")
         return _line(self._header).startswith(line)

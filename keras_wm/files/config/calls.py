@@ -73,8 +73,8 @@ def calls_in(config: Any) -> Calls | None:
     reader = _Reader()
     try:
         outputs = reader.model(_model_settings(config), "", [], 0)
-    # For a tensor that no layer returns, layers in a cycle, and models inside
-    # themselves.
+    # KeyError is raised for a tensor that no layer returns, CycleError for layers in a
+    # cycle, and RecursionError for models inside themselves.
     except (_NotUnderstoodError, KeyError, CycleError, RecursionError):
         return None
     return Calls(reader.calls, outputs, reader.entered)
@@ -136,7 +136,7 @@ class _Reader:
         self, settings: dict[str, Any], prefix: str, inputs: list[Tensor], depth: int
     ) -> list[Tensor]:
         names = [name for name, *_ in _references(settings["input_layers"])]
-        passed = dict(zip(names, inputs, strict=False)) if inputs else {}
+        passed = dict(zip(names, inputs, strict=False))
         self.entered += [(f"{prefix}{name}", tensor) for name, tensor in passed.items()]
         # From the tensors inside this model to the tensors in the result.
         tensors: dict[Tensor, Tensor] = {}

@@ -68,7 +68,7 @@ NO_FACTS = LayerFacts()
 def facts_by_name(config: Any) -> dict[str, LayerFacts]:
     """Returns the facts of all layers in a model's config, by layer name.
 
-    If layers of different models share a name and differ, it has no facts.
+    A name has no facts if layers of different models share it and their facts differ.
     """
     facts_of: dict[str, LayerFacts] = {}
     for node in iterate_nodes(config):

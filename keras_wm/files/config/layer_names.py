@@ -20,7 +20,7 @@ _LISTS = ("layers", "_layer_checkpoint_dependencies")
 # Attributes whose value has another name in the config.
 _RENAMED = {"_layer_checkpoint_dependencies": "layers", "forward_layer": "layer"}
 _CLASS_CHARS = 100
-# Bounds the time for a config that consists of different class names only.
+# Bounds the time for a config in which every class name is different.
 _CLASSES = 1000
 
 

@@ -2,8 +2,8 @@
 
 A config is the content of `config.json`, or `model.get_config()`. A node is the entry
 of one object in it: `{"class_name": "Dense", "config": {"name": "d1", ...}, ...}`. An
-untrusted file can put any JSON in its place, so that no function here assumes more
-about a config than it has checked.
+untrusted file can put any JSON in its place. The functions here therefore check all that
+they rely on, unless they require a trusted config.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def as_list(value: Any) -> list[Any]:
 def iterate_nodes(config: Any) -> Iterator[dict[str, Any]]:
     """Iterates over all nodes with settings, in the model and in models inside it.
 
-    The iteration does not recurse, so that a deeply nested config is not an error, and
-    it visits each value once, so that its time is bounded by `Limits.json_values`.
+    The iteration does not recurse, so a deeply nested config is not an error. It visits
+    each value once, so its time is bounded by `Limits.json_values`.
     """
     waiting = [config]
     while waiting:

@@ -105,7 +105,8 @@ def _without_suffixes(arrays: dict[str, StoredArray]) -> dict[str, StoredArray]:
 def _layer_facts(
     file: BoundedFile, layers: Collection[dict[str, StoredArray]]
 ) -> dict[str, LayerFacts]:
-    """Returns the facts in the model's config, if some arrays cannot be read without.
+    """Returns the facts in the model's config, if some arrays cannot be read without
+    them.
 
     Otherwise the config, which can be large, is not read.
     """

@@ -2,7 +2,7 @@
 
 The header is checked as the specification of the format demands. The order of axes is
 ambiguous: PyTorch puts the filters first, (L, D, S, S), and Keras puts them last,
-(S, S, D, L). The file does not say which framework wrote it, so that each array is
+(S, S, D, L). The file does not say which framework wrote it. Each array is therefore
 listed in every order in which it could be a kernel.
 """
 

@@ -80,7 +80,11 @@ def recognise(
             if not is_hdf5(shards[name]) and not has_header(shards[name]):
                 raise unrecognised(shards[name])
     if all(map(is_hdf5, shards.values())):
-        weights = _weights_of_hdf5(shards, source.limits, stack, config)
+        files = {}
+        for name, shard in shards.items():
+            with naming_errors(name):
+                files[name] = stack.enter_context(BoundedFile(shard))
+        weights = weights_of_keras3(files, source.limits, config) or []
         return Contents("sharded Keras weights (.weights.json)", weights)
     if all(map(has_header, shards.values())):
         weights = _weights_of_safetensors(shards, source.limits)
@@ -132,19 +136,6 @@ def _vet_name(name: Any, limits: Limits) -> None:
             f"the shard '{printable(str(name))}' is not the name of a file in the "
             "folder of the index. Keras writes no such index: do not use it."
         )
-
-
-def _weights_of_hdf5(
-    sources: dict[str, Source],
-    limits: Limits,
-    stack: ExitStack,
-    config: Callable[[], Any],
-) -> list[Kernel]:
-    shards = {}
-    for name, source in sources.items():
-        with naming_errors(name):
-            shards[name] = stack.enter_context(BoundedFile(source))
-    return weights_of_keras3(shards, limits, config) or []
 
 
 def _weights_of_safetensors(sources: dict[str, Source], limits: Limits) -> list[Kernel]:

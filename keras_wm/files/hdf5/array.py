@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import zlib
 from dataclasses import dataclass
@@ -18,16 +17,10 @@ from keras_wm.files.limits import Limits, vet_limit
 from keras_wm.files.storage.raw_array import FLOATS, MOST_AXES, decode, vet_array_size
 from keras_wm.utils.text import printable
 
+# The integers are the types of quantized kernels.
 _NUMBERS = {
-    "<f2": h5py.h5t.IEEE_F16LE,
-    ">f2": h5py.h5t.IEEE_F16BE,
-    "<f4": h5py.h5t.IEEE_F32LE,
-    ">f4": h5py.h5t.IEEE_F32BE,
-    "<f8": h5py.h5t.IEEE_F64LE,
-    ">f8": h5py.h5t.IEEE_F64BE,
-    # The types of quantized kernels.
-    "|i1": h5py.h5t.STD_I8LE,
-    "|u1": h5py.h5t.STD_U8LE,
+    name: h5py.h5t.py_create(np.dtype(name))
+    for name in ("<f2", ">f2", "<f4", ">f4", "<f8", ">f8", "i1", "u1")
 }
 # Number formats that HDF5 does not know are stored as opaque bytes. They are identified
 # by their size and by the attribute `dtype`. Of the 1-byte formats h5py can write only
@@ -147,8 +140,8 @@ class StoredArrays:
         self._unclaimed -= stored
         if not fits or self._unclaimed < 0:
             raise UnsafeFileError(
-                f"'{printable(path)}' declares {declared:,} bytes, and {stored:,} are "
-                "said to be stored, which is too few, or more than the file has. "
+                f"'{printable(path)}' declares {declared:,} bytes, and {stored:,} "
+                "stored bytes. These are too few, or more than the file has. "
                 f"{NOT_FROM_KERAS}"
             )
 
@@ -196,8 +189,8 @@ def _read_chunks(
     filters = [
         creation.get_filter(index)[0] for index in range(creation.get_nfilters())
     ]
-    offsets = [range(0, axis, step) for axis, step in zip(shape, chunk, strict=True)]
-    count, size = math.prod(map(len, offsets)), math.prod(chunk) * dtype.itemsize
+    count = math.prod(-(-axis // step) for axis, step in zip(shape, chunk, strict=True))
+    size = math.prod(chunk) * dtype.itemsize
     unpacked = math.prod(shape) * dtype.itemsize if filters else 0
     vet_limit(limits, "chunks", count, f"has {count:,} chunks, more")
     vet_limit(limits, "chunk_bytes", size, f"has chunks of {size:,} bytes, more")
@@ -205,20 +198,15 @@ def _read_chunks(
     vet_limit(limits, "unpacked_bytes", unpacked, problem)
     stored_sizes = _stored_sizes(dataset, count)
     array = np.empty(shape, dtype)
-    for corner in itertools.product(*offsets):
+    # The regions end with the array. The last chunk of an axis is stored whole.
+    for region in dataset.iter_chunks():
+        corner = tuple(axis.start for axis in region)
         if not 0 <= stored_sizes.get(corner, -1) <= _most_packed_bytes(size):
             raise UnsafeFileError(f"has no chunk at {corner}, or too large a one.")
         skipped, packed = dataset.id.read_direct_chunk(corner)
         data = _unpacked(packed, skipped, filters, dtype.itemsize, size)
         block = np.frombuffer(data, dtype).reshape(chunk)
-        # The last chunk of an axis is stored whole, even beyond the end of the array.
-        part = array[
-            tuple(
-                slice(start, start + step)
-                for start, step in zip(corner, chunk, strict=True)
-            )
-        ]
-        part[...] = block[tuple(map(slice, part.shape))]
+        array[region] = block[tuple(map(slice, array[region].shape))]
     return array
 
 

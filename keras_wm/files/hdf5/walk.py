@@ -61,7 +61,8 @@ class _Walk:
         problem = f"the group '{printable(path)}' is nested deeper"
         vet_limit(self._limits, "depth", depth, problem)
         for name, link in self._links_of(group, path).items():
-            child_path = _joined(path, name)
+            text = name.decode("utf-8", "surrogateescape")
+            child_path = f"{path}/{text}" if path else text
             child = _open(group, name, link, child_path, self._limits)
             # A hard link can lead back to a parent group, and two hard links to one
             # group on each of n levels make 2 ** n paths.
@@ -102,11 +103,6 @@ class _Walk:
 
 def _address(item: h5py.h5g.GroupID | h5py.h5d.DatasetID | h5py.h5t.TypeID) -> int:
     return int(h5py.h5o.get_info(item).addr)
-
-
-def _joined(path: str, name: bytes) -> str:
-    text = name.decode("utf-8", "surrogateescape")
-    return f"{path}/{text}" if path else text
 
 
 def has_child(group: h5py.Group, name: str) -> bool:

@@ -13,7 +13,6 @@ from keras_wm.files.contents import Kernel
 from keras_wm.files.kernels.lora import with_lora
 from keras_wm.files.kernels.quantized import kernels_of_quantized
 from keras_wm.files.kernels.quantized_parts import (
-    Parts,
     is_integer,
     parts_by_name,
     parts_by_position,
@@ -47,10 +46,8 @@ def weights_of_layer(
         The weights. If the arrays can be read in several ways, the list contains one
         weight for each.
     """
-    quantized: list[Parts] = []
-    if may_be_quantized(arrays):
-        numbered = all(name.isdecimal() for name in arrays)
-        quantized = (parts_by_position if numbered else parts_by_name)(arrays)
+    numbered = all(name.isdecimal() for name in arrays)
+    quantized = (parts_by_position if numbered else parts_by_name)(arrays)
     used = {id(array) for parts in quantized for array in parts.arrays}
     weights = [
         as_kernel(array, layer, name)

@@ -73,7 +73,7 @@ def kernels_of_quantized(
         replace(
             as_kernel(parts.codes, layer, parts.variable),
             shape=candidate.shape,
-            read=_bounded(candidate, parts, limits),
+            read=partial(_read, candidate, parts, limits),
             note=f"{candidate.mode}, scales applied{candidate.note}",
         )
         for candidate in candidates
@@ -87,20 +87,15 @@ def _prefer(
     return list(filter(condition, candidates)) or candidates
 
 
-def _bounded(
-    candidate: _Candidate, parts: Parts, limits: Limits
-) -> Callable[[], NDArray[np.floating]]:
-    def read() -> NDArray[np.floating]:
-        # Codes within the limit can exceed it when they are unpacked: from half a byte
-        # to four bytes each.
-        size = _FLOAT32_BYTES * math.prod(candidate.shape)
-        problem = f"'{printable(parts.codes.path)}' unpacks to {size:,} bytes, more"
-        vet_limit(limits, "array_bytes", size, problem)
-        # A scale of zero gives non-finite weights, which the detection reports.
-        with np.errstate(all="ignore"):
-            return candidate.read().reshape(candidate.shape)
-
-    return read
+def _read(candidate: _Candidate, parts: Parts, limits: Limits) -> Float32s:
+    # Codes within the limit can exceed it when they are unpacked: from half a byte to
+    # four bytes each.
+    size = _FLOAT32_BYTES * math.prod(candidate.shape)
+    problem = f"'{printable(parts.codes.path)}' unpacks to {size:,} bytes, more"
+    vet_limit(limits, "array_bytes", size, problem)
+    # A scale of zero gives non-finite weights, which the detection reports.
+    with np.errstate(all="ignore"):
+        return candidate.read().reshape(candidate.shape)
 
 
 def _candidates(parts: Parts, facts: LayerFacts) -> Iterator[_Candidate]:
@@ -287,8 +282,8 @@ def _scale_groups(
     # Negated, so that NaN is an error, too: Keras stores the groups as floats.
     if not ((groups >= 0) & (groups < count)).all():
         raise ModelFileError(
-            f"'{printable(parts.groups.path)}' names groups that "
-            f"'{printable(parts.scale.path)}', of {count}, does not have."
+            f"'{printable(parts.groups.path)}' names groups that do not exist: "
+            f"'{printable(parts.scale.path)}' has {count}."
         )
     group = groups.astype(np.intp)
     scale = _floats(parts.scale).take(group, group_axis)

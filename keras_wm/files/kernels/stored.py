@@ -27,7 +27,7 @@ class Stored(Protocol):
 
     @property
     def is_float(self) -> bool:
-        """Whether the array holds floats, with at least one axis."""
+        """True if the array holds floats, with at least one axis."""
 
     def read(self) -> NDArray[Any]:
         """Reads the array."""

@@ -90,8 +90,7 @@ class Folder:
             raise UnsupportedFileError("it is a folder, where a file is expected.")
         file = self._stack.enter_context(member.open())
         source = as_source(file, self.limits, self)
-        if max_bytes is not None:
-            vet_size(name, source.size, max_bytes)
+        vet_size(name, source.size, max_bytes)
         return source
 
 
@@ -126,9 +125,9 @@ def as_source(file: BinaryIO, limits: Limits, bundle: Bundle | None = None) -> S
     return Source(file, size, head, limits, bundle)
 
 
-def vet_size(name: str, size: int, max_bytes: int) -> None:
+def vet_size(name: str, size: int, max_bytes: int | None) -> None:
     """Raises UnsafeFileError if a file of a bundle is larger than allowed."""
-    if size > max_bytes:
+    if max_bytes is not None and size > max_bytes:
         raise UnsafeFileError(
             f"'{printable(name)}' has {size:,} bytes, more than "
             f"the {max_bytes:,} allowed. Raise the limit if you trust the file."

@@ -101,8 +101,7 @@ class Archive:
         if name not in self._members:
             raise ModelFileError(f"there is no member '{printable(name)}'.")
         entry, start = self._members[name]
-        if max_bytes is not None:
-            vet_size(name, entry.file_size, max_bytes)
+        vet_size(name, entry.file_size, max_bytes)
         window = Window(self._source.file, start, entry.compress_size)
         if entry.compress_type == ZIP_STORED:
             return as_source(cast(BinaryIO, window), self.limits, self)

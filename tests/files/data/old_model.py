@@ -13,7 +13,7 @@ import numpy as np
 
 
 def build(keras):
-    """A model of which two nested models have a layer of the same name."""
+    """A model with two nested models that have a layer of the same name."""
     layers = keras.layers
 
     def coder(name, units):
@@ -46,10 +46,12 @@ def kernels(model, within=""):
 
 
 def files(keras, model, stem):
-    """Saves the model; yields how to read back each file that this Keras writes."""
-    # Without being told, Keras 2.12 writes HDF5 under any name.
-    told = {"save_format": "keras_v3"} if keras.__version__.startswith("2.12.") else {}
-    model.save(f"{stem}.keras", **told)
+    """Saves the model in each format; yields functions that read the files back."""
+    # By default, Keras 2.12 writes HDF5 under any name.
+    options = (
+        {"save_format": "keras_v3"} if keras.__version__.startswith("2.12.") else {}
+    )
+    model.save(f"{stem}.keras", **options)
     yield lambda: keras.models.load_model(f"{stem}.keras", compile=False)
     # Keras 2 cannot write the optimizer's state for two layers of one name.
     model.save(f"{stem}.h5", include_optimizer=False)
