@@ -2,8 +2,8 @@
 
 A config is the content of `config.json`, or `model.get_config()`. A node is the entry
 of one object in it: `{"class_name": "Dense", "config": {"name": "d1", ...}, ...}`. An
-untrusted file can put any JSON in its place. The functions here therefore check all that
-they rely on, unless they require a trusted config.
+untrusted file can put any JSON in its place. The functions here therefore check
+everything that they rely on, unless they require a trusted config.
 """
 
 from __future__ import annotations
