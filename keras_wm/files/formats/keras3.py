@@ -101,7 +101,7 @@ def _walk_shards(
         with naming_errors(shard) if shard else nullcontext():
             for path, item in walk(file, skip=is_state):
                 objects += 1
-                problem = "the shards together have more objects"
+                problem = "the shards have more objects together"
                 vet_limit(limits, "objects", objects, problem)
                 if isinstance(item, h5py.Dataset):
                     if path in datasets:

@@ -150,7 +150,7 @@ def _weights_of_safetensors(sources: dict[str, Source], limits: Limits) -> list[
                     f"array '{printable(min(duplicates))}' is in another shard, too."
                 )
             names.update(array.path for array in arrays)
-            problem = "the shards together have more arrays"
+            problem = "the shards have more arrays together"
             vet_limit(limits, "arrays", len(names), problem)
         weights += [
             replace(weight, path=f"{shard}/{weight.path}")
