@@ -157,7 +157,7 @@ class _Reader:
             for key, (_, arguments, _) in nodes.items()
         }
         for key in TopologicalSorter(graph).static_order():
-            if key not in nodes:  # An input layer.
+            if key not in nodes:  # It is an input layer, for example.
                 continue
             layer, arguments, understood = nodes[key]
             passed_on = [tensors[tensor] for tensor in arguments]
