@@ -25,7 +25,7 @@ LEARNING_RATE = 1e-2
 _WEIGHT_DECAY = 1e-4
 # Share of the steps in which the learning rate rises from 0.
 _WARMUP = 0.1
-# Learning rates that are tried, each a quarter of the one before.
+# Number of learning rates that are tried, each a quarter of the one before.
 _ATTEMPTS = 4
 # Bound on the gradient's norm, which is large when a new block begins to act.
 _CLIP_NORM = 10.0

@@ -260,7 +260,7 @@ def clone_layer(layer: ShellLayer, extent: Sequence[int] | None = None) -> Shell
 def _stacked(
     layers: Sequence[ShellLayer], model: keras.Model, sites: int
 ) -> keras.Model:
-    """Connects new layers in sequence, with a model's weights in those it names too."""
+    """Connects layers in sequence; those named as in `model` get its weights."""
     inputs = spins = keras.Input((sites, 3), dtype=_dtype(model), name="spins")
     for layer in layers:
         spins = layer(spins)
