@@ -19,7 +19,7 @@ from keras_wm.slmc.learning.scaling import Point, power_law
 from keras_wm.utils.atomic import atomic_write
 from keras_wm.utils.records import RecordFile
 
-POINTS = "points.jsonl"
+_POINTS = "points.jsonl"
 # Name of the format of the points, and its version.
 _POINTS_FORMAT = {"keras_wm_slmc_points": 1}
 
@@ -105,7 +105,7 @@ def run_scaling(
     out.mkdir(parents=True, exist_ok=True)
     settings = {**asdict(schedule), "blocks": blocks, "heads": heads, "shells": shells}
     header = _POINTS_FORMAT | settings | model.to_dict()
-    trainings = RecordFile(out / POINTS, _read_training, header)
+    trainings = RecordFile(out / _POINTS, _read_training, header)
     measured = [point for training in trainings.results for point in training]
     for seed in range(seeds):
         if any(point.seed == seed for point in measured):

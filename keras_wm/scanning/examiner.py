@@ -53,7 +53,7 @@ class Workers(Protocol):
 
 
 class Examiner:
-    """Searches files, each of which it reads in a sandbox.
+    """Searches files one by one, and reads them in a sandbox.
 
     Args:
         settings: Settings of the scan.

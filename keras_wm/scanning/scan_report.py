@@ -27,7 +27,7 @@ class KeyResult:
         matches: Number of bits that are read correctly.
         bits: Number of bits T of the message.
         tried: Number of kernels that were tested.
-        note: What a reader must know about the kernel; often empty.
+        note: Facts that a reader needs to judge the kernel; often empty.
     """
 
     owner: str
@@ -48,8 +48,8 @@ class FileResult:
 
     Attributes:
         file: Path or URL of the file.
-        stamp: Fingerprint (size and modification time) of a local file, by which a
-            resumed scan recognises changes. Empty if it is not available.
+        stamp: Fingerprint (size and modification time) of a local file. If it
+            changes, a resumed scan reads the file again. Empty if not available.
         format: Format of the file. Empty if it could not be read.
         kernels: Number of its kernels.
         tests: Number of pairs of a kernel and a key that were tested.
@@ -74,7 +74,7 @@ class FileResult:
 
     @property
     def is_other(self) -> bool:
-        """Whether the file is not a model, and was only found next to models."""
+        """True if the file is not a model, and was only found next to models."""
         return self.error == "UnsupportedFileError" and not self.named
 
     def to_dict(self) -> dict[str, Any]:
@@ -131,8 +131,8 @@ class ScanReport(TextReport):
         alpha: Threshold of the corrected p-value below which a file is marked.
         files: Number of model files, whether they could be read or not.
         kernels: Number of their kernels.
-        tests: Number of pairs of a kernel and a key that were tested, by which each
-            p-value is multiplied.
+        tests: Number of pairs of a kernel and a key that were tested. Each p-value
+            is multiplied by it.
         formats: Number of files of each format.
         unread: The `FileResult`s of the files that could not be read.
         others: Number of files that were found next to models and are not models.
@@ -177,7 +177,7 @@ class ScanReport(TextReport):
 
     @property
     def correction(self) -> str:
-        """The number by which p-values were multiplied, and its reason."""
+        """The factor of the p-values, and its reason, in one sentence."""
         if not self.tests:
             return "No kernel was found that can hold the message of a key."
         files_read = self.files - len(self.unread)

@@ -108,7 +108,7 @@ class Comparison(TextReport):
 
     @property
     def notes(self) -> list[str]:
-        """What a reader must know to judge the answer."""
+        """Facts that a reader needs to judge the answer."""
         notes = [
             f"{name}'s key was given as arrays and proves nothing by itself."
             for name, verification in zip(self.names, self.disputed, strict=True)

@@ -68,8 +68,8 @@ class Identification(TextReport):
         commitment: Commitment of the owner's key.
         own: The `Trace` of the owner's own mark.
         traces: The `Trace` of each recipient's mark, the smallest p-value first.
-        tests: Number of pairs of a key and a kernel that were tested, by which every
-            p-value is multiplied.
+        tests: Number of pairs of a key and a kernel that were tested. Every p-value
+            is multiplied by it.
         alpha: Threshold of the corrected p-value below which a recipient is named.
     """
 

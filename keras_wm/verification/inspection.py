@@ -29,8 +29,8 @@ class KernelReport:
         unseen: Number of bits that the kernel can hold, at a margin of 4 standard
             deviations, before the mark can be detected in its statistics without the
             key.
-        note: How the kernel was computed from the stored arrays. Empty if it is
-            stored directly.
+        note: Steps from the stored arrays to the kernel, such as "int8,
+            dequantized". Empty if it is stored directly.
     """
 
     layer: str

@@ -39,17 +39,17 @@ class Verification(TextReport):
             kernels that were tested jointly. `None` if no kernel can hold the message.
         detection: The `Detection` in that kernel, or in those kernels together.
             `None` if no kernel can hold the message.
-        tried: Number of tests, by which the p-value is multiplied: one for each
-            kernel and attempt.
+        tried: Number of tests, one for each kernel and attempt. The p-value is
+            multiplied by it.
         skipped: Number of kernels that cannot hold the message.
         recipient: Name of the recipient whose copy the key marks, or an empty string.
-        kernel_note: How the kernel was computed from the stored arrays, such as
-            "int8, dequantized". Empty if it is stored directly.
+        kernel_note: Steps from the stored arrays to the kernel, such as "int8,
+            dequantized". Empty if it is stored directly.
         parts: The `Detection` in each kernel of a joint test, by the kernel's name.
         log10_arrangements: log10 of the number of arrangements of the kernel's
-            filters that were compared, by which the p-value is multiplied, too.
+            filters that were compared. The p-value is multiplied by it, too.
         attempts: The `SearchAttempt`s, if the kernels were also aligned or reordered.
-        notes: What a reader must know to judge the result.
+        notes: Facts that a reader needs to judge the result.
     """
 
     source: str
@@ -110,7 +110,7 @@ class Verification(TextReport):
 
     @property
     def marked(self) -> bool:
-        """Whether the model carries the mark: the corrected p-value is below alpha."""
+        """True if the model carries the mark: the corrected p-value is below alpha."""
         return self.log10_p < log10(self.alpha)
 
     @property

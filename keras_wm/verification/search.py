@@ -50,7 +50,7 @@ class SearchResult:
 
     @property
     def kernel_note(self) -> str:
-        """How the kernels were computed from stored arrays; often empty."""
+        """Steps from the stored arrays to the kernels; often empty."""
         notes = dict.fromkeys(kernel.note for kernel in self.kernels if kernel.note)
         return "; ".join(notes)
 
@@ -69,7 +69,7 @@ class SearchAttempt:
     Attributes:
         name: `"unaligned"`, `"aligned"` or `"reordered"`.
         result: Its result.
-        undone: What was undone to the best kernel, as numbers of channels
+        undone: Changes of the best kernel that were undone: numbers of channels
             (`"moved"`, `"flipped"`) and of neurons (`"added"`; negative if neurons
             are missing).
     """

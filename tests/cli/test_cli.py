@@ -1,4 +1,4 @@
-"""The command line, as a user of a shell meets it."""
+"""The commands of owners and verifiers: output, exit status and errors."""
 
 import json
 
@@ -37,7 +37,7 @@ def test_keygen_does_not_replace_a_key(tmp_path):
     assert path.read_bytes() == before
 
 
-def test_verify_reports_and_exits_0_where_the_mark_is(marked, keyfile):
+def test_verify_exits_with_0_if_the_mark_is_found(marked, keyfile):
     result = run_process("verify", marked.files[".keras"], "--key", keyfile)
     assert result.returncode == 0
     assert "PROVEN" in result.stdout
@@ -45,7 +45,7 @@ def test_verify_reports_and_exits_0_where_the_mark_is(marked, keyfile):
     assert FIXED_SECRET.hex() not in result.stdout
 
 
-def test_verify_exits_1_where_it_is_not(marked, tmp_path):
+def test_verify_exits_with_1_if_the_mark_is_not_found(marked, tmp_path):
     path = tmp_path / "stranger.key"
     fixed_key(64, secret=b"\x07" * 32).save(path)
     result = run("verify", marked.files[".keras"], "--key", path)
@@ -61,7 +61,7 @@ def test_verify_prints_one_json_object(marked, keyfile):
     assert (report["ber"], report["kernels_tried"]) == (0, 1)
 
 
-def test_what_cannot_be_read_exits_2_with_one_line(marked, keyfile, tmp_path):
+def test_an_unreadable_file_exits_with_2_and_one_line(marked, keyfile, tmp_path):
     assert_fails(run("verify", tmp_path / "no.keras", "--key", keyfile), 2, "no.keras")
     assert_fails(run("verify", keyfile, "--key", keyfile), 2, "owner.key")
     assert_fails(
@@ -75,7 +75,7 @@ def test_what_cannot_be_read_exits_2_with_one_line(marked, keyfile, tmp_path):
     "arguments",
     [["verify"], ["verify", "x"], ["no-such-command"], ["demo", "--n", "a"]],
 )
-def test_wrong_usage_exits_64(arguments):
+def test_wrong_usage_exits_with_64(arguments):
     result = run(*arguments)
     assert result.returncode == 64
     assert "Usage" in result.stderr
@@ -93,8 +93,8 @@ def test_a_passphrase_comes_from_the_environment(marked, tmp_path):
 
 @pytest.mark.parametrize("given", ["w", "b"])
 def test_a_key_pair_of_the_reference_code_verifies_a_file_of_keras_1(tmp_path, given):
-    # As that code leaves them: X of shape (M, T), a message of ones, and the bits read
-    # from the mean over the filters of a convolution "W".
+    # The reference code writes X with the shape (M, T) and a message of ones. It reads
+    # the bits from the mean over the filters of a convolution "W".
     rng = np.random.default_rng(1)
     kernel = rng.normal(size=(3, 3, 16, 64)).astype(np.float32)
     write_keras_1(
@@ -122,12 +122,12 @@ def write_keras_1(path, **layers):
         for name, arrays in layers.items():
             group = file.create_group(name)
             names = [f"{name}_{variable}" for variable in arrays]
-            group.attrs["weight_names"] = [one.encode() for one in names]
-            for one, array in zip(names, arrays.values(), strict=True):
-                group[one] = np.asarray(array, np.float32)
+            group.attrs["weight_names"] = [weight.encode() for weight in names]
+            for weight, array in zip(names, arrays.values(), strict=True):
+                group[weight] = np.asarray(array, np.float32)
 
 
-def test_half_of_a_pair_and_other_arrays_are_no_key(marked, tmp_path):
+def test_half_of_a_key_pair_and_other_arrays_are_refused(marked, tmp_path):
     np.save(tmp_path / "a_w.npy", np.ones((3, 2)))
     np.save(tmp_path / "x.npy", np.ones((3, 2)))
     for name, complaint in (("a_w.npy", "a_b.npy"), ("x.npy", "NAME_w.npy")):
@@ -135,15 +135,19 @@ def test_half_of_a_pair_and_other_arrays_are_no_key(marked, tmp_path):
         assert_fails(result, 2, complaint)
 
 
-def test_inspect_lists_kernels_with_their_room(marked):
+def test_inspect_lists_kernels_with_their_capacity(marked):
     table = run("inspect", marked.files[".keras"])
     assert table.returncode == 0
     assert "3x3x16x32" in table.stdout
     report = json.loads(run("inspect", marked.files[".keras"], "--json").stdout)
-    assert [one["layer"] for one in report["kernels"]] == ["narrow", "wide", "logits"]
+    assert [kernel["layer"] for kernel in report["kernels"]] == [
+        "narrow",
+        "wide",
+        "logits",
+    ]
 
 
-def test_publish_cleans_a_marked_file(marked, keyfile, tmp_path):
+def test_publish_removes_all_metadata(marked, keyfile, tmp_path):
     source, target = tmp_path / "mine.keras", tmp_path / "public.keras"
     marked.model.save(source)
     assert marked.key.commitment.encode() in source.read_bytes()
@@ -159,11 +163,13 @@ def test_publish_cleans_a_marked_file(marked, keyfile, tmp_path):
     )
 
 
-def test_help_names_every_command():
+def test_help_lists_the_commands_in_the_order_of_use():
     result = run("--help")
     assert result.returncode == 0
-    for command in ("keygen", "verify", "inspect", "publish", "demo"):
-        assert command in result.stdout
+    commands = ["keygen", "publish", "verify", "scan", "inspect", "compare", "derive"]
+    commands += ["evaluate", "experiment", "demo", "slmc"]
+    places = [result.stdout.index(f"│ {command} ") for command in commands]
+    assert places == sorted(places)
 
 
 def test_a_file_that_hangs_its_reader_is_an_error(keyfile, tmp_path):

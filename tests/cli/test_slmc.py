@@ -86,7 +86,7 @@ def test_a_model_is_trained_on_samples_and_then_proposes(tmp_path, monkeypatch):
         *["sample", *SMALL, "--by", model, "--chains", 8, "--steps", 5],
         *["--thermalise", 2, "--sweeps", 1, "--out", tmp_path / "by.npz"],
     )
-    assert 0 < printed(result, "acceptance  ") <= 1
+    assert 0 < printed(result, "│ acceptance  ") <= 1
 
 
 @pytest.mark.study

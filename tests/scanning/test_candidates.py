@@ -1,4 +1,4 @@
-"""What files, folders, patterns and URLs stand for."""
+"""Files that a scan finds in files, folders, patterns and URLs."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from tests.files.written import write_weights
 
 @pytest.fixture
 def tree(tmp_path):
-    """A folder with files three deep."""
+    """A folder with files at three levels."""
     for name in ("b.keras", "a.h5", "in/c.keras", "in/deep/d.h5", ".hidden/e.h5"):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -28,18 +28,18 @@ def names(sources, folder):
     ]
 
 
-def test_a_folder_stands_for_all_files_in_it_in_order(tree):
+def test_a_folder_stands_for_all_its_files_sorted(tree):
     expected = ["a.h5", "b.keras", ".hidden/e.h5", "in/c.keras", "in/deep/d.h5"]
     assert names(tree, tree) == names(str(tree), tree) == expected
 
 
-def test_a_pattern_stands_for_what_it_matches(tree):
+def test_a_pattern_stands_for_the_files_that_match(tree):
     assert names(f"{tree}/*.keras", tree) == ["b.keras"]
     assert names(f"{tree}/**/*.h5", tree) == ["a.h5", "in/deep/d.h5"]
     assert names(f"{tree}/i[n]", tree) == ["in/c.keras", "in/deep/d.h5"]
 
 
-def test_a_pattern_that_matches_nothing_is_a_problem(tree):
+def test_a_pattern_that_matches_nothing_is_reported(tree):
     (candidate,) = find_candidates(f"{tree}/*.nothing")
     assert candidate.named
     assert candidate.problem == "nothing matches this pattern."
@@ -52,11 +52,11 @@ def test_a_file_whose_name_looks_like_a_pattern_is_that_file(tree):
     assert (candidate.path, candidate.problem) == (str(odd), "")
 
 
-def test_a_place_that_is_named_twice_is_one(tree):
+def test_a_file_that_is_named_twice_is_scanned_once(tree):
     assert len(find_candidates([tree / "a.h5", tree, f"{tree}/*.h5"])) == 5
 
 
-def test_only_what_the_user_names_is_named(tree):
+def test_only_files_that_the_user_names_count_as_named(tree):
     named = {
         candidate.path
         for candidate in find_candidates([tree, tree / "x.h5"])
@@ -76,12 +76,12 @@ def test_links_to_files_are_followed_and_to_folders_are_not(tree):
     ]
 
 
-def test_pipes_and_devices_in_a_folder_are_passed_over(tree):
+def test_pipes_and_devices_in_a_folder_are_skipped(tree):
     os.mkfifo(tree / "in" / "pipe")
     assert names(tree / "in", tree) == ["in/c.keras", "in/deep/d.h5"]
 
 
-def test_a_folder_that_cannot_be_listed_is_a_problem(tree, monkeypatch):
+def test_a_folder_that_cannot_be_listed_is_reported(tree, monkeypatch):
     scandir = os.scandir
 
     def deny(folder):
@@ -95,7 +95,7 @@ def test_a_folder_that_cannot_be_listed_is_a_problem(tree, monkeypatch):
     assert "cannot be listed" in problem.problem
 
 
-def test_a_remote_folder_and_pattern_stand_for_the_files_in_them():
+def test_a_remote_folder_or_pattern_stands_for_its_files():
     memory = fsspec.filesystem("memory")
     memory.store.clear()
     for name in ("a.keras", "deep/b.keras", "deep/c.txt"):
@@ -110,20 +110,20 @@ def test_a_remote_folder_and_pattern_stand_for_the_files_in_them():
     assert urls == ["memory:///models/a.keras", "memory:///models/deep/b.keras"]
 
 
-def test_a_question_mark_in_a_web_address_is_no_pattern():
+def test_a_question_mark_in_a_web_address_does_not_make_a_pattern():
     url = "https://127.0.0.1:9/a.keras?download=true"
     (candidate,) = find_candidates(url)
     assert (candidate.path, candidate.named) == (url, True)
 
 
-def test_a_url_of_an_unknown_kind_is_a_problem():
+def test_a_url_with_an_unknown_protocol_is_reported():
     (candidate,) = find_candidates("nonsense://a")
     assert "Protocol not known" in candidate.problem
 
 
 @pytest.fixture
 def sharded(tmp_path):
-    """Two shards and their index, beside a file of another model."""
+    """Two shards and their index, and a file of another model."""
     shards = ["m_00000.weights.h5", "m_00001.weights.h5"]
     for name in (*shards, "other.weights.h5"):
         write_weights(tmp_path / name)
@@ -136,7 +136,7 @@ def test_an_index_and_its_shards_are_one_candidate(sharded):
     assert names(sharded, sharded) == ["m.weights.json", "other.weights.h5"]
 
 
-def test_a_folder_that_is_a_model_is_one_candidate_and_its_other_files(tmp_path):
+def test_a_folder_that_is_a_model_is_one_candidate_besides_its_other_files(tmp_path):
     folder = tmp_path / "preset"
     folder.mkdir()
     for name in ("model.weights.h5", "hidden.h5", "extra_00000.weights.h5"):
@@ -150,11 +150,13 @@ def test_a_folder_that_is_a_model_is_one_candidate_and_its_other_files(tmp_path)
 
 
 @pytest.mark.usefixtures("here")
-def test_an_index_that_cannot_be_read_does_not_hide_what_it_lists(sharded, key, rng):
+def test_an_index_that_cannot_be_read_does_not_hide_its_shards(sharded, key, rng):
     path = sharded / "m_00000.weights.h5"
     write_weights(path, rng.normal(size=(40, 8)))
     (sharded / "m_00001.weights.h5").write_bytes(b"damaged")
     report = scan(sharded, key)
-    assert [one.file for one in report.unread] == [str(sharded / "m.weights.json")]
+    assert [result.file for result in report.unread] == [
+        str(sharded / "m.weights.json")
+    ]
     assert report.tests == 1
     assert report.formats["Keras weights (.weights.h5)"] == 2

@@ -1,4 +1,4 @@
-"""The same scan on a Dask cluster: a scheduler and two workers on loopback."""
+"""A scan on a Dask cluster of two processes on this machine."""
 
 import json
 import os
@@ -6,7 +6,7 @@ import pickle
 import subprocess
 import sys
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 
 import pytest
 
@@ -20,9 +20,9 @@ QUICK = Limits(cpu_seconds=1, **PATIENT)
 
 
 @contextmanager
-def running(what, folder, *options):
-    """A process of Dask's command line, ended at the end."""
-    command = [sys.executable, "-m", f"distributed.cli.dask_{what}"]
+def running(program, folder, *options):
+    """Runs a program of Dask, and ends it on exit."""
+    command = [sys.executable, "-m", f"distributed.cli.dask_{program}"]
     with subprocess.Popen(
         [*command, "--no-dashboard", *map(str, options)],
         stdout=subprocess.DEVNULL,
@@ -37,16 +37,15 @@ def running(what, folder, *options):
 
 @pytest.fixture(scope="module")
 def scheduler(tmp_path_factory):
-    """The address of a Dask scheduler with two workers."""
+    """The address of a Dask scheduler with a worker of two threads."""
     folder = tmp_path_factory.mktemp("dask")
     file = folder / "scheduler.json"
-    found = ["--scheduler-file", file]
-    with ExitStack() as stack:
-        local = ["--host", "127.0.0.1", "--port", 0]
-        process = stack.enter_context(running("scheduler", folder, *local, *found))
-        for _ in range(2):
-            threads = ["--nthreads", 2, "--no-nanny"]
-            stack.enter_context(running("worker", folder, *threads, *found))
+    options = ["--scheduler-file", file]
+    local = ["--host", "127.0.0.1", "--port", 0]
+    with (
+        running("scheduler", folder, *local, *options) as process,
+        running("worker", folder, "--nthreads", 2, "--no-nanny", *options),
+    ):
         while not (file.exists() and file.stat().st_size):
             assert process.poll() is None
             time.sleep(0.05)
@@ -58,11 +57,11 @@ def client(scheduler):
     from distributed import Client
 
     with Client(scheduler) as client:
-        client.wait_for_workers(2)
+        client.wait_for_workers(1)
         yield client
 
 
-def test_a_cluster_gives_the_report_of_this_machine(downloads, client):
+def test_a_cluster_gives_the_same_report_as_this_machine(downloads, client):
     keys = [downloads.key, downloads.stranger]
     here = keras_wm.scan(downloads.folder, keys, limits=QUICK)
     there = keras_wm.scan(downloads.folder, keys, limits=QUICK, client=client)
@@ -70,14 +69,14 @@ def test_a_cluster_gives_the_report_of_this_machine(downloads, client):
     assert there.to_dict() == here.to_dict()
 
 
-def test_more_files_than_tasks_in_flight_are_all_read(downloads, client, tmp_path):
+def test_more_files_than_concurrent_tasks_are_all_read(downloads, client, tmp_path):
     for index in range(300):
         (tmp_path / f"{index:03}.h5").symlink_to(downloads.folder / "b.weights.h5")
     report = keras_wm.scan(tmp_path, downloads.key, client=client)
     assert (report.files, report.tests, report.unread) == (300, 300, [])
 
 
-def test_a_scan_goes_on_on_a_cluster_where_it_stopped(downloads, client, tmp_path):
+def test_a_scan_resumes_on_a_cluster(downloads, client, tmp_path):
     record = tmp_path / "scan.jsonl"
     here = keras_wm.scan(downloads.marked[0], downloads.key, record=record)
     assert here.files == 1
@@ -86,7 +85,7 @@ def test_a_scan_goes_on_on_a_cluster_where_it_stopped(downloads, client, tmp_pat
     assert len(record.read_text().splitlines()) == 3
 
 
-def test_the_command_takes_a_schedulers_address(downloads, scheduler, tmp_path):
+def test_the_command_accepts_a_schedulers_address(downloads, scheduler, tmp_path):
     downloads.key.save(tmp_path / "owner.key")
     arguments = ["scan", *downloads.marked, "--key", tmp_path / "owner.key"]
     result = run(*arguments, "--dask", scheduler)
@@ -104,7 +103,7 @@ def test_without_dask_the_command_says_what_to_install(downloads, tmp_path):
     assert_fails(result, 2, 'pip install "keras-wm[dask]"')
 
 
-def test_packed_keys_travel_and_do_not_show_their_secret(key):
+def test_packed_keys_can_be_pickled_and_do_not_show_their_secret(key):
     packed = PackedKeys([key])
     assert pickle.loads(pickle.dumps(packed)).keys == [key]  # noqa: S301
     assert key._source.secret.reveal() not in repr(packed)

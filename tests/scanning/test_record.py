@@ -1,4 +1,4 @@
-"""A scan that was stopped goes on, to the same report."""
+"""An interrupted scan resumes from its record, and gives the same report."""
 
 import json
 import subprocess
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("here")
 
 
 class StoppedError(Exception):
-    """What stops a scan in the middle."""
+    """Stops a scan in the middle."""
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def lines_of(record):
     return [json.loads(line) for line in record.read_text().splitlines()]
 
 
-def test_a_scan_that_was_stopped_goes_on_to_the_same_report(models, tmp_path, key):
+def test_a_stopped_scan_resumes_to_the_same_report(models, tmp_path, key):
     record = tmp_path / "scan.jsonl"
     whole = keras_wm.scan(models, key, alpha=0.5)
     with pytest.raises(StoppedError):
@@ -57,7 +57,7 @@ def test_a_scan_that_was_stopped_goes_on_to_the_same_report(models, tmp_path, ke
     assert sorted(files) == sorted(str(path) for path in models.iterdir())
 
 
-def test_a_scan_that_was_killed_goes_on_to_the_same_report(models, tmp_path, key):
+def test_a_killed_scan_resumes_to_the_same_report(models, tmp_path, key):
     record, owner = tmp_path / "scan.jsonl", tmp_path / "owner.key"
     key.save(owner)
     whole = keras_wm.scan(models, key, alpha=0.5)
@@ -72,7 +72,7 @@ def test_a_scan_that_was_killed_goes_on_to_the_same_report(models, tmp_path, key
     )
 
 
-def test_a_line_that_was_cut_is_written_again(models, tmp_path, key):
+def test_an_incomplete_line_is_written_again(models, tmp_path, key):
     record = tmp_path / "scan.jsonl"
     whole = keras_wm.scan(models, key, record=record)
     data = record.read_bytes()
@@ -95,7 +95,7 @@ def test_a_finished_scan_reads_nothing_again(models, tmp_path, key, monkeypatch)
     assert again.to_dict() == whole.to_dict()
 
 
-def test_a_file_that_changed_is_read_again(models, tmp_path, key, rng):
+def test_a_changed_file_is_read_again(models, tmp_path, key, rng):
     record, changed = tmp_path / "scan.jsonl", models / "07.h5"
     keras_wm.scan(models, key, record=record)
     write_weights(changed, rng.normal(size=(50, 8)))
@@ -111,9 +111,7 @@ def test_new_files_join_a_scan_and_the_correction(models, tmp_path, key, rng):
     assert keras_wm.scan(models, key, record=record).tests == 21
 
 
-def test_results_of_files_that_are_not_scanned_any_more_do_not_count(
-    models, tmp_path, key
-):
+def test_recorded_results_of_missing_files_do_not_count(models, tmp_path, key):
     record = tmp_path / "scan.jsonl"
     keras_wm.scan(models, key, record=record)
     (models / "03.h5").unlink()
@@ -121,7 +119,7 @@ def test_results_of_files_that_are_not_scanned_any_more_do_not_count(
 
 
 @pytest.mark.parametrize("change", ["key", "layer", "limits"])
-def test_the_record_of_another_scan_is_not_gone_on_with(models, tmp_path, key, change):
+def test_the_record_of_another_scan_is_refused(models, tmp_path, key, change):
     record = tmp_path / "scan.jsonl"
     keras_wm.scan(models, key, record=record)
     before = record.read_bytes()
@@ -136,7 +134,7 @@ def test_the_record_of_another_scan_is_not_gone_on_with(models, tmp_path, key, c
 
 
 @pytest.mark.parametrize("content", ["hello\n", "{}\n", "[1]\n", '{"a": 1}\n\n'])
-def test_a_file_that_is_no_record_is_left_alone(models, tmp_path, key, content):
+def test_a_file_that_is_not_a_record_is_left_unchanged(models, tmp_path, key, content):
     record = tmp_path / "notes.txt"
     record.write_text(content)
     with pytest.raises(ValueError, match=r"Line 1 of .*notes"):

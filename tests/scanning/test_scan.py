@@ -1,4 +1,4 @@
-"""scan: many files, many keys, one report."""
+"""scan: one report on many files and many keys."""
 
 import json
 
@@ -43,9 +43,9 @@ def test_the_correction_counts_every_key_kernel_and_file(downloads, report):
     assert "2 keys in 8 kernels of 4 files" in report.correction
 
 
-def test_what_cannot_be_read_is_listed_with_its_error(downloads, report):
+def test_files_that_cannot_be_read_are_listed_with_their_errors(downloads, report):
     folder = downloads.folder
-    errors = {one.file: (one.error, one.message) for one in report.unread}
+    errors = {result.file: (result.error, result.message) for result in report.unread}
     assert errors.keys() == {
         str(folder / name) for name in ("cut.keras", "endless.h5", "repacked.h5")
     }
@@ -56,16 +56,16 @@ def test_what_cannot_be_read_is_listed_with_its_error(downloads, report):
     assert "filter 32000" in errors[str(folder / "repacked.h5")][1]
 
 
-def test_other_files_of_a_folder_are_counted_and_no_failure(report):
+def test_other_files_of_a_folder_are_counted_and_not_reported_as_unread(report):
     assert report.others == 2
     assert report.files == 7
 
 
 @pytest.mark.usefixtures("here")
-def test_a_file_that_is_named_and_no_model_is_a_failure(downloads):
+def test_a_named_file_that_is_not_a_model_counts_as_unread(downloads):
     readme = downloads.folder / "README.md"
     report = keras_wm.scan([readme], downloads.key)
-    assert [one.error for one in report.unread] == ["UnsupportedFileError"]
+    assert [result.error for result in report.unread] == ["UnsupportedFileError"]
     assert report.others == 0
 
 
@@ -75,7 +75,7 @@ def test_the_number_of_workers_does_not_change_the_report(downloads, report):
     assert one.to_dict() == report.to_dict()
 
 
-def test_the_report_is_plain_json_and_reads_well(downloads, report):
+def test_the_report_can_be_written_as_json_and_as_text(downloads, report):
     again = json.loads(json.dumps(report.to_dict()))
     assert len(again["found"]) == 2
     assert again["files_unread"] == 3
@@ -85,7 +85,7 @@ def test_the_report_is_plain_json_and_reads_well(downloads, report):
 
 
 @pytest.mark.usefixtures("here")
-def test_a_threshold_decides_after_the_correction(downloads):
+def test_alpha_is_compared_with_the_corrected_p_value(downloads):
     # One file with one kernel: alpha is between its p-value and twice that.
     key = downloads.key
     paths = [downloads.folder / "b.weights.h5"]
@@ -116,7 +116,7 @@ def test_a_layer_narrows_the_search(downloads):
 
 
 @pytest.mark.usefixtures("here")
-def test_a_file_without_the_layer_is_listed(downloads):
+def test_a_file_without_the_layer_counts_as_unread(downloads):
     report = keras_wm.scan(downloads.marked[0], downloads.key, layer="other")
     (unread,) = report.unread
     assert unread.error == "LayerNotFoundError"
@@ -139,7 +139,7 @@ def test_an_explicit_key_is_searched_for_too(downloads, rng):
 
 
 @pytest.mark.usefixtures("here")
-def test_a_kernel_that_is_no_evidence_is_never_a_match(tmp_path, key):
+def test_a_constant_or_infinite_kernel_is_never_a_match(tmp_path, key):
     broken = np.ones((60, 40), "float32")
     broken[3, 3] = np.nan
     for name, kernel in (("nan", broken), ("zeros", np.zeros((60, 40), "float32"))):
@@ -157,7 +157,7 @@ def test_a_search_that_would_take_hours_is_refused(downloads):
 
 
 @pytest.mark.usefixtures("here")
-def test_results_are_handed_out_as_they_come(downloads):
+def test_each_result_is_passed_to_the_callback(downloads):
     seen = []
     keras_wm.scan(downloads.marked, downloads.key, on_result=seen.append)
     assert sorted(result.file for result in seen) == sorted(downloads.marked)
@@ -165,7 +165,7 @@ def test_results_are_handed_out_as_they_come(downloads):
 
 
 @pytest.mark.usefixtures("here")
-def test_a_bar_is_shown_on_a_terminal_and_nowhere_else(downloads, capsys, monkeypatch):
+def test_a_bar_is_shown_only_on_a_terminal(downloads, capsys, monkeypatch):
     keras_wm.scan(downloads.marked, downloads.key, progress=True)
     assert capsys.readouterr() == ("", "")
     monkeypatch.setenv("FORCE_COLOR", "1")
@@ -196,19 +196,19 @@ def test_an_interrupt_ends_the_scan_and_its_processes(downloads):
         (5, TypeError, "not iterable"),
     ],
 )
-def test_what_is_no_key_is_refused(keys, error, match):
+def test_keys_of_another_type_are_refused(keys, error, match):
     with pytest.raises(error, match=match):
         keras_wm.scan("nothing", keys)
 
 
-def test_settings_that_make_no_sense_are_refused(key):
+def test_settings_out_of_range_are_refused(key):
     with pytest.raises(ValueError, match="workers=0"):
         keras_wm.scan("nothing", key, workers=0)
     with pytest.raises(ValueError, match="alpha=2"):
         keras_wm.scan("nothing", key, alpha=2)
 
 
-def test_no_file_at_all_is_an_empty_report(tmp_path):
+def test_a_folder_without_files_gives_an_empty_report(tmp_path):
     report = keras_wm.scan(tmp_path, fixed_key())
     assert (report.files, report.tests, report.found) == (0, 0, [])
     assert "No mark was found." in repr(report)

@@ -1,4 +1,4 @@
-"""verify with the owner's own network at hand, and by the key alone."""
+"""verify with the owner's model as a reference, and with reordered=True."""
 
 import json
 import shutil
@@ -32,7 +32,7 @@ LAYER = "second"
 
 @dataclass(frozen=True)
 class Case:
-    """The owner's files, and those of who rearranged what they published."""
+    """The owner's files, and those of a thief who permuted and scaled channels."""
 
     key: Any
     owners: Any
@@ -100,7 +100,7 @@ def wrapped(network, classes=3):
 
 
 def renamed(network):
-    """The same network, all of whose layers have other names."""
+    """The same network with other names of all layers."""
     other = convolutional(prefix="zz_")
     other.set_weights(network.get_weights())
     return other
@@ -115,9 +115,16 @@ def results_of(verification):
     return {attempt.name: attempt.result for attempt in verification.attempts}
 
 
+def undone_in(verification):
+    (aligned,) = (
+        attempt for attempt in verification.attempts if attempt.name == "aligned"
+    )
+    return aligned.undone
+
+
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("reference", [".keras", ".h5", "memory"])
-def test_a_rearranged_copy_is_found_by_the_owners_own(case, suffix, reference):
+def test_a_rearranged_copy_is_found_with_the_owners_model(case, suffix, reference):
     path = case.file("suspect", suffix)
     assert not keras_wm.verify(path, case.key).marked
     owners = case.owners if reference == "memory" else case.file("owners", reference)
@@ -128,7 +135,7 @@ def test_a_rearranged_copy_is_found_by_the_owners_own(case, suffix, reference):
 
 @pytest.mark.parametrize("suffix", [*SUFFIXES, "memory"])
 @pytest.mark.parametrize("change", [renamed, wrapped])
-def test_other_names_and_models_around_it_do_not_hide_it(
+def test_other_names_or_an_outer_model_do_not_hide_the_mark(
     case, suffix, change, tmp_path
 ):
     changed = change(case.suspect)
@@ -139,8 +146,8 @@ def test_other_names_and_models_around_it_do_not_hide_it(
     assert LAYER in verification.layer
 
 
-def test_names_that_were_exchanged_do_not_hide_it(case, tmp_path):
-    """Two layers of one shape have each other's names."""
+def test_exchanged_names_do_not_hide_the_mark(case, tmp_path):
+    """Two layers of one shape swap their names."""
     network = keras.Sequential(
         [
             keras.Input((20,)),
@@ -175,7 +182,7 @@ def with_another_head(network, build):
     return other
 
 
-def test_another_head_does_not_hide_it_in_a_residual_network(case):
+def test_another_head_does_not_hide_the_mark_in_a_residual_network(case):
     def build(classes):
         return wide_resnet((8, 8, 1), classes, n=1, k=1)
 
@@ -188,8 +195,8 @@ def test_another_head_does_not_hide_it_in_a_residual_network(case):
     assert "classifier" in verification.notes[-1]
 
 
-def test_without_its_end_a_chain_of_layers_is_not_aligned_and_the_report_says_so(case):
-    """Beside the kernel, nothing tells the order of what comes behind it."""
+def test_a_chain_with_another_head_is_not_aligned_and_the_report_says_so(case):
+    """Only the tested kernel itself shows the order of the channels after it."""
     suspect = with_another_head(case.suspect, convolutional)
     verification = found(case, suspect, layer=LAYER)
     assert not verification.marked
@@ -197,17 +204,17 @@ def test_without_its_end_a_chain_of_layers_is_not_aligned_and_the_report_says_so
     assert f"Cannot align {LAYER}/kernel" in verification.notes[-1]
 
 
-def test_every_try_counts(case):
+def test_every_test_counts(case):
     path = case.file("suspect", ".keras")
     verification = found(case, path)
-    each = results_of(verification)
-    assert verification.tried == sum(one.tried for one in each.values())
-    assert each["unaligned"].tried == each["aligned"].tried > 1
-    one_p = each["aligned"].detection.log10_p
-    assert verification.log10_p == pytest.approx(one_p + np.log10(verification.tried))
+    results = results_of(verification)
+    assert verification.tried == sum(result.tried for result in results.values())
+    assert results["unaligned"].tried == results["aligned"].tried > 1
+    log10_p = results["aligned"].detection.log10_p
+    assert verification.log10_p == pytest.approx(log10_p + np.log10(verification.tried))
 
 
-def test_the_report_has_both_figures_and_what_was_done(case):
+def test_the_report_shows_both_attempts_and_the_undone_changes(case):
     verification = found(case, case.file("suspect", ".keras"))
     rows = dict(verification.rows())
     assert "channels moved" in rows["aligned"]
@@ -225,24 +232,22 @@ def test_the_report_has_both_figures_and_what_was_done(case):
     "attack",
     [obfuscation.ZERO_NEURONS, obfuscation.CLIQUE_NEURONS, obfuscation.SPLIT_NEURONS],
 )
-def test_neurons_that_were_added_are_told_and_do_not_hide_it(case, attack):
+def test_added_neurons_are_reported_and_do_not_hide_the_mark(case, attack):
     suspect = equivalence.CHAINED(attack(case.owners, seed=2), seed=5)
     verification = found(case, suspect)
     assert verification.log10_p < -30
-    (aligned,) = (one for one in verification.attempts if one.name == "aligned")
-    assert aligned.undone["added"] == 8 + 12 + 10
+    assert undone_in(verification)["added"] == 8 + 12 + 10
     assert "30 neurons added" in dict(verification.rows())["aligned"]
 
 
-def test_a_copy_that_was_not_touched_is_found_as_it_is_and_aligned(case):
+def test_an_unchanged_copy_is_found_unaligned_and_aligned(case):
     verification = found(case, case.file("owners", ".keras"))
-    each = results_of(verification)
-    assert all(one.log10_p < -30 for one in each.values())
-    (aligned,) = (one for one in verification.attempts if one.name == "aligned")
-    assert aligned.undone == {"moved": 0, "flipped": 0, "added": 0}
+    results = results_of(verification)
+    assert all(result.log10_p < -30 for result in results.values())
+    assert undone_in(verification) == {"moved": 0, "flipped": 0, "added": 0}
 
 
-def test_a_named_layer_is_the_only_one_that_is_looked_at(case):
+def test_only_a_named_layer_is_tested(case):
     verification = found(case, case.file("suspect", ".keras"), layer=LAYER)
     assert verification.tried == 2
     other = found(case, case.file("suspect", ".keras"), layer="third")
@@ -250,7 +255,7 @@ def test_a_named_layer_is_the_only_one_that_is_looked_at(case):
     assert not other.marked
 
 
-def test_a_layer_that_is_not_followed_is_looked_at_as_it_is(case):
+def test_a_layer_whose_channels_are_not_followed_is_tested_unaligned(case):
     network = keras.Sequential(
         [
             keras.Input((6, 8)),
@@ -266,7 +271,7 @@ def test_a_layer_that_is_not_followed_is_looked_at_as_it_is(case):
         keras_wm.verify(network, case.key, "memories", reference=network)
 
 
-def test_another_architecture_is_verified_as_it_is_and_the_report_says_why(case):
+def test_another_architecture_is_tested_unaligned_and_the_report_says_why(case):
     other = with_weights(separated(), seed=3)
     verification = found(case, other)
     assert list(results_of(verification)) == ["unaligned"]
@@ -275,7 +280,7 @@ def test_another_architecture_is_verified_as_it_is_and_the_report_says_why(case)
     assert "reference model's architecture" in verification.notes[-1]
 
 
-def test_a_reference_has_to_tell_how_its_layers_are_connected(case):
+def test_a_reference_without_a_config_is_refused(case):
     with pytest.raises(AlignmentError, match=r"a \.keras file.*owners\.weights\.h5"):
         found(case, case.file("suspect", ".keras"), case.file("owners", ".weights.h5"))
     with pytest.raises(TypeError, match="Expected a model file"):
@@ -289,9 +294,7 @@ def test_a_sandbox_gives_the_same_report(case):
 
 
 @pytest.mark.parametrize("change", ["cycle", "deep", "none", "lies", "text"])
-def test_a_hostile_config_does_not_hide_it_where_names_or_places_tell(
-    case, change, tmp_path
-):
+def test_a_hostile_config_does_not_hide_the_mark(case, change, tmp_path):
     suspect = tmp_path / "a.keras"
     renamed(case.suspect).save(tmp_path / "b.keras")
     with zipfile.ZipFile(tmp_path / "b.keras") as source:
@@ -305,17 +308,17 @@ def test_a_hostile_config_does_not_hide_it_where_names_or_places_tell(
 
 
 def hostile(config, change):
-    """A config that is not what it should be, as bytes."""
+    """A damaged or misleading config, as bytes."""
     if change == "cycle":
         config["config"] |= {"input_layers": [["a", 0, 0]], "output_layers": []}
         config["config"]["layers"] = [
             {
                 "class_name": "Dense",
-                "name": one,
-                "config": {"name": one},
-                "inbound_nodes": [[[other, 0, 0, {}]]],
+                "name": name,
+                "config": {"name": name},
+                "inbound_nodes": [[[caller, 0, 0, {}]]],
             }
-            for one, other in ("ab", "ba")
+            for name, caller in ("ab", "ba")
         ]
     elif change == "lies":
         for node in config["config"]["layers"]:
@@ -329,7 +332,7 @@ def hostile(config, change):
     return json.dumps(config).encode()
 
 
-def test_a_reference_of_a_hostile_config_is_refused(case, tmp_path):
+def test_a_reference_with_a_hostile_config_is_refused(case, tmp_path):
     path = tmp_path / "a.keras"
     with zipfile.ZipFile(case.file("owners", ".keras")) as source:
         config = json.loads(source.read("config.json"))
@@ -340,7 +343,7 @@ def test_a_reference_of_a_hostile_config_is_refused(case, tmp_path):
             found(case, case.file("suspect", ".keras"), path)
 
 
-def test_layers_that_are_far_wider_are_not_read(case):
+def test_layers_that_are_more_than_four_times_as_wide_are_not_read(case):
     layers = keras.layers
     suspect = keras.Sequential(
         [
@@ -356,8 +359,8 @@ def test_layers_that_are_far_wider_are_not_read(case):
     assert "reference model's architecture" in verification.notes[-1]
 
 
-def test_layers_that_do_not_fit_each_other_are_told(case):
-    """A normalization of more channels than the convolution in front of it has."""
+def test_layers_that_do_not_fit_each_other_are_reported(case):
+    """A normalization with more channels than the convolution before it."""
     path = case.file("suspect", ".weights.h5")
     odd = path.with_name("odd.weights.h5")
     shutil.copy(path, odd)
@@ -370,7 +373,7 @@ def test_layers_that_do_not_fit_each_other_are_told(case):
     assert "Received layers of 16, 20 neurons" in verification.notes[-1]
 
 
-def test_weights_that_are_not_finite_are_told(case):
+def test_weights_that_are_not_finite_are_reported(case):
     suspect = equivalence.CHAINED(case.owners, seed=5)
     kernel = suspect.get_layer("first").kernel
     kernel.assign(np.full(kernel.shape, np.nan))
@@ -379,7 +382,7 @@ def test_weights_that_are_not_finite_are_told(case):
 
 
 def test_weights_of_any_size_are_aligned(case, rng):
-    """Whose squares no float32 holds, or whose filters are next to nothing."""
+    """Squares of some weights overflow float32, and some filters are almost zero."""
     suspect = equivalence.CHAINED(case.owners, seed=5)
     for name in ("first", LAYER, "third"):
         kernel = suspect.get_layer(name).kernel
@@ -389,15 +392,15 @@ def test_weights_of_any_size_are_aligned(case, rng):
 
 
 @pytest.mark.parametrize("change", [PRUNING, QUANTIZATION])
-def test_pruning_and_rounding_on_top_do_not_hide_it(case, change):
+def test_pruning_or_rounding_as_well_does_not_hide_the_mark(case, change):
     strength = {"pruning": 0.5, "quantization": 8}[change.name]
     suspect = change(case.suspect, strength=strength)
     assert found(case, suspect, layer=LAYER).log10_p < -30
 
 
 @pytest.mark.filterwarnings("ignore:Layer InputLayer does not have a `quantize`")
-def test_a_copy_quantized_by_keras_is_found_in_its_file(case, tmp_path):
-    """Dense layers are what Keras quantizes."""
+def test_a_copy_that_keras_quantized_is_found_in_its_file(case, tmp_path):
+    """Keras quantizes dense layers, so this network has no convolutions."""
     layers = keras.layers
     network = keras.Sequential(
         [
@@ -419,35 +422,43 @@ def test_a_copy_quantized_by_keras_is_found_in_its_file(case, tmp_path):
         assert "int8" in found.notes[-1]
 
 
-def test_unmarked_networks_give_no_more_of_the_mark_than_chance_by_a_file(case):
-    """Scores of 12 networks: N(0, 1) in mean and spread, a false alarm in 2e9."""
+def test_unmarked_networks_score_no_more_than_chance_after_alignment(case):
+    """The scores have the mean and the spread of N(0, 1): a false alarm in 2e9."""
     scores = []
+    suspect = convolutional()
     for seed in range(12):
-        suspect = with_weights(convolutional(), seed + 1)
-        aligned = results_of(found(case, suspect, layer=LAYER))["aligned"]
+        aligned = results_of(found(case, with_weights(suspect, seed + 1), layer=LAYER))[
+            "aligned"
+        ]
         scores.append(aligned.detection.z)
     scores = np.concatenate(scores)
     assert abs(np.mean(scores)) * np.sqrt(scores.size) < 6
     assert abs(np.std(scores) - 1) * np.sqrt(2 * scores.size) < 6
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
-@pytest.mark.parametrize("reference", [".keras", ".h5"])
 @pytest.mark.parametrize(
-    "writer", ["keras_2_12", "keras_2_15", "keras_3_3", "keras_3_15", "tf_keras_2_21"]
+    ("writer", "suffix", "reference"),
+    [
+        # Each version of Keras once, and each pair of formats once.
+        ("keras_2_12", ".keras", ".keras"),
+        ("keras_2_15", ".h5", ".keras"),
+        ("keras_3_3", ".weights.h5", ".keras"),
+        ("keras_3_15", ".keras", ".h5"),
+        ("tf_keras_2_21", ".h5", ".h5"),
+        ("keras_3_15", ".weights.h5", ".h5"),
+    ],
 )
-def test_files_of_every_keras_are_paired_with_each_other(writer, reference, suffix):
-    """Nested models, layers that are not followed, and no names in some of them."""
+def test_files_of_every_keras_version_are_aligned(writer, suffix, reference):
+    """Some have nested models, layers that are not followed, or no layer names."""
     tiny = fixed_key(4, groups=2)
     verification = keras_wm.verify(
         DATA / f"{writer}{suffix}", tiny, reference=DATA / f"{writer}{reference}"
     )
-    (aligned,) = (one for one in verification.attempts if one.name == "aligned")
-    assert aligned.result.tried == 5
-    assert aligned.undone == {"moved": 0, "flipped": 0, "added": 0}
+    assert results_of(verification)["aligned"].tried == 5
+    assert undone_in(verification) == {"moved": 0, "flipped": 0, "added": 0}
 
 
-def test_the_command_line_takes_a_reference(case, tmp_path):
+def test_the_command_line_accepts_a_reference(case, tmp_path):
     key = tmp_path / "owner.key"
     case.key.save(key)
     suspect, owners = case.file("suspect", ".keras"), case.file("owners", ".keras")

@@ -1,4 +1,4 @@
-"""Which of two marks was there first."""
+"""compare: the order of two marks."""
 
 import json
 
@@ -17,7 +17,7 @@ BOB = fixed_key(64, owner="Bob", secret=b"\x07" * 32)
 
 @pytest.fixture(scope="module")
 def models():
-    """Models with the marks of nobody, Alice, Bob, and first Alice and then Bob."""
+    """Models without a mark, and with the marks of Alice, of Bob, and of both."""
     plain = np.random.default_rng(8).normal(size=(3, 3, 16, 24))
     alices = with_mark(plain, ALICE, 0.5)
     kernels = {
@@ -35,15 +35,15 @@ def comparison(models, disputed, alices, bobs):
         keras_wm.Claim(BOB, models[bobs]),
     ]
     found = keras_wm.compare(models[disputed], claims)
-    turned = keras_wm.compare(models[disputed], claims[::-1])
-    # It does not matter who is named first.
-    assert (turned.first, turned.reason) == (found.first, found.reason) or (
-        found.first is None is turned.first
+    reverse = keras_wm.compare(models[disputed], claims[::-1])
+    # The order of the claims does not matter.
+    assert (reverse.first, reverse.reason) == (found.first, found.reason) or (
+        found.first is None is reverse.first
     )
     return found
 
 
-def test_who_shows_a_model_without_the_others_mark_was_first(models):
+def test_the_party_with_a_model_without_the_others_mark_was_first(models):
     found = comparison(models, "both", "alice", "both")
     assert found.first == "Alice"
     assert "Bob began with a model that Alice had marked" in repr(found)
@@ -67,7 +67,7 @@ def test_otherwise_the_order_is_not_shown_and_the_report_says_why(
     assert "NOT SHOWN" in repr(found)
 
 
-def test_parties_of_one_name_are_told_apart(models):
+def test_parties_with_the_same_name_are_distinguished(models):
     twin = fixed_key(64, owner="Alice", secret=b"\x07" * 32)
     kernel = with_mark(np.asarray(models["alice"].layers[0].kernel), twin, 0.5)
     both = model_of(kernel)
@@ -76,7 +76,7 @@ def test_parties_of_one_name_are_told_apart(models):
     assert found.first == f"Alice ({ALICE.commitment[:8]})"
 
 
-def test_a_key_of_arrays_is_told(models):
+def test_the_report_warns_of_a_key_given_as_arrays(models):
     mean_filter = np.asarray(models["alice"].layers[0].kernel).mean(axis=-1).ravel()
     message = np.resize([1, 0], 64)
     forged = keras_wm.WatermarkKey.from_arrays(
@@ -89,7 +89,7 @@ def test_a_key_of_arrays_is_told(models):
     assert "proves nothing" in repr(keras_wm.compare(models["alice"], claims))
 
 
-def test_a_dispute_has_two_parties(models):
+def test_other_than_two_different_keys_are_refused(models):
     claim = keras_wm.Claim(ALICE, models["alice"])
     with pytest.raises(ValueError, match="Received: 1"):
         keras_wm.compare(models["both"], [claim])

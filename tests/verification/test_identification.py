@@ -1,4 +1,4 @@
-"""A key for each recipient, and whose copy a file is."""
+"""Keys of recipients, and identify: the recipient of a leaked copy."""
 
 import json
 
@@ -22,7 +22,7 @@ def owner():
 
 @pytest.fixture(scope="module")
 def copies(owner):
-    """The same kernel with the owner's mark, and with that of each recipient."""
+    """A kernel with the owner's mark, and copies with the mark of each recipient."""
     kernel = np.random.default_rng(8).normal(size=(3, 3, 16, 24))
     kernel = with_mark(kernel, owner, 0.5)
     return {
@@ -43,11 +43,11 @@ def names(found):
     return {trace.recipient for trace in found.named}
 
 
-def test_keys_of_recipients_have_nothing_in_common(owner):
+def test_keys_of_recipients_are_independent(owner):
     derived = [owner.for_recipient(name) for name in CUSTOMERS]
     assert len({owner.commitment, *(key.commitment for key in derived)}) == 41
     rows = np.array([key.matrix(50)[0] for key in (owner, *derived)])
-    # 820 correlations of 50 normal deviates: one beyond 0.73 happens in 1e-6 of cases.
+    # 820 correlations of 50 normal deviates: one exceeds 0.73 with probability 1e-6.
     correlations = np.corrcoef(rows)[np.triu_indices(41, 1)]
     assert np.abs(correlations).max() < 0.73
 
@@ -62,12 +62,12 @@ def test_a_recipients_key_does_not_hold_the_owners_secret(owner, tmp_path):
     assert "'customer-17'" in repr(again)
 
 
-def test_one_name_is_one_recipient_however_it_is_written(owner):
+def test_a_name_is_the_same_recipient_in_every_unicode_form(owner):
     assert owner.for_recipient("U\u0308") == owner.for_recipient("\u00dc")
     assert owner.for_recipient("a") != owner.for_recipient("a ")
 
 
-def test_the_owner_of_every_copy_is_named_and_nobody_else(owner, copies):
+def test_the_recipient_of_a_copy_is_named_and_nobody_else(owner, copies):
     for name in CUSTOMERS[:8]:
         found = keras_wm.identify(model_of(copies[name]), owner, CUSTOMERS, LAYER)
         assert names(found) == {name}
@@ -76,15 +76,15 @@ def test_the_owner_of_every_copy_is_named_and_nobody_else(owner, copies):
 
 
 @pytest.mark.parametrize("count", [2, 3])
-def test_in_the_mean_of_several_copies_all_of_them_are_named(owner, copies, count):
+def test_all_recipients_are_named_in_the_mean_of_their_copies(owner, copies, count):
     mixed = [CUSTOMERS[number] for number in (3, 11, 29)[:count]]
     mean = np.mean([copies[name] for name in mixed], axis=0)
     found = keras_wm.identify(model_of(mean), owner, CUSTOMERS, LAYER, alpha=1e-6)
     assert names(found) == set(mixed)
 
 
-def test_the_mark_of_another_recipient_is_no_evidence_against_anybody(owner, copies):
-    # 1,000 innocent recipients of 64 scores; Kolmogorov-Smirnov at 1e-6.
+def test_the_mark_of_one_recipient_is_not_evidence_against_another(owner, copies):
+    # 1,000 innocent recipients with 64 scores each; Kolmogorov-Smirnov test at 1e-6.
     z = np.concatenate(
         [
             detect(copies["customer-3"], owner.for_recipient(f"innocent {number}")).z
@@ -99,7 +99,7 @@ def test_p_values_are_corrected_for_recipients_and_kernels(owner, copies, marked
     verified = keras_wm.verify(
         marked.files[".keras"], owner.for_recipient("customer-2")
     )
-    (trace,) = (one for one in found.traces if one.recipient == "customer-2")
+    (trace,) = (trace for trace in found.traces if trace.recipient == "customer-2")
     assert found.tests == 6 * verified.tried
     alone = trace.detection.log10_p
     assert trace.log10_p == pytest.approx(min(0, alone + np.log10(found.tests)))
@@ -112,23 +112,23 @@ def test_nobody_is_named_without_a_mark(owner, marked):
     assert found.own.log10_p < -9  # The model of all tests has the owner's mark.
 
 
-def test_a_report_is_plain_json_and_names_the_recipient(owner, copies):
+def test_a_report_can_be_written_as_json(owner, copies):
     found = keras_wm.identify(model_of(copies["customer-3"]), owner, CUSTOMERS, LAYER)
     report = json.loads(json.dumps(found.to_dict()))
-    assert [one["recipient"] for one in report["named"]] == ["customer-3"]
+    assert [trace["recipient"] for trace in report["named"]] == ["customer-3"]
     assert report["named"][0]["matches"] >= 60
     assert report["strongest_other"]["log10_p"] > -2
     assert "customer-3  p-value 10^-" in repr(found)
 
 
-def test_a_model_without_room_names_nobody(copies):
+def test_a_model_without_capacity_names_nobody(copies):
     found = keras_wm.identify(model_of(copies["customer-3"]), fixed_key(9000), ["a"])
     assert found.named == []
     assert found.tests == 0
     assert "no kernel can hold" in repr(found)
 
 
-def test_verify_says_for_whom_a_key_is(owner, copies):
+def test_verify_reports_the_recipient_of_a_key(owner, copies):
     found = keras_wm.verify(
         model_of(copies["customer-3"]), owner.for_recipient("customer-3")
     )
@@ -137,7 +137,7 @@ def test_verify_says_for_whom_a_key_is(owner, copies):
     assert "customer-3" in repr(found)
 
 
-def test_wrong_recipients_are_told(owner, rng):
+def test_wrong_recipients_are_refused(owner, rng):
     derived = owner.for_recipient("customer-3")
     for make, complaint in (
         (lambda: owner.for_recipient(" "), "name of a recipient"),
@@ -182,19 +182,19 @@ def test_the_command_line_names_the_recipient(leak):
 @pytest.mark.parametrize(
     "content",
     [
-        # As editors on Windows write it.
+        # With a byte order mark and Windows line ends.
         b"\xef\xbb\xbfcustomer-3\r\nnobody\r\n",
-        # No line ends there.
+        # With a separator that is not a line end.
         "customer-3\nnobody\u2028customer-4\n".encode(),
     ],
 )
-def test_a_line_is_a_name_whatever_wrote_it(leak, content):
+def test_each_line_of_a_file_is_a_name(leak, content):
     (leak / "customers.txt").write_bytes(content)
     listed = ("--recipients", leak / "customers.txt", "--json")
     result = run("verify", leak / "leaked.keras", "--key", leak / "owner.key", *listed)
     found = json.loads(result.stdout)
     assert found["recipients_tried"] == 2
-    assert [one["recipient"] for one in found["named"]] == ["customer-3"]
+    assert [trace["recipient"] for trace in found["named"]] == ["customer-3"]
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_a_line_is_a_name_whatever_wrote_it(leak, content):
         (b"\n  \n", "Received none in"),
     ],
 )
-def test_a_list_that_cannot_be_read_is_named(leak, content, complaint):
+def test_the_error_about_an_unreadable_list_names_the_file(leak, content, complaint):
     (leak / "customers.txt").write_bytes(content)
     listed = ("--recipients", leak / "customers.txt")
     result = run("verify", leak / "leaked.keras", "--key", leak / "owner.key", *listed)
@@ -212,7 +212,7 @@ def test_a_list_that_cannot_be_read_is_named(leak, content, complaint):
     assert "customers.txt" in result.stderr
 
 
-def test_the_command_line_makes_a_recipients_key(leak, owner):
+def test_the_command_line_derives_a_recipients_key(leak, owner):
     path = leak / "customer-17.key"
     result = run("derive", leak / "owner.key", "customer-17", path)
     assert result.returncode == 0
@@ -224,7 +224,7 @@ def test_the_command_line_makes_a_recipients_key(leak, owner):
     assert_fails(again, 2, "exists already")
 
 
-def test_a_bar_is_shown_where_somebody_looks(owner, copies, capsys, monkeypatch):
+def test_a_bar_is_shown_on_a_terminal(owner, copies, capsys, monkeypatch):
     model = model_of(copies["customer-3"])
     keras_wm.identify(model, owner, CUSTOMERS, progress=True)
     assert capsys.readouterr().err == ""

@@ -1,4 +1,4 @@
-"""A mark is found without names: renamed, wrapped, re-saved, axes transposed."""
+"""A mark is found in renamed, wrapped, converted and transposed layers."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from tests.models import most_bits
 
 
 def weights_of(model):
-    """The arrays of a model by a name that PyTorch would give them."""
+    """The arrays of a model, by the names that PyTorch would use."""
     names = {"kernel": "weight", "bias": "bias"}
     return {
         f"net.{layer.name}.{names[weight.path.rpartition('/')[2]]}": np.asarray(weight)
@@ -21,7 +21,7 @@ def weights_of(model):
 
 
 def as_pytorch_orders(array):
-    """Filters first: (L, D, S, S), and (L, D)."""
+    """Returns an array with its filters first: (L, D, S, S), or (L, D)."""
     if array.ndim < 2:
         return array
     axes = (array.ndim - 1, array.ndim - 2, *range(array.ndim - 2))
@@ -29,7 +29,7 @@ def as_pytorch_orders(array):
 
 
 def renamed(marked):
-    """The marked model under other names, within another model, in the middle."""
+    """The marked model with other names, inside another model."""
     import keras
 
     def clone(layer):
@@ -76,7 +76,7 @@ def test_a_mark_is_found_with_its_axes_in_the_order_of_pytorch(marked, tmp_path)
     np.testing.assert_allclose(found.z, expected.z)
 
 
-def test_every_order_of_the_axes_counts_as_a_place(marked, tmp_path):
+def test_every_order_of_the_axes_counts_as_a_test(marked, tmp_path):
     path = tmp_path / "model.safetensors"
     arrays = weights_of(marked.model)
     save_file({n: as_pytorch_orders(a) for n, a in arrays.items()}, path)

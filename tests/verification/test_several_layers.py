@@ -1,4 +1,4 @@
-"""Several kernels with the same message, read as one."""
+"""Joint tests of several kernels that carry the same message."""
 
 import json
 
@@ -14,7 +14,7 @@ from tests.marked_model import LAYER, with_mark
 
 @pytest.fixture
 def faint(rng):
-    """Three kernels of two sizes, in each of which the mark is faint."""
+    """Three kernels of two sizes, each with a faint mark."""
     key = fixed_key(64)
     shapes = [(3, 3, 8, 24), (3, 3, 8, 20), (40, 30)]
     kernels = [with_mark(rng.normal(size=shape), key, 0.16) for shape in shapes]
@@ -22,8 +22,8 @@ def faint(rng):
 
 
 def test_the_score_is_the_sum_of_scores_over_its_standard_deviation(rng):
-    # From the definition: bits of kernels of one M are correlated by the cosine of
-    # their directions, and of different M not at all.
+    # By definition, the scores of kernels with the same M are correlated by the cosine
+    # of their directions, and those with different M are independent.
     key = fixed_key(32)
     kernels = [rng.normal(size=shape) for shape in ((50, 20), (50, 12), (70, 16))]
     kernels[1] += 0.8 * kernels[0][:, :12]
@@ -38,20 +38,20 @@ def test_the_score_is_the_sum_of_scores_over_its_standard_deviation(rng):
         assert detect_jointly(kernels, key).z[bit] == pytest.approx(expected)
 
 
-def test_a_mark_too_faint_in_each_kernel_is_found_in_all_of_them(faint):
+def test_a_mark_too_faint_in_each_kernel_is_found_in_all_of_them_jointly(faint):
     key, kernels = faint
     alone = [detect(kernel, key).log10_p for kernel in kernels]
     assert min(alone) > -9
     assert detect_jointly(kernels, key).log10_p < -9
 
 
-def test_a_kernel_that_is_there_twice_is_one_witness(rng):
+def test_a_copy_of_a_kernel_adds_no_evidence(rng):
     key, kernel = fixed_key(), rng.normal(size=(50, 20))
     once, twice = detect(kernel, key), detect_jointly([kernel, 3 * kernel], key)
     np.testing.assert_allclose(twice.z, once.z)
 
 
-def test_kernels_that_cancel_are_no_evidence(rng):
+def test_kernels_that_cancel_give_no_evidence(rng):
     key, kernel = fixed_key(), rng.normal(size=(50, 20))
     assert not detect_jointly([kernel, -kernel], key).z.any()
 
@@ -64,7 +64,7 @@ def test_a_kernel_without_information_changes_nothing(rng):
 
 
 @pytest.mark.parametrize("filters", ["keyed", "mean"])
-def test_scores_of_unmarked_kernels_that_are_alike_are_standard_normal(filters):
+def test_scores_of_similar_unmarked_kernels_are_standard_normal(filters):
     # 200 keys of 32 bits: 6,400 scores. Kolmogorov-Smirnov at 1e-6; all is seeded.
     rng = np.random.default_rng(3)
     first = rng.standard_cauchy((60, 24)) + 5
@@ -80,8 +80,8 @@ def test_scores_of_unmarked_kernels_that_are_alike_are_standard_normal(filters):
     assert stats.kstest(z, "norm").pvalue > 1e-6
 
 
-def test_p_values_of_sparse_projections_are_no_smaller_than_they_say():
-    # 400 keys: more than 47 below 1/20 happen with probability under 1e-7.
+def test_p_values_of_sparse_projections_are_not_too_small():
+    # Of 400 keys, more than 47 have p <= 1/20 with a probability below 1e-7.
     rng = np.random.default_rng(4)
     kernels = [np.abs(rng.normal(size=(80, 6))), np.abs(rng.normal(size=(80, 9)))]
     found = [
@@ -117,7 +117,7 @@ def file(faint, tmp_path):
     return tmp_path / "model.keras", key
 
 
-def test_layers_that_are_named_together_give_one_p_value(file, faint):
+def test_a_list_of_layers_gives_one_p_value(file, faint):
     path, key = file
     found = keras_wm.verify(path, key, ["c1", "c2", "dense"])
     kernels = [kernel.astype(np.float32) for kernel in faint[1]]
@@ -140,7 +140,7 @@ def test_one_layer_in_a_list_is_that_layer(marked):
     assert listed.log10_p == pytest.approx(alone.log10_p)
 
 
-def test_every_layer_of_a_list_has_to_be_there_and_have_room(file):
+def test_every_layer_of_a_list_must_exist_and_hold_the_message(file):
     path, key = file
     with pytest.raises(keras_wm.LayerNotFoundError, match="'c3'"):
         keras_wm.verify(path, key, ["c1", "c3"])
@@ -150,7 +150,7 @@ def test_every_layer_of_a_list_has_to_be_there_and_have_room(file):
         keras_wm.verify(path, key, [])
 
 
-def test_axes_of_unknown_order_are_the_same_for_all(faint, tmp_path):
+def test_all_layers_are_tested_in_the_same_order_of_axes(faint, tmp_path):
     from safetensors.numpy import save_file
 
     key, kernels = faint
@@ -160,7 +160,7 @@ def test_axes_of_unknown_order_are_the_same_for_all(faint, tmp_path):
     }
     save_file(arrays, tmp_path / "model.safetensors")
     found = keras_wm.verify(tmp_path / "model.safetensors", key, ["c0", "c1", "c2"])
-    one_try = detect_jointly(kernels, key).log10_p
+    log10_p = detect_jointly(kernels, key).log10_p
     assert found.tried == 2
-    assert found.log10_p == pytest.approx(one_try + np.log10(2))
+    assert found.log10_p == pytest.approx(log10_p + np.log10(2))
     assert "PyTorch" in repr(found)

@@ -1,4 +1,4 @@
-"""verify and inspect: in files and in memory."""
+"""verify and inspect, of files and of models in memory."""
 
 import json
 import subprocess
@@ -16,7 +16,7 @@ SUFFIXES = (".keras", ".h5", ".weights.h5")
 
 
 def expected_ber(kernel, key):
-    """The bit error rate, from the scheme's definition."""
+    """The bit error rate, computed from the definition of the scheme."""
     flat = np.asarray(kernel, np.float64).reshape(-1, kernel.shape[-1])
     weights, matrix = key.filter_weights(kernel.shape[-1]), key.matrix(len(flat))
     y = [row @ flat @ weights[j % key.groups] for j, row in enumerate(matrix)]
@@ -35,7 +35,7 @@ def test_a_mark_is_found_in_a_published_file(marked, suffix):
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_a_file_gives_the_scores_of_the_model_in_memory(marked, suffix):
+def test_a_file_has_the_same_scores_as_the_model_in_memory(marked, suffix):
     in_file = keras_wm.verify(marked.files[suffix], marked.key, LAYER)
     in_memory = keras_wm.verify(marked.model, marked.key, LAYER)
     np.testing.assert_allclose(in_file.z, in_memory.z)
@@ -68,17 +68,17 @@ def test_the_p_value_is_corrected_for_the_kernels_tried(marked):
     )
 
 
-def test_a_layer_that_is_not_there_lists_those_that_are(marked):
+def test_the_error_about_a_missing_layer_lists_the_layers(marked):
     with pytest.raises(keras_wm.LayerNotFoundError, match=r"'wider'.*'narrow'.*'wide'"):
         keras_wm.verify(marked.files[".keras"], marked.key, "wider")
 
 
-def test_a_named_layer_without_room_names_t_m_and_the_limit(marked):
+def test_the_error_about_too_many_bits_names_t_m_and_the_limit(marked):
     with pytest.raises(ValueError, match=r"T=300 .*M=9 .*T <= 269"):
         keras_wm.verify(marked.files[".keras"], fixed_key(300), "narrow")
 
 
-def test_a_model_without_room_is_not_found_and_says_why(marked):
+def test_a_model_without_capacity_is_not_found_and_the_report_says_why(marked):
     found = keras_wm.verify(marked.files[".keras"], fixed_key(10**5))
     assert not found.marked
     assert (found.tried, found.skipped, found.layer) == (0, 3, None)
@@ -90,7 +90,7 @@ def test_a_model_without_room_is_not_found_and_says_why(marked):
 def test_an_explicit_key_proves_nothing_by_itself_and_the_report_says_so(marked):
     kernel = np.asarray(marked.model.get_layer(LAYER).kernel)
     mean_filter = kernel.mean(axis=-1).ravel()
-    # Anybody can solve for a projection that reads any message.
+    # For a given kernel, anybody can solve for a projection with any message.
     message = np.resize([1, 0], 64)
     matrix = np.outer(2.0 * message - 1, mean_filter)
     forged = keras_wm.WatermarkKey.from_arrays(matrix, message)
@@ -101,7 +101,7 @@ def test_an_explicit_key_proves_nothing_by_itself_and_the_report_says_so(marked)
     assert found.to_dict()["certified"] is False
 
 
-def test_the_report_is_plain_json(marked):
+def test_the_report_can_be_written_as_json(marked):
     found = keras_wm.verify(marked.files[".keras"], marked.key)
     again = json.loads(json.dumps(found.to_dict()))
     assert again["ber"] == 0
@@ -110,7 +110,7 @@ def test_the_report_is_plain_json(marked):
     assert again["log10_p"] == found.log10_p
 
 
-def test_the_html_report_escapes_what_a_file_name_says(marked, tmp_path):
+def test_the_html_report_escapes_the_file_name(marked, tmp_path):
     hostile = tmp_path / "<script>.keras"
     hostile.write_bytes(marked.files[".keras"].read_bytes())
     page = keras_wm.verify(hostile, marked.key)._repr_html_()
@@ -125,12 +125,12 @@ def test_a_report_draws_its_scores(marked):
 
 
 @pytest.mark.parametrize("alpha", [0, 1, -1])
-def test_a_threshold_is_a_probability(marked, alpha):
+def test_alpha_must_be_a_probability(marked, alpha):
     with pytest.raises(ValueError, match="alpha"):
         keras_wm.verify(marked.files[".keras"], marked.key, alpha=alpha)
 
 
-def test_a_path_is_no_key_and_a_number_no_model(marked):
+def test_a_key_or_a_model_of_another_type_is_refused(marked):
     with pytest.raises(TypeError, match=r"WatermarkKey\.load"):
         keras_wm.verify(marked.files[".keras"], "owner.key")
     with pytest.raises(TypeError, match="Expected a model file"):
@@ -164,18 +164,21 @@ def _without_mark(layer):
     return layer.__class__.from_config(config)
 
 
-def test_inspect_lists_every_kernel_and_its_room(marked):
-    reports = {one.layer: one for one in keras_wm.inspect(marked.files[".keras"])}
+def test_inspect_lists_every_kernel_and_its_capacity(marked):
+    inspection = keras_wm.inspect(marked.files[".keras"])
+    assert len(inspection) == 3
+    assert [inspection[0], *inspection[1:]] == list(inspection)
+    reports = {report.layer: report for report in inspection}
     assert set(reports) == {"narrow", "wide", "logits"}
     wide = reports["wide"]
     assert wide.shape == (3, 3, 16, 32)
-    # Balanced signs are blind to one of 32 directions, the mean filter.
+    # Balanced signs are orthogonal to one of 32 directions, the mean filter.
     assert wide.holds == 144 * 31
     assert wide.unseen == int(144 * 32 * (0.17 / 4) ** 2)
     assert reports["logits"].holds == 32 * 3
 
 
-def test_the_verifiers_side_imports_no_training_framework(marked, tmp_path):
+def test_verify_and_inspect_import_no_training_framework(marked, tmp_path):
     marked.key.save(tmp_path / "owner.key")
     program = (
         "import sys, keras_wm\n"
@@ -201,7 +204,7 @@ def test_a_sandbox_gives_the_same_report_once_or_many_times(marked):
             assert keras_wm.inspect(path, sandbox=sandbox) == keras_wm.inspect(path)
 
 
-def test_limits_bound_what_a_file_may_ask_for(marked):
+def test_limits_apply_with_and_without_a_sandbox(marked):
     limits = keras_wm.Limits(array_bytes=1000)
     for sandbox in (False, True):
         with pytest.raises(
@@ -212,21 +215,21 @@ def test_limits_bound_what_a_file_may_ask_for(marked):
             )
 
 
-def test_the_scores_of_a_large_kernel_do_not_need_its_projection_as_a_whole(rng):
-    # 256 x 40,000 entries are beyond what is kept; the rows come in blocks.
+def test_the_projection_of_a_large_kernel_is_computed_in_blocks(rng):
+    # 256 x 40,000 entries are too many to be cached, so the rows come in blocks.
     key = fixed_key(256)
     kernel = rng.normal(size=(40_000, 4))
     found = keras_wm.detect(kernel, key)
-    weights = key.filter_weights(4)
+    weights, matrix = key.filter_weights(4), key.matrix(40_000)
     for bit in (0, 17, 255):
         u = kernel @ weights[bit % key.groups]
-        y = key.matrix(40_000)[bit] @ u / np.linalg.norm(u)
+        y = matrix[bit] @ u / np.linalg.norm(u)
         assert found.z[bit] == pytest.approx((2.0 * key.message[bit] - 1) * y)
 
 
 @pytest.mark.parametrize(
     ("wrong", "error"), [(-1, ValueError), ("2 GB", TypeError), (True, TypeError)]
 )
-def test_a_limit_is_a_number_that_is_not_negative(wrong, error):
+def test_a_limit_must_be_a_number_that_is_not_negative(wrong, error):
     with pytest.raises(error, match="array_bytes="):
         keras_wm.Limits(array_bytes=wrong)
