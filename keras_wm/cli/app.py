@@ -31,10 +31,18 @@ app = typer.Typer(
     add_completion=False,
 )
 
-KeyOption = Annotated[
-    Path,
-    typer.Option("--key", help="Key file.", metavar="FILE", show_default=False),
-]
+
+def option(help: str, metavar: str, *names: str) -> Any:
+    """Declares an option with a placeholder for its value, such as `FILE`."""
+    return typer.Option(*names, help=help, metavar=metavar)
+
+
+def count_option(help: str, *names: str, least: int = 1) -> Any:
+    """Declares an option whose value is an integer."""
+    return typer.Option(*names, help=help, metavar="N", min=least)
+
+
+KeyOption = Annotated[Path, option("Key file.", "FILE", "--key")]
 SandboxOption = Annotated[
     bool,
     typer.Option(
@@ -44,18 +52,14 @@ SandboxOption = Annotated[
 ]
 LimitOption = Annotated[
     list[str] | None,
-    typer.Option(
-        help="Change a safety limit, such as array_bytes=8e9. Repeatable.",
-        metavar="NAME=VALUE",
-    ),
+    option("Change a safety limit, such as array_bytes=8e9. Repeatable.", "NAME=VALUE"),
 ]
 LayersOption = Annotated[
     list[str] | None,
-    typer.Option(
+    option(
+        "Layer to search (default: all). Repeat to test several layers jointly.",
+        "NAME",
         "--layer",
-        help="Layer to search (default: all). Repeat to test several layers jointly.",
-        metavar="NAME",
-        show_default=False,
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from keras_wm.cli.app import silent_import
+from keras_wm.cli.app import option, silent_import
 from keras_wm.cli.inputs import load_key, new_passphrase
 from keras_wm.scheme.capacity import USUAL_BITS
 
@@ -20,16 +20,12 @@ def keygen(
     path: Annotated[
         Path, typer.Argument(help="Output path of the key file.", metavar="FILE")
     ],
-    owner: Annotated[str, typer.Option(help="Name of the owner.", metavar="NAME")],
-    bits: Annotated[
-        int, typer.Option(help="Number of bits of the message.", metavar="N")
-    ] = USUAL_BITS,
+    owner: Annotated[str, option("Name of the owner.", "NAME")],
+    bits: Annotated[int, option("Number of bits of the message.", "N")] = USUAL_BITS,
     projection: Annotated[
-        str, typer.Option(help="Kind of projection.", metavar="random|direct|diff")
+        str, option("Kind of projection.", "random|direct|diff")
     ] = "random",
-    filters: Annotated[
-        str, typer.Option(help="Kind of filter weights.", metavar="keyed|mean")
-    ] = "keyed",
+    filters: Annotated[str, option("Kind of filter weights.", "keyed|mean")] = "keyed",
     encrypt: EncryptOption = False,
 ) -> None:
     """Make a key. Keep it secret and back it up; publish its commitment."""

@@ -7,22 +7,15 @@ from typing import Annotated
 
 import typer
 
-from keras_wm.cli.app import KeyOption, silent_import
+from keras_wm.cli.app import KeyOption, count_option, option, silent_import
 from keras_wm.cli.inputs import load_key, split_names
 from keras_wm.scheme.capacity import USUAL_BITS
 
 DataOption = Annotated[
-    str,
-    typer.Option(
-        help="Data set: digits, cifar10 or an .npz file.", metavar="NAME|FILE"
-    ),
+    str, option("Data set: digits, cifar10 or an .npz file.", "NAME|FILE")
 ]
-BlocksOption = Annotated[
-    int, typer.Option("--n", min=1, metavar="N", help="Residual blocks per group, N.")
-]
-WidthOption = Annotated[
-    int, typer.Option("--k", min=1, metavar="N", help="Widening factor, k.")
-]
+BlocksOption = Annotated[int, count_option("Residual blocks per group, N.", "--n")]
+WidthOption = Annotated[int, count_option("Widening factor, k.", "--k")]
 
 
 def evaluate(
@@ -32,52 +25,39 @@ def evaluate(
     key: KeyOption,
     data: Annotated[
         str | None,
-        typer.Option(
-            help="Data set: digits, cifar10 or an .npz file. Without it, attacks that "
+        option(
+            "Data set: digits, cifar10 or an .npz file. Without it, attacks that "
             "train are skipped.",
-            metavar="NAME|FILE",
+            "NAME|FILE",
         ),
     ] = None,
     baseline: Annotated[
-        Path | None,
-        typer.Option(help="The same network trained without a mark.", metavar="FILE"),
+        Path | None, option("The same network trained without a mark.", "FILE")
     ] = None,
     unmarked: Annotated[
         list[Path] | None,
-        typer.Option(
-            help="A network without the mark, attacked to count false alarms. "
-            "Repeatable.",
-            metavar="FILE",
+        option(
+            "A network without the mark, attacked to count false alarms. Repeatable.",
+            "FILE",
         ),
     ] = None,
     families: Annotated[
         str | None,
-        typer.Option(
-            help="Families of attacks, separated by commas (default: all).",
-            metavar="NAMES",
-        ),
+        option("Families of attacks, separated by commas (default: all).", "NAMES"),
     ] = None,
     strengths: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            metavar="N",
-            help="Number of strengths of each attack (default: all).",
-        ),
+        int | None, count_option("Number of strengths of each attack (default: all).")
     ] = None,
-    seeds: Annotated[
-        int,
-        typer.Option(min=1, metavar="N", help="Number of repetitions of each attack."),
-    ] = 1,
+    seeds: Annotated[int, count_option("Number of repetitions of each attack.")] = 1,
     tolerance: Annotated[
         float,
         typer.Option(
             help="Largest increase of the test error at which an attack still counts."
         ),
     ] = 0.02,
-    out: Annotated[
-        Path, typer.Option(help="Output folder of the report.", metavar="FOLDER")
-    ] = Path("keras_wm_evaluation"),
+    out: Annotated[Path, option("Output folder of the report.", "FOLDER")] = Path(
+        "keras_wm_evaluation"
+    ),
 ) -> None:
     """Run all attacks on your marked model, and report what the mark is worth."""
     from rich.console import Console
@@ -109,34 +89,21 @@ def experiment(
     ],
     data: DataOption = "digits",
     epochs: Annotated[
-        int | None,
-        typer.Option(
-            min=1, metavar="N", help="Epochs of training (default: 200, on digits 12)."
-        ),
+        int | None, count_option("Epochs of training (default: 200, on digits 12).")
     ] = None,
-    seeds: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Number of networks of each kind.")
-    ] = 5,
+    seeds: Annotated[int, count_option("Number of networks of each kind.")] = 5,
     n: BlocksOption = 1,
     k: WidthOption = 4,
-    group: Annotated[
-        int, typer.Option(help="Group of convolutions that is marked.", metavar="N")
-    ] = 2,
+    group: Annotated[int, option("Group of convolutions that is marked.", "N")] = 2,
     bits: Annotated[
         int | None,
-        typer.Option(
-            min=1,
-            metavar="N",
-            help="Number of bits of the message (default: 64 for the mark `default`, "
-            "256 for the others).",
+        count_option(
+            "Number of bits of the message (default: 64 for the mark `default`, "
+            "256 for the others)."
         ),
     ] = None,
     marks: Annotated[
-        str,
-        typer.Option(
-            help="Marks to compare, separated by commas.",
-            metavar="NAMES",
-        ),
+        str, option("Marks to compare, separated by commas.", "NAMES")
     ] = "direct,diff,random,default",
     weight_decay: Annotated[
         float,
@@ -144,24 +111,21 @@ def experiment(
     ] = 5e-4,
     families: Annotated[
         str | None,
-        typer.Option(
-            help="Families of attacks for the experiment `resistance`, separated by "
+        option(
+            "Families of attacks for the experiment `resistance`, separated by "
             "commas (default: all).",
-            metavar="NAMES",
+            "NAMES",
         ),
     ] = None,
     workers: Annotated[
         int | None,
-        typer.Option(
-            min=1,
-            metavar="N",
-            help="Number of processes (default: one per core, at most 4; with a "
-            "GPU 1).",
+        count_option(
+            "Number of processes (default: one per core, at most 4; with a GPU 1)."
         ),
     ] = None,
-    out: Annotated[
-        Path, typer.Option(help="Output folder of the results.", metavar="FOLDER")
-    ] = Path("keras_wm_experiments"),
+    out: Annotated[Path, option("Output folder of the results.", "FOLDER")] = Path(
+        "keras_wm_experiments"
+    ),
 ) -> None:
     """Run an experiment of the papers or on robustness.
 
@@ -194,26 +158,19 @@ def experiment(
 
 def demo(
     data: DataOption = "digits",
-    epochs: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Epochs of training.")
-    ] = 20,
-    bits: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Number of bits of the message.")
-    ] = USUAL_BITS,
+    epochs: Annotated[int, count_option("Epochs of training.")] = 20,
+    bits: Annotated[int, count_option("Number of bits of the message.")] = USUAL_BITS,
     layer: Annotated[
-        str, typer.Option(help="Convolution to mark.", metavar="NAME")
+        str, option("Convolution to mark.", "NAME")
     ] = "conv3_block1_conv2",
     n: BlocksOption = 1,
     k: WidthOption = 4,
     seed: Annotated[
-        int,
-        typer.Option(
-            help="Random seed of the weights and the data order.", metavar="N"
-        ),
+        int, option("Random seed of the weights and the data order.", "N")
     ] = 0,
-    out: Annotated[
-        Path, typer.Option(help="Output folder of the results.", metavar="FOLDER")
-    ] = Path("keras_wm_demo"),
+    out: Annotated[Path, option("Output folder of the results.", "FOLDER")] = Path(
+        "keras_wm_demo"
+    ),
 ) -> None:
     """Mark a wide residual network while it trains, publish it and prove the mark."""
     from rich.console import Console

@@ -7,19 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from keras_wm.cli.app import silent_import
+from keras_wm.cli.app import count_option, option, silent_import
 
 if TYPE_CHECKING:
     from keras_wm.slmc.double_exchange import DoubleExchange
 
 slmc = typer.Typer(
-    help="Self-learning Monte Carlo of the double-exchange model.",
-    no_args_is_help=True,
+    help="Self-learning Monte Carlo of the double-exchange model.", no_args_is_help=True
 )
 
 SizeOption = Annotated[
-    str,
-    typer.Option(help="Sites per side: L, or Lx x Ly such as 6x8.", metavar="L|LxL"),
+    str, option("Sites per side: L, or Lx x Ly such as 6x8.", "L|LxL")
 ]
 BetaOption = Annotated[
     float,
@@ -27,40 +25,23 @@ BetaOption = Annotated[
 ]
 MuOption = Annotated[float, typer.Option(help="Chemical potential mu.")]
 CouplingOption = Annotated[
-    float,
-    typer.Option("--coupling", "-J", help="Coupling J of spins and electrons."),
+    float, typer.Option("--coupling", "-J", help="Coupling J of spins and electrons.")
 ]
 HoppingOption = Annotated[
     float, typer.Option("--hopping", "-t", help="Hopping amplitude t.")
 ]
-SeedOption = Annotated[int, typer.Option(min=0, metavar="N", help="Random seed.")]
+SeedOption = Annotated[int, count_option("Random seed.", least=0)]
 ShellsOption = Annotated[
-    int,
-    typer.Option(
-        min=1,
-        metavar="N",
-        help="Number of shells of neighbours that the effective model sees.",
-    ),
+    int, count_option("Number of shells of neighbours that the effective model sees.")
 ]
-BlocksOption = Annotated[
-    int, typer.Option(min=0, metavar="N", help="Number of attention blocks, L.")
-]
-HeadsOption = Annotated[
-    int, typer.Option(min=1, metavar="N", help="Number of attention heads per block.")
-]
-ChainsOption = Annotated[
-    int, typer.Option(min=1, metavar="N", help="Number of Markov chains.")
-]
+BlocksOption = Annotated[int, count_option("Number of attention blocks, L.", least=0)]
+HeadsOption = Annotated[int, count_option("Number of attention heads per block.")]
+ChainsOption = Annotated[int, count_option("Number of Markov chains.")]
 SweepsOption = Annotated[
-    int,
-    typer.Option(
-        min=1, metavar="N", help="Sweeps of the effective model per proposal."
-    ),
+    int, count_option("Sweeps of the effective model per proposal.")
 ]
-ProposalsOption = Annotated[
-    int, typer.Option(min=1, metavar="N", help="Proposals per chain between two fits.")
-]
-EpochsOption = Annotated[int, typer.Option(min=1, metavar="N", help="Epochs per fit.")]
+ProposalsOption = Annotated[int, count_option("Proposals per chain between two fits.")]
+EpochsOption = Annotated[int, count_option("Epochs per fit.")]
 RateOption = Annotated[float, typer.Option(help="Largest learning rate of a fit.")]
 
 
@@ -73,21 +54,18 @@ def sample(
     hopping: HoppingOption = 1.0,
     by: Annotated[
         str,
-        typer.Option(
-            help="Source of the proposals: metropolis, linear, or a file of an "
+        option(
+            "Source of the proposals: metropolis, linear, or a file of an "
             "effective model.",
-            metavar="NAME|FILE",
+            "NAME|FILE",
         ),
     ] = "linear",
     chains: ChainsOption = 64,
     steps: Annotated[
-        int,
-        typer.Option(
-            min=1, metavar="N", help="Measured proposals; sweeps with metropolis."
-        ),
+        int, count_option("Measured proposals; sweeps with metropolis.")
     ] = 500,
     thermalise: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Thermalisation steps, discarded.")
+        int, count_option("Thermalisation steps, discarded.", least=0)
     ] = 100,
     sweeps: SweepsOption = 10,
     spins: Annotated[
@@ -96,10 +74,7 @@ def sample(
     ] = False,
     seed: SeedOption = 0,
     out: Annotated[
-        Path,
-        typer.Option(
-            help="Output file. An interrupted run resumes from it.", metavar="FILE"
-        ),
+        Path, option("Output file. An interrupted run resumes from it.", "FILE")
     ] = Path("slmc.npz"),
 ) -> None:
     """Sample the exact model, and measure magnetisations, energy and acceptance."""
@@ -129,16 +104,16 @@ def train(
     learning_rate: RateOption = 1e-2,
     samples: Annotated[
         Path | None,
-        typer.Option(
-            help="File of `sample --spins` to train on, instead of sampling with "
+        option(
+            "File of `sample --spins` to train on, instead of sampling with "
             "--chains and --proposals.",
-            metavar="FILE",
+            "FILE",
         ),
     ] = None,
     seed: SeedOption = 0,
-    out: Annotated[
-        Path, typer.Option(help="Output file of the model.", metavar="FILE")
-    ] = Path("effective.keras"),
+    out: Annotated[Path, option("Output file of the model.", "FILE")] = Path(
+        "effective.keras"
+    ),
 ) -> None:
     """Train an effective model block by block, online or on stored samples."""
     from rich.console import Console
@@ -161,9 +136,7 @@ def scale(
     hopping: HoppingOption = 1.0,
     shells: ShellsOption = 6,
     blocks: BlocksOption = 4,
-    seeds: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Number of trainings.")
-    ] = 3,
+    seeds: Annotated[int, count_option("Number of trainings.")] = 3,
     heads: HeadsOption = 1,
     chains: ChainsOption = 256,
     proposals: ProposalsOption = 20,
@@ -171,10 +144,10 @@ def scale(
     learning_rate: RateOption = 1e-2,
     out: Annotated[
         Path,
-        typer.Option(
-            help="Output folder of points and a picture. An interrupted run resumes "
+        option(
+            "Output folder of points and a picture. An interrupted run resumes "
             "from it.",
-            metavar="FOLDER",
+            "FOLDER",
         ),
     ] = Path("slmc_scaling"),
 ) -> None:

@@ -14,7 +14,9 @@ from keras_wm.cli.app import (
     LayersOption,
     LimitOption,
     SandboxOption,
+    count_option,
     layer_of,
+    option,
     print_report,
 )
 from keras_wm.cli.inputs import file_reader, load_key, read_limits, read_names
@@ -34,18 +36,18 @@ def verify(
     layers: LayersOption = None,
     recipients: Annotated[
         Path | None,
-        typer.Option(
-            help="File of recipient names, one per line (- for stdin). Report whose "
+        option(
+            "File of recipient names, one per line (- for stdin). Report whose "
             "copy this is.",
-            metavar="FILE",
+            "FILE",
         ),
     ] = None,
     reference: Annotated[
         str | None,
-        typer.Option(
-            help="Your original marked model; used to undo permutation, scaling and "
+        option(
+            "Your original marked model; used to undo permutation, scaling and "
             "sign flips of channels.",
-            metavar="FILE",
+            "FILE",
         ),
     ] = None,
     reordered: Annotated[
@@ -103,21 +105,14 @@ def compare(
         str, typer.Argument(help="The model that both parties claim.", metavar="FILE")
     ],
     keys: Annotated[
-        list[Path],
-        typer.Option(
-            "--key",
-            help="Key file of a party. Give it twice.",
-            metavar="FILE",
-            show_default=False,
-        ),
+        list[Path], option("Key file of a party. Give it twice.", "FILE", "--key")
     ],
     originals: Annotated[
         list[str],
-        typer.Option(
+        option(
+            "Original model of each party, in the same order as --key.",
+            "FILE",
             "--original",
-            help="Original model of each party, in the same order as --key.",
-            metavar="FILE",
-            show_default=False,
         ),
     ],
     layers: LayersOption = None,
@@ -169,42 +164,29 @@ def scan(
         ),
     ] = None,
     keys: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--key", help="Key file. Repeatable.", metavar="FILE", show_default=False
-        ),
+        list[Path] | None, option("Key file. Repeatable.", "FILE", "--key")
     ] = None,
     list_file: Annotated[
         Path | None,
-        typer.Option(
-            "--list",
-            help="Read sources from a file, one per line (- for stdin).",
-            metavar="FILE",
+        option(
+            "Read sources from a file, one per line (- for stdin).", "FILE", "--list"
         ),
     ] = None,
     layer: Annotated[
-        str | None,
-        typer.Option(help="Layer to search (default: all).", metavar="NAME"),
+        str | None, option("Layer to search (default: all).", "NAME")
     ] = None,
     record: Annotated[
         Path | None,
-        typer.Option(
-            help="Write results as JSON lines. An interrupted scan resumes from this "
-            "file.",
-            metavar="FILE",
+        option(
+            "Write results as JSON lines. An interrupted scan resumes from this file.",
+            "FILE",
         ),
     ] = None,
     workers: Annotated[
-        int | None,
-        typer.Option(
-            min=1, metavar="N", help="Number of processes (default: one per core)."
-        ),
+        int | None, count_option("Number of processes (default: one per core).")
     ] = None,
     dask: Annotated[
-        str | None,
-        typer.Option(
-            help="Scan on the Dask cluster of this scheduler.", metavar="ADDRESS"
-        ),
+        str | None, option("Scan on the Dask cluster of this scheduler.", "ADDRESS")
     ] = None,
     limit: LimitOption = None,
     as_json: Annotated[
