@@ -1,6 +1,6 @@
-"""The papers' experiments, and what the default mark makes of them.
+"""Experiments of the papers and on robustness, with the papers' marks and the default.
 
-`keras-wm experiment NAME`, or:
+Run `keras-wm experiment NAME`, or:
 
 ```python
 from keras_wm.research.experiments import Settings, run_experiment

@@ -151,7 +151,7 @@ def recipients_of(settings: Settings) -> list[str]:
 
 
 def _recipient_runs(settings: Settings) -> Iterator[Run]:
-    """Yields runs that mark a copy for every fifth recipient: 200 with five seeds."""
+    """Yields runs that mark copies for a fifth of the recipients: 200 with 5 seeds."""
     host = from_scratch(settings, "default", 0)
     for first in range(0, len(recipients_of(settings)) // 5, COPIES_PER_RUN):
         perform = partial(_traced, settings=settings, host=host, first=first)
