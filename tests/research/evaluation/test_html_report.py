@@ -80,7 +80,7 @@ def test_the_command_line_writes_a_report(marked, pictures, tmp_path):
     result = run(
         *("evaluate", marked.files[".keras"], "--key", tmp_path / "owner.key"),
         *("--data", tmp_path / "noise.npz", "--families", "quantization"),
-        *("--strengths", 1, "--out", tmp_path / "out"),
+        *("--strengths", 2, "--out", tmp_path / "out"),
     )
     assert result.returncode == 0, result.stderr
     assert re.search(r"Robustness: 0 of [12] attacks that add", result.stdout)
