@@ -82,8 +82,8 @@ def publish(
     with silent_import():
         import keras
 
+    # This import also lets Keras load models that contain the regularizer.
     from keras_wm.embedding.publishing import publish as publish_model
-    from keras_wm.embedding.regularizer import WatermarkRegularizer  # noqa: F401 (registers it)
 
     if not source.is_file():
         raise FileNotFoundError(f"There is no file {str(source)!r}.")

@@ -1,6 +1,5 @@
 """A marked model whose training step is traced once for all tests of embedding."""
 
-import keras
 import pytest
 
 from tests.conftest import fixed_key
@@ -33,7 +32,6 @@ def model(traced_model):
     Fitting it is fast, because its training step is traced already.
     """
     model = restored(traced_model)
+    regularizer = model.layers[0].kernel.regularizer
     yield model
-    assert model.layers[0].kernel.regularizer.key == fixed_key()
-    assert model.optimizer is not None
-    assert isinstance(model, keras.Sequential)
+    assert model.layers[0].kernel.regularizer is regularizer

@@ -1,4 +1,4 @@
-"""What tests see of a training: the values in the logs, and the kernel."""
+"""A callback that records a training, and a reader of TensorBoard logs."""
 
 import keras
 
