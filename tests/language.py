@@ -24,9 +24,9 @@ PHRASES = {
     "anew (again)": r"\banew\b",
     "of which": r"\bof which\b",
     "by which": r"\bby which\b",
-    "who/what clause as subject": r"\b(?:Who|Whoever|What) [a-z]+s\b(?![^.]*\?)",
-    "a name a line": r"\b(?:a|one) (?:name|file|line|source|module|layer|row) an? \w+\b",
-    "turned (sign-flipped)": r"\bturn(?:ed|s)? (?:in sign|their sign|its sign|the sign)",
+    "who/what clause": r"\b(?:Who|Whoever|What) [a-z]+s\b(?![^.]*\?)",
+    "a name a line": r"\b(?:a|one) (?:name|file|line|source|module|row) an? \w+\b",
+    "turned (sign-flipped)": r"\bturn(?:ed|s)? (?:in|their|its|the) signs?\b",
     "tells (shows)": r"\b(?:tell|tells|telling|told)\b(?!\()",
     "docstring fragment": (
         r'"""(?:Of|By|With|Without|What|Whether|Who|Whose|Whom|How|Why|Where|When|'

@@ -67,7 +67,7 @@ def test_documented_sub_packages_are_attributes_without_an_import_of_their_own()
 
 def test_no_module_hides_a_public_function():
     # Importing a sub-module sets an attribute of its package.
-    import keras_wm.cli  # noqa: F401
+    import keras_wm.cli
 
     for name in keras_wm.__all__:
         is_package = name in ("files", "plots", "research", "slmc")

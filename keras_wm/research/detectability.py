@@ -162,17 +162,11 @@ STATISTICS: dict[str, Callable[[_ScaledKernel], float]] = {
     "small weights": lambda w: float(np.mean(np.abs(w.weights) < _SMALL)),
     "largest weight": lambda w: float(np.abs(w.weights).max()),
     # Standard deviation of the mean filter over s / sqrt(L) (Wang & Kerschbaum 2019).
-    "mean filter": lambda w: float(
-        w.matrix.mean(axis=1).std() * np.sqrt(w.count)
-    ),
-    "spread of filter norms": lambda w: float(
-        w.norms.std() / w.norms.mean()
-    ),
+    "mean filter": lambda w: float(w.matrix.mean(axis=1).std() * np.sqrt(w.count)),
+    "spread of filter norms": lambda w: float(w.norms.std() / w.norms.mean()),
     "largest filter norm": lambda w: float(w.norms.max()),
     "smallest filter norm": lambda w: float(w.norms.min()),
-    "spread of row norms": lambda w: float(
-        w.row_norms.std() / w.row_norms.mean()
-    ),
+    "spread of row norms": lambda w: float(w.row_norms.std() / w.row_norms.mean()),
     "singular value 1": lambda w: w.singular_value(1),
     "singular value 2": lambda w: w.singular_value(2),
     "singular value 4": lambda w: w.singular_value(4),
@@ -180,12 +174,8 @@ STATISTICS: dict[str, Callable[[_ScaledKernel], float]] = {
     "smallest singular value": lambda w: float(w.singular_values[-1]),
     "effective rank": _effective_rank,
     # Number of directions with energy, 1 / sum of squares, over all directions.
-    "participation": lambda w: float(
-        1 / np.sum(w.energies**2) / len(w.energies)
-    ),
+    "participation": lambda w: float(1 / np.sum(w.energies**2) / len(w.energies)),
     "mean cosine": lambda w: float(w.cosines.mean()),
     "largest cosine": lambda w: float(np.abs(w.cosines).max()),
-    "root mean square cosine": lambda w: float(
-        np.sqrt(np.mean(w.cosines**2))
-    ),
+    "root mean square cosine": lambda w: float(np.sqrt(np.mean(w.cosines**2))),
 }
