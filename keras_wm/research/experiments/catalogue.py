@@ -6,24 +6,16 @@ from collections.abc import Sequence
 
 from keras_wm.research.experiments.experiment import Experiment
 from keras_wm.research.experiments.studies import (
-    capacity_location_strength as choices,
-)
-from keras_wm.research.experiments.studies import (
+    capacity_location_strength,
     covertness,
     embedding,
+    fine_tuning_and_distilling,
+    forging_and_recipients,
+    papers_attacks,
     plain_host,
     resistance,
     several_layers,
     without_training,
-)
-from keras_wm.research.experiments.studies import (
-    fine_tuning_and_distilling as further_training,
-)
-from keras_wm.research.experiments.studies import (
-    forging_and_recipients as ownership,
-)
-from keras_wm.research.experiments.studies import (
-    papers_attacks as attacks,
 )
 
 # The experiments of each suite, by the suite's name.
@@ -31,16 +23,16 @@ SUITES: dict[str, tuple[Experiment, ...]] = {
     # The experiments of the papers.
     "all": (
         embedding.EXPERIMENT,
-        further_training.FINE_TUNING,
-        further_training.DISTILLATION,
-        choices.CAPACITY,
-        choices.LOCATION,
-        choices.STRENGTH,
+        fine_tuning_and_distilling.FINE_TUNING,
+        fine_tuning_and_distilling.DISTILLATION,
+        capacity_location_strength.CAPACITY,
+        capacity_location_strength.LOCATION,
+        capacity_location_strength.STRENGTH,
         without_training.EXPERIMENT,
-        attacks.FINE_TUNING,
-        attacks.PRUNING,
-        attacks.OVERWRITING,
-        attacks.DISTILLATION,
+        papers_attacks.FINE_TUNING,
+        papers_attacks.PRUNING,
+        papers_attacks.OVERWRITING,
+        papers_attacks.DISTILLATION,
     ),
     # Tests against the attacks that were published after the papers.
     "robustness": (
@@ -48,8 +40,8 @@ SUITES: dict[str, tuple[Experiment, ...]] = {
         resistance.EXPERIMENT,
         plain_host.EXPERIMENT,
         several_layers.EXPERIMENT,
-        ownership.FORGING,
-        ownership.RECIPIENTS,
+        forging_and_recipients.FORGING,
+        forging_and_recipients.RECIPIENTS,
     ),
 }
 EXPERIMENTS = {

@@ -19,7 +19,7 @@ from keras_wm.research.experiments.run_records import Measurements, Row
 from keras_wm.research.experiments.schemes import Mark
 from keras_wm.research.experiments.settings import Settings
 from keras_wm.research.experiments.tables import ResultTable
-from keras_wm.research.experiments.training import Training
+from keras_wm.research.experiments.training import Training, from_scratch, mark_to_test
 
 
 @dataclass(frozen=True)
@@ -97,18 +97,31 @@ def trained_run(
         if history:
             measured["best_test_error"] = min(history["test_error"])
         if distribution:
+            kernel = np.asarray(model.get_layer(mark.layers[0]).kernel)
+            outputs = signed_outputs(kernel, mark)
             measured["history"] = history
-            measured |= _measure_distribution(model, mark)
+            measured |= measure_kernel(kernel)
+            measured["outputs"] = [round(float(output), 4) for output in outputs]
         return measured
 
     return Run(labels, perform, training.root)
 
 
-def _measure_distribution(model: Any, mark: Mark) -> Measurements:
-    """Returns the distribution of a marked layer's weights, and the output of each bit.
+def scratch_run(
+    settings: Settings,
+    labels: dict[str, Any],
+    distribution: bool = False,
+    **options: Any,
+) -> Run:
+    """Returns a run that trains a network from scratch and measures it.
 
-    The outputs are those of `signed_outputs`.
+    Args:
+        settings: Settings of the study.
+        labels: Labels with the `"scheme"` and the `"seed"` of the network.
+        distribution: As for `trained_run`.
+        **options: As for `mark_to_test`.
     """
-    kernel = np.asarray(model.get_layer(mark.layers[0]).kernel)
-    outputs = [round(float(output), 4) for output in signed_outputs(kernel, mark)]
-    return measure_kernel(kernel) | {"outputs": outputs}
+    scheme, seed = labels["scheme"], labels["seed"]
+    training = from_scratch(settings, scheme, seed, **options)
+    mark = mark_to_test(settings, scheme, seed, **options)
+    return trained_run(labels, training, mark, distribution)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -32,9 +33,10 @@ class NetworkStore:
     def __init__(self, settings: Settings, folder: Path) -> None:
         self.settings = settings
         self._folder = folder / "networks"
-        self.pictures = cache(self._load)
+        # A method with a cache would keep every store and its pictures alive.
+        self.pictures = cache(self._load_pictures)
 
-    def _load(self, task: str = PICTURES) -> Pictures:
+    def _load_pictures(self, task: str = PICTURES) -> Pictures:
         if task == PICTURES:
             return load_pictures(self.settings.data)
         return self.pictures(PICTURES).rotated()
@@ -52,33 +54,29 @@ class NetworkStore:
         if self.has(training):
             model = keras.saving.load_model(file, compile=False)
             return model, json.loads(history_file.read_text("utf-8"))["history"]
-        model, history = self._train(training)
-        if training.from_scratch:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            publish(model, file)
-            with atomic_write(history_file) as path:
-                stored = {"training": training.to_dict(), "history": history}
-                path.write_text(json.dumps(stored) + "\n", encoding="utf-8")
-        return model, history
-
-    def _train(self, training: Training) -> tuple[Any, History]:
-        return train(
+        model, history = train(
             training,
             self.settings,
             self.pictures(training.task),
             lambda parent: self.network(parent)[0],
         )
+        if training.from_scratch:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            publish(model, file)
+            with atomic_write(history_file) as path:
+                stored = {"training": asdict(training), "history": history}
+                path.write_text(json.dumps(stored) + "\n", encoding="utf-8")
+        return model, history
 
     def _files(self, training: Training) -> tuple[Path, Path]:
-        """Returns the paths of a network and of its history."""
-        file = self._folder / f"{self._name(training)}.keras"
-        return file, file.with_suffix(".json")
+        """Returns the paths of a network and of its history.
 
-    def _name(self, training: Training) -> str:
-        """Returns a name that is unique to the training, its host and the backend."""
-        described = [training.to_dict(), self.settings.host, keras.backend.backend()]
+        Their name is unique to the training, its host and the backend.
+        """
+        described = [asdict(training), self.settings.host, keras.backend.backend()]
         text = json.dumps(described, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        name = hashlib.sha256(text.encode()).hexdigest()[:16]
+        return self._folder / f"{name}.keras", self._folder / f"{name}.json"
 
     def clean(self) -> None:
         """Frees the memory of networks that are no longer used."""

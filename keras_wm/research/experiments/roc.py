@@ -105,13 +105,12 @@ def best_single(columns: Sequence[int]) -> Fit:
     Args:
         columns: Columns of the features to choose from.
     """
-    chosen = list(columns)
 
     def fit(marked: Floats, unmarked: Floats) -> Floats:
-        excess = auc(marked[:, chosen], unmarked[:, chosen]) - 0.5
+        excess = auc(marked[:, columns], unmarked[:, columns]) - 0.5
         best = int(np.argmax(np.abs(excess)))
         weights = np.zeros(marked.shape[1])
-        weights[chosen[best]] = np.sign(excess[best])
+        weights[columns[best]] = np.sign(excess[best])
         return weights
 
     return fit
@@ -127,18 +126,17 @@ def discriminant(columns: Sequence[int]) -> Fit:
     Args:
         columns: Columns of the features to use.
     """
-    chosen = list(columns)
 
     def fit(marked: Floats, unmarked: Floats) -> Floats:
-        kinds = [marked[:, chosen], unmarked[:, chosen]]
+        kinds = [marked[:, columns], unmarked[:, columns]]
         centred = np.concatenate([kind - kind.mean(axis=0) for kind in kinds])
         spread = centred.std(axis=0)
         spread[spread == 0] = 1
         correlation = (centred / spread).T @ (centred / spread) / len(centred)
-        shrunk = (1 - _SHRINKAGE) * correlation + _SHRINKAGE * np.eye(len(chosen))
+        shrunk = (1 - _SHRINKAGE) * correlation + _SHRINKAGE * np.eye(len(columns))
         difference = (kinds[0].mean(axis=0) - kinds[1].mean(axis=0)) / spread
         weights = np.zeros(marked.shape[1])
-        weights[chosen] = np.linalg.solve(shrunk, difference) / spread
+        weights[columns] = np.linalg.solve(shrunk, difference) / spread
         return weights
 
     return fit

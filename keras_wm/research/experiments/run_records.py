@@ -33,8 +33,8 @@ class Records:
     """
 
     def __init__(self, path: Path) -> None:
-        self._file = RecordFile(path, _checked)
-        self._runs = {_identity(record): record for record in self._file.results}
+        self._file = RecordFile(path, lambda record: (_identity(record), record))
+        self._runs = dict(self._file.results)
 
     def find(self, experiment: str, labels: Labels, host: dict[str, Any]) -> Row | None:
         """Returns the labels and measurements of a run, or `None` if not finished."""
@@ -64,12 +64,6 @@ class Records:
         }
         self._file.append(record)
         self._runs[_identity(record)] = record
-
-
-def _checked(record: dict[str, Any]) -> dict[str, Any]:
-    """Raises an error that `RecordFile` explains if a run's identity is missing."""
-    _identity(record)
-    return record
 
 
 def _identity(record: dict[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -60,66 +60,58 @@ def run_experiment(
     records = Records(folder / RECORDS)
     tables = []
     for experiment in experiments:
-        study = _Study(experiment, settings, folder, workers, not console.quiet)
-        study.finish(records)
+        _do_missing_runs(
+            experiment, settings, records, folder, workers, not console.quiet
+        )
         tables += report(experiment, settings, records, folder, console)
     return tables
 
 
-class _Study:
-    """An experiment with its settings, folder and number of worker processes."""
+def _do_missing_runs(
+    experiment: Experiment,
+    settings: Settings,
+    records: Records,
+    folder: Path,
+    workers: int,
+    show_progress: bool,
+) -> None:
+    """Does the runs that are not recorded, after training their networks."""
+    name, host = experiment.name, settings.host
+    runs = list(experiment.runs(settings))
+    missing = [run for run in runs if records.find(name, run.labels, host) is None]
+    if not missing:
+        return
+    # Fail here, not in every process, if the data cannot be read or downloaded.
+    load_pictures(settings.data)
+    store = NetworkStore(settings, folder)
+    # The first run that needs each network that is not stored yet.
+    untrained: dict[Training, Run] = {}
+    for run in missing:
+        if run.network is not None and not store.has(run.network):
+            untrained.setdefault(run.network, run)
 
-    def __init__(
-        self,
-        experiment: Experiment,
-        settings: Settings,
-        folder: Path,
-        workers: int,
-        show_progress: bool,
-    ) -> None:
-        self._experiment, self._settings = experiment, settings
-        self._folder, self._workers = folder, workers
-        self._show_progress = show_progress
-
-    def finish(self, records: Records) -> None:
-        """Does the runs that are not recorded, after training their networks."""
-        name, host = self._experiment.name, self._settings.host
-        runs = list(self._experiment.runs(self._settings))
-        missing = [run for run in runs if records.find(name, run.labels, host) is None]
-        if not missing:
-            return
-        # Fail here, not in every process, if the data cannot be read or downloaded.
-        load_pictures(self._settings.data)
-        store = NetworkStore(self._settings, self._folder)
-        # The first run that needs each network that is not stored yet.
-        first_runs: dict[Training, Run] = {}
-        for run in missing:
-            if run.network is not None and not store.has(run.network):
-                first_runs.setdefault(run.network, run)
-        untrained = list(first_runs.values())
-        for _ in self._do(TRAIN, "networks", untrained, len(untrained)):
-            pass
-        for labels, reply in self._do(RUN, "runs", missing, len(runs)):
-            records.add(name, labels, host, reply["figures"], reply["seconds"])
-
-    def _do(
-        self, task: str, plural: str, runs: list[Run], total: int
+    def do(
+        task: str, plural: str, chosen: Collection[Run], total: int
     ) -> Iterator[tuple[Labels, Message]]:
         """Yields the labels of each run with the worker's reply, as they finish."""
-        name = self._experiment.name
         requests = [
-            {"experiment": name, "task": task, "labels": run.labels} for run in runs
+            {"experiment": name, "task": task, "labels": run.labels} for run in chosen
         ]
         # Never start more workers than runs.
-        workers = min(self._workers, len(requests)) or 1
-        replies = do_all(requests, self._settings, self._folder, workers)
-        done = total - len(runs)
-        with progress_bar(f"{name}: {plural}", self._show_progress) as show:
+        count = min(workers, len(requests)) or 1
+        replies = do_all(requests, settings, folder, count)
+        done = total - len(requests)
+        with progress_bar(f"{name}: {plural}", show_progress) as show:
             show(done, total)
             for request, reply in replies:
                 yield request["labels"], reply
                 done += 1
                 show(done, total)
+
+    for _ in do(TRAIN, "networks", untrained.values(), len(untrained)):
+        pass
+    for labels, reply in do(RUN, "runs", missing, len(runs)):
+        records.add(name, labels, host, reply["figures"], reply["seconds"])
 
 
 def recorded_rows(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from textwrap import fill
 from typing import Any
 
@@ -13,14 +14,20 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from keras_wm.research.experiments.published_results import (
-    NOT_REPORTED,
-    PublishedResult,
-)
+from keras_wm.research.experiments.published_results import PublishedResult
 from keras_wm.research.experiments.run_records import Row
+from keras_wm.research.experiments.schemes import UNMARKED
 
 # Makes the text of a table cell from the recorded rows that the table's row shows.
 Cell = Callable[[Sequence[Row]], str]
+# For each row of a table, the texts of its first cells and the recorded rows it shows.
+Groups = list[tuple[list[str], Sequence[Row]]]
+# The texts of labels that are not shown as plain strings or numbers.
+_LABEL_TEXTS: dict[str, Callable[[Any], str]] = {
+    "group": "conv {}".format,
+    "rate": lambda rate: f"{rate:g}" if rate else "",
+    "share": lambda share: f"{100 * share:g} %",
+}
 
 
 @dataclass(frozen=True)
@@ -83,7 +90,7 @@ def _line(cells: Iterable[str]) -> str:
 
 def make_table(
     title: str,
-    groups: Iterable[tuple[Sequence[str], Sequence[Row]]],
+    groups: Groups,
     headings: Sequence[str],
     cells: dict[str, Cell],
     notes: Sequence[str] = (),
@@ -113,6 +120,35 @@ def having(rows: Iterable[Row], **labels: Any) -> list[Row]:
         for row in rows
         if all(row.get(name) == value for name, value in labels.items())
     ]
+
+
+def grouped(rows: Sequence[Row], **labels: Collection[Any] | None) -> Groups:
+    """Returns groups of rows with equal labels, for `make_table`.
+
+    Args:
+        rows: Recorded rows.
+        **labels: For each label, the values to show, in this order. `None` is all
+            values, in order of appearance.
+
+    Returns:
+        For each combination of values that some row has, the texts of the values and
+        the rows.
+    """
+    groups: Groups = [([], rows)]
+    for name, shown in labels.items():
+        groups = [
+            ([*texts, _label_text(name, value)], chosen)
+            for texts, group in groups
+            for value in (values(group, name) if shown is None else shown)
+            if (chosen := having(group, **{name: value}))
+        ]
+    return groups
+
+
+def _label_text(name: str, value: Any) -> str:
+    if name in _LABEL_TEXTS:
+        return _LABEL_TEXTS[name](value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def values(rows: Iterable[Row], name: str) -> list[Any]:
@@ -169,17 +205,16 @@ def student_interval(differences: ArrayLike) -> tuple[float, float]:
     return float(array.mean()), float(width)
 
 
-def paired_difference(
-    rows: Sequence[Row], base: Sequence[Row], name: str = "test_error"
-) -> str:
-    """Formats the mean difference rows minus base, with its 95 % interval.
+def paired_difference(rows: Sequence[Row], base: Sequence[Row]) -> str:
+    """Formats the mean difference of test errors, rows minus base, with its 95 %
+    interval.
 
     Rows are paired by seed. The difference is in percentage points; a dash if no seed
     is in both.
     """
-    by_seed = {row["seed"]: row[name] for row in base}
+    by_seed = {row["seed"]: row["test_error"] for row in base}
     differences = [
-        100 * (row[name] - by_seed[row["seed"]])
+        100 * (row["test_error"] - by_seed[row["seed"]])
         for row in rows
         if row["seed"] in by_seed
     ]
@@ -193,17 +228,15 @@ def _with_interval(mean: float, half: float) -> str:
     return f"{mean:+z.2f}" if np.isnan(half) else f"{mean:+z.2f} ± {half:.2f}"
 
 
-def unpaired_difference(
-    rows: Sequence[Row], base: Sequence[Row], name: str = "test_error"
-) -> str:
-    """Formats the difference of the means, rows minus base, with its 95 % interval.
+def unpaired_difference(rows: Sequence[Row], base: Sequence[Row]) -> str:
+    """Formats the difference of mean test errors, rows minus base, with its interval.
 
     For networks that share no seed. The difference is in percentage points, and the
     interval is that of Welch's t-test; a dash if either is empty.
     """
     from scipy import stats
 
-    samples = [[100 * row[name] for row in kind] for kind in (rows, base)]
+    samples = [[100 * row["test_error"] for row in kind] for kind in (rows, base)]
     if not all(samples):
         return "-"
     mean = float(np.mean(samples[0]) - np.mean(samples[1]))
@@ -236,21 +269,51 @@ LEGEND = (
 )
 
 
-def published_column(find: Callable[[Row], PublishedResult | None]) -> dict[str, Cell]:
+def published_column(
+    results: Mapping[Any, PublishedResult], *labels: str
+) -> dict[str, Cell]:
     """Returns a column with the papers' test error in percent, E_R and BER.
 
     Args:
-        find: Function that returns the published result to compare with a row, if any.
+        results: Results of the papers, by the values of the labels.
+        *labels: Names of the labels. Unless `"scheme"` is one of them, the results are
+            those of the mark `"random"`.
     """
 
     def text(rows: Sequence[Row]) -> str:
-        result = find(rows[0]) or NOT_REPORTED
+        if "scheme" not in labels and rows[0]["scheme"] != "random":
+            return ""
+        result = results.get(itemgetter(*labels)(rows[0]))
+        if result is None:
+            return ""
         formats: tuple[tuple[float | None, Callable[[float], str]], ...] = (
             (result.test_error, "{:.2f}".format),
             (result.embedding_loss, scientific),
             (result.ber, "{:.2g}".format),
         )
-        parts = ["-" if value is None else form(value) for value, form in formats]
-        return "" if result == NOT_REPORTED else "/".join(parts)
+        return "/".join(
+            "-" if value is None else form(value) for value, form in formats
+        )
 
     return {"papers": text}
+
+
+def minus_unmarked(
+    rows: Sequence[Row],
+    difference: Callable[[Sequence[Row], Sequence[Row]], str] = paired_difference,
+) -> dict[str, Cell]:
+    """Returns a column with the test error minus that of the unmarked networks.
+
+    Args:
+        rows: All rows of the experiment. If it has several cases, networks are compared
+            with the unmarked networks of the same case.
+        difference: `paired_difference` or `unpaired_difference`.
+    """
+
+    def text(kind: Sequence[Row]) -> str:
+        scheme, case = kind[0]["scheme"], kind[0].get("case")
+        if scheme == UNMARKED:
+            return ""
+        return difference(kind, having(rows, scheme=UNMARKED, case=case))
+
+    return {"minus unmarked": text}

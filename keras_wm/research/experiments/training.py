@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -63,10 +63,6 @@ class Training:
             raise ValueError("Expected a marked network. Received: mark=None")
         return self.mark
 
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the description as plain values."""
-        return asdict(self)
-
     @property
     def root(self) -> Training:
         """The training from scratch that this one depends on, or itself."""
@@ -106,15 +102,14 @@ def mark_to_test(settings: Settings, scheme: str, seed: int, **options: Any) -> 
         **options: Fields of `Mark` that replace those from the settings.
     """
     scheme = "random" if scheme == UNMARKED else scheme
-    layers = (group_layer(settings.group),)
-    defaults: dict[str, Any]
-    defaults = {
-        "layers": layers,
-        "bits": settings.bits_of(scheme),
-        "strength": settings.strength(scheme),
-        "owner": seed,
-    }
-    return Mark(scheme, **(defaults | options))
+    mark = Mark(
+        scheme,
+        (group_layer(settings.group),),
+        settings.bits_of(scheme),
+        settings.strength(scheme),
+        owner=seed,
+    )
+    return replace(mark, **options)
 
 
 def train(

@@ -38,42 +38,31 @@ def default_workers() -> int:
     return min(os.cpu_count() or 1, _MAX_DEFAULT_WORKERS) if on_cpu else 1
 
 
-class Worker:
-    """Does runs on request, and trains the networks that they need.
+def do_request(request: Message, store: NetworkStore) -> Message:
+    """Does a run, or trains the network that it needs.
 
     Args:
-        settings: Settings of the study.
-        folder: Folder of the study.
+        request: `"experiment"`: the experiment's name. `"labels"`: the labels of the
+            run. `"task"`: `"run"` to do the run, `"train"` to train and store the
+            network that it needs.
+        store: Networks of the study.
+
+    Returns:
+        For a run, its measurements as `"figures"` and its duration in `"seconds"`;
+        otherwise empty.
     """
-
-    def __init__(self, settings: Settings, folder: Path) -> None:
-        self._settings = settings
-        self._store = NetworkStore(settings, folder)
-
-    def run(self, request: Message) -> Message:
-        """Does a run, or trains the network that it needs.
-
-        Args:
-            request: `"experiment"`: the experiment's name. `"labels"`: the labels of
-                the run. `"task"`: `"run"` to do the run, `"train"` to train and store
-                the network that it needs.
-
-        Returns:
-            For a run, its measurements as `"figures"` and its duration in
-            `"seconds"`; otherwise empty.
-        """
-        begin = time.perf_counter()
-        experiment = EXPERIMENTS[request["experiment"]]
-        run = experiment.run_with(self._settings, request["labels"])
-        try:
-            if request["task"] == RUN:
-                measured = run.perform(self._store)
-                return {"figures": measured, "seconds": time.perf_counter() - begin}
-            if run.network is not None:
-                self._store.network(run.network)
-            return {}
-        finally:
-            self._store.clean()
+    begin = time.perf_counter()
+    experiment = EXPERIMENTS[request["experiment"]]
+    run = experiment.run_with(store.settings, request["labels"])
+    try:
+        if request["task"] == RUN:
+            measured = run.perform(store)
+            return {"figures": measured, "seconds": time.perf_counter() - begin}
+        if run.network is not None:
+            store.network(run.network)
+        return {}
+    finally:
+        store.clean()
 
 
 def do_all(
@@ -82,7 +71,7 @@ def do_all(
     """Yields every request with its reply, in the order in which they finish.
 
     Args:
-        requests: Requests as for `Worker.run`.
+        requests: Requests as for `do_request`.
         settings: Settings of the study.
         folder: Folder of the study.
         workers: Number of processes; 1 uses this process.
@@ -91,9 +80,9 @@ def do_all(
         RuntimeError: If a worker process fails.
     """
     if workers == 1:
-        worker = Worker(settings, folder)
+        store = NetworkStore(settings, folder)
         for request in requests:
-            yield request, worker.run(request)
+            yield request, do_request(request, store)
         return
     study = {"settings": asdict(settings), "folder": str(folder.absolute())}
     replies = ask_all(requests, _MODULE, study, _environment(workers), workers)
@@ -134,11 +123,11 @@ def make_handler(settings: Message) -> Handler:
     for name in ("marks", "families"):
         # JSON turns tuples into lists.
         study[name] = study[name] and tuple(study[name])
-    worker = Worker(Settings(**study), Path(settings["folder"]))
+    store = NetworkStore(Settings(**study), Path(settings["folder"]))
 
     def handle(request: Message) -> Answer:
         try:
-            return worker.run(request), NO_DATA
+            return do_request(request, store), NO_DATA
         # Report any error to the parent process, which waits for a reply.
         except Exception:
             return {"failed": traceback.format_exc()}, NO_DATA

@@ -103,13 +103,13 @@ def test_after_a_kill_only_the_missing_run_is_done(study, tmp_path, monkeypatch)
     first, second, third = (folder / RECORDS).read_bytes().splitlines(keepends=True)
     (tmp_path / RECORDS).write_bytes(first + third + second[:40])
     done = []
-    run = worker.Worker.run
+    do_request = worker.do_request
 
-    def watched(self, request):
+    def watched(request, store):
         done.append(request)
-        return run(self, request)
+        return do_request(request, store)
 
-    monkeypatch.setattr(worker.Worker, "run", watched)
+    monkeypatch.setattr(worker, "do_request", watched)
     run_experiment("embedding", settings, tmp_path, quiet())
     assert done == [
         {"experiment": "embedding", "task": task, "labels": RUNS[1]}

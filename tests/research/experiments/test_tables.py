@@ -11,7 +11,9 @@ from scipy import stats
 
 from keras_wm.research.experiments.tables import (
     ResultTable,
+    grouped,
     make_table,
+    minus_unmarked,
     paired_difference,
     scientific,
     student_interval,
@@ -87,6 +89,34 @@ def test_a_table_in_a_narrow_terminal_is_complete():
     lines = console.file.getvalue().splitlines()
     assert max(map(len, lines)) <= 20
     assert "1234567890123456789012345" in "".join("".join(lines).split())
+
+
+def test_rows_are_grouped_by_the_values_of_labels_in_the_given_order():
+    rows = [
+        {"scheme": scheme, "share": share, "strength": 10.0}
+        for share in (0.5, 0)
+        for scheme in ("random", "default")
+    ]
+    groups = grouped(rows[:3], scheme=("default", "random"), share=None, strength=None)
+    assert groups == [
+        (["default", "50 %", "10"], [rows[1]]),
+        (["random", "50 %", "10"], [rows[0]]),
+        (["random", "0 %", "10"], [rows[2]]),
+    ]
+
+
+def test_networks_are_compared_with_the_unmarked_ones_of_their_case():
+    errors = {
+        ("easy", "unmarked"): 0.01,
+        ("hard", "unmarked"): 0.5,
+        ("hard", "random"): 0.52,
+    }
+    rows = [
+        {"case": case, "scheme": scheme, "seed": 0, "test_error": error}
+        for (case, scheme), error in errors.items()
+    ]
+    cell = minus_unmarked(rows)["minus unmarked"]
+    assert [cell([row]) for row in rows] == ["", "", "+2.00"]
 
 
 def test_groups_without_rows_are_left_out():

@@ -39,8 +39,10 @@ from keras_wm.research.experiments.tables import (
     COST,
     COUNT,
     ResultTable,
+    grouped,
     having,
     make_table,
+    minus_unmarked,
     unpaired_difference,
 )
 from keras_wm.research.experiments.training import (
@@ -85,14 +87,14 @@ def _observe(store: NetworkStore, training: Training, mark: Mark) -> Measurement
     model, _ = store.network(training)
     kernel = np.asarray(model.get_layer(mark.layers[0]).kernel)
     spread = measure_kernel(kernel)
+    del spread["histogram"]
     neighbours = [
         kernel_statistics(neighbour) for neighbour in _neighbours(model, mark.layers[0])
     ]
     return {
         "test_error": store.pictures(training.task).test_error(model),
         **measure_mark(model, mark),
-        "kernel_std": spread["kernel_std"],
-        "mean_filter_std": spread["mean_filter_std"],
+        **spread,
         "statistics": _rounded(kernel_statistics(kernel)),
         "neighbours": _rounded(
             {
@@ -199,21 +201,15 @@ def _tables(rows: Sequence[Row]) -> list[ResultTable]:
         _detectors({name: _areas(marked, unmarked) for name, marked in marks.items()}),
         make_table(
             "Weights of the layer",
-            [([kind], having(rows, scheme=kind)) for kind in KINDS],
+            grouped(rows, scheme=KINDS),
             ["mark"],
             COUNT
             | {
-                "std of kernel": lambda kind: _spread(kind, "kernel_std", ".5f"),
-                "std of mean filter": lambda kind: _spread(
-                    kind, "mean_filter_std", ".5f"
-                ),
+                "std of kernel": lambda kind: _spread(kind, "kernel_std"),
+                "std of mean filter": lambda kind: _spread(kind, "mean_filter_std"),
             }
             | COST
-            | {
-                "minus unmarked": lambda kind: _cost(
-                    kind, having(rows, scheme=UNMARKED)
-                )
-            },
+            | minus_unmarked(rows, unpaired_difference),
             [
                 "Standard deviations: mean ± standard deviation over networks. minus "
                 "unmarked: the networks share no seed, so they are not paired."
@@ -292,16 +288,10 @@ def _text(area: Area) -> str:
     return "{:.2f} [{:.2f}, {:.2f}]".format(*area)
 
 
-def _spread(rows: Sequence[Row], name: str, form: str) -> str:
+def _spread(rows: Sequence[Row], name: str) -> str:
     numbers = [row[name] for row in rows]
-    mean = format(np.mean(numbers), form)
-    return f"{mean} ± {np.std(numbers, ddof=1):{form}}" if len(numbers) > 1 else mean
-
-
-def _cost(marked: Sequence[Row], unmarked: Sequence[Row]) -> str:
-    return (
-        "" if marked[0]["scheme"] == UNMARKED else unpaired_difference(marked, unmarked)
-    )
+    mean = f"{np.mean(numbers):.5f}"
+    return f"{mean} ± {np.std(numbers, ddof=1):.5f}" if len(numbers) > 1 else mean
 
 
 def _figures(rows: Sequence[Row]) -> dict[str, Figure]:

@@ -8,7 +8,12 @@ from matplotlib.figure import Figure
 
 from keras_wm import plots
 from keras_wm.research.experiments import published_results as papers
-from keras_wm.research.experiments.experiment import Experiment, Run, trained_run
+from keras_wm.research.experiments.experiment import (
+    Experiment,
+    Run,
+    scratch_run,
+    trained_run,
+)
 from keras_wm.research.experiments.run_records import Row
 from keras_wm.research.experiments.schemes import SCHEMES, UNMARKED
 from keras_wm.research.experiments.settings import Settings
@@ -16,16 +21,18 @@ from keras_wm.research.experiments.tables import (
     COST,
     ResultTable,
     describe_seeds,
+    grouped,
     having,
     make_table,
     mean_of,
-    paired_difference,
+    minus_unmarked,
     percent,
     published_column,
 )
-from keras_wm.research.experiments.training import Training, from_scratch, mark_to_test
+from keras_wm.research.experiments.training import Training, mark_to_test
 
 BEFORE = "before training"
+KINDS = (UNMARKED, *SCHEMES)
 DIFFERENCES = (
     "Differences from the papers: E_R decreases during the whole training, unless "
     "weight decay counteracts it; the papers train for 156,400 steps, and their "
@@ -37,36 +44,25 @@ DIFFERENCES = (
 def _runs(settings: Settings) -> Iterator[Run]:
     for seed in range(settings.seeds):
         for scheme in (UNMARKED, *settings.marks):
-            yield trained_run(
-                {"scheme": scheme, "seed": seed},
-                from_scratch(settings, scheme, seed),
-                mark_to_test(settings, scheme, seed),
-                distribution=seed == 0,
-            )
-    untrained = Training(seed=0, epochs=0)
+            labels = {"scheme": scheme, "seed": seed}
+            yield scratch_run(settings, labels, distribution=seed == 0)
     yield trained_run(
         {"scheme": BEFORE, "seed": 0},
-        untrained,
+        Training(seed=0, epochs=0),
         mark_to_test(settings, UNMARKED, 0),
         distribution=True,
     )
 
 
 def _tables(rows: Sequence[Row]) -> list[ResultTable]:
-    unmarked = having(rows, scheme=UNMARKED)
-    trained = [(scheme, having(rows, scheme=scheme)) for scheme in (UNMARKED, *SCHEMES)]
     cost = make_table(
         "Embedding from scratch",
-        [([scheme], kind) for scheme, kind in trained],
+        grouped(rows, scheme=KINDS),
         ["mark"],
         COST
-        | {
-            "best error, %": lambda kind: percent(kind, "best_test_error"),
-            "minus unmarked": lambda kind: (
-                "" if kind[0] in unmarked else paired_difference(kind, unmarked)
-            ),
-            **published_column(lambda row: papers.EMBEDDING.get(row["scheme"])),
-        },
+        | {"best error, %": lambda kind: percent(kind, "best_test_error")}
+        | minus_unmarked(rows)
+        | published_column(papers.EMBEDDING, "scheme"),
         notes=[
             f"{describe_seeds(rows)} best error: the smallest of all epochs, which the "
             "papers report. The unmarked networks are tested for a mark of kind "
@@ -74,10 +70,9 @@ def _tables(rows: Sequence[Row]) -> list[ResultTable]:
             DIFFERENCES,
         ],
     )
-    before = having(rows, scheme=BEFORE)
     weights = make_table(
         "Weights of the marked layer, seed 0",
-        [([name], having(kind, seed=0)) for name, kind in [(BEFORE, before), *trained]],
+        grouped(having(rows, seed=0), scheme=(BEFORE, *KINDS)),
         ["mark"],
         {
             "std of kernel": lambda kind: mean_of(kind, "kernel_std", ".4f"),
@@ -91,7 +86,7 @@ def _figures(rows: Sequence[Row]) -> dict[str, Figure]:
     first = {row["scheme"]: row for row in having(rows, seed=0) if "outputs" in row}
     if not first:
         return {}
-    schemes = [name for name in (UNMARKED, *SCHEMES) if name in first]
+    schemes = [name for name in KINDS if name in first]
     return {
         "outputs": plots.plot_outputs(
             {name: first[name]["outputs"] for name in schemes}

@@ -12,12 +12,12 @@ from keras_wm.research.experiments.settings import Settings
 from keras_wm.research.experiments.tables import (
     COST,
     COUNT,
+    Cell,
     ResultTable,
-    having,
+    grouped,
     make_table,
-    paired_difference,
+    minus_unmarked,
     published_column,
-    values,
 )
 from keras_wm.research.experiments.training import (
     PICTURES,
@@ -44,63 +44,31 @@ def _fine_tuning_runs(settings: Settings) -> Iterator[Run]:
             same = task == PICTURES
             marks = settings.marks if same else settings.repeated_marks(seed)
             for scheme in (UNMARKED, *marks):
+                mark = embedded_mark(settings, scheme, seed)
                 second = Training(
-                    SECOND + seed,
-                    settings.further_epochs,
-                    embedded_mark(settings, scheme, seed),
-                    start=first,
+                    SECOND + seed, settings.further_epochs, mark, start=first
                 )
                 labels = {"case": case, "scheme": scheme, "seed": seed}
                 yield trained_run(labels, second, mark_to_test(settings, scheme, seed))
 
 
 def _distillation_runs(settings: Settings) -> Iterator[Run]:
+    epochs = settings.training_epochs
     for seed in range(settings.seeds):
-        teacher = Training(seed, settings.training_epochs)
+        teacher = Training(seed, epochs)
         for scheme in (UNMARKED, *settings.marks):
-            student = Training(
-                SECOND + seed,
-                settings.training_epochs,
-                embedded_mark(settings, scheme, seed),
-                teacher=teacher,
-            )
+            mark = embedded_mark(settings, scheme, seed)
+            student = Training(SECOND + seed, epochs, mark, teacher=teacher)
             labels = {"case": "distilled", "scheme": scheme, "seed": seed}
             yield trained_run(labels, student, mark_to_test(settings, scheme, seed))
 
 
 def _cost(
-    title: str,
-    rows: Sequence[Row],
-    published: dict[tuple[str, str], papers.PublishedResult],
-    notes: Sequence[str],
+    title: str, rows: Sequence[Row], published: dict[str, Cell], note: str
 ) -> list[ResultTable]:
-    groups = [
-        ([case, scheme], having(rows, case=case, scheme=scheme))
-        for case in values(rows, "case")
-        for scheme in (UNMARKED, *SCHEMES)
-    ]
-
-    def difference(kind: Sequence[Row]) -> str:
-        case, scheme = kind[0]["case"], kind[0]["scheme"]
-        unmarked = having(rows, case=case, scheme=UNMARKED)
-        return "" if scheme == UNMARKED else paired_difference(kind, unmarked)
-
-    return [
-        make_table(
-            title,
-            groups,
-            ["case", "mark"],
-            COUNT
-            | COST
-            | {
-                "minus unmarked": difference,
-                **published_column(
-                    lambda row: published.get((row["case"], row["scheme"]))
-                ),
-            },
-            notes,
-        )
-    ]
+    groups = grouped(rows, case=None, scheme=(UNMARKED, *SCHEMES))
+    cells = COUNT | COST | minus_unmarked(rows) | published
+    return [make_table(title, groups, ["case", "mark"], cells, [note])]
 
 
 FINE_TUNING = Experiment(
@@ -110,8 +78,8 @@ FINE_TUNING = Experiment(
     lambda rows: _cost(
         "Embedding by fine-tuning",
         rows,
-        papers.FINE_TUNING,
-        [f"{OTHER_TASK} The unmarked networks are trained a second time too."],
+        published_column(papers.FINE_TUNING, "case", "scheme"),
+        f"{OTHER_TASK} The unmarked networks are trained a second time too.",
     ),
 )
 
@@ -122,10 +90,7 @@ DISTILLATION = Experiment(
     lambda rows: _cost(
         "Embedding by distillation",
         rows,
-        {
-            ("distilled", scheme): result
-            for scheme, result in papers.DISTILLATION.items()
-        },
-        ["The unmarked teacher and its students have the same architecture."],
+        published_column(papers.DISTILLATION, "scheme"),
+        "The unmarked teacher and its students have the same architecture.",
     ),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from math import log10
 from typing import Any
@@ -17,12 +17,12 @@ from keras_wm.research.attacks.forging import searched_keys, solved_key, years_o
 from keras_wm.research.experiments.experiment import Experiment, Run
 from keras_wm.research.experiments.network_store import NetworkStore
 from keras_wm.research.experiments.run_records import Measurements, Row
-from keras_wm.research.experiments.schemes import UNMARKED, Mark, group_layer
+from keras_wm.research.experiments.schemes import UNMARKED, group_layer
 from keras_wm.research.experiments.settings import Settings
 from keras_wm.research.experiments.studies.fine_tuning_and_distilling import SECOND
 from keras_wm.research.experiments.tables import (
     ResultTable,
-    having,
+    grouped,
     make_table,
     mean_of,
     percent,
@@ -94,7 +94,6 @@ def _counts(last: int) -> list[int]:
 
 
 def _forging_tables(rows: Sequence[Row]) -> list[ResultTable]:
-    groups = [([row["key"], str(row["bits"])], [row]) for row in rows]
     cells = {
         "keys": lambda rows: f"{rows[0]['trials']:,}",
         "seconds per key": lambda rows: mean_of(rows, "seconds_a_trial", ".2g"),
@@ -114,7 +113,7 @@ def _forging_tables(rows: Sequence[Row]) -> list[ResultTable]:
     return [
         make_table(
             "Forging a key for an unmarked network",
-            groups,
+            grouped(rows, key=None, bits=None),
             ["forged key", "T"],
             cells,
             notes,
@@ -164,9 +163,9 @@ def _traced(
     """Marks copies, averages some of them, and tests all for every recipient's mark."""
     mark = host.own_mark
     names = recipients_of(settings)
-    weights: list[list[Any]] = []
-    leaks = []
-    for name in names[first : first + COPIES_PER_RUN]:
+    chosen = names[first : first + COPIES_PER_RUN]
+    weights = {}
+    for name in chosen:
         copy = Training(
             SECOND + first,
             COPY_EPOCHS,
@@ -175,70 +174,59 @@ def _traced(
             rate=COPY_RATE,
         )
         model, _ = store.network(copy)
-        weights.append(model.get_weights())
-        leaks.append(_Leak([name]))
-    for size in AVERAGED:
-        for start in range(0, COPIES_PER_RUN - size + 1, size):
-            leaks.append(_Leak(names[first + start : first + start + size]))
+        weights[name] = model.get_weights()
+    # The recipients whose copies are leaked: one, or several with averaged weights.
+    leaks = [
+        chosen[start : start + size]
+        for size in (1, *AVERAGED)
+        for start in range(0, COPIES_PER_RUN - size + 1, size)
+    ]
     pictures = store.pictures(host.task)
+    kernels, errors = [], []
     for leak in leaks:
-        copies = [weights[names.index(name) - first] for name in leak.recipients]
+        copies = [weights[name] for name in leak]
         model.set_weights(
             [np.mean(arrays, axis=0) for arrays in zip(*copies, strict=True)]
         )
-        leak.kernel = _kernel(model, mark.layers[0])
-        leak.test_error = pictures.test_error(model)
-    _test_for_all(leaks, names, mark)
-    return {"leaks": [leak.to_dict(len(names)) for leak in leaks]}
-
-
-def _test_for_all(leaks: Sequence[_Leak], names: Sequence[str], mark: Mark) -> None:
-    """Tests every leaked kernel for every recipient's mark."""
+        kernels.append(_kernel(model, mark.layers[0]))
+        errors.append(pictures.test_error(model))
+    log10_p: list[dict[str, float]] = [{} for _ in leaks]
     for name in names:
         key = replace(mark, recipient=name).key()
-        for leak in leaks:
-            leak.log10_p[name] = detect(leak.kernel, key).log10_p
+        for kernel, of_leak in zip(kernels, log10_p, strict=True):
+            of_leak[name] = corrected(detect(kernel, key).log10_p, len(names))
+    return {
+        "leaks": [
+            {"mixed": len(leak), "test_error": error, **_named(leak, of_leak)}
+            for leak, error, of_leak in zip(leaks, errors, log10_p, strict=True)
+        ]
+    }
 
 
-@dataclass
-class _Leak:
-    """A leaked network: one recipient's copy, or the mean of several copies.
+def _named(leak: Sequence[str], log10_p: dict[str, float]) -> Measurements:
+    """Returns how many recipients are named, rightly and wrongly.
 
-    Attributes:
-        recipients: Names of the recipients whose copies it is made of.
-        kernel: Its marked kernel.
-        test_error: Its test error, as a share.
-        log10_p: log10 of the p-value of each recipient's mark, not corrected for the
-            number of recipients.
+    Also the weakest p-value of a recipient of the leaked copies, and the strongest
+    p-value of another one.
+
+    Args:
+        leak: Names of the recipients whose copies were leaked.
+        log10_p: log10 of the p-value of each recipient's mark in the leaked network,
+            corrected for the number of recipients.
     """
-
-    recipients: list[str]
-    kernel: Floats = field(default_factory=lambda: np.empty(0))
-    test_error: float = 1.0
-    log10_p: dict[str, float] = field(default_factory=dict)
-
-    def to_dict(self, tests: int) -> Measurements:
-        """Returns how many recipients are named, rightly and wrongly.
-
-        Also the weakest p-value of a recipient of the leaked copies, and the strongest
-        p-value of another one.
-        """
-        log10_p = {name: corrected(p, tests) for name, p in self.log10_p.items()}
-        guilty = [log10_p[name] for name in self.recipients]
-        innocent = [p for name, p in log10_p.items() if name not in self.recipients]
-        return {
-            "mixed": len(self.recipients),
-            "test_error": self.test_error,
-            "named": sum(p < log10(NAMED) for p in guilty),
-            "innocent_named": sum(p < log10(NAMED) for p in innocent),
-            "log10_p": max(guilty),
-            "innocent_log10_p": min(innocent),
-        }
+    guilty = [log10_p[name] for name in leak]
+    innocent = [p for name, p in log10_p.items() if name not in leak]
+    return {
+        "named": sum(p < log10(NAMED) for p in guilty),
+        "innocent_named": sum(p < log10(NAMED) for p in innocent),
+        "log10_p": max(guilty),
+        "innocent_log10_p": min(innocent),
+    }
 
 
 def _recipient_tables(rows: Sequence[Row]) -> list[ResultTable]:
     leaks = [leak for row in rows for leak in row["leaks"]]
-    groups = [([str(mixed)], having(leaks, mixed=mixed)) for mixed in (1, *AVERAGED)]
+    groups = grouped(leaks, mixed=(1, *AVERAGED))
     cells = {
         "leaks": lambda leaks: str(len(leaks)),
         "error, %": lambda leaks: percent(leaks, "test_error"),

@@ -27,14 +27,10 @@ from keras_wm.research.experiments.studies.fine_tuning_and_distilling import (
 from keras_wm.research.experiments.tables import (
     COST,
     COUNT,
-    Cell,
     ResultTable,
-    having,
+    grouped,
     make_table,
-    mean_of,
-    percent,
     published_column,
-    values,
     worst_of,
 )
 from keras_wm.research.experiments.training import Training, convolutions, from_scratch
@@ -72,28 +68,13 @@ def _fine_tuning_runs(settings: Settings) -> Iterator[Run]:
 
 
 def _fine_tuning_tables(rows: Sequence[Row]) -> list[ResultTable]:
-    groups = [
-        (
-            [scheme, case, f"{rate:g}" if rate else ""],
-            having(rows, scheme=scheme, case=case, rate=rate),
-        )
-        for scheme in SCHEMES
-        for case in ("before", *CASES)
-        for rate in (0.0, *RATES)
-    ]
-    published = published_column(
-        lambda row: (
-            papers.ATTACK_FINE_TUNING.get(row["case"])
-            if (row["scheme"], row["rate"]) == ("random", INITIAL_RATE)
-            else None
-        )
-    )
+    cases, rates = ("before", *CASES), (0.0, *RATES)
     return [
         make_table(
             "Attack: fine-tuning without the mark",
-            groups,
+            grouped(rows, scheme=SCHEMES, case=cases, rate=rates),
             ["mark", "case", "rate"],
-            COUNT | COST | published,
+            COUNT | COST | published_column(papers.ATTACK_FINE_TUNING, "case", "rate"),
             [
                 "before: the marked network. other task: to predict by how many "
                 "quarter turns a picture is rotated, with a new head and that task's "
@@ -137,35 +118,24 @@ def _pruned(store: NetworkStore, host: Training) -> Measurements:
 
 
 def _pruning_tables(rows: Sequence[Row]) -> list[ResultTable]:
-    points = _pruning_points(rows)
-    after = [row for row in rows if "share" in row]
-    groups = [
-        ([scheme, f"{100 * share:g} %"], having(points, scheme=scheme, share=share))
-        for scheme in SCHEMES
-        for share in SHARES
-    ]
-    trained = [
-        ([scheme, f"{100 * share:g} %"], having(after, scheme=scheme, share=share))
-        for scheme in SCHEMES
-        for share in TRAINED_ON
-    ]
-    cells: dict[str, Cell] = {
-        "networks": lambda rows: str(len(having(rows, order="ascending"))),
-        "error, %": lambda rows: percent(having(rows, order="ascending"), "test_error"),
-        "BER": lambda rows: _worst_ber(rows, "ascending"),
-        "log10 p": lambda rows: worst_of(
-            having(rows, order="ascending"), "log10_p", "z.0f"
-        ),
-        "BER, descending": lambda rows: _worst_ber(rows, "descending"),
-        "BER, random": lambda rows: _worst_ber(rows, "random"),
-        "papers": lambda rows: _published_pruning(rows[0]),
+    trained = [row for row in rows if "share" in row]
+    published = {
+        share: papers.PublishedResult(ber=ber)
+        for share, ber in papers.ATTACK_PRUNING.items()
     }
+    ascending = {name: cell for name, cell in COST.items() if name != "E_R"}
     return [
         make_table(
             "Attack: pruning of every convolution",
-            groups,
+            grouped(_pruning_points(rows), scheme=SCHEMES, share=SHARES),
             ["mark", "pruned"],
-            cells,
+            COUNT
+            | ascending
+            | {
+                "BER, descending": lambda rows: worst_of(rows, "descending", ".2g"),
+                "BER, random": lambda rows: worst_of(rows, "random", ".2g"),
+            }
+            | published_column(published, "share"),
             [
                 "error, BER and log10 p: after pruning by ascending magnitude, as in "
                 "the papers, which do not report test errors. The last columns are the "
@@ -174,51 +144,39 @@ def _pruning_tables(rows: Sequence[Row]) -> list[ResultTable]:
         ),
         make_table(
             "Attack: pruning, then fine-tuning",
-            trained,
+            grouped(trained, scheme=SCHEMES, share=TRAINED_ON),
             ["mark", "pruned"],
             COST,
         ),
     ]
 
 
-def _worst_ber(points: Sequence[Row], order: str) -> str:
-    return worst_of(having(points, order=order), "ber", ".2g")
-
-
-def _published_pruning(row: Row) -> str:
-    if row["scheme"] != "random":
-        return ""
-    ber = papers.ATTACK_PRUNING.get(row["share"])
-    return "" if ber is None else f"-/-/{ber:.2g}"
-
-
 def _pruning_points(rows: Sequence[Row]) -> list[Row]:
+    """Returns a row for each network and share that was pruned.
+
+    It holds the results of pruning in ascending order, and the bit error rate of each
+    order by the order's name.
+    """
     return [
-        {"scheme": row["scheme"], "order": order, **point}
+        {"scheme": row["scheme"], **points[0]}
+        | {order: point["ber"] for order, point in zip(ORDERS, points, strict=True)}
         for row in rows
-        for order, points in row.get("curves", {}).items()
-        for point in points
+        if "curves" in row
+        for points in zip(*(row["curves"][order] for order in ORDERS), strict=True)
     ]
 
 
 def _pruning_figures(rows: Sequence[Row]) -> dict[str, Figure]:
     if not rows:
         return {}
-    points = having(_pruning_points(rows), order="ascending")
+    pruned = _pruning_points(rows)
 
     def curves(name: str) -> dict[str, list[tuple[float, float]]]:
-        return {
-            scheme: [
-                (
-                    share,
-                    float(
-                        mean_of(having(points, scheme=scheme, share=share), name, "")
-                    ),
-                )
-                for share in values(points, "share")
-            ]
-            for scheme in values(points, "scheme")
-        }
+        points: dict[str, list[tuple[float, float]]] = {}
+        for (scheme, _), group in grouped(pruned, scheme=None, share=None):
+            mean = float(np.mean([row[name] for row in group]))
+            points.setdefault(scheme, []).append((group[0]["share"], mean))
+        return points
 
     return {
         "pruning": plots.plot_attack(
@@ -248,28 +206,12 @@ def _overwriting_runs(settings: Settings) -> Iterator[Run]:
 
 
 def _overwriting_tables(rows: Sequence[Row]) -> list[ResultTable]:
-    groups = [
-        (
-            [scheme, f"conv {group}", str(bits)],
-            having(rows, scheme=scheme, group=group, bits=bits),
-        )
-        for scheme in SCHEMES
-        for group in GROUPS
-        for bits in NEW_BITS
-    ]
-    published = published_column(
-        lambda row: (
-            papers.ATTACK_OVERWRITING.get((row["bits"], row["group"]))
-            if row["scheme"] == "random"
-            else None
-        )
-    )
     return [
         make_table(
             "Attack: overwriting with the papers' mark (random) of another key",
-            groups,
+            grouped(rows, scheme=SCHEMES, group=GROUPS, bits=NEW_BITS),
             ["mark", "group", "new bits"],
-            COST | published,
+            COST | published_column(papers.ATTACK_OVERWRITING, "bits", "group"),
             [
                 "BER, E_R and log10 p are those of the first mark. Both marks become "
                 "stronger with the number of training steps, 156,400 in the papers. "
@@ -288,16 +230,12 @@ def _distillation_runs(settings: Settings) -> Iterator[Run]:
 
 
 def _distillation_tables(rows: Sequence[Row]) -> list[ResultTable]:
-    published = published_column(
-        lambda row: papers.ATTACK_DISTILLATION if row["scheme"] == "random" else None
-    )
-    groups = [([scheme], having(rows, scheme=scheme)) for scheme in SCHEMES]
     return [
         make_table(
             "Attack: distillation into a new network",
-            groups,
+            grouped(rows, scheme=SCHEMES),
             ["mark"],
-            COUNT | COST | published,
+            COUNT | COST | published_column(papers.ATTACK_DISTILLATION, "scheme"),
             [
                 "A distilled network takes over no weights, so no mark can survive. "
                 "This is a limit of the method."

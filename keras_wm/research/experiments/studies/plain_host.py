@@ -25,10 +25,9 @@ from keras_wm.research.experiments.tables import (
     COUNT,
     Cell,
     ResultTable,
-    having,
+    grouped,
     make_table,
     percent,
-    values,
     worst_of,
 )
 from keras_wm.research.experiments.training import PICTURES
@@ -101,15 +100,7 @@ def _measure(attacked: Any, owners: Any, mark: Mark, pictures: Any) -> Measureme
 
 def _tables(rows: Sequence[Row]) -> list[ResultTable]:
     points = [{**row, **point} for row in rows for point in row["points"]]
-    groups = [
-        (
-            [kind, attack, f"{strength:g}"],
-            having(points, host=kind, attack=attack, strength=strength),
-        )
-        for kind in KINDS
-        for attack in values(points, "attack")
-        for strength in values(having(points, attack=attack), "strength")
-    ]
+    groups = grouped(points, host=KINDS, attack=None, strength=None)
     cells: dict[str, Cell] = COUNT | {
         "error, %": lambda rows: percent(rows, "test_error"),
         "log10 p, unaligned": lambda rows: worst_of(rows, "raw_log10_p", "z.0f"),

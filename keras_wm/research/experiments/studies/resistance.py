@@ -28,7 +28,9 @@ from keras_wm.research.experiments.tables import (
     COST,
     COUNT,
     Cell,
+    Groups,
     ResultTable,
+    grouped,
     having,
     make_table,
     values,
@@ -126,9 +128,7 @@ def _points(rows: Sequence[Row]) -> list[Row]:
 def _tables(rows: Sequence[Row]) -> list[ResultTable]:
     attacked = _points(rows)
     schemes = values(rows, "scheme")
-    before = [
-        ([scheme], having(rows, scheme=scheme, attack=NOTHING)) for scheme in schemes
-    ]
+    before = grouped(having(rows, attack=NOTHING), scheme=schemes)
     groups = _by_attack(attacked)
     cells: dict[str, Cell] = {}
     for scheme in schemes:
@@ -155,23 +155,16 @@ def _tables(rows: Sequence[Row]) -> list[ResultTable]:
     ]
 
 
-def _by_attack(points: Sequence[Row]) -> list[tuple[list[str], list[Row]]]:
+def _by_attack(points: Sequence[Row]) -> Groups:
     """Groups points by attack, with the attack's name as the text of its row.
 
     An attack of two families, which differ in the layers, is listed for each family.
     """
-    families_of: dict[str, list[str]] = {}
-    for family in values(points, "family"):
-        for attack in values(having(points, family=family), "attack"):
-            families_of.setdefault(attack, []).append(family)
-    return [
-        (
-            [attack if family == first else f"{attack} ({family})"],
-            having(points, family=family, attack=attack),
-        )
-        for attack, (first, *others) in families_of.items()
-        for family in (first, *others)
-    ]
+    by_attack: dict[str, Groups] = {}
+    for (family, attack), rows in grouped(points, family=None, attack=None):
+        of_attack = by_attack.setdefault(attack, [])
+        of_attack.append(([f"{attack} ({family})" if of_attack else attack], rows))
+    return [group for of_attack in by_attack.values() for group in of_attack]
 
 
 def _least_cost(rows: Sequence[Row], scheme: str) -> str:
@@ -240,14 +233,12 @@ def _figures(rows: Sequence[Row]) -> dict[str, Figure]:
 def _evidence(attacked: Sequence[Row], before: Sequence[Row]) -> Figure:
     """Returns a plot of accuracy against evidence, with one line for each network."""
     points: dict[str, dict[str, list[tuple[float, float]]]] = {}
-    for seed in values(attacked, "seed"):
-        for row in having(attacked, seed=seed):
-            of_family = points.setdefault(row["family"], {})
-            of_attack = of_family.setdefault(row["attack"], [])
-            of_attack.append((-row["log10_p"], 1 - row["test_error"]))
-        for of_family in points.values():
-            for of_attack in of_family.values():
-                of_attack.append(_GAP)
+    for (family, attack, _), rows in grouped(
+        attacked, family=None, attack=None, seed=None
+    ):
+        line = points.setdefault(family, {}).setdefault(attack, [])
+        line += [(-row["log10_p"], 1 - row["test_error"]) for row in rows]
+        line.append(_GAP)
     accuracy = 1 - float(np.mean([row["test_error"] for row in before]))
     evidence = -float(np.mean([row["log10_p"] for row in before]))
     return plots.plot_evidence(

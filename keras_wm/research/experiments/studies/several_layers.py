@@ -21,10 +21,9 @@ from keras_wm.research.experiments.tables import (
     COUNT,
     Cell,
     ResultTable,
-    having,
+    grouped,
     make_table,
     percent,
-    values,
     worst_of,
 )
 from keras_wm.research.experiments.training import Training, from_scratch
@@ -64,7 +63,6 @@ def _reinitialised(
 
 
 def _tables(rows: Sequence[Row]) -> list[ResultTable]:
-    groups = [([drawn], having(rows, drawn=drawn)) for drawn in values(rows, "drawn")]
     cells: dict[str, Cell] = COUNT | {
         "error, %": lambda rows: percent(rows, "test_error"),
         "BER, joint": lambda rows: worst_of(rows, "ber", ".2g"),
@@ -78,6 +76,7 @@ def _tables(rows: Sequence[Row]) -> list[ResultTable]:
         f"layers and trains only them, at a learning rate of {RATE:g}."
     ]
     title = "One key in several layers, some of them re-initialised"
+    groups = grouped(rows, drawn=None)
     return [make_table(title, groups, ["re-initialised"], cells, notes)]
 
 

@@ -30,7 +30,7 @@ from keras_wm.research.experiments.settings import Settings
 from keras_wm.research.experiments.tables import (
     COST,
     ResultTable,
-    having,
+    grouped,
     make_table,
     mean_of,
     published_column,
@@ -142,40 +142,28 @@ def _moved(
 
 
 def _tables(rows: Sequence[Row]) -> list[ResultTable]:
-    groups = [
-        ([scheme, f"{strength:g}"], having(rows, scheme=scheme, strength=strength))
-        for scheme in SCHEMES
-        for strength in STRENGTHS
-    ]
-
-    def published(row: Row) -> papers.PublishedResult | None:
-        if row["scheme"] != "random":
-            return None
-        return papers.WITHOUT_TRAINING[row["strength"]][1]
-
-    def published_change(rows: Sequence[Row]) -> str:
-        row = rows[0]
-        if row["scheme"] != "random":
-            return ""
-        return f"{papers.WITHOUT_TRAINING[row['strength']][0]:g}"
-
     return [
         make_table(
             "Embedding after training, without the task",
-            groups,
+            grouped(rows, scheme=SCHEMES, strength=STRENGTHS),
             ["mark", "lambda"],
             COST
             | {
                 "change": lambda rows: mean_of(rows, "half_square_change"),
-                "change in papers": published_change,
-                **published_column(published),
-            },
+                "change in papers": _published_change,
+            }
+            | published_column(papers.WITHOUT_TRAINING, "strength"),
             [
                 "change: half the squared change of the weights per filter, "
                 "|W - W_0|^2 / 2 L; for the papers' marks, that of the mean filter."
             ],
         )
     ]
+
+
+def _published_change(rows: Sequence[Row]) -> str:
+    scheme, strength = rows[0]["scheme"], rows[0]["strength"]
+    return f"{papers.WITHOUT_TRAINING_CHANGE[strength]:g}" if scheme == "random" else ""
 
 
 EXPERIMENT = Experiment(
