@@ -20,7 +20,7 @@ from keras_wm.research.experiments.schemes import UNMARKED
 
 # Makes the text of a table cell from the recorded rows that the table's row shows.
 Cell = Callable[[Sequence[Row]], str]
-# For each row of a table, the texts of its first cells and the recorded rows it shows.
+# For each row of a table, the texts of its first cells and the recorded rows shown.
 Groups = list[tuple[list[str], Sequence[Row]]]
 # The texts of labels that are not shown as plain strings or numbers.
 _LABEL_TEXTS: dict[str, Callable[[Any], str]] = {
@@ -206,11 +206,10 @@ def student_interval(differences: ArrayLike) -> tuple[float, float]:
 
 
 def paired_difference(rows: Sequence[Row], base: Sequence[Row]) -> str:
-    """Formats the mean difference of test errors, rows minus base, with its 95 %
-    interval.
+    """Formats the mean difference of test errors with its 95 % interval.
 
-    Rows are paired by seed. The difference is in percentage points; a dash if no seed
-    is in both.
+    Rows are paired by seed. The difference is rows minus base, in percentage points; a
+    dash if no seed is in both.
     """
     by_seed = {row["seed"]: row["test_error"] for row in base}
     differences = [
@@ -229,10 +228,10 @@ def _with_interval(mean: float, half: float) -> str:
 
 
 def unpaired_difference(rows: Sequence[Row], base: Sequence[Row]) -> str:
-    """Formats the difference of mean test errors, rows minus base, with its interval.
+    """Formats the difference of mean test errors with its 95 % interval.
 
-    For networks that share no seed. The difference is in percentage points, and the
-    interval is that of Welch's t-test; a dash if either is empty.
+    For networks that share no seed. The difference is rows minus base, in percentage
+    points, and the interval is that of Welch's t-test; a dash if either is empty.
     """
     from scipy import stats
 
