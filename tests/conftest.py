@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from keras_wm import WatermarkKey
-from keras_wm.scheme.key_source import SecretSource
 from keras_wm.scheme.secret import Secret
+from keras_wm.scheme.secret_source import SecretSource
 
 FIXED_SECRET = bytes(range(32))
 

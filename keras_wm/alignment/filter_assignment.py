@@ -103,6 +103,6 @@ def _group_rows(key: WatermarkKey, size: int) -> Floats:
     factors = key.signs / key.spread(size)
     for first, rows in key.row_blocks(size):
         signed = rows * factors[first : first + len(rows), None]
-        for row in range(min(key.groups, len(rows))):
-            sums[(first + row) % key.groups] += signed[row :: key.groups].sum(axis=0)
+        for group in range(min(key.groups, len(rows))):
+            sums[group] += signed[group :: key.groups].sum(axis=0)
     return sums

@@ -199,9 +199,9 @@ def _projected(vectors: Floats, key: WatermarkKey, size: int) -> Floats:
     """Returns x_j . v_j over the spread of x_j, shape `(T,)`, for v of `(G, M)`."""
     y = np.empty(key.bits)
     for first, rows in key.row_blocks(size):
-        for row in range(min(key.groups, len(rows))):
-            bits = slice(first + row, first + len(rows), key.groups)
-            y[bits] = rows[row :: key.groups] @ vectors[(first + row) % key.groups]
+        for group in range(min(key.groups, len(rows))):
+            bits = slice(first + group, first + len(rows), key.groups)
+            y[bits] = rows[group :: key.groups] @ vectors[group]
     return y / key.spread(size)
 
 
@@ -259,6 +259,6 @@ def _problem(kernel: NDArray[Any]) -> str:
     """Returns the reason why a kernel is not evidence, or an empty string."""
     if not np.isfinite(kernel).all():
         return "it holds NaN or infinite weights"
-    if kernel.size == 0 or kernel.min() == kernel.max():
+    if kernel.min() == kernel.max():
         return "all its weights are equal"
     return ""

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any, NoReturn, Self
+from typing import Any, Final, NoReturn, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from keras_wm.errors import KeyFileError
+from keras_wm.scheme.array_source import ArraySource
 from keras_wm.scheme.cache import MAX_ARRAY_BYTES, cached, read_only
 from keras_wm.scheme.capacity import USUAL_BITS, check_bits, flat_shape
 from keras_wm.scheme.key_file import Payload, read_key, write_key
-from keras_wm.scheme.key_source import ArraySource, SecretSource
-from keras_wm.scheme.projection import Filters, Projection, usual_groups
 from keras_wm.scheme.secret import Secret
+from keras_wm.scheme.secret_source import (
+    Filters,
+    Projection,
+    SecretSource,
+    usual_groups,
+)
 from keras_wm.utils.arrays import Floats
 
 
@@ -58,6 +63,11 @@ class WatermarkKey:
             an empty string.
         certified: Whether everything is derived from a secret, so that finding the mark
             is evidence by itself.
+        commitment: SHA-256 of the key, 64 hexadecimal digits that do not reveal the
+            secret. Publish it with a date (in a git commit, through a timestamping
+            service) before the model is released. It later proves that the key is
+            older than the dispute.
+        message: b, the bits that are embedded: 0 and 1, shape `(T,)`.
         normal: Whether the scores in an unmarked kernel are exactly N(0, 1).
     """
 
@@ -73,8 +83,9 @@ class WatermarkKey:
         self.groups = source.groups
         self.recipient = source.recipient
         self.certified = source.certified
-        self._commitment = source.commitment()
-        self._message = read_only(source.message())
+        self.commitment: Final = source.commitment()
+        self.message: Final[NDArray[np.uint8]] = read_only(source.message())
+        self.normal = source.projection == "random"
 
     @classmethod
     def generate(
@@ -232,25 +243,6 @@ class WatermarkKey:
             ImportError: If a passphrase is given and `cryptography` is not installed.
         """
         write_key(path, self.payload(), passphrase, overwrite)
-
-    @property
-    def commitment(self) -> str:
-        """SHA-256 of the key, 64 hexadecimal digits that do not reveal the secret.
-
-        Publish it with a date (in a git commit, through a timestamping service) before
-        the model is released. It later proves that the key is older than the dispute.
-        """
-        return self._commitment
-
-    @property
-    def message(self) -> NDArray[np.uint8]:
-        """b, the bits that are embedded: 0 and 1, shape `(T,)`."""
-        return self._message
-
-    @property
-    def normal(self) -> bool:
-        """True if the scores in an unmarked kernel are exactly N(0, 1)."""
-        return self.projection == "random"
 
     @property
     def signs(self) -> Floats:

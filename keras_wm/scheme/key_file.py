@@ -105,14 +105,18 @@ def read_key(path: str | os.PathLike[str], passphrase: str | None) -> Payload:
 
 
 def payload_to_json(payload: Payload) -> str:
-    """Returns a payload as text that contains the secret."""
-    return _canonical(payload).decode()
+    """Returns a payload as text that contains the secret.
+
+    Equal payloads give equal texts.
+    """
+    return json.dumps(
+        payload, sort_keys=True, separators=(",", ":"), default=_reveal_secret
+    )
 
 
-def payload_from_json(text: str) -> Payload:
+def payload_from_json(text: str | bytes) -> Any:
     """Returns the payload from the text of `payload_to_json`."""
-    payload: Payload = json.loads(text, object_hook=_hide_secret)
-    return payload
+    return json.loads(text, object_hook=_hide_secret)
 
 
 def _parse(name: str) -> Payload:
@@ -137,7 +141,7 @@ def _parse(name: str) -> Payload:
 def _from_json(data: bytes) -> Any:
     """Returns the parsed JSON with its secret hidden, or None if it is not valid."""
     try:
-        return json.loads(data, object_hook=_hide_secret)
+        return payload_from_json(data)
     except (TypeError, ValueError, RecursionError):
         return None
 
@@ -161,20 +165,14 @@ def _object(name: str, value: Any) -> Payload:
 
 
 def _checksum(content: Payload) -> str:
-    return hashlib.sha256(_canonical(content)).hexdigest()
-
-
-def _canonical(content: Payload) -> bytes:
-    return json.dumps(
-        content, sort_keys=True, separators=(",", ":"), default=_reveal_secret
-    ).encode()
+    return hashlib.sha256(payload_to_json(content).encode()).hexdigest()
 
 
 def _encrypt(payload: Payload, passphrase: str) -> Payload:
     salt, nonce = os.urandom(16), os.urandom(12)
     header = {"kdf": "scrypt", **_SCRYPT, "cipher": "AES-256-GCM"}
     sealed = _cipher(passphrase, salt, _SCRYPT).encrypt(
-        nonce, _canonical(payload), _canonical(header)
+        nonce, payload_to_json(payload).encode(), payload_to_json(header).encode()
     )
     return {
         **header,
@@ -205,7 +203,7 @@ def _decrypt(name: str, encrypted: Any, passphrase: str | None) -> Payload:
     from cryptography.exceptions import InvalidTag
 
     try:
-        opened = cipher.decrypt(nonce, sealed, _canonical(fields))
+        opened = cipher.decrypt(nonce, sealed, payload_to_json(fields).encode())
     except InvalidTag:
         raise WrongPassphraseError(
             f"The passphrase of the key file {name!r} is wrong."

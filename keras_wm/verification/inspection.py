@@ -9,7 +9,7 @@ from typing import Any, ClassVar, overload
 
 from keras_wm.files import Kernel, Limits, ModelSource, Sandbox, open_model
 from keras_wm.scheme.capacity import readable_weights, unseen_bits
-from keras_wm.scheme.projection import KEYED_GROUPS
+from keras_wm.scheme.secret_source import KEYED_GROUPS
 from keras_wm.verification.report import TextReport
 
 _COLUMNS = ("layer", "variable", "shape", "dtype", "bits it holds", "unseen", "note")

@@ -93,9 +93,9 @@ def graph_of(model: Any) -> ChannelGraph:
     Raises:
         ValueError: If the model's config does not describe its connections.
     """
-    shapes: dict[str, dict[str, tuple[int, ...]]] = {}
-    for (path, name), variable in weights_of(model).items():
-        shapes.setdefault(path, {})[name] = tuple(variable.shape)
+    shapes = {
+        name: tuple(variable.shape) for name, variable in weights_of(model).items()
+    }
     graph = trace_channels(model.get_config(), shapes)
     if graph is None:
         raise ValueError(

@@ -13,9 +13,8 @@ import numpy as np
 
 from keras_wm.scheme.detection import detect
 from keras_wm.scheme.key import WatermarkKey
-from keras_wm.scheme.key_source import SecretSource
-from keras_wm.scheme.projection import usual_groups
 from keras_wm.scheme.secret import Secret
+from keras_wm.scheme.secret_source import SecretSource, usual_groups
 from keras_wm.utils.arrays import Floats
 
 _SECONDS_PER_YEAR = 365.25 * 24 * 3600

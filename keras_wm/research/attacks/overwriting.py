@@ -13,9 +13,8 @@ from keras_wm.research.attacks.training import RATE, train
 from keras_wm.research.datasets import Examples
 from keras_wm.scheme.capacity import unseen_margin
 from keras_wm.scheme.key import WatermarkKey
-from keras_wm.scheme.key_source import SecretSource
-from keras_wm.scheme.projection import Filters, usual_groups
 from keras_wm.scheme.secret import Secret
+from keras_wm.scheme.secret_source import Filters, SecretSource, usual_groups
 from keras_wm.verification.search import fits
 
 Varied = Literal["strength", "rate", "bits", "keys", "rounds"]

@@ -14,9 +14,13 @@ from keras_wm.embedding.kernel_projection import (
 )
 from keras_wm.scheme.capacity import USUAL_BITS
 from keras_wm.scheme.key import WatermarkKey
-from keras_wm.scheme.key_source import SecretSource
-from keras_wm.scheme.projection import Filters, Projection, usual_groups
 from keras_wm.scheme.secret import Secret
+from keras_wm.scheme.secret_source import (
+    Filters,
+    Projection,
+    SecretSource,
+    usual_groups,
+)
 
 PAPER_BITS = 256
 GROUPS = (2, 3, 4)

@@ -23,8 +23,8 @@ from keras_wm.embedding.kernel_projection import without_capacity_warnings
 from keras_wm.embedding.publishing import publish
 from keras_wm.embedding.regularizer import WatermarkRegularizer
 from keras_wm.scheme.key import WatermarkKey
-from keras_wm.scheme.key_source import SecretSource
 from keras_wm.scheme.secret import Secret
+from keras_wm.scheme.secret_source import SecretSource
 from keras_wm.slmc.cost import measure_costs
 from keras_wm.slmc.double_exchange import DoubleExchange
 from keras_wm.slmc.lattice import square_lattice

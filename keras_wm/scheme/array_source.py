@@ -1,14 +1,12 @@
-"""Sources of a key: a secret that everything is derived from, or given arrays."""
+"""Source of an explicit key: a projection and a message that were given as arrays."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import os
-import unicodedata
-from dataclasses import dataclass, replace
 from math import sqrt
-from typing import ClassVar, NoReturn, get_args
+from typing import ClassVar, NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,120 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from keras_wm.errors import KeyFileError
 from keras_wm.scheme.cache import read_only
 from keras_wm.scheme.key_file import Payload
-from keras_wm.scheme.projection import (
-    Filters,
-    Projection,
-    filter_weights,
-    mean_filter,
-    message_bits,
-    projection_rows,
-    row_spread,
-)
-from keras_wm.scheme.secret import Secret
+from keras_wm.scheme.secret_source import mean_filter
 from keras_wm.utils.arrays import Floats
-
-
-@dataclass(frozen=True)
-class SecretSource:
-    """A secret and the public choices of a key. Everything is derived from them.
-
-    Attributes:
-        secret: The 32 secret bytes.
-        owner: Name of the owner.
-        bits: T, the length of the message.
-        projection: `"random"`, `"direct"` or `"diff"`.
-        filters: `"keyed"` or `"mean"`.
-        groups: G, the number of vectors of filter weights that the bits share.
-        recipient: Name of the recipient whose copy is marked; an empty string for the
-            owner's own key.
-
-    Raises:
-        ValueError: If a choice is not valid.
-    """
-
-    certified: ClassVar[bool] = True
-
-    secret: Secret
-    owner: str
-    bits: int
-    projection: Projection
-    filters: Filters
-    groups: int
-    recipient: str = ""
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.owner, str) or not self.owner.strip():
-            raise ValueError(
-                "A key names its owner. Expected a non-empty string. "
-                f"Received: owner={self.owner!r}"
-            )
-        if not isinstance(self.recipient, str):
-            raise ValueError(
-                f"Expected a string. Received: recipient={self.recipient!r}"
-            )
-        _check_positive("bits", self.bits)
-        _check_positive("groups", self.groups)
-        _check_choice("projection", self.projection, get_args(Projection))
-        _check_choice("filters", self.filters, get_args(Filters))
-        # The same name can be written with different code points.
-        for field in ("owner", "recipient"):
-            text = unicodedata.normalize("NFC", getattr(self, field))
-            object.__setattr__(self, field, text)
-
-    def for_recipient(self, recipient: str) -> SecretSource:
-        """Returns the source of a recipient's key."""
-        if not isinstance(recipient, str) or not recipient.strip():
-            raise ValueError(
-                "Expected the name of a recipient, a non-empty string. "
-                f"Received: recipient={recipient!r}"
-            )
-        if self.recipient:
-            raise ValueError(
-                f"This is already the key of the recipient {self.recipient!r}. Derive "
-                "recipients' keys from the owner's own key."
-            )
-        recipient = unicodedata.normalize("NFC", recipient)
-        secret = self.secret.derive("recipient", recipient)
-        return replace(self, secret=secret, recipient=recipient)
-
-    def commitment(self) -> str:
-        """Returns 64 hexadecimal digits that determine the key."""
-        choices = (self.owner, self.bits, self.projection, self.filters, self.groups)
-        recipient = (self.recipient,) if self.recipient else ()
-        return self.secret.commit(*choices, *recipient)
-
-    def message(self) -> NDArray[np.uint8]:
-        """Returns b, shape `(T,)`."""
-        return message_bits(self.secret, self.owner, self.bits)
-
-    def rows(self, size: int, first: int, last: int) -> Floats:
-        """Returns rows `first` to `last - 1` of X for M = `size`."""
-        return projection_rows(
-            self.secret, self.projection, self.bits, size, first, last
-        )
-
-    def filter_weights(self, count: int) -> Floats:
-        """Returns a for L = `count`, shape `(G, L)`."""
-        return filter_weights(self.secret, self.filters, self.groups, count)
-
-    def spread(self, size: int) -> float:
-        """Returns the standard deviation of x_j . v for a random unit vector v."""
-        return row_spread(self.projection, size)
-
-    def check_size(self, size: int) -> None:
-        """Does nothing: X can be derived for every M."""
-
-    def payload(self) -> Payload:
-        """Returns the fields of a key file."""
-        payload = {
-            "owner": self.owner,
-            "bits": self.bits,
-            "projection": self.projection,
-            "filters": self.filters,
-            "groups": self.groups,
-            "secret": self.secret,
-        }
-        return payload | ({"recipient": self.recipient} if self.recipient else {})
 
 
 class ArraySource:
@@ -217,19 +103,6 @@ class ArraySource:
             "matrix": base64.b64encode(self._matrix.astype("<f8").tobytes()).decode(),
             "message": "".join(map(str, self._message)),
         }
-
-
-def _check_positive(name: str, value: object) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"Expected a positive integer. Received: {name}={value!r}")
-
-
-def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(
-            f"Expected one of {', '.join(map(repr, choices))}. "
-            f"Received: {name}={value!r}"
-        )
 
 
 def _checked_matrix(matrix: ArrayLike) -> Floats:
