@@ -12,8 +12,8 @@ output does not depend on the scale of its input.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -29,10 +29,6 @@ AxisName = tuple[str, str, int]
 # weight is multiplied by s ("out", "mean"), by s**2 ("variance"), by 1 / s ("in"), or
 # by the sign of s ("sign": a batch normalization, which removes its input's scale).
 Role = Literal["out", "in", "mean", "variance", "sign"]
-
-# A malicious config can concatenate a tensor with itself again and again, which doubles
-# the number of its parts each time.
-_MAX_PARTS = 10_000
 
 
 @dataclass(frozen=True)
@@ -101,21 +97,19 @@ class ChannelSet:
     nested_inputs: set[str] = field(default_factory=set)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Part:
     """A part of a weight's axis whose positions are the channels of one set.
 
     Attributes:
         set_id: Index of the channel set.
-        start: Position of the first channel.
         repeats: Number of repetitions, such as the pixels of a flattened picture.
         segment_ids: Indices of the segments whose signs the weights have.
     """
 
     set_id: int
-    start: int
     repeats: int
-    segment_ids: tuple[int, ...]
+    segment_ids: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -141,21 +135,20 @@ class ChannelGraph:
             )
         )
 
+    @cached_property
     def parts(self) -> dict[AxisName, list[Part]]:
-        """Returns the parts of each weight's axes, in the order of their positions."""
+        """The parts of each weight's axes, in the order of their positions."""
         parts: dict[AxisName, dict[int, Part]] = {}
         for segment_id, segment in enumerate(self.segments):
             for member in segment.members:
                 name = (member.layer, member.variable, member.axis)
                 by_start = parts.setdefault(name, {})
                 part = by_start.setdefault(
-                    member.start,
-                    Part(segment.set_id, member.start, member.repeats, ()),
+                    member.start, Part(segment.set_id, member.repeats)
                 )
                 # A variance is the same for both signs.
                 if member.role != "variance":
-                    segment_ids = (*part.segment_ids, segment_id)
-                    by_start[member.start] = replace(part, segment_ids=segment_ids)
+                    part.segment_ids.append(segment_id)
         return {
             name: [by_start[start] for start in sorted(by_start)]
             for name, by_start in parts.items()
@@ -195,13 +188,14 @@ class ChannelGraphBuilder:
     def __init__(self) -> None:
         self._segments: list[Segment] = []
         self._sets: list[ChannelSet] = []
-        self._same_segment = _DisjointSets()
-        self._same_set = _DisjointSets()
+        # Pairs of segments, and pairs of channel sets, that are the same.
+        self._same_segments: set[tuple[int, int]] = set()
+        self._same_sets: set[tuple[int, int]] = set()
 
     def add_channels(self, count: int) -> Layout:
         """Adds a new channel set with one segment."""
         self._sets.append(ChannelSet(count))
-        return Layout(((self._add_segment(self._same_set.add()), count),))
+        return Layout(((self._add_segment(len(self._sets) - 1), count),))
 
     def add_segments(self, layout: Layout) -> Layout:
         """Adds new segments of the same channel sets."""
@@ -214,12 +208,7 @@ class ChannelGraphBuilder:
 
     def _add_segment(self, set_id: int) -> int:
         self._segments.append(Segment(set_id))
-        return self._same_segment.add()
-
-    def concatenate(self, layouts: Iterable[Layout]) -> Layout | None:
-        """Returns the layout of concatenated tensors; None if it has too many parts."""
-        parts = tuple(part for layout in layouts for part in layout.parts)
-        return Layout(parts) if len(parts) <= _MAX_PARTS else None
+        return len(self._segments) - 1
 
     def add_member(
         self,
@@ -262,23 +251,22 @@ class ChannelGraphBuilder:
     def merge(self, left: Layout, right: Layout) -> None:
         """Marks two layouts as the same in order, scale and sign."""
         for (segment, _), (same, _) in zip(left.parts, right.parts, strict=True):
-            self._same_segment.merge(segment, same)
-            self._same_set.merge(
-                self._segments[segment].set_id, self._segments[same].set_id
+            self._same_segments.add((segment, same))
+            self._same_sets.add(
+                (self._segments[segment].set_id, self._segments[same].set_id)
             )
 
     def build(self) -> ChannelGraph:
         """Returns the graph, with segments and sets merged that are the same."""
-        set_ids = self._same_set.ids()
+        set_ids = _components(len(self._sets), self._same_sets)
+        segment_ids = _components(len(self._segments), self._same_segments)
         sets: dict[int, ChannelSet] = {}
         for set_id, channels in zip(set_ids, self._sets, strict=True):
             merged = sets.setdefault(set_id, ChannelSet(channels.count))
             merged.fixed |= channels.fixed
             merged.nested_inputs |= channels.nested_inputs
         segments: dict[int, Segment] = {}
-        for segment_id, segment in zip(
-            self._same_segment.ids(), self._segments, strict=True
-        ):
+        for segment_id, segment in zip(segment_ids, self._segments, strict=True):
             joined = segments.setdefault(segment_id, Segment(set_ids[segment.set_id]))
             joined.members = list(dict.fromkeys(joined.members + segment.members))
             joined.may_scale &= segment.may_scale
@@ -286,31 +274,23 @@ class ChannelGraphBuilder:
         return ChannelGraph(list(sets.values()), list(segments.values()))
 
 
-class _DisjointSets:
-    """Disjoint sets of the numbers 0, 1, 2 ... (union-find)."""
+def _components(count: int, pairs: set[tuple[int, int]]) -> list[int]:
+    """Returns the component of each number from 0 to `count - 1` in a graph.
 
-    def __init__(self) -> None:
-        self._parents: list[int] = []
+    Args:
+        count: Number of nodes.
+        pairs: The edges.
 
-    def add(self) -> int:
-        """Adds the next number, in a set of its own, and returns it."""
-        self._parents.append(len(self._parents))
-        return self._parents[-1]
+    Returns:
+        The index of each node's component, in order of appearance.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
 
-    def merge(self, left: int, right: int) -> None:
-        """Merges the sets of two numbers."""
-        left, right = sorted((self._root(left), self._root(right)))
-        self._parents[right] = left
-
-    def ids(self) -> list[int]:
-        """Returns the index of each number's set, in order of appearance."""
-        roots = [self._root(number) for number in range(len(self._parents))]
-        order = {root: index for index, root in enumerate(dict.fromkeys(roots))}
-        return [order[root] for root in roots]
-
-    def _root(self, number: int) -> int:
-        while self._parents[number] != number:
-            # Halving the path keeps later searches short.
-            self._parents[number] = self._parents[self._parents[number]]
-            number = self._parents[number]
-        return number
+    if not pairs:
+        return list(range(count))
+    edges = np.ones(len(pairs), bool), tuple(np.array(list(pairs)).T)
+    graph = coo_array(edges, shape=(count, count))
+    _, labels = connected_components(graph, directed=False)
+    indices = {label: index for index, label in enumerate(dict.fromkeys(labels))}
+    return [indices[label] for label in labels]

@@ -31,7 +31,7 @@ class Correspondence:
         AlignmentError: If the suspect has another architecture.
 
     Attributes:
-        parts: The channel sets along each axis of each weight.
+        parts: The channel sets along each axis of each weight, see `ChannelGraph`.
         widths: Number of channels that the suspect has in each channel set.
     """
 
@@ -40,7 +40,7 @@ class Correspondence:
     ) -> None:
         self._graph = graph
         self._shapes = {name: array.shape for name, array in reference.items()}
-        self.parts = graph.parts()
+        self.parts = graph.parts
         self.widths = {
             set_id: self._width(set_id, suspect) for set_id in range(len(graph.sets))
         }
@@ -56,30 +56,21 @@ class Correspondence:
         self._digests: dict[tuple[str, int], bytes] = {}
 
     @property
-    def moved(self) -> int:
-        """Number of channels at another position."""
-        return sum(
-            int(np.sum(order != np.arange(len(order))))
-            for order in self._orders.values()
-        )
-
-    @property
-    def flipped(self) -> int:
-        """Number of channels with the opposite sign."""
-        return sum(int(np.sum(signs < 0)) for signs in self._signs.values())
-
-    @property
-    def added(self) -> int:
-        """Number of neurons that the suspect has more; negative if it has fewer."""
-        return sum(
-            width - self._graph.sets[set_id].count
-            for set_id, width in self.widths.items()
-        )
-
-    @property
     def changes(self) -> dict[str, int]:
-        """`moved`, `flipped` and `added`, by name."""
-        return {"moved": self.moved, "flipped": self.flipped, "added": self.added}
+        """Numbers of the suspect's channels that were changed.
+
+        - `"moved"`: Channels at another position.
+        - `"flipped"`: Channels with the opposite sign.
+        - `"added"`: Additional neurons; negative if the suspect has fewer.
+        """
+        moved = [order != np.arange(len(order)) for order in self._orders.values()]
+        flipped = [signs < 0 for signs in self._signs.values()]
+        reference_count = sum(channels.count for channels in self._graph.sets)
+        return {
+            "moved": sum(map(np.count_nonzero, moved)),
+            "flipped": sum(map(np.count_nonzero, flipped)),
+            "added": sum(self.widths.values()) - reference_count,
+        }
 
     def order(self, set_id: int) -> Indices | None:
         """Returns the suspect's positions of a set's channels, or None if unknown.
@@ -96,10 +87,8 @@ class Correspondence:
         """
         order = np.full(self._graph.sets[set_id].count, MISSING)
         order[channels] = positions
-        before = self._orders.get(set_id)
         self._orders[set_id] = order
-        self._digests["order", set_id] = _digest(order)
-        return before is None or not np.array_equal(before, order)
+        return self._has_changed(("order", set_id), order)
 
     def set_signs(self, segment_id: int, signs: Floats) -> bool:
         """Sets the signs of a segment's channels.
@@ -107,19 +96,22 @@ class Correspondence:
         Returns:
             Whether this changes what was known before.
         """
-        before = self._signs.get(segment_id)
         self._signs[segment_id] = signs
-        self._digests["signs", segment_id] = _digest(signs)
-        return before is None or not np.array_equal(before, signs)
+        return self._has_changed(("signs", segment_id), signs)
+
+    def _has_changed(self, name: tuple[str, int], array: NDArray[Any]) -> bool:
+        """Stores the digest of an order or signs; returns whether it is another one."""
+        digest = blake2b(array.tobytes(), digest_size=16).digest()
+        before = self._digests.get(name)
+        self._digests[name] = digest
+        return digest != before
 
     def fingerprint(self, name: WeightName) -> Hashable:
         """Returns a value that changes with what is known of a weight's channels."""
-        parts = [
-            part for axis in (-1, -2) for part in self.parts.get((*name, axis), [])
-        ]
         return tuple(
             self._digests.get(item)
-            for part in parts
+            for axis in (-1, -2)
+            for part in self.parts.get((*name, axis), [])
             for item in (
                 ("order", part.set_id),
                 *(("signs", segment_id) for segment_id in part.segment_ids),
@@ -222,7 +214,3 @@ class Correspondence:
                     f"Expected {'/'.join(name)} of shape {tuple(expected)}, as the "
                     f"layers around it have it. Received: shape={shape}"
                 )
-
-
-def _digest(array: NDArray[Any]) -> bytes:
-    return blake2b(array.tobytes(), digest_size=16).digest()

@@ -74,7 +74,7 @@ class _LayerMatcher:
         self._reference = reference
         self._suspect = suspect
         self._stored = group_by_layer(suspect.weights)
-        self._parts = reference.graph.parts()
+        self._wanted = group_by_layer(reference.weights.values())
 
     def candidates(self) -> Iterator[LayerArrays]:
         """Yields a matching of layers for each way to match them."""
@@ -173,11 +173,10 @@ class _LayerMatcher:
 
         One layer of equal shapes is thus preferred to two widened ones.
         """
-        fitting = self._fitting(layer, arrays)
-        shapes = {name[1]: weight.shape for name, weight in fitting.items()}
-        if not fitting:
+        shapes = [weight.shape for weight in self._fitting(layer, arrays).values()]
+        if not shapes:
             return 0
-        return 3 if shapes == self._reference.shapes[layer] else 1
+        return 3 if shapes == [weight.shape for weight in self._wanted[layer]] else 1
 
     def _fitting(self, layer: str, arrays: Sequence[Kernel]) -> MatchedWeights:
         """Returns a layer's fitting weights; none if its kernel is not one of them."""
@@ -186,36 +185,32 @@ class _LayerMatcher:
             return {}
         named = arrays_by_variable(call.kind, call.config, arrays)
         weights: MatchedWeights = {}
-        for variable, shape in self._reference.shapes[layer].items():
-            name = (layer, variable)
-            fitting = [
-                array for array in named.get(variable, []) if self._fits(name, array)
-            ]
+        for wanted in self._wanted[layer]:
+            candidates = named.get(wanted.variable, [])
+            fitting = [array for array in candidates if self._fits(wanted, array)]
             if fitting:
-                weights[name] = fitting[0]
-            elif len(shape) > 1:
+                weights[layer, wanted.variable] = fitting[0]
+            elif len(wanted.shape) > 1:
                 return {}
         return weights
 
-    def _fits(self, name: WeightName, array: Kernel) -> bool:
+    def _fits(self, wanted: Kernel, array: Kernel) -> bool:
         """Returns whether an array can be a weight, with neurons added or removed."""
-        shape = self._reference.weights[name].shape
-        return len(shape) == len(array.shape) and all(
-            size == expected
+        rank = len(wanted.shape)
+        return len(array.shape) == rank and all(
+            array.shape[axis] == wanted.shape[axis]
             or (
-                self._can_grow(name, axis - len(shape))
-                and size <= _MAX_WIDENING * expected
+                self._can_grow(wanted, axis)
+                and array.shape[axis] <= _MAX_WIDENING * wanted.shape[axis]
             )
-            for axis, (expected, size) in enumerate(
-                zip(shape, array.shape, strict=True)
-            )
+            for axis in range(-rank, 0)
         )
 
-    def _can_grow(self, name: WeightName, axis: int) -> bool:
+    def _can_grow(self, wanted: Kernel, axis: int) -> bool:
         """Returns whether neurons can be added along an axis of a weight."""
-        sets = self._reference.graph.sets
-        parts = self._parts.get((*name, axis), [])
-        return any(not sets[part.set_id].fixed for part in parts)
+        graph = self._reference.graph
+        parts = graph.parts.get((wanted.layer, wanted.variable, axis), [])
+        return any(not graph.sets[part.set_id].fixed for part in parts)
 
 
 def _with_parents(paths: Iterable[str]) -> set[str]:

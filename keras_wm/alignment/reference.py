@@ -26,7 +26,6 @@ class Reference:
         config: The model's config.
         layers: The first call of each layer with weights, by the layer's name, in the
             order of the calls.
-        shapes: Shapes of the weights, by layer and variable.
         graph: The channel graph.
         weights: Description of each weight.
         values: Values of each weight, see `read_weights`.
@@ -35,7 +34,6 @@ class Reference:
     source: str
     config: Any
     layers: dict[str, Call]
-    shapes: dict[str, dict[str, tuple[int, ...]]]
     graph: ChannelGraph
     weights: dict[WeightName, Kernel]
     values: dict[WeightName, Floats]
@@ -70,24 +68,23 @@ def read_reference(model: ModelFile) -> Reference:
         )
     stored = group_by_layer(model.weights)
     layers: dict[str, Call] = {}
-    shapes: dict[str, dict[str, tuple[int, ...]]] = {}
     weights: dict[WeightName, Kernel] = {}
     for call in calls.calls:
         arrays = stored.get(call.layer, [])
         named = arrays_by_variable(call.kind, call.config, arrays)
         for variable, (first, *_) in named.items():
             layers.setdefault(call.layer, call)
-            shapes.setdefault(call.layer, {})[variable] = first.shape
             name = (call.layer, variable)
             weights[name] = replace(first, layer=call.layer, variable=variable)
+    shapes = {name: weight.shape for name, weight in weights.items()}
     graph = trace_channels(config, shapes)
-    if graph is None or not any(len(weight.shape) > 1 for weight in weights.values()):
+    if graph is None or not any(len(shape) > 1 for shape in shapes.values()):
         raise AlignmentError(
             "Expected a reference model with convolutions or dense layers that are "
             f"stored under the names in its config. Received: {model.path}"
         )
     values = read_weights(weights)
-    return Reference(model.path, config, layers, shapes, graph, weights, values)
+    return Reference(model.path, config, layers, graph, weights, values)
 
 
 def group_by_layer(weights: Iterable[Kernel]) -> dict[str, list[Kernel]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,13 +11,12 @@ from keras_wm.alignment.channel_graph import (
     ChannelGraphBuilder,
     Layout,
     Role,
+    WeightName,
 )
 from keras_wm.alignment.variable_names import DEPTHWISE_LAYERS, KERNEL_LAYERS
 from keras_wm.files.config.calls import Call, Tensor, calls_in
 
-# The shapes of weights, by layer and by variable.
-Shapes = Mapping[str, Mapping[str, tuple[int, ...]]]
-Rule = Callable[[Call, Layout], Layout | None]
+Shapes = Mapping[WeightName, tuple[int, ...]]
 
 # Activations with f(s x) = s f(x) for s > 0. Layers of activations have the same names
 # with capitals.
@@ -51,14 +50,18 @@ _SUMS = {"Add", "Average", "Subtract"}
 _EXTREMA = {"Maximum", "Minimum"}
 _CHANNELS_LAST = (-1, [-1], 3, [3], 4, [4])
 
+# A malicious config can concatenate a tensor with itself again and again, which doubles
+# the number of its parts each time.
+_MAX_PARTS = 10_000
+
 
 def trace_channels(config: Any, shapes: Shapes) -> ChannelGraph | None:
     """Builds the channel graph of a network.
 
     Args:
         config: Model config: the content of `config.json`, or `model.get_config()`.
-        shapes: Shapes of the weights, by layer (`"model/layer"` in nested models) and
-            by variable. Only these weights are in the graph.
+        shapes: Shapes of the weights, by the names of their layers (`"model/layer"` in
+            nested models) and variables. Only these weights are in the graph.
 
     Returns:
         A `ChannelGraph`, or `None` if the config does not show how the layers are
@@ -120,25 +123,25 @@ class _Tracer:
             return self._combined(call, known) if len(known) == len(inputs) else None
         if call.kind in KERNEL_LAYERS and config.get("groups", 1) == 1:
             return self._with_kernel(call, known[0] if known else None)
-        rule = self._rule(call)
-        return rule(call, known[0]) if rule and len(known) == len(inputs) == 1 else None
+        if len(known) == len(inputs) == 1:
+            return self._with_one_input(call, known[0])
+        return None
 
-    def _rule(self, call: Call) -> Rule | None:
-        """Returns the rule for a layer with one input whose channels are known."""
+    def _with_one_input(self, call: Call, layout: Layout) -> Layout | None:
         if (
             call.kind in DEPTHWISE_LAYERS
             and call.config.get("depth_multiplier", 1) == 1
         ):
-            return self._depthwise
+            return self._depthwise(call, layout)
         if call.kind == "BatchNormalization":
-            return self._normalized
+            return self._normalized(call, layout)
         if call.kind == "Flatten":
-            return lambda _, layout: replace(layout, flattened=True)
+            return replace(layout, flattened=True)
         if call.kind in _LINEAR:
-            return lambda _, layout: layout
+            return layout
         if call.kind in _MAX_POOLING:
-            return lambda _, layout: self._builder.restrict(layout, may_scale=True)
-        return self._activation
+            return self._builder.restrict(layout, may_scale=True)
+        return self._activation(call, layout)
 
     def _input(self, call: Call) -> Layout | None:
         shape = call.config.get("batch_shape", call.config.get("batch_input_shape"))
@@ -205,11 +208,11 @@ class _Tracer:
         if not layouts:
             return None
         if call.kind == "Concatenate":
-            last = call.config.get("axis", -1) in (-1, 3)
             flattened = any(layout.flattened for layout in layouts)
-            if flattened or not last:
+            if flattened or call.config.get("axis", -1) not in (-1, 3):
                 return None
-            return self._builder.concatenate(layouts)
+            parts = tuple(part for layout in layouts for part in layout.parts)
+            return Layout(parts) if len(parts) <= _MAX_PARTS else None
         first, *others = layouts
         if not all(first.has_sizes_of(layout) for layout in others):
             return None
@@ -232,7 +235,6 @@ class _Tracer:
         if activation in (None, "linear"):
             return layout
         if not isinstance(activation, str):
-            self._builder.freeze(layout)
             return None
         if activation in _HOMOGENEOUS:
             return self._builder.restrict(layout, may_scale=True)
@@ -269,4 +271,4 @@ class _Tracer:
                 self._builder.add_member(layout, call.layer, variable, -1, role)
 
     def _shape(self, call: Call, variable: str) -> tuple[int, ...]:
-        return self._shapes.get(call.layer, {}).get(variable, ())
+        return self._shapes.get((call.layer, variable), ())

@@ -6,7 +6,9 @@ Files of Keras 3 number the weights, and Keras 2 used other names for some of th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any
+
+from keras_wm.files import Kernel
 
 # Layers with the axes of their kernel (..., inputs, filters).
 KERNEL_LAYERS = {"Dense", "Conv1D", "Conv2D", "Conv3D"}
@@ -14,24 +16,9 @@ KERNEL_LAYERS = {"Dense", "Conv1D", "Conv2D", "Conv3D"}
 DEPTHWISE_LAYERS = {"DepthwiseConv1D", "DepthwiseConv2D"}
 
 
-class StoredArray(Protocol):
-    """An array of a layer in a model file."""
-
-    @property
-    def variable(self) -> str:
-        """Name of the variable in the layer, or its number."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the array."""
-
-
-Array = TypeVar("Array", bound=StoredArray)
-
-
 def arrays_by_variable(
-    kind: str, config: Mapping[str, Any], arrays: Sequence[Array]
-) -> dict[str, list[Array]]:
+    kind: str, config: Mapping[str, Any], arrays: Sequence[Kernel]
+) -> dict[str, list[Kernel]]:
     """Returns the arrays of a layer by the names of its variables in Keras 3.
 
     Args:
@@ -43,7 +30,7 @@ def arrays_by_variable(
         The arrays of each variable: usually one, several if a stored array can be read
         in several ways. Empty for layers whose channels cannot be followed.
     """
-    named: dict[str, list[Array]] = {}
+    named: dict[str, list[Kernel]] = {}
     if kind in KERNEL_LAYERS | DEPTHWISE_LAYERS:
         for array in arrays:
             variable = "kernel" if len(array.shape) > 1 else "bias"
@@ -52,28 +39,25 @@ def arrays_by_variable(
         if len({array.variable for array in named.get("kernel", [])}) > 1:
             return {}
     elif kind == "BatchNormalization":
-        names = _normalization_names(config, arrays)
-        for name, array in zip(names, arrays, strict=True) if names else ():
-            named.setdefault(name, []).append(array)
+        names = _normalization_names(config, [array.variable for array in arrays])
+        for array in arrays if names else ():
+            named.setdefault(names[array.variable], []).append(array)
     return named
 
 
 def _normalization_names(
-    config: Mapping[str, Any], arrays: Sequence[StoredArray]
-) -> list[str]:
-    """Returns the names of a batch normalization's arrays.
+    config: Mapping[str, Any], stored: Sequence[str]
+) -> dict[str, str]:
+    """Returns the names of a batch normalization's variables, by their stored names.
 
-    Returns an empty list if the number of arrays does not fit the config.
+    Returns an empty dictionary if the number of variables does not fit the config.
     """
-    stored = [array.variable for array in arrays]
     if not all(map(str.isdecimal, stored)):
-        return stored
+        return {name: name for name in stored}
     names = [
         *(["gamma"] if config.get("scale", True) else []),
         *(["beta"] if config.get("center", True) else []),
         *("moving_mean", "moving_variance"),
     ]
-    by_number = dict(zip(sorted(stored, key=int), names, strict=False))
-    if len(stored) != len(names):
-        return []
-    return [by_number[number] for number in stored]
+    numbers = sorted(stored, key=int)
+    return dict(zip(numbers, names, strict=True)) if len(numbers) == len(names) else {}

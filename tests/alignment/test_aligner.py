@@ -77,7 +77,7 @@ def test_results_kept_from_other_alignments_make_no_difference(kind):
 def test_added_neurons_are_left_out(network, attack):
     suspect = equivalence.CHAINED(attack(network, seed=2), seed=5)
     alignment = aligner(network, suspect).align_without(KERNEL)
-    assert alignment.correspondence.added == 2 * (8 + 16 + 32)
+    assert alignment.correspondence.changes["added"] == 2 * (8 + 16 + 32)
     assert cosine(alignment.aligned(KERNEL), arrays(network)[KERNEL]) > 0.999
 
 
