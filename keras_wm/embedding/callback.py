@@ -93,9 +93,9 @@ class BitErrorRate(keras.callbacks.Callback):
     def on_train_begin(self, logs: Logs | None = None) -> None:
         """Warns of marks that are not trained, and opens the log file."""
         self._last_values = {}
+        self._checked = False
         # A model without a fixed input shape gets its weights with the first batch.
-        self._checked = is_built(self.model)
-        if self._checked:
+        if is_built(self.model):
             self._check_marks()
         if self.log_dir is not None:
             from keras_wm.embedding.tensorboard import SummaryWriter
@@ -111,7 +111,6 @@ class BitErrorRate(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         """Adds the values to the epoch's logs."""
         if not self._checked:
-            self._checked = True
             self._check_marks()
         if not self._last_values or epoch % self.every == 0:
             measurements = _measure(self.model)
@@ -127,6 +126,7 @@ class BitErrorRate(keras.callbacks.Callback):
             self._writer = None
 
     def _check_marks(self) -> None:
+        self._checked = True
         marked_layers = find_marked_layers(self.model)
         if not marked_layers:
             warnings.warn(

@@ -43,6 +43,8 @@ class KernelProjection:
             the spread of row j. Rows after the last bit are zeros.
         filter_weights: The G vectors a, transposed, shape `(L, G)`.
         bits: The number of bits T.
+        keyed: Whether the filter weights are keyed, so that the mark is not in the
+            mean filter.
         margin: The margin m, 0 for the cross-entropy.
         negligible: Whether a mark with this margin changes the distribution of the
             weights too little to be worth correcting.
@@ -53,6 +55,7 @@ class KernelProjection:
     matrix: NDArray[np.float32]
     filter_weights: NDArray[np.float32]
     bits: int
+    keyed: bool
     margin: float
     negligible: bool
     smallest_norm: float
@@ -78,10 +81,9 @@ class KernelProjection:
         """
         size, count = key.check_shape(shape)
         matrix = key.signs[:, None] * key.matrix(size)
-        if loss == "margin":
-            matrix /= np.reshape(key.spread(size), (-1, 1))
         weights = key.filter_weights(count)
         if loss == "margin":
+            matrix /= np.reshape(key.spread(size), (-1, 1))
             margin = _checked_margin(key, size, count, margin)
         else:
             _check_readable_weights(key, size, count)
@@ -92,6 +94,7 @@ class KernelProjection:
             matrix=_grouped(matrix, key.groups).astype(np.float32),
             filter_weights=weights.T.astype(np.float32),
             bits=key.bits,
+            keyed=key.filters == "keyed",
             margin=margin,
             negligible=mark_share**2 < NEGLIGIBLE_SHARE,
             smallest_norm=SMALLEST_RMS * float(np.linalg.norm(weights[0])) * size**0.5,

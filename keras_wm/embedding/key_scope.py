@@ -51,7 +51,5 @@ def keys(*keys: WatermarkKey) -> Iterator[None]:
 
 def find_key(commitment: str) -> WatermarkKey | None:
     """Returns the key in scope that has this commitment, or `None`."""
-    for key in reversed(_KEYS_IN_SCOPE.get()):
-        if key.commitment == commitment:
-            return key
-    return None
+    innermost_first = reversed(_KEYS_IN_SCOPE.get())
+    return next((key for key in innermost_first if key.commitment == commitment), None)

@@ -32,7 +32,7 @@ class MarkedLayer:
     layer: Any
     variable: Any
     regularizer: WatermarkRegularizer
-    problem: str = ""
+    problem: str
 
     @property
     def name(self) -> str:
@@ -191,10 +191,7 @@ def _penalties(layer: Any) -> Iterator[tuple[Any, WatermarkRegularizer]]:
 def _named_variable(layer: Any, attribute: str) -> Any:
     """Returns the variable that `<name>_regularizer` is meant for, or `None`."""
     name = attribute.removesuffix("_regularizer").strip("_")
-    for variable in own_variables(layer):
-        if variable.name == name:
-            return variable
-    return None
+    return next((item for item in own_variables(layer) if item.name == name), None)
 
 
 def _problem(

@@ -76,6 +76,10 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
     The first call warns if the kernel is so small that the mark will be weak or
     visible.
 
+    Attributes:
+        key: The key, or `None` if this was loaded without its key and is inactive.
+        regularizer: The host network's own regularizer, or `None`.
+
     Example:
 
     ```python
@@ -109,19 +113,9 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
                 "Expected a WatermarkKey, from WatermarkKey.generate or .load. "
                 f"Received: key of type {type(key).__name__}"
             )
-        self._key: WatermarkKey | None = key
+        self.key: WatermarkKey | None = key
         self._commitment = key.commitment
         self._configure(loss, strength, margin, regularizer)
-
-    @property
-    def key(self) -> WatermarkKey | None:
-        """The key, or `None` if this was loaded without its key and is inactive."""
-        return self._key
-
-    @property
-    def regularizer(self) -> Any:
-        """The host network's own regularizer, or `None`."""
-        return self._regularizer
 
     def __call__(self, x: Any) -> Any:
         """Returns the penalty of a kernel, a scalar tensor.
@@ -131,9 +125,9 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
         """
         # Keras adds penalties to a loss of type floatx, whatever the layer's type is.
         dtype = keras.config.floatx()
-        host_penalty = 0.0 if self._regularizer is None else self._regularizer(x)
+        host_penalty = 0.0 if self.regularizer is None else self.regularizer(x)
         penalty = ops.cast(host_penalty, dtype)
-        if self._key is None or self._is_lora_factor(x):
+        if self.key is None or self._is_lora_factor(x):
             return penalty
         kernel = ops.cast(x, compute_dtype(x))
         mark = self.strength * ops.sum(self.bit_losses(kernel))
@@ -159,7 +153,7 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
             # logits: finite for any y, unlike log(sigmoid(y)).
             return ops.softplus(-y)
         # Correcting the moments makes the step of a large kernel several times slower.
-        moments = None if projection.negligible else self._moments(kernel)
+        moments = None if projection.negligible else Moments(kernel, projection.keyed)
         y, norm = projection.signed_outputs(
             moments.with_orthogonal_gradient(kernel) if moments else kernel
         )
@@ -184,7 +178,7 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
             "loss": self.loss,
             "strength": self.strength,
             "margin": self.margin,
-            "regularizer": _serialized(self._regularizer),
+            "regularizer": _serialized(self.regularizer),
         }
 
     @classmethod
@@ -197,10 +191,10 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
         config = dict(config)
         commitment = config.pop("commitment")
         regularizer = cls.__new__(cls)
-        regularizer._key = find_key(commitment)
+        regularizer.key = find_key(commitment)
         regularizer._commitment = commitment
         regularizer._configure(**config)
-        if regularizer._key is None:
+        if regularizer.key is None:
             warnings.warn(
                 "A WatermarkRegularizer was rebuilt without its key (commitment "
                 f"{commitment[:8]}) and is inactive: training will not maintain the "
@@ -215,8 +209,8 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         copy = type(self).__new__(type(self))
-        copy._key, copy._commitment = self._key, self._commitment
-        copy._configure(self.loss, self.strength, self.margin, self._regularizer)
+        copy.key, copy._commitment = self.key, self._commitment
+        copy._configure(self.loss, self.strength, self.margin, self.regularizer)
         return copy
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -224,7 +218,7 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
         return type(self).from_config, (self.get_config(),)
 
     def __repr__(self) -> str:
-        note = "" if self._key else ", inactive: key not loaded"
+        note = "" if self.key else ", inactive: key not loaded"
         return (
             f"<WatermarkRegularizer {self._commitment[:8]}: loss={self.loss!r}, "
             f"strength={self.strength:g}{note}>"
@@ -251,8 +245,8 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
             "strength", DEFAULT_STRENGTH[loss] if strength is None else strength
         )
         self.margin = None if margin is None else _positive("margin", margin)
-        self._regularizer = keras.regularizers.get(regularizer)
-        if isinstance(self._regularizer, WatermarkRegularizer):
+        self.regularizer = keras.regularizers.get(regularizer)
+        if isinstance(self.regularizer, WatermarkRegularizer):
             raise ValueError(
                 "Expected the host's own regularizer, such as 'l2', because a kernel "
                 "carries one mark. Received: another WatermarkRegularizer"
@@ -263,17 +257,12 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
         self._kernel_shapes: set[tuple[int, ...]] = set()
         self._lora_shapes: set[tuple[int, ...]] = set()
 
-    def _moments(self, kernel: Any) -> Moments:
-        # Keyed filters do not read the mean filter, so the mark is not in it.
-        keyed = self._key is not None and self._key.filters == "keyed"
-        return Moments(kernel, keep_mean_filter=keyed)
-
     def _projection(self, shape: tuple[int, ...]) -> KernelProjection:
         """Returns the projection of kernels of one shape, derived once."""
         if shape not in self._projections:
-            assert self._key is not None  # noqa: S101 (for the type checker)
+            assert self.key is not None  # noqa: S101 (for the type checker)
             self._projections[shape] = KernelProjection.for_shape(
-                self._key, shape, self.loss, self.margin
+                self.key, shape, self.loss, self.margin
             )
         return self._projections[shape]
 
