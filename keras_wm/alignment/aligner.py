@@ -35,14 +35,14 @@ independent standard normal deviates.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterator
 from functools import partial
 from typing import TypeVar
 
 import numpy as np
 
-from keras_wm.alignment.channel_graph import ChannelGraph, WeightName
+from keras_wm.alignment.channel_graph import AxisName, ChannelGraph, WeightName
 from keras_wm.alignment.correspondence import MISSING, Correspondence, Weights
 from keras_wm.alignment.similarity import (
     ChannelComparison,
@@ -121,11 +121,8 @@ class Alignment:
             self._graph, self._reference, self._suspect
         )
         # The weights that are compared for each channel set, with the set's axis.
-        self._evidence: dict[int, list[tuple[WeightName, int]]] = {
-            set_id: [] for set_id in range(len(self._graph.sets))
-        }
-        for (layer, variable, axis), parts in self.correspondence.parts.items():
-            name = (layer, variable)
+        self._evidence: dict[int, list[AxisName]] = defaultdict(list)
+        for (name, axis), parts in self.correspondence.parts.items():
             if name not in held_out and name in self._suspect:
                 for set_id in {part.set_id for part in parts}:
                     self._evidence[set_id].append((name, axis))
@@ -181,8 +178,8 @@ class Alignment:
             for set_id in range(len(self._graph.sets))
         }
         all_parts = self.correspondence.parts
-        for (layer, variable, axis), parts in all_parts.items():
-            across = all_parts.get((layer, variable, other_axis(axis)), [])
+        for (name, axis), parts in all_parts.items():
+            across = all_parts.get((name, other_axis(axis)), [])
             other_sets = {part.set_id for part in across}
             for part in parts:
                 neighbours[part.set_id] |= other_sets
@@ -217,7 +214,7 @@ class Alignment:
         for comparison in self._comparisons(set_id):
             size = comparison.reference.shape[1]
             # A unit vector of one value is the same for all channels, except its sign.
-            if comparison.is_matrix and size > 1:
+            if size > 1:
                 cosines = comparison.reference @ comparison.suspect.T
                 if self._signs_known(comparison):
                     # The opposite of a channel is then not the same channel.
@@ -285,11 +282,11 @@ class Alignment:
         Weights whose other axis is unknown are left out.
         """
         for name, axis in self._evidence[set_id]:
-            parts = self.correspondence.parts[*name, axis]
+            parts = self.correspondence.parts[name, axis]
             pair = self._comparable(name, axis)
             if pair is None:
                 continue
-            across = self.correspondence.parts.get((*name, other_axis(axis)), [])
+            across = self.correspondence.parts.get((name, other_axis(axis)), [])
             other_segments = [
                 segment_id for part in across for segment_id in part.segment_ids
             ]

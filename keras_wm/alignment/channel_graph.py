@@ -23,7 +23,7 @@ from keras_wm.utils.arrays import Indices
 # The names of a layer and of a variable in it.
 WeightName = tuple[str, str]
 # The same, with an axis of the weight: -1 is the last one.
-AxisName = tuple[str, str, int]
+AxisName = tuple[WeightName, int]
 
 # The change of a weight that compensates for a channel that is multiplied by s. The
 # weight is multiplied by s ("out", "mean"), by s**2 ("variance"), by 1 / s ("in"), or
@@ -141,7 +141,7 @@ class ChannelGraph:
         parts: dict[AxisName, dict[int, Part]] = {}
         for segment_id, segment in enumerate(self.segments):
             for member in segment.members:
-                name = (member.layer, member.variable, member.axis)
+                name = ((member.layer, member.variable), member.axis)
                 by_start = parts.setdefault(name, {})
                 part = by_start.setdefault(
                     member.start, Part(segment.set_id, member.repeats)

@@ -88,7 +88,7 @@ class Correspondence:
         order = np.full(self._graph.sets[set_id].count, MISSING)
         order[channels] = positions
         self._orders[set_id] = order
-        return self._has_changed(("order", set_id), order)
+        return self._update_digest(("order", set_id), order)
 
     def set_signs(self, segment_id: int, signs: Floats) -> bool:
         """Sets the signs of a segment's channels.
@@ -97,10 +97,10 @@ class Correspondence:
             Whether this changes what was known before.
         """
         self._signs[segment_id] = signs
-        return self._has_changed(("signs", segment_id), signs)
+        return self._update_digest(("signs", segment_id), signs)
 
-    def _has_changed(self, name: tuple[str, int], array: NDArray[Any]) -> bool:
-        """Stores the digest of an order or signs; returns whether it is another one."""
+    def _update_digest(self, name: tuple[str, int], array: NDArray[Any]) -> bool:
+        """Stores the digest of an order or of signs; returns whether it has changed."""
         digest = blake2b(array.tobytes(), digest_size=16).digest()
         before = self._digests.get(name)
         self._digests[name] = digest
@@ -111,7 +111,7 @@ class Correspondence:
         return tuple(
             self._digests.get(item)
             for axis in (-1, -2)
-            for part in self.parts.get((*name, axis), [])
+            for part in self.parts.get((name, axis), [])
             for item in (
                 ("order", part.set_id),
                 *(("signs", segment_id) for segment_id in part.segment_ids),
@@ -141,7 +141,7 @@ class Correspondence:
         Returns:
             The array, with zeros for missing channels; `None` if the order is unknown.
         """
-        parts = self.parts.get((*name, axis))
+        parts = self.parts.get((name, axis))
         size = self._shapes[name][axis]
         if parts is None:
             return array if array.shape[axis] == size else None
@@ -183,11 +183,10 @@ class Correspondence:
         """Returns the number of channels that the suspect has in a channel set."""
         channels = self._graph.sets[set_id]
         widths = {
-            suspect[layer, variable].shape[axis] // parts[0].repeats
-            for (layer, variable, axis), parts in self.parts.items()
+            suspect[name].shape[axis] // parts[0].repeats
+            for (name, axis), parts in self.parts.items()
             # The length of an axis with several parts does not determine their widths.
-            if (layer, variable) in suspect
-            and [part.set_id for part in parts] == [set_id]
+            if name in suspect and [part.set_id for part in parts] == [set_id]
         }
         if len(widths) > 1 or (channels.fixed and widths - {channels.count}):
             raise AlignmentError(
@@ -205,7 +204,7 @@ class Correspondence:
             shape = suspect[name].shape
             expected = [
                 sum(self.widths[part.set_id] for part in parts) * parts[0].repeats
-                if (parts := self.parts.get((*name, axis - array.ndim)))
+                if (parts := self.parts.get((name, axis - array.ndim)))
                 else size
                 for axis, size in enumerate(array.shape)
             ]

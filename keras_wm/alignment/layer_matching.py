@@ -10,8 +10,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from keras_wm.alignment.channel_graph import WeightName
-from keras_wm.alignment.reference import Reference, group_by_layer
-from keras_wm.alignment.variable_names import arrays_by_variable
+from keras_wm.alignment.reference import (
+    Reference,
+    arrays_by_variable,
+    group_by_layer,
+)
 from keras_wm.errors import AlignmentError
 from keras_wm.files import Kernel, ModelFile
 from keras_wm.files.config.calls import calls_in
@@ -209,7 +212,7 @@ class _LayerMatcher:
     def _can_grow(self, wanted: Kernel, axis: int) -> bool:
         """Returns whether neurons can be added along an axis of a weight."""
         graph = self._reference.graph
-        parts = graph.parts.get((wanted.layer, wanted.variable, axis), [])
+        parts = graph.parts.get(((wanted.layer, wanted.variable), axis), [])
         return any(not graph.sets[part.set_id].fixed for part in parts)
 
 

@@ -32,7 +32,6 @@ class ChannelComparison:
         other_segments: Segments whose signs the weight has along its other axis.
         reference: Unit vectors of the reference's channels, shape `(channels, size)`.
         suspect: The same of the suspect's channels.
-        is_matrix: Whether the weight has more than one value per channel.
         certainty: Weight of this comparison when the signs of channels are determined,
             shape `(channels,)`.
     """
@@ -41,7 +40,6 @@ class ChannelComparison:
     other_segments: Sequence[int]
     reference: Vectors
     suspect: Vectors
-    is_matrix: bool
     certainty: Floats
 
 
@@ -70,11 +68,10 @@ def compare_channels(
         suspect_positions: Positions of the channels on the suspect's axis.
     """
     vectors = _unit_vectors(reference, reference_positions)
-    is_matrix = reference.ndim > 1
     # The cosine of n values is the more certain, the larger n is.
     certainty = (
         np.full(len(vectors), float(vectors.shape[1]))
-        if is_matrix
+        if reference.ndim > 1
         else _sign_certainty(reference[reference_positions][0])
     )
     return ChannelComparison(
@@ -82,7 +79,6 @@ def compare_channels(
         other_segments,
         vectors,
         _unit_vectors(suspect, suspect_positions),
-        is_matrix,
         certainty,
     )
 

@@ -13,11 +13,14 @@ from keras_wm.alignment.channel_graph import (
     Role,
     WeightName,
 )
-from keras_wm.alignment.variable_names import DEPTHWISE_LAYERS, KERNEL_LAYERS
 from keras_wm.files.config.calls import Call, Tensor, calls_in
 
 Shapes = Mapping[WeightName, tuple[int, ...]]
 
+# Layers with the axes of their kernel (..., inputs, filters).
+KERNEL_LAYERS = {"Dense", "Conv1D", "Conv2D", "Conv3D"}
+# Layers with the axes of their kernel (..., channels, filters per channel).
+DEPTHWISE_LAYERS = {"DepthwiseConv1D", "DepthwiseConv2D"}
 # Activations with f(s x) = s f(x) for s > 0. Layers of activations have the same names
 # with capitals.
 _HOMOGENEOUS = {"relu", "leaky_relu", "ReLU", "LeakyReLU"}

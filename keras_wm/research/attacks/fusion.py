@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_wm.alignment.variable_names import DEPTHWISE_LAYERS, KERNEL_LAYERS
+from keras_wm.alignment.tracing import DEPTHWISE_LAYERS, KERNEL_LAYERS
 from keras_wm.files.config.calls import Call, Tensor, calls_in
 from keras_wm.files.config.nodes import find_layer, rewrite
 from keras_wm.research.attacks.architecture import WeightName, weights_of
