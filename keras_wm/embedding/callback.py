@@ -8,7 +8,7 @@ import sys
 import warnings
 from itertools import count
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import numpy as np
@@ -20,9 +20,6 @@ from keras_wm.embedding.marked_layers import (
     rebuild_steps,
 )
 from keras_wm.scheme.detection import Detection, detect
-
-if TYPE_CHECKING:
-    from keras_wm.embedding.tensorboard import SummaryWriter
 
 Logs = dict[str, float]
 # Detection and embedding loss of each marked layer, by name.
@@ -87,7 +84,8 @@ class BitErrorRate(keras.callbacks.Callback):
         self.every = every
         self.log_dir = None if log_dir is None else os.fspath(log_dir)
         self._last_values: Logs = {}
-        self._writer: SummaryWriter | None = None
+        # An `EventFileWriter` during training, if there is a `log_dir`.
+        self._writer: Any = None
         self._checked = False
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
@@ -98,9 +96,9 @@ class BitErrorRate(keras.callbacks.Callback):
         if is_built(self.model):
             self._check_marks()
         if self.log_dir is not None:
-            from keras_wm.embedding.tensorboard import SummaryWriter
+            from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-            self._writer = SummaryWriter(self.log_dir)
+            self._writer = EventFileWriter(self.log_dir)
         _move_to_front(self)
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
@@ -153,8 +151,10 @@ class BitErrorRate(keras.callbacks.Callback):
 
     def _write(self, measurements: Measurements, step: int) -> None:
         if self._writer is not None:
+            from keras_wm.embedding.tensorboard import write_detection
+
             for name, (detection, _) in measurements.items():
-                self._writer.add_detection(name, detection, step)
+                write_detection(self._writer, name, detection, step)
 
 
 def _measure(model: Any) -> Measurements:

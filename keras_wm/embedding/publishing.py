@@ -112,8 +112,9 @@ def _without_marks(model: Any, include_optimizer: bool) -> Iterator[None]:
 
 def _traces(model: Any) -> list[bytes]:
     """Returns the byte strings that must not be in the file."""
-    regularizers = [marked.regularizer for marked in find_marked_layers(model)]
-    commitments = {str(mark.get_config()["commitment"]) for mark in regularizers}
+    commitments = {
+        marked.regularizer.commitment for marked in find_marked_layers(model)
+    }
     names = {WatermarkRegularizer.__name__, *commitments}
     return [name.encode() for name in sorted(names)]
 

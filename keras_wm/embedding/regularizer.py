@@ -78,6 +78,7 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
 
     Attributes:
         key: The key, or `None` if this was loaded without its key and is inactive.
+        commitment: The key's commitment, also if the key is not loaded.
         regularizer: The host network's own regularizer, or `None`.
 
     Example:
@@ -114,7 +115,7 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
                 f"Received: key of type {type(key).__name__}"
             )
         self.key: WatermarkKey | None = key
-        self._commitment = key.commitment
+        self.commitment = key.commitment
         self._configure(loss, strength, margin, regularizer)
 
     def __call__(self, x: Any) -> Any:
@@ -174,7 +175,7 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
         config, so an error here would leave an empty file in place of a good one.
         """
         return {
-            "commitment": self._commitment,
+            "commitment": self.commitment,
             "loss": self.loss,
             "strength": self.strength,
             "margin": self.margin,
@@ -192,7 +193,7 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
         commitment = config.pop("commitment")
         regularizer = cls.__new__(cls)
         regularizer.key = find_key(commitment)
-        regularizer._commitment = commitment
+        regularizer.commitment = commitment
         regularizer._configure(**config)
         if regularizer.key is None:
             warnings.warn(
@@ -209,7 +210,7 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         copy = type(self).__new__(type(self))
-        copy.key, copy._commitment = self.key, self._commitment
+        copy.key, copy.commitment = self.key, self.commitment
         copy._configure(self.loss, self.strength, self.margin, self.regularizer)
         return copy
 
@@ -220,7 +221,7 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
     def __repr__(self) -> str:
         note = "" if self.key else ", inactive: key not loaded"
         return (
-            f"<WatermarkRegularizer {self._commitment[:8]}: loss={self.loss!r}, "
+            f"<WatermarkRegularizer {self.commitment[:8]}: loss={self.loss!r}, "
             f"strength={self.strength:g}{note}>"
         )
 

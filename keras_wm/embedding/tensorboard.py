@@ -20,50 +20,39 @@ _RED = (200, 30, 30)
 _GREY = 128
 
 
-class SummaryWriter:
-    """Writes detections of a mark to a TensorBoard log folder.
+def write_detection(
+    events: EventFileWriter, name: str, detection: Detection, step: int
+) -> None:
+    """Writes bit error rate, smallest score, all scores and the recovered bits.
 
     Args:
-        log_dir: The folder. It is created if necessary.
+        events: Writer of a TensorBoard log folder.
+        name: Name of the marked layer, the prefix of the tags.
+        detection: Detection of the message in the layer's kernel.
+        step: Number of epochs that the layer was trained for.
     """
-
-    def __init__(self, log_dir: str) -> None:
-        self._events = EventFileWriter(log_dir)
-
-    def add_detection(self, name: str, detection: Detection, step: int) -> None:
-        """Writes bit error rate, smallest score, all scores and the recovered bits.
-
-        Args:
-            name: Name of the marked layer, the prefix of the tags.
-            detection: Detection of the message in the layer's kernel.
-            step: Number of epochs that the layer was trained for.
-        """
-        picture = recovered_bits(detection)
-        height, width, _ = picture.shape
-        encoded = io.BytesIO()
-        imsave(encoded, picture, format="png")
-        values = [
-            Summary.Value(tag=f"{name}/ber", simple_value=detection.ber),
-            Summary.Value(tag=f"{name}/z_min", simple_value=detection.z_min),
-            Summary.Value(tag=f"{name}/z", histo=_histogram(detection.z)),
-            Summary.Value(
-                tag=f"{name}/recovered bits",
-                image=Summary.Image(
-                    height=height,
-                    width=width,
-                    colorspace=3,
-                    encoded_image_string=encoded.getvalue(),
-                ),
+    picture = recovered_bits(detection)
+    height, width, _ = picture.shape
+    encoded = io.BytesIO()
+    imsave(encoded, picture, format="png")
+    values = [
+        Summary.Value(tag=f"{name}/ber", simple_value=detection.ber),
+        Summary.Value(tag=f"{name}/z_min", simple_value=detection.z_min),
+        Summary.Value(tag=f"{name}/z", histo=_histogram(detection.z)),
+        Summary.Value(
+            tag=f"{name}/recovered bits",
+            image=Summary.Image(
+                height=height,
+                width=width,
+                colorspace=3,
+                encoded_image_string=encoded.getvalue(),
             ),
-        ]
-        self._events.add_event(
-            Event(wall_time=time.time(), step=step, summary=Summary(value=values))
-        )
-        self._events.flush()
-
-    def close(self) -> None:
-        """Closes the log file."""
-        self._events.close()
+        ),
+    ]
+    events.add_event(
+        Event(wall_time=time.time(), step=step, summary=Summary(value=values))
+    )
+    events.flush()
 
 
 def recovered_bits(detection: Detection) -> NDArray[np.uint8]:
