@@ -98,13 +98,9 @@ def find_marked_layers(model: Any) -> list[MarkedLayer]:
     return list(marked.values())
 
 
-def sublayers(model: Any) -> Iterator[Any]:
-    """Yields a model or layer itself and every layer in it, nested ones too, once."""
-    seen: set[int] = set()
-    for layer in model._flatten_layers():
-        if id(layer) not in seen:
-            seen.add(id(layer))
-            yield layer
+def sublayers(model: Any) -> list[Any]:
+    """Returns a model or layer itself and every layer in it, nested ones too, once."""
+    return list({id(layer): layer for layer in model._flatten_layers()}.values())
 
 
 def is_built(model: Any) -> bool:
@@ -126,11 +122,13 @@ def own_variables(layer: Any) -> list[Any]:
     return [*layer._trainable_variables, *layer._non_trainable_variables]
 
 
-def held_regularizers(layer: Any) -> Iterator[tuple[str, WatermarkRegularizer]]:
-    """Yields the attributes of a layer that hold a mark's regularizer: name, value."""
-    for name, value in vars(layer).items():
-        if isinstance(value, WatermarkRegularizer):
-            yield name, value
+def held_regularizers(layer: Any) -> dict[str, WatermarkRegularizer]:
+    """Returns the attributes of a layer that hold a mark's regularizer, by name."""
+    return {
+        name: value
+        for name, value in vars(layer).items()
+        if isinstance(value, WatermarkRegularizer)
+    }
 
 
 def set_attribute(owner: Any, name: str, value: Any) -> Callable[[], None]:
@@ -162,7 +160,7 @@ def replace_penalties(
             if isinstance(regularizer, WatermarkRegularizer):
                 new = replacement(regularizer)
                 undo.append(set_attribute(variable, "regularizer", new))
-        for name, regularizer in list(held_regularizers(layer)):
+        for name, regularizer in held_regularizers(layer).items():
             undo.append(set_attribute(layer, name, replacement(regularizer)))
     return undo
 
@@ -174,7 +172,7 @@ def _penalties(layer: Any) -> Iterator[tuple[Any, WatermarkRegularizer]]:
             variable.regularizer, WatermarkRegularizer
         ) and not variable.name.startswith(LORA_PREFIX):
             yield variable, variable.regularizer
-    held = list(held_regularizers(layer))
+    held = held_regularizers(layer)
     if not held or not layer.built:
         return
     # A layer can hold a regularizer on behalf of the layers inside it.
@@ -183,7 +181,7 @@ def _penalties(layer: Any) -> Iterator[tuple[Any, WatermarkRegularizer]]:
         for sublayer in sublayers(layer)
         for variable in own_variables(sublayer)
     }
-    for name, regularizer in held:
+    for name, regularizer in held.items():
         if id(regularizer) not in on_variables:
             yield _named_variable(layer, name), regularizer
 

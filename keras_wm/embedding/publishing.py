@@ -87,10 +87,8 @@ def publish(
 def _save(model: Any, path: Path, include_optimizer: bool) -> None:
     if path.name.endswith(".weights.h5"):
         model.save_weights(path)
-    elif path.suffix == ".h5":
-        model.save(path, include_optimizer=include_optimizer)
     else:
-        model.save(path)
+        model.save(path, include_optimizer=include_optimizer)
 
 
 @contextmanager
