@@ -67,8 +67,8 @@ class Correspondence:
         flipped = [signs < 0 for signs in self._signs.values()]
         reference_count = sum(channels.count for channels in self._graph.sets)
         return {
-            "moved": sum(map(np.count_nonzero, moved)),
-            "flipped": sum(map(np.count_nonzero, flipped)),
+            "moved": int(sum(map(np.sum, moved))),
+            "flipped": int(sum(map(np.sum, flipped))),
             "added": sum(self.widths.values()) - reference_count,
         }
 
