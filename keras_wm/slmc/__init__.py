@@ -21,10 +21,10 @@ series = run(chains, steps=200, thermalisation=20)
 print(estimate(series["ms2"]))  # squared staggered magnetisation with its error
 ```
 
-`lattice`, `spins`, `double_exchange` and `eigenvalues` are the exact model,
-`observables` and `statistics` the analysis, `samplers` the Markov chains, `models` the
-effective models, `learning` their training, and `cost` measures the cost of an
-independent sample. Every name below is imported when it is first used.
+`lattice`, `spins` and `double_exchange` are the exact model, `observables` and
+`statistics` the analysis, `samplers` the Markov chains, `models` the effective models,
+`learning` their training, and `cost` measures the cost of an independent sample. Every
+name below is imported when it is first used.
 """
 
 from __future__ import annotations

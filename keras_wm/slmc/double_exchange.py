@@ -13,7 +13,9 @@ eigenvalues E_n of the single-particle matrix h(S), a spin configuration has the
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from math import isfinite
 from numbers import Real
 from typing import Any
@@ -21,10 +23,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from keras_wm.slmc.eigenvalues import eigenvalues
 from keras_wm.slmc.lattice import Lattice
 from keras_wm.slmc.spins import checked_spins
 from keras_wm.utils.arrays import Floats
+from keras_wm.utils.cores import usable_cores
 
 _PARAMETERS = ("beta", "mu", "J", "t")
 # Matrix entries that are held in memory at once: 128 MB of complex numbers.
@@ -123,7 +125,7 @@ class DoubleExchange:
         flat = array.reshape(-1, *array.shape[-2:])
         batch = max(1, _MAX_ENTRIES // (2 * self.lattice.sites) ** 2)
         levels = [
-            eigenvalues(self.hamiltonian(flat[start : start + batch]))
+            _eigenvalues(self.hamiltonian(flat[start : start + batch]))
             for start in range(0, max(1, len(flat)), batch)
         ]
         shape = (*array.shape[:-2], 2 * self.lattice.sites)
@@ -181,3 +183,42 @@ class Electrons:
 def _sum_over_levels(values: Floats) -> Floats:
     sums: Floats = values.sum(axis=-1)
     return sums
+
+
+def _eigenvalues(matrices: NDArray[np.complex128]) -> Floats:
+    """Computes the eigenvalues of Hermitian matrices, in ascending order.
+
+    The matrices are divided among the cores. LAPACK runs with one thread per matrix:
+    several threads on one matrix of this size are several times slower.
+
+    Args:
+        matrices: Shape `(matrices, n, n)`.
+
+    Returns:
+        Shape `(matrices, n)`.
+
+    Raises:
+        ImportError: If the extra `slmc` is not installed.
+    """
+    parts = np.array_split(matrices, min(usable_cores(), max(1, len(matrices))))
+    with _blas_controller().limit(limits=1, user_api="blas"):
+        # NumPy releases the interpreter lock while it diagonalises a part.
+        return np.concatenate(list(_threads().map(np.linalg.eigvalsh, parts)))
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(usable_cores(), "eigenvalues")
+
+
+@cache
+def _blas_controller() -> Any:
+    try:
+        from threadpoolctl import ThreadpoolController
+    except ImportError as error:
+        raise ImportError(
+            "Diagonalising on all cores needs threadpoolctl. Install it with: "
+            'pip install "keras-wm[slmc]"'
+        ) from error
+    # Created once: looking up the BLAS libraries takes longer than a small matrix.
+    return ThreadpoolController()
