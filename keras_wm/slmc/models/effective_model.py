@@ -22,10 +22,11 @@ from keras import ops
 from keras_wm.slmc.lattice import Lattice
 from keras_wm.slmc.models.attention import (
     EquivariantSelfAttention,
+    ShellLayer,
     ZeroValueInitializer,
+    shell_pairs,
 )
 from keras_wm.slmc.models.linear_model import LinearModel
-from keras_wm.slmc.models.shell_layer import ShellLayer, shell_pairs
 from keras_wm.utils.arrays import Floats
 
 READOUT = "readout"
@@ -111,21 +112,14 @@ def effective_model(
         raise ValueError(
             f"Expected a number of blocks, 0 or more. Received: blocks={blocks!r}"
         )
-    inputs = spins = keras.Input((lattice.sites, 3), dtype=dtype, name="spins")
-    for number in range(1, blocks + 1):
-        spins = EquivariantSelfAttention(
-            lattice.extent,
-            squared_distances,
-            heads,
-            kernel_initializer=ZeroValueInitializer(seed=seed + number),
-            kernel_regularizer=kernel_regularizer,
-            name=f"attention{number}",
-            dtype=dtype,
-        )(spins)
     readout = HeisenbergReadout(
         lattice.extent, squared_distances, name=READOUT, dtype=dtype
     )
-    return keras.Model(inputs, readout(spins), name="effective_model")
+    spins = keras.Input((lattice.sites, 3), dtype=dtype, name="spins")
+    model = keras.Model(spins, readout(spins), name="effective_model")
+    for number in range(1, blocks + 1):
+        model = with_extra_block(model, seed + number, heads, kernel_regularizer)
+    return model
 
 
 def log_weights(model: keras.Model, spins: Floats) -> Floats:
@@ -249,9 +243,9 @@ def clone_layer(layer: ShellLayer, extent: Sequence[int] | None = None) -> Shell
         extent: Numbers of sites L_x and L_y; those of `layer` by default.
     """
     config = layer.get_config() | {"kernel_regularizer": None}
-    clone: ShellLayer = type(layer).from_config(
-        config | ({"extent": extent} if extent else {})
-    )
+    if extent is not None:
+        config["extent"] = extent
+    clone: ShellLayer = type(layer).from_config(config)
     # Not from the configuration: a watermark's regularizer would lose its key.
     clone.kernel_regularizer = layer.kernel_regularizer
     return clone
