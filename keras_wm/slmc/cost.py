@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import timeit
 from dataclasses import dataclass
 from math import ceil
 from statistics import median
@@ -147,9 +148,7 @@ def _long_run(chain: Sampler) -> tuple[Series, Estimate]:
 
 def _diagonalization_seconds(chain: Sampler) -> float:
     """Measures the seconds per configuration, the median of several timings."""
-    times = []
-    for _ in range(_TIMINGS):
-        start = time.perf_counter()
-        chain.model.log_weight(chain.spins)
-        times.append(time.perf_counter() - start)
+    times = timeit.repeat(
+        lambda: chain.model.log_weight(chain.spins), repeat=_TIMINGS, number=1
+    )
     return median(times) / chain.chains

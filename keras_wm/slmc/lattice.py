@@ -120,14 +120,10 @@ def square_lattice(size_x: int, size_y: int | None = None) -> Lattice:
     steps = [(1, 0), (-1, 0), (0, 1), (0, -1)]
     bonds = sum((differences == np.array(step) % extent).all(axis=-1) for step in steps)
     nearest = np.minimum(differences, extent - differences)
-    return Lattice(
-        positions, np.asarray(bonds, np.float64), _shells((nearest**2).sum(axis=-1))
-    )
-
-
-def _shells(squared_distances: NDArray[np.int64]) -> tuple[Shell, ...]:
-    return tuple(
+    squared_distances = (nearest**2).sum(axis=-1)
+    shells = tuple(
         Shell(int(distance), squared_distances == distance)
         for distance in np.unique(squared_distances)
         if distance
     )
+    return Lattice(positions, np.asarray(bonds, np.float64), shells)

@@ -191,15 +191,11 @@ def learn(
     for number in range(blocks + 1):
         stream = (seed, _BLOCKS, number)
         if samples is not None:
-            effective = _add_block(
-                effective,
-                samples,
-                schedule,
-                stream,
-                heads,
-                kernel_regularizer,
-                progress,
+            effective = with_extra_block(
+                effective, _block_seed(stream), heads, kernel_regularizer
             )
+            epochs, learning_rate = schedule.epochs, schedule.learning_rate
+            fit(effective, samples, epochs, learning_rate, seed, progress)
             proposal = NeuralMetropolis(effective, schedule.sweeps)
         chain = SelfLearning(model, proposal, schedule.chains, stream, spins)
         run(chain, 0, _THERMALISATION)
@@ -256,10 +252,11 @@ def learn_from(
     set_linear(effective, fit_linear(lattice, kept.spins, kept.log_weights, shells))
     for number in range(blocks + 1):
         if number:
-            stream = (seed, _BLOCKS, number)
-            effective = _add_block(
-                effective, kept, schedule, stream, heads, kernel_regularizer
+            block_seed = _block_seed((seed, _BLOCKS, number))
+            effective = with_extra_block(
+                effective, block_seed, heads, kernel_regularizer
             )
+            fit(effective, kept, schedule.epochs, schedule.learning_rate, seed)
         deltas = residuals(effective, held_out)
         yield Stage(
             number,
@@ -270,20 +267,9 @@ def learn_from(
         )
 
 
-def _add_block(
-    effective: keras.Model,
-    samples: Samples,
-    schedule: Schedule,
-    stream: tuple[int, ...],
-    heads: int,
-    kernel_regularizer: Any,
-    progress: bool = False,
-) -> keras.Model:
-    """Adds a block and fits all weights to the samples."""
-    block_seed = int(np.random.SeedSequence(stream).generate_state(1)[0])
-    model = with_extra_block(effective, block_seed, heads, kernel_regularizer)
-    fit(model, samples, schedule.epochs, schedule.learning_rate, stream[0], progress)
-    return model
+def _block_seed(stream: tuple[int, ...]) -> int:
+    """Returns the seed of the first weights of a block."""
+    return int(np.random.SeedSequence(stream).generate_state(1)[0])
 
 
 def _variance_error(deltas: Floats, chains: NDArray[np.int64]) -> float:

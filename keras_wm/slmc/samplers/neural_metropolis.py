@@ -58,20 +58,19 @@ class NeuralMetropolis(Proposal):
         chains, count, _ = spins.shape
         sites = site_sequence(rng, self.order, count, self.sweeps, chains).T
         dtype = self.model.inputs[0].dtype
-        proposed, effective, accepted = self._updates.predict_on_batch(
-            [
-                spins.astype(dtype),
-                log_weight.astype(dtype)[:, None],
-                sites.astype(np.int32),
-                (self.step * rng.normal(size=(*sites.shape, 3))).astype(dtype),
-                np.log(rng.random(sites.shape)).astype(dtype),
-            ]
+        inputs = [
+            spins.astype(dtype),
+            log_weight.astype(dtype)[:, None],
+            sites.astype(np.int32),
+            (self.step * rng.normal(size=(*sites.shape, 3))).astype(dtype),
+            np.log(rng.random(sites.shape)).astype(dtype),
+        ]
+        proposed, effective, accepted = (
+            np.asarray(output, np.float64)
+            for output in self._updates.predict_on_batch(inputs)
         )
-        self.accepted = np.asarray(accepted, np.float64)[:, 0] / sites.shape[1]
-        return (
-            np.asarray(proposed, np.float64),
-            np.asarray(effective, np.float64)[:, 0],
-        )
+        self.accepted = accepted[:, 0] / sites.shape[1]
+        return proposed, effective[:, 0]
 
     def adapt(self) -> None:
         self.step = adapted_step(self.step, self.accepted)

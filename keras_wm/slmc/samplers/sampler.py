@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -96,7 +97,7 @@ class Sampler(ABC):
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Restores a state that `state` returned."""
         self.spins = state["spins"].copy()
-        self.electrons = self._electrons(state["levels"])
+        self.electrons = replace(self.electrons, levels=state["levels"])
         self.accepted = state["accepted"].copy()
         self.rng.bit_generator.state = json.loads(str(state["rng"]))
 
@@ -115,10 +116,6 @@ class Sampler(ABC):
         """
         accepted = np.log(self.rng.random(self.chains)) < log_ratio
         self.spins = np.where(accepted[:, None, None], spins, self.spins)
-        self.electrons = self._electrons(
-            np.where(accepted[:, None], electrons.levels, self.electrons.levels)
-        )
+        levels = np.where(accepted[:, None], electrons.levels, self.electrons.levels)
+        self.electrons = replace(electrons, levels=levels)
         return accepted
-
-    def _electrons(self, levels: Floats) -> Electrons:
-        return Electrons(levels, self.model.beta, self.model.mu)

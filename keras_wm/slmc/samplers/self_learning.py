@@ -72,12 +72,11 @@ class SelfLearning(Sampler):
             self.proposal.adapt()
 
     def describe(self) -> dict[str, Any]:
-        own = {"sampler": "self-learning", **self.proposal.describe()}
-        return super().describe() | own
+        own = {"sampler": "self-learning"}
+        return super().describe() | own | self.proposal.describe()
 
     def state(self) -> State:
-        own = {"effective": self.effective, **self.proposal.state()}
-        return super().state() | own
+        return super().state() | {"effective": self.effective} | self.proposal.state()
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         super().restore(state)
