@@ -207,13 +207,7 @@ def _mean_error_time(values: Floats) -> tuple[str, str, str]:
     try:
         result = estimate(values)
     except ValueError:
-        return mean, _blocked_error(values), _TOO_SHORT
+        steps, chains = values.shape
+        error = blocked_error(values, min(steps, ceil(_MIN_BLOCKS / chains)))
+        return mean, f"{error:.2g}", _TOO_SHORT
     return mean, f"{result.error:.2g}", f"{result.time:.1f}"
-
-
-def _blocked_error(values: Floats) -> str:
-    steps, chains = values.shape
-    if steps * chains < 2:
-        return _NO_VALUE
-    error = blocked_error(values, min(steps, ceil(_MIN_BLOCKS / chains)))
-    return f"{error:.2g}"
