@@ -68,6 +68,7 @@ def test_sample_uses_the_given_parameters(tmp_path):
     np.testing.assert_allclose(series["log_weight"], model.log_weight(series["spins"]))
 
 
+@pytest.mark.study
 def test_a_model_is_trained_on_samples_and_then_proposes(tmp_path, monkeypatch):
     # XLA takes longer to compile than this fit runs.
     monkeypatch.setattr(fit, "JIT_COMPILE", False)

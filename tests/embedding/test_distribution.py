@@ -10,7 +10,8 @@ import keras
 import numpy as np
 import pytest
 
-pytestmark = pytest.mark.backends
+# Three child processes import the backend and train.
+pytestmark = [pytest.mark.backends, pytest.mark.study]
 
 BACKEND = keras.backend.backend()
 

@@ -111,6 +111,7 @@ def test_a_fit_leaves_no_training_state_behind(tmp_path):
     np.testing.assert_array_equal(log_weights(loaded, spins), log_weights(model, spins))
 
 
+@pytest.mark.study
 @pytest.mark.backends
 def test_a_watermark_is_embedded_while_further_blocks_are_added():
     key = fixed_key(8, groups=8)

@@ -35,6 +35,7 @@ def test_another_seed_gives_other_random_numbers():
     assert abs(correlation) < MAX_DEVIATION / np.sqrt(3 * 64 * 16) + 0.05
 
 
+@pytest.mark.study
 def test_online_learning_raises_the_acceptance():
     model = DoubleExchange(LATTICE, beta=10.0)
     linear, deep = learn(model, shells=1, blocks=1, schedule=SHORT, seed=1)
