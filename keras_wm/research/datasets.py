@@ -157,9 +157,9 @@ def load_examples(name: str) -> Examples:
     """Loads examples of any shape by name or from a file.
 
     Args:
-        name: `"digits"` for scikit-learn's 1,797 digits of 8 x 8 pixels, with
-            540 test examples (needs the extra `demo`, no download); `"cifar10"` for
-            CIFAR-10, which `keras.datasets` downloads; otherwise an `.npz` file
+        name: `"digits"` for scikit-learn's digits of 8 x 8 pixels, 1,257 for training
+            and 540 for testing (needs the extra `demo`, no download); `"cifar10"`
+            for CIFAR-10, which `keras.datasets` downloads; otherwise an `.npz` file
             with the arrays `x_train`, `y_train`, `x_test` and `y_test`, as
             `keras.datasets` returns them. Integer arrays of rank 3 and 4 are
             pictures, and are scaled from 0..255 to 0..1. Other integers, such as

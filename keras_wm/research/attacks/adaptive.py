@@ -99,7 +99,7 @@ def reset(layer: str | Sequence[str] | None = None) -> Attack:
 
 
 def _suspects(model: Any, layer: str | Sequence[str] | None) -> list[tuple[Any, Any]]:
-    """Returns the layers and kernels that may carry a mark."""
+    """Returns the layers and kernels that can carry a mark."""
     if layer is None:
         return kernels_by_layer(model)
     names = [layer] if isinstance(layer, str) else layer

@@ -21,7 +21,7 @@ RATE = 0.01
 
 
 def fine_tuning_epochs(data: Examples) -> int:
-    """Returns the number of epochs that is closest to `STEPS` steps, at least 1."""
+    """Returns the number of epochs that take about `STEPS` steps, at least 1."""
     return max(1, round(STEPS / _steps(data)))
 
 
@@ -124,8 +124,7 @@ def check_data(model: Any, data: Examples) -> None:
     labels = data.y_train
     lowest, highest = int(labels.min()), int(labels.max())
     # A single output distinguishes two classes.
-    classes = max(output_shape[-1], 2)
-    if len(output_shape) != 2 or lowest < 0 or highest >= classes:
+    if len(output_shape) != 2 or lowest < 0 or highest >= max(output_shape[-1], 2):
         raise ValueError(
             "Expected labels that start at 0, and a classifier with one output for "
             "each class, or a single output for two classes. Received: labels from "

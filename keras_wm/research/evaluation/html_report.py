@@ -215,12 +215,12 @@ def _efficiency(evaluation: Evaluation) -> Requirement:
     ratio, seconds = efficiency.step_ratio, efficiency.detection_seconds
     results = []
     if ratio is not None:
-        results.append(f"A training step takes {ratio:.3f} times as long as without.")
-    if seconds is not None and efficiency.file_bytes is not None:
-        megabytes = efficiency.file_bytes / 1e6
         results.append(
-            f"Verifying the file of {megabytes:.1f} MB takes {seconds:.2f} s."
+            f"With the mark, a training step takes {ratio:.3f} times as long."
         )
+    if seconds is not None and efficiency.file_bytes is not None:
+        size = f"{efficiency.file_bytes / 1e6:.2g} MB"
+        results.append(f"Verifying the file of {size} takes {seconds:.2f} s.")
     results.append("Inference is not affected: the network has the same layers.")
     return Requirement(
         "Efficiency",
@@ -252,7 +252,7 @@ def _row(evaluation: Evaluation, summary: AttackSummary) -> dict[str, Any]:
         "title": summary.title,
         "strengths": f"{first:g}" if first == last else f"{first:g} to {last:g}",
         "unit": summary.unit,
-        "p_value": "" if log10_p is None else format_p(log10_p),
+        "p_value": "-" if log10_p is None else format_p(log10_p),
         "removed": summary in evaluation.removed,
         "verdict": verdict,
     }

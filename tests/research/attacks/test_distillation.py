@@ -46,7 +46,7 @@ def test_a_student_predicts_the_classes_of_its_teacher(teacher, student):
 def test_the_students_kernels_are_independent_of_the_teachers(teacher, student):
     for name in ("one/kernel", f"{MARKED}/kernel"):
         # Brightness decides the class, so both networks learn filters whose means have
-        # the same signs. So the filters are compared without their means.
+        # the same signs. The filters are compared without their means.
         left, right = (
             kernel - kernel.mean(axis=(0, 1), keepdims=True)
             for kernel in (arrays(teacher)[name], arrays(student)[name])
