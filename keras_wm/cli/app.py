@@ -25,6 +25,7 @@ class Exit(IntEnum):
 
 app = typer.Typer(
     help="Ownership watermarks for Keras models.",
+    epilog="Terms are defined in docs/glossary.md.",
     no_args_is_help=True,
     # Local variables in a traceback could contain a secret.
     pretty_exceptions_enable=False,

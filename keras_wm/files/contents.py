@@ -1,12 +1,13 @@
-"""Contents of a model: its kernels, which can carry a mark, and its config."""
+"""Contents of a model: stored arrays, kernels, which can carry a mark, and a config."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from keras_wm.errors import LayerNotFoundError
+from keras_wm.utils.text import printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,6 +48,50 @@ class Kernel:
     def name(self) -> str:
         """The name of the layer and of the variable: `"c1/kernel"`."""
         return f"{self.layer}/{self.variable}"
+
+
+class Stored(Protocol):
+    """A stored array that has not been read yet."""
+
+    @property
+    def path(self) -> str:
+        """Path of the array in its source, for error messages."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the array."""
+
+    @property
+    def dtype(self) -> str:
+        """Name of the stored type."""
+
+    @property
+    def is_float(self) -> bool:
+        """True if the array holds floats, with at least one axis."""
+
+    def read(self) -> NDArray[Any]:
+        """Reads the array."""
+
+
+def as_kernel(array: Stored, layer: str, variable: str) -> Kernel:
+    """Returns an array as a weight of a layer, unchanged.
+
+    Args:
+        array: The array.
+        layer: Name of the layer.
+        variable: Name or number of the variable.
+
+    Returns:
+        The weight.
+    """
+    return Kernel(
+        layer=printable(layer, most=1000),
+        variable=printable(variable),
+        path=printable(array.path, most=1000),
+        shape=array.shape,
+        dtype=array.dtype,
+        read=array.read,
+    )
 
 
 def no_config() -> None:

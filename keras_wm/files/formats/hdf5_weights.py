@@ -24,8 +24,11 @@ from keras_wm.files.formats.keras3 import weights_of_keras3
 from keras_wm.files.hdf5.array import StoredArray, StoredArrays
 from keras_wm.files.hdf5.file import BoundedFile, is_hdf5, read_text_attribute
 from keras_wm.files.hdf5.walk import has_child, open_child, walk
-from keras_wm.files.kernels.layer_weights import may_be_quantized, weights_of_layer
-from keras_wm.files.kernels.lora import has_lora
+from keras_wm.files.kernels.layer_weights import (
+    has_lora,
+    may_be_quantized,
+    weights_of_layer,
+)
 from keras_wm.files.storage.source import Source
 from keras_wm.files.storage.untrusted_json import parse_json
 

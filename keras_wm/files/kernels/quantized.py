@@ -20,9 +20,8 @@ from numpy.typing import NDArray
 
 from keras_wm.errors import ModelFileError
 from keras_wm.files.config.layer_facts import LayerFacts
-from keras_wm.files.contents import Kernel
+from keras_wm.files.contents import Kernel, Stored, as_kernel
 from keras_wm.files.kernels.quantized_parts import Parts
-from keras_wm.files.kernels.stored import Stored, as_kernel
 from keras_wm.files.limits import Limits, vet_limit
 from keras_wm.utils.text import printable
 

@@ -21,7 +21,7 @@ import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from keras_wm.files.kernels.stored import Stored
+from keras_wm.files.contents import Stored
 
 _BASES = ("kernel", "embeddings", "reverse_embeddings")
 # GPTQ and AWQ use unsigned integers, the other modes signed ones.
