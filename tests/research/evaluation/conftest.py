@@ -22,15 +22,20 @@ FAMILIES = {
 WRONG_KEYS = 20
 
 
-@pytest.fixture(scope="session", autouse=True)
+def shorten(patch):
+    """Limits an evaluation to as few steps as possible, with a `MonkeyPatch`."""
+    # One epoch of 64 pictures.
+    patch.setattr(training, "STEPS", 2)
+    patch.setattr(evaluator, "TIMED_STEPS", 2)
+    patch.setattr(evaluator, "WRONG_KEYS", WRONG_KEYS)
+    run_eagerly(patch)
+
+
+@pytest.fixture(scope="module", autouse=True)
 def short():
-    """Trains and measures for as few steps as possible."""
+    """Shortens all evaluations of a module, but not those of other rooms' tests."""
     with pytest.MonkeyPatch.context() as patch:
-        # One epoch of 64 pictures.
-        patch.setattr(training, "STEPS", 2)
-        patch.setattr(evaluator, "TIMED_STEPS", 2)
-        patch.setattr(evaluator, "WRONG_KEYS", WRONG_KEYS)
-        run_eagerly(patch)
+        shorten(patch)
         yield
 
 
@@ -52,9 +57,10 @@ def twin(marked):
 
 
 @pytest.fixture(scope="session")
-def evaluation(marked, pictures, twin, short):
+def evaluation(marked, pictures, twin):
     """The marked network's report, from four attacks at two strengths."""
     with pytest.MonkeyPatch.context() as patch:
+        shorten(patch)
         patch.setattr(evaluator, "all_families", lambda layer: FAMILIES)
         return evaluate(
             marked.files[".keras"],
