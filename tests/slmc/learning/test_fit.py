@@ -44,6 +44,7 @@ def eager():
 
 
 @pytest.mark.backends
+@pytest.mark.study
 def test_a_block_of_attention_fits_what_two_shells_do_not():
     held_out, kept = hot_samples(3200).split_chains(0.2, seed=1)
     linear = fit_linear(LATTICE, kept.spins, kept.log_weights, 2)
