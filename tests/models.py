@@ -186,6 +186,11 @@ def fit(model, epochs=1, callbacks=(), **arguments):
     ).history
 
 
+def outputs(model, x):
+    """Returns the outputs of a model as a NumPy array, on any backend."""
+    return keras.ops.convert_to_numpy(model(x))
+
+
 def fit_eagerly(model, epochs=1, callbacks=(), **arguments):
     """Trains without tracing, one step per epoch, and returns the history.
 
