@@ -135,15 +135,10 @@ def run_demo(
     return networks
 
 
-def _train(
-    name: str,
-    settings: DemoSettings,
-    pictures: Pictures,
-    key: WatermarkKey,
-    folder: Path,
-    logs: Path,
-    progress: Progress,
-) -> Network:
+def _compiled_network(
+    name: str, settings: DemoSettings, pictures: Pictures, key: WatermarkKey
+) -> keras.Model:
+    """Returns the untrained network, with the mark's penalty if it is marked."""
     keras.utils.set_random_seed(settings.seed)
     mark = WatermarkRegularizer(key, regularizer=wide_resnet_decay(WEIGHT_DECAY))
     model = wide_resnet(
@@ -160,6 +155,19 @@ def _train(
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
+    return model
+
+
+def _train(
+    name: str,
+    settings: DemoSettings,
+    pictures: Pictures,
+    key: WatermarkKey,
+    folder: Path,
+    logs: Path,
+    progress: Progress,
+) -> Network:
+    model = _compiled_network(name, settings, pictures, key)
     task = progress.add_task(name, total=settings.epochs, state="")
 
     def show(epochs: int, logs: Mapping[str, float]) -> None:
