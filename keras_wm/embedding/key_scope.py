@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from contextvars import ContextVar
 
-from keras_wm.scheme.key import WatermarkKey
+from keras_wm.scheme.key import WatermarkKey, check_key
 
 _KEYS_IN_SCOPE: ContextVar[tuple[WatermarkKey, ...]] = ContextVar("keys", default=())
 
@@ -37,11 +37,7 @@ def keys(*keys: WatermarkKey) -> Iterator[None]:
     ```
     """
     for key in keys:
-        if not isinstance(key, WatermarkKey):
-            raise TypeError(
-                "Expected instances of WatermarkKey, from WatermarkKey.generate or "
-                f".load. Received: a key of type {type(key).__name__}"
-            )
+        check_key(key)
     token = _KEYS_IN_SCOPE.set((*_KEYS_IN_SCOPE.get(), *keys))
     try:
         yield

@@ -131,7 +131,7 @@ class ModelFile(Contents):
     path: str = field(kw_only=True)
 
 
-def select(kernels: Sequence[Kernel], layer: str, source: str) -> list[Kernel]:
+def select(kernels: Sequence[Kernel], layer: str | None, source: str) -> list[Kernel]:
     """Returns the kernels of a layer, and of the layers inside it.
 
     Args:
@@ -140,6 +140,7 @@ def select(kernels: Sequence[Kernel], layer: str, source: str) -> list[Kernel]:
             models that contain the layer, or append the variable: `"c1"`,
             `"encoder/c1"`, `"c1/kernel"`. The name of a wrapper or a model selects
             everything in it. Dots and slashes are equivalent: `"encoder.c1"`.
+            `None` selects all kernels.
         source: Name of the model, for the error message.
 
     Returns:
@@ -149,6 +150,8 @@ def select(kernels: Sequence[Kernel], layer: str, source: str) -> list[Kernel]:
     Raises:
         LayerNotFoundError: If no layer has that name.
     """
+    if layer is None:
+        return list(kernels)
     for spelling in (str, _with_slashes):
         wanted = f"/{spelling(layer)}/"
         chosen = [

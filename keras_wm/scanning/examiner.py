@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from keras_wm.errors import ModelFileError
-from keras_wm.files import Kernel, Limits, Sandbox, select
+from keras_wm.files import Limits, Sandbox, select
 from keras_wm.scanning.candidates import Candidate
 from keras_wm.scanning.scan_report import FileResult, KeyResult
 from keras_wm.scheme.key import WatermarkKey
@@ -71,9 +71,7 @@ class Examiner:
             if candidate.problem:
                 raise ModelFileError(f"{candidate.path}: {candidate.problem}")
             with self._sandbox.open_model_file(candidate.path) as model_file:
-                kernels: Sequence[Kernel] = model_file.kernels
-                if layer is not None:
-                    kernels = select(kernels, layer, candidate.path)
+                kernels = select(model_file.kernels, layer, candidate.path)
                 results = search(kernels, keys, self._settings.limits)
         except ModelFileError as error:
             return FileResult(

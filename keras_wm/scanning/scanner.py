@@ -10,12 +10,12 @@ from keras_wm.files import DEFAULT_LIMITS, Limits
 from keras_wm.scanning.candidates import Candidate, Source, find_candidates
 from keras_wm.scanning.examiner import ScanSettings, Workers
 from keras_wm.scanning.scan_report import FileResult, ScanReport
-from keras_wm.scheme.key import WatermarkKey
+from keras_wm.scheme.key import WatermarkKey, check_key
 from keras_wm.utils.cores import usable_cores
 from keras_wm.utils.progress import progress_bar
 from keras_wm.utils.records import RecordFile
 from keras_wm.verification.result import MARKED
-from keras_wm.verification.verification import check_alpha, check_key
+from keras_wm.verification.verification import check_alpha
 
 
 def scan(

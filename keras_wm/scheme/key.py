@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from keras_wm.errors import KeyFileError
-from keras_wm.scheme.array_source import ArraySource
+from keras_wm.scheme.array_source import ArraySource, load_array
 from keras_wm.scheme.cache import MAX_ARRAY_BYTES, cached, read_only
 from keras_wm.scheme.capacity import USUAL_BITS, check_bits, flat_shape
 from keras_wm.scheme.key_file import Payload, read_key, write_key
@@ -191,7 +191,7 @@ class WatermarkKey:
             KeyFileError: If a file cannot be read.
             ValueError: If the shapes or values are not valid.
         """
-        return cls(ArraySource.from_reference(matrix_path, message_path))
+        return cls.from_arrays(load_array(matrix_path).T, load_array(message_path))
 
     def for_recipient(self, recipient: str) -> WatermarkKey:
         """Derives the key that marks one recipient's copy of the model.
@@ -365,4 +365,13 @@ class WatermarkKey:
         raise TypeError(
             "WatermarkKey cannot be pickled, because a pickle would contain the "
             "secret. Use key.save(path) instead."
+        )
+
+
+def check_key(key: object) -> None:
+    """Raises TypeError unless `key` is a `WatermarkKey`."""
+    if not isinstance(key, WatermarkKey):
+        raise TypeError(
+            "Expected a WatermarkKey, from WatermarkKey.generate or WatermarkKey.load. "
+            f"Received: key of type {type(key).__name__}"
         )

@@ -19,12 +19,10 @@ from keras_wm.verification.search import (
     best_of,
     check_work,
     fits,
+    kernels_to_search,
     search,
 )
 
-_UNALIGNED = "unaligned"
-_ALIGNED = "aligned"
-_REORDERED = "reordered"
 # A note lists so many layers at most.
 _LISTED_LAYERS = 5
 
@@ -60,7 +58,7 @@ def aligned_search(
         ValueError: If the named layer cannot hold the message.
     """
     kernels: Sequence[Kernel] | None = None
-    aligned: SearchAttempt | None = None
+    aligned: SearchResult | None = None
     notes: list[str] = []
     if reference is not None:
         try:
@@ -72,26 +70,20 @@ def aligned_search(
         else:
             notes += [*_unmatched_layers(reference, matches), *failures]
             if layer is not None:
-                kernels = _matched_kernels(matches, names)
+                found = [
+                    match[name] for match in matches for name in names if name in match
+                ]
+                kernels = list({id(kernel): kernel for kernel in found}.values())
     if kernels is None:
-        kernels = suspect.kernels
-        if layer is not None:
-            kernels = select(kernels, layer, suspect.path)
-    attempts = [SearchAttempt(_UNALIGNED, search(kernels, [key], limits)[0])]
-    attempts += [aligned] if aligned else []
-    attempts += [_search_reordered(kernels, key, limits)] if reordered else []
+        kernels = kernels_to_search(suspect, layer, key)
+    attempts = [SearchAttempt("unaligned", search(kernels, [key], limits)[0])]
+    if aligned is not None:
+        attempts.append(SearchAttempt("aligned", aligned))
+    if reordered:
+        result = _search_reordered(kernels, key, limits)
+        attempts.append(SearchAttempt("reordered", result))
     best = best_of([attempt.result for attempt in attempts])
-    if layer is not None and not best.tried:
-        key.check_shape(kernels[0].shape)
     return replace(best, attempts=tuple(attempts), notes=tuple(notes))
-
-
-def _matched_kernels(
-    matches: Sequence[MatchedWeights], names: Sequence[WeightName]
-) -> list[Kernel]:
-    """Returns each kernel of the suspect that is matched with one of the names."""
-    kernels = [match[name] for match in matches for name in names if name in match]
-    return list({id(kernel): kernel for kernel in kernels}.values())
 
 
 def _unmatched_layers(
@@ -110,14 +102,12 @@ def _unmatched_layers(
 
 def _kernel_names(reference: Reference, layer: str | None) -> list[WeightName]:
     """Returns the names in the reference of the kernels to test."""
-    kernels = reference.kernels
-    if layer is not None:
-        try:
-            kernels = select(kernels, layer, reference.source)
-        except LayerNotFoundError as error:
-            # The suspect can have a layer of this name whose channels are not
-            # followed, and which is missing in the reference for that reason.
-            raise AlignmentError(str(error)) from None
+    try:
+        kernels = select(reference.kernels, layer, reference.source)
+    except LayerNotFoundError as error:
+        # The suspect can have a layer of this name whose channels are not followed,
+        # and which is missing in the reference for that reason.
+        raise AlignmentError(str(error)) from None
     return [(kernel.layer, kernel.variable) for kernel in kernels]
 
 
@@ -127,7 +117,7 @@ def _search_aligned(
     wanted: Sequence[WeightName],
     key: WatermarkKey,
     limits: Limits,
-) -> tuple[SearchAttempt, list[str]]:
+) -> tuple[SearchResult, list[str]]:
     """Tests each kernel after aligning it by all other weights.
 
     Args:
@@ -138,7 +128,7 @@ def _search_aligned(
         limits: Limits on the work of the search.
 
     Returns:
-        The attempt, and for each kernel that could not be aligned, the reason.
+        The most significant result, and the reasons why kernels could not be aligned.
 
     Raises:
         AlignmentError: If no kernel could be aligned.
@@ -152,7 +142,7 @@ def _search_aligned(
         [key],
         limits,
     )
-    attempts: list[SearchAttempt] = []
+    results: list[SearchResult] = []
     # Several matchings often fail for the same reason, which is reported once.
     failures: dict[str, None] = {}
     for match, names in names_by_match:
@@ -164,40 +154,31 @@ def _search_aligned(
             except AlignmentError as error:
                 failures[str(error)] = None
                 continue
-            result = SearchResult((match[name],), detect(kernel, key), 1)
-            changes = alignment.correspondence.changes
-            attempts.append(SearchAttempt(_ALIGNED, result, changes))
-    if not attempts:
+            detection, changes = detect(kernel, key), alignment.correspondence.changes
+            results.append(SearchResult((match[name],), detection, 1, undone=changes))
+    if not results:
         reasons = failures or ["No kernel that can hold the message has a counterpart."]
         raise AlignmentError(" ".join(reasons))
-    return _best_attempt(attempts), list(failures)
+    return best_of(results), list(failures)
 
 
 def _search_reordered(
     kernels: Sequence[Kernel], key: WatermarkKey, limits: Limits
-) -> SearchAttempt:
+) -> SearchResult:
     """Tests each kernel in the arrangements of its filters that maximise the score."""
     from keras_wm.alignment.filter_assignment import arrangements
 
     fitting = [kernel for kernel in kernels if fits(kernel, key)]
     check_work(fitting, [key], limits)
-    attempts = [SearchAttempt(_REORDERED, SearchResult((), None, 0))]
-    for kernel in fitting:
-        for arrangement in arrangements(kernel.read(), key):
-            detection = detect(arrangement.kernel, key)
-            log10_family = arrangement.log10_family
-            result = SearchResult((kernel,), detection, 1, 0, log10_family)
-            changes = {"moved": arrangement.moved, "flipped": arrangement.flipped}
-            attempts.append(SearchAttempt(_REORDERED, result, changes))
-    return _best_attempt(attempts)
-
-
-def _best_attempt(attempts: Sequence[SearchAttempt]) -> SearchAttempt:
-    """Returns the attempt with the most significant result, counting all tests."""
-    best = best_of([attempt.result for attempt in attempts])
-    (undone, *_) = (
-        attempt.undone
-        for attempt in attempts
-        if attempt.result.detection is best.detection
-    )
-    return SearchAttempt(attempts[0].name, best, undone)
+    results = [
+        SearchResult(
+            (kernel,),
+            detect(arrangement.kernel, key),
+            tried=1,
+            log10_arrangements=arrangement.log10_family,
+            undone={"moved": arrangement.moved, "flipped": arrangement.flipped},
+        )
+        for kernel in fitting
+        for arrangement in arrangements(kernel.read(), key)
+    ]
+    return best_of([SearchResult((), None, 0), *results])

@@ -8,10 +8,10 @@ from typing import Any
 
 from keras_wm.files import Limits, ModelSource, Sandbox
 from keras_wm.scheme.detection import format_p
-from keras_wm.scheme.key import WatermarkKey
+from keras_wm.scheme.key import WatermarkKey, check_key
 from keras_wm.verification.report import TextReport
 from keras_wm.verification.result import MARKED, Verification
-from keras_wm.verification.verification import check_key, verify
+from keras_wm.verification.verification import verify
 
 
 @dataclass(frozen=True)
@@ -135,17 +135,12 @@ class Comparison(TextReport):
 
     def rows(self) -> list[tuple[str, str]]:
         """Returns the report as pairs of a name and a value."""
-        models = [
-            ("disputed model", self.disputed),
-            *(
-                (f"{name}'s own model", pair)
-                for name, pair in zip(self.names, self.originals, strict=True)
-            ),
-        ]
+        models = ["disputed model", *(f"{name}'s own model" for name in self.names)]
+        verdicts = map(self._verdicts, (self.disputed, *self.originals))
         return [
             ("first", self.first or "NOT SHOWN"),
             ("because", self.reason),
-            *((model, self._verdicts(pair)) for model, pair in models),
+            *zip(models, verdicts, strict=True),
             *(("note", note) for note in self.notes),
         ]
 
@@ -203,7 +198,16 @@ def compare(
     print(keras_wm.compare("disputed.keras", [ours, theirs]))
     ```
     """
-    first, second = _check_claims(claims)
+    if len(claims) != 2:
+        raise ValueError(
+            "Expected two claims, each a key and its owner's own model. "
+            f"Received: {len(claims)}"
+        )
+    first, second = claims
+    for claim in claims:
+        check_key(claim.key)
+    if first.key == second.key:
+        raise ValueError(f"Expected two keys. Received {first.key!r} twice.")
 
     def verify_both(model: ModelSource) -> tuple[Verification, Verification]:
         return (
@@ -215,23 +219,3 @@ def compare(
         verify_both(disputed),
         (verify_both(first.original), verify_both(second.original)),
     )
-
-
-def _check_claims(claims: Sequence[Claim]) -> tuple[Claim, Claim]:
-    """Returns the two claims.
-
-    Raises:
-        TypeError: If a key is not a `WatermarkKey`.
-        ValueError: If there are not two claims with different keys.
-    """
-    if len(claims) != 2:
-        raise ValueError(
-            "Expected two claims, each a key and its owner's own model. "
-            f"Received: {len(claims)}"
-        )
-    first, second = claims
-    for claim in claims:
-        check_key(claim.key)
-    if first.key == second.key:
-        raise ValueError(f"Expected two keys. Received {first.key!r} twice.")
-    return first, second

@@ -10,12 +10,12 @@ from typing import Any
 
 from keras_wm.files import DEFAULT_LIMITS, Limits, ModelSource, Sandbox, open_model
 from keras_wm.scheme.detection import Detection, corrected, format_p
-from keras_wm.scheme.key import WatermarkKey
+from keras_wm.scheme.key import WatermarkKey, check_key
 from keras_wm.utils.progress import progress_bar
 from keras_wm.verification.report import TextReport
 from keras_wm.verification.result import MARKED
-from keras_wm.verification.search import SearchResult, search_model
-from keras_wm.verification.verification import check_alpha, check_key
+from keras_wm.verification.search import kernels_to_search, search
+from keras_wm.verification.verification import check_alpha
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,10 +182,11 @@ def identify(
         open_model(model, limits, sandbox) as suspect,
         progress_bar("recipients", progress) as show,
     ):
-        results = search_model(suspect, keys, layer, limits, show)
+        kernels = kernels_to_search(suspect, layer, key)
+        results = search(kernels, keys, limits, show)
     tests = sum(result.tried for result in results)
     own, *traces = (
-        _trace(name, result, tests)
+        Trace(name, result.layer, result.detection, corrected(result.log10_p, tests))
         for name, result in zip(["", *recipients], results, strict=True)
     )
     return Identification(
@@ -211,9 +212,3 @@ def _check_recipients(recipients: Sequence[str]) -> None:
         raise ValueError(
             f"Expected each recipient once. Received {name!r} {count} times."
         )
-
-
-def _trace(recipient: str, result: SearchResult, tests: int) -> Trace:
-    detection = result.detection
-    log10_p = corrected(detection.log10_p, tests) if detection else 0.0
-    return Trace(recipient, result.layer, detection, log10_p)

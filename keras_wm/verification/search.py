@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
@@ -30,6 +31,9 @@ class SearchResult:
         log10_arrangements: log10 of the number of arrangements of the kernel's
             filters that were compared. The p-value must be multiplied by it, too.
         parts: The scores in each kernel of a joint search, by the kernel's name.
+        undone: Changes of the kernel that an aligned search has undone: numbers of
+            channels (`"moved"`, `"flipped"`) and of neurons (`"added"`; negative if
+            neurons are missing).
         attempts: The result of each attempt of an aligned search.
         notes: Reasons why a kernel or a layer was not aligned.
     """
@@ -40,6 +44,7 @@ class SearchResult:
     skipped: int = 0
     log10_arrangements: float = 0.0
     parts: Mapping[str, Detection] = field(default_factory=dict)
+    undone: Mapping[str, int] = field(default_factory=dict)
     attempts: tuple[SearchAttempt, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -69,29 +74,25 @@ class SearchAttempt:
     Attributes:
         name: `"unaligned"`, `"aligned"` or `"reordered"`.
         result: Its result.
-        undone: Changes of the best kernel that were undone: numbers of channels
-            (`"moved"`, `"flipped"`) and of neurons (`"added"`; negative if neurons
-            are missing).
     """
 
     name: str
     result: SearchResult
-    undone: Mapping[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
         """Bit errors, and what was undone, on one line."""
-        detection = self.result.detection
+        detection, undone = self.result.detection, self.result.undone
         if detection is None:
             return "no kernel that can hold the message"
         errors = detection.bits - detection.matches
         text = f"{errors} of {detection.bits} bits wrong in {self.result.layer}"
-        if not self.undone:
+        if not undone:
             return text
         steps = [
-            f"{self.undone['moved']} channels moved",
-            f"{self.undone['flipped']} signs flipped",
+            f"{undone['moved']} channels moved",
+            f"{undone['flipped']} signs flipped",
         ]
-        if added := self.undone.get("added", 0):
+        if added := undone.get("added", 0):
             steps.append(f"{abs(added)} neurons {'added' if added > 0 else 'removed'}")
         return f"{text}; undone: {', '.join(steps)}, all scaling"
 
@@ -103,7 +104,7 @@ class SearchAttempt:
             "kernels_tried": self.result.tried,
             "log10_arrangements": self.result.log10_arrangements,
             **(detection.to_dict() if detection else {}),
-            **self.undone,
+            **self.result.undone,
         }
 
 
@@ -120,38 +121,24 @@ def best_of(results: Sequence[SearchResult]) -> SearchResult:
     )
 
 
-def search_model(
-    suspect: ModelFile,
-    keys: Sequence[WatermarkKey],
-    layer: str | None,
-    limits: Limits,
-    progress: Callable[[int, int], None] | None = None,
-) -> list[SearchResult]:
-    """Searches a model for keys of one size.
+def kernels_to_search(
+    suspect: ModelFile, layer: str | None, key: WatermarkKey
+) -> list[Kernel]:
+    """Returns the kernels of a layer, or all kernels.
 
     Args:
         suspect: The open model.
-        keys: Keys to look for, of the same number of bits.
-        layer: Name of the layer to search, or `None` to search all kernels.
-        limits: Limits on the work of the search.
-        progress: As for `search`.
-
-    Returns:
-        A `SearchResult` for each key.
+        layer: Name of the layer, or `None` for all kernels.
+        key: A key of the size that is searched for.
 
     Raises:
         LayerNotFoundError: If there is no such layer.
-        ModelFileError: If a kernel cannot be read.
-        UnsafeFileError: If the search would take too long.
         ValueError: If the named layer cannot hold the message.
     """
-    kernels: Sequence[Kernel] = suspect.kernels
-    if layer is not None:
-        kernels = select(kernels, layer, suspect.path)
-    results = search(kernels, keys, limits, progress)
-    if layer is not None and not results[0].tried:
-        keys[0].check_shape(kernels[0].shape)
-    return results
+    kernels = select(suspect.kernels, layer, suspect.path)
+    if layer is not None and not any(fits(kernel, key) for kernel in kernels):
+        key.check_shape(kernels[0].shape)
+    return kernels
 
 
 def search(
@@ -176,29 +163,27 @@ def search(
         UnsafeFileError: If the search would take too long.
     """
     check_work(kernels, keys, limits)
-    best = [SearchResult((), None, 0) for _ in keys]
-    tried = [0] * len(keys)
     fitting = [
         [index for index, key in enumerate(keys) if fits(kernel, key)]
         for kernel in kernels
     ]
-    done, total = 0, sum(map(len, fitting))
+    tests = Counter(index for indices in fitting for index in indices)
+    best = [
+        SearchResult((), None, 0, skipped=len(kernels) - tests[index])
+        for index in range(len(keys))
+    ]
+    done = 0
     for kernel, indices in zip(kernels, fitting, strict=True):
         if not indices:
             continue
         values = kernel.read()
         for index in indices:
             if progress is not None:
-                progress(done, total)
+                progress(done, tests.total())
             done += 1
-            tried[index] += 1
-            detection, so_far = detect(values, keys[index]), best[index].detection
-            if so_far is None or detection.log10_p < so_far.log10_p:
-                best[index] = SearchResult((kernel,), detection, 1)
-    return [
-        replace(result, tried=count, skipped=len(kernels) - count)
-        for result, count in zip(best, tried, strict=True)
-    ]
+            result = SearchResult((kernel,), detect(values, keys[index]), 1)
+            best[index] = best_of([best[index], result])
+    return best
 
 
 def search_jointly(
@@ -223,14 +208,11 @@ def search_jointly(
     # A file without known axis order has several kernels per array, one per order.
     orders: dict[str, list[Kernel]] = {}
     for layer in layers:
-        chosen = select(suspect.kernels, layer, suspect.path)
-        fitting = [kernel for kernel in chosen if fits(kernel, key)]
-        if not fitting:
-            key.check_shape(chosen[0].shape)
-        for kernel in fitting:
-            kernels = orders.setdefault(kernel.path, [])
-            if kernel not in kernels:
-                kernels.append(kernel)
+        for kernel in kernels_to_search(suspect, layer, key):
+            if fits(kernel, key):
+                kernels = orders.setdefault(kernel.path, [])
+                if kernel not in kernels:
+                    kernels.append(kernel)
     # All arrays of a file have the same order, so the orders are not combined.
     count = max(map(len, orders.values()))
     candidates = [

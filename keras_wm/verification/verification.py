@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from keras_wm.files import (
     DEFAULT_LIMITS,
     Limits,
-    ModelFile,
     ModelSource,
     Sandbox,
     open_model,
 )
-from keras_wm.scheme.key import WatermarkKey
+from keras_wm.scheme.key import WatermarkKey, check_key
 from keras_wm.verification.result import MARKED, Verification
-from keras_wm.verification.search import SearchResult, search_jointly, search_model
-
-if TYPE_CHECKING:
-    from keras_wm.alignment.reference import Reference
+from keras_wm.verification.search import (
+    SearchResult,
+    kernels_to_search,
+    search,
+    search_jointly,
+)
 
 _UNCERTIFIED = (
     "This key was given as arrays. It proves nothing by itself unless it is known to "
@@ -96,9 +96,23 @@ def verify(
             f"alignment. Received: layer={layer!r}"
         )
     limits = limits or DEFAULT_LIMITS
-    owners = None if reference is None else _read_reference(reference, limits, sandbox)
+    owners = None
+    # Imported late, because most calls need no alignment.
+    if reference is not None:
+        from keras_wm.alignment.reference import read_reference
+
+        with open_model(reference, limits, sandbox) as model_file:
+            owners = read_reference(model_file)
     with open_model(model, limits, sandbox) as suspect:
-        result = _search(suspect, key, layer, limits, owners, reordered)
+        if layer is not None and not isinstance(layer, str):
+            result = search_jointly(suspect, key, layer, limits)
+        elif owners is not None or reordered:
+            from keras_wm.verification.aligned_search import aligned_search
+
+            result = aligned_search(suspect, key, layer, limits, owners, reordered)
+        else:
+            kernels = kernels_to_search(suspect, layer, key)
+            (result,) = search(kernels, [key], limits)
     return Verification(
         source=suspect.path,
         owner=key.owner,
@@ -118,33 +132,6 @@ def verify(
     )
 
 
-def _read_reference(
-    reference: ModelSource, limits: Limits, sandbox: bool | Sandbox
-) -> Reference:
-    from keras_wm.alignment.reference import read_reference
-
-    with open_model(reference, limits, sandbox) as model_file:
-        return read_reference(model_file)
-
-
-def _search(
-    suspect: ModelFile,
-    key: WatermarkKey,
-    layer: str | Sequence[str] | None,
-    limits: Limits,
-    reference: Reference | None,
-    reordered: bool,
-) -> SearchResult:
-    if layer is not None and not isinstance(layer, str):
-        return search_jointly(suspect, key, layer, limits)
-    if reference is None and not reordered:
-        return search_model(suspect, [key], layer, limits)[0]
-    # Imported late, because most calls need no alignment.
-    from keras_wm.verification.aligned_search import aligned_search
-
-    return aligned_search(suspect, key, layer, limits, reference, reordered)
-
-
 def _notes(key: WatermarkKey, result: SearchResult) -> list[str]:
     notes = [] if key.certified else [_UNCERTIFIED]
     if result.detection is None:
@@ -154,15 +141,6 @@ def _notes(key: WatermarkKey, result: SearchResult) -> list[str]:
     if result.kernel_note:
         notes.append(f"How the kernel was read: {result.kernel_note}.")
     return [*notes, *result.notes]
-
-
-def check_key(key: object) -> None:
-    """Raises TypeError unless `key` is a `WatermarkKey`."""
-    if not isinstance(key, WatermarkKey):
-        raise TypeError(
-            "Expected a WatermarkKey; read a key file with WatermarkKey.load(path). "
-            f"Received: key of type {type(key).__name__}"
-        )
 
 
 def check_alpha(alpha: float) -> None:

@@ -57,7 +57,7 @@ def test_a_key_that_differs_in_anything_does_not_help(key):
 
 
 def test_an_object_that_is_not_a_key_is_refused(key):
-    refused = pytest.raises(TypeError, match="Expected instances of WatermarkKey")
+    refused = pytest.raises(TypeError, match="Expected a WatermarkKey")
     with refused, keras_wm.keys(key, "key.json"):
         pass
 

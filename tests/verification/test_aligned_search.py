@@ -116,10 +116,7 @@ def results_of(verification):
 
 
 def undone_in(verification):
-    (aligned,) = (
-        attempt for attempt in verification.attempts if attempt.name == "aligned"
-    )
-    return aligned.undone
+    return results_of(verification)["aligned"].undone
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
