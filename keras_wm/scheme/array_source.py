@@ -43,13 +43,6 @@ class ArraySource:
         self._message = _checked_message(message, self.bits)
 
     @classmethod
-    def from_reference(
-        cls, matrix_path: str | os.PathLike[str], message_path: str | os.PathLike[str]
-    ) -> ArraySource:
-        """Reads the files of the papers' reference code."""
-        return cls(_load_array(matrix_path).T, _load_array(message_path))
-
-    @classmethod
     def from_payload(cls, payload: Payload) -> ArraySource:
         """Reads the fields of a key file."""
         values = base64.b64decode(payload["matrix"], validate=True)
@@ -130,7 +123,8 @@ def _checked_message(message: ArrayLike, bits: int) -> NDArray[np.uint8]:
     return array.astype(np.uint8)
 
 
-def _load_array(path: str | os.PathLike[str]) -> NDArray[np.generic]:
+def load_array(path: str | os.PathLike[str]) -> NDArray[np.generic]:
+    """Reads an array of numbers from a `.npy` file; raises KeyFileError if it fails."""
     try:
         # A pickle could run code.
         array = np.load(path, allow_pickle=False)

@@ -110,16 +110,9 @@ class Detection:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the statistics as plain Python values."""
-        return {
-            "bits": self.bits,
-            "matches": self.matches,
-            "ber": self.ber,
-            "z_mean": self.z_mean,
-            "z_min": self.z_min,
-            "log10_p_hard": self.log10_p_hard,
-            "log10_p_soft": self.log10_p_soft,
-            "problem": self.problem,
-        }
+        names = ("bits", "matches", "ber", "z_mean", "z_min")
+        more_names = ("log10_p_hard", "log10_p_soft", "problem")
+        return {name: getattr(self, name) for name in names + more_names}
 
 
 def detect(kernel: NDArray[Any], key: WatermarkKey) -> Detection:

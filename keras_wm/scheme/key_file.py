@@ -174,12 +174,9 @@ def _encrypt(payload: Payload, passphrase: str) -> Payload:
     sealed = _cipher(passphrase, salt, _SCRYPT).encrypt(
         nonce, payload_to_json(payload).encode(), payload_to_json(header).encode()
     )
-    return {
-        **header,
-        "salt": _to_text(salt),
-        "nonce": _to_text(nonce),
-        "sealed": _to_text(sealed),
-    }
+    binary = {"salt": salt, "nonce": nonce, "sealed": sealed}
+    texts = {name: base64.b64encode(value).decode() for name, value in binary.items()}
+    return header | texts
 
 
 def _decrypt(name: str, encrypted: Any, passphrase: str | None) -> Payload:
@@ -229,7 +226,3 @@ def _cipher(passphrase: str, salt: bytes, cost: dict[str, int]) -> Any:
         passphrase.encode(), salt=salt, **cost, maxmem=2 * _MAX_SCRYPT_MEMORY, dklen=32
     )
     return AESGCM(derived)
-
-
-def _to_text(value: bytes) -> str:
-    return base64.b64encode(value).decode()

@@ -74,10 +74,19 @@ class SecretSource:
             raise ValueError(
                 f"Expected a string. Received: recipient={self.recipient!r}"
             )
-        _check_positive("bits", self.bits)
-        _check_positive("groups", self.groups)
-        _check_choice("projection", self.projection, get_args(Projection))
-        _check_choice("filters", self.filters, get_args(Filters))
+        for name in ("bits", "groups"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(
+                    f"Expected a positive integer. Received: {name}={value!r}"
+                )
+        for name, type_ in (("projection", Projection), ("filters", Filters)):
+            value, choices = getattr(self, name), get_args(type_)
+            if value not in choices:
+                raise ValueError(
+                    f"Expected one of {', '.join(map(repr, choices))}. "
+                    f"Received: {name}={value!r}"
+                )
         # The same name can be written with different code points.
         for field in ("owner", "recipient"):
             text = unicodedata.normalize("NFC", getattr(self, field))
@@ -161,15 +170,9 @@ class SecretSource:
 
     def payload(self) -> Payload:
         """Returns the fields of a key file."""
-        payload = {
-            "owner": self.owner,
-            "bits": self.bits,
-            "projection": self.projection,
-            "filters": self.filters,
-            "groups": self.groups,
-            "secret": self.secret,
-        }
-        return payload | ({"recipient": self.recipient} if self.recipient else {})
+        names = ["owner", "bits", "projection", "filters", "groups", "secret"]
+        names += ["recipient"] if self.recipient else []
+        return {name: getattr(self, name) for name in names}
 
     def _random_rows(self, size: int, rows: range) -> Floats:
         matrix = np.empty((len(rows), size))
@@ -208,16 +211,3 @@ def usual_groups(filters: str, bits: int) -> int:
 def mean_filter(count: int) -> Floats:
     """Returns the weights of the mean filter, shape `(1, L)`."""
     return np.full((1, count), 1.0 / count)
-
-
-def _check_positive(name: str, value: object) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"Expected a positive integer. Received: {name}={value!r}")
-
-
-def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(
-            f"Expected one of {', '.join(map(repr, choices))}. "
-            f"Received: {name}={value!r}"
-        )
