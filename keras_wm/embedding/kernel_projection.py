@@ -135,10 +135,8 @@ def without_capacity_warnings() -> Iterator[None]:
 def _grouped(matrix: NDArray[np.float64], groups: int) -> NDArray[np.float64]:
     """Pads rows `(T, M)` with zeros and reshapes them to `(ceil(T / G), M, G)`."""
     bits, size = matrix.shape
-    rows = -(-bits // groups)
-    padded = np.zeros((rows * groups, size))
-    padded[:bits] = matrix
-    return padded.reshape(rows, groups, size).transpose(0, 2, 1)
+    padded = np.pad(matrix, ((0, -bits % groups), (0, 0)))
+    return padded.reshape(-1, groups, size).transpose(0, 2, 1)
 
 
 def _checked_margin(

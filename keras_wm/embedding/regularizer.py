@@ -14,7 +14,7 @@ from keras import ops
 from keras_wm.embedding.kernel_projection import KernelProjection, Loss
 from keras_wm.embedding.key_scope import find_key
 from keras_wm.embedding.moments import Moments, noise_correction
-from keras_wm.scheme.key import WatermarkKey
+from keras_wm.scheme.key import WatermarkKey, check_key
 
 # The cross-entropy's strength is the papers' lambda. The margin's was measured to embed
 # a mark within a fifth of a training and to leave the weights' distribution alone.
@@ -109,14 +109,8 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
         margin: float | None = None,
         regularizer: Any = None,
     ) -> None:
-        if not isinstance(key, WatermarkKey):
-            raise TypeError(
-                "Expected a WatermarkKey, from WatermarkKey.generate or .load. "
-                f"Received: key of type {type(key).__name__}"
-            )
-        self.key: WatermarkKey | None = key
-        self.commitment = key.commitment
-        self._configure(loss, strength, margin, regularizer)
+        check_key(key)
+        self._configure(key, key.commitment, loss, strength, margin, regularizer)
 
     def __call__(self, x: Any) -> Any:
         """Returns the penalty of a kernel, a scalar tensor.
@@ -189,18 +183,14 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
         See `keras_wm.keys`. Without its key the regularizer is inactive: it adds only
         the host's own penalty, and a warning says so.
         """
-        config = dict(config)
-        commitment = config.pop("commitment")
         regularizer = cls.__new__(cls)
-        regularizer.key = find_key(commitment)
-        regularizer.commitment = commitment
-        regularizer._configure(**config)
+        regularizer._configure(find_key(config["commitment"]), **config)
         if regularizer.key is None:
             warnings.warn(
                 "A WatermarkRegularizer was rebuilt without its key (commitment "
-                f"{commitment[:8]}) and is inactive: training will not maintain the "
-                "mark. To continue marking, load or clone the model inside "
-                "`with keras_wm.keys(key):`, or call keras_wm.attach.",
+                f"{regularizer.commitment[:8]}) and is inactive: training will not "
+                "maintain the mark. To continue marking, load or clone the model "
+                "inside `with keras_wm.keys(key):`, or call keras_wm.attach.",
                 stacklevel=2,
             )
         return regularizer
@@ -210,8 +200,8 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         copy = type(self).__new__(type(self))
-        copy.key, copy.commitment = self.key, self.commitment
-        copy._configure(self.loss, self.strength, self.margin, self.regularizer)
+        settings = self.loss, self.strength, self.margin, self.regularizer
+        copy._configure(self.key, self.commitment, *settings)
         return copy
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -227,6 +217,8 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
 
     def _configure(
         self,
+        key: WatermarkKey | None,
+        commitment: str,
         loss: Loss,
         strength: float | None,
         margin: float | None,
@@ -241,6 +233,7 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
                 "Expected margin=None, because only loss='margin' has a margin. "
                 f"Received: margin={margin!r} with loss={loss!r}"
             )
+        self.key, self.commitment = key, commitment
         self.loss: Loss = loss
         self.strength = _positive(
             "strength", DEFAULT_STRENGTH[loss] if strength is None else strength
@@ -296,11 +289,8 @@ def compute_dtype(x: Any) -> str:
 
     The sum over the bits would be inexact in half precision.
     """
-    return (
-        "float64"
-        if keras.backend.standardize_dtype(x.dtype) == "float64"
-        else "float32"
-    )
+    is_double = keras.backend.standardize_dtype(x.dtype) == "float64"
+    return "float64" if is_double else "float32"
 
 
 def _positive(name: str, value: float) -> float:
