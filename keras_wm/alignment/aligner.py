@@ -292,13 +292,10 @@ class Alignment:
             ]
             for index, part in enumerate(parts):
                 if part.set_id == set_id:
-                    positions = self.correspondence.positions(parts, index)
-                    suspect_positions = self.correspondence.positions(
-                        parts, index, suspect=True
-                    )
-                    yield compare_channels(
-                        part, other_segments, *pair, positions, suspect_positions
-                    )
+                    positions = self.correspondence.positions
+                    reference = pair[0][positions(parts, index)]
+                    suspect = pair[1][positions(parts, index, suspect=True)]
+                    yield compare_channels(part, other_segments, reference, suspect)
 
     def _comparable(self, name: WeightName, axis: int) -> tuple[Floats, Floats] | None:
         """Returns the reference's and the suspect's weight, ready for comparison.

@@ -188,9 +188,8 @@ class ChannelGraphBuilder:
     def __init__(self) -> None:
         self._segments: list[Segment] = []
         self._sets: list[ChannelSet] = []
-        # Pairs of segments, and pairs of channel sets, that are the same.
+        # Pairs of segments that are the same.
         self._same_segments: set[tuple[int, int]] = set()
-        self._same_sets: set[tuple[int, int]] = set()
 
     def add_channels(self, count: int) -> Layout:
         """Adds a new channel set with one segment."""
@@ -252,13 +251,14 @@ class ChannelGraphBuilder:
         """Marks two layouts as the same in order, scale and sign."""
         for (segment, _), (same, _) in zip(left.parts, right.parts, strict=True):
             self._same_segments.add((segment, same))
-            self._same_sets.add(
-                (self._segments[segment].set_id, self._segments[same].set_id)
-            )
 
     def build(self) -> ChannelGraph:
         """Returns the graph, with segments and sets merged that are the same."""
-        set_ids = _components(len(self._sets), self._same_sets)
+        same_sets = {
+            (self._segments[segment].set_id, self._segments[same].set_id)
+            for segment, same in self._same_segments
+        }
+        set_ids = _components(len(self._sets), same_sets)
         segment_ids = _components(len(self._segments), self._same_segments)
         sets: dict[int, ChannelSet] = {}
         for set_id, channels in zip(set_ids, self._sets, strict=True):

@@ -51,7 +51,9 @@ def match_layers(reference: Reference, suspect: ModelFile) -> list[MatchedWeight
     matchings: list[MatchedWeights] = []
     most = 0
     for layers in matcher.candidates():
-        weights = matcher.fitting_weights(layers)
+        weights: MatchedWeights = {}
+        for layer, arrays in layers.items():
+            weights |= matcher.fitting(layer, arrays)
         matched = sum(len(weight.shape) > 1 for weight in weights.values())
         most = max(most, matched)
         if 2 * matched >= len(reference.kernels) and weights not in matchings:
@@ -100,13 +102,6 @@ class _LayerMatcher:
         elif max(len(by_name), len(by_path)) < len(self._reference.layers):
             # Without a config, the order in the file is all there is.
             yield self._by_order(list(self._stored))
-
-    def fitting_weights(self, layers: LayerArrays) -> MatchedWeights:
-        """Returns the weights of matched layers, without those of other shapes."""
-        weights: MatchedWeights = {}
-        for layer, arrays in layers.items():
-            weights |= self._fitting(layer, arrays)
-        return weights
 
     def _by_name(self) -> LayerArrays:
         """Matches layers by their names, or else by the last parts of their names."""
@@ -176,12 +171,12 @@ class _LayerMatcher:
 
         One layer of equal shapes is thus preferred to two widened ones.
         """
-        shapes = [weight.shape for weight in self._fitting(layer, arrays).values()]
+        shapes = [weight.shape for weight in self.fitting(layer, arrays).values()]
         if not shapes:
             return 0
         return 3 if shapes == [weight.shape for weight in self._wanted[layer]] else 1
 
-    def _fitting(self, layer: str, arrays: Sequence[Kernel]) -> MatchedWeights:
+    def fitting(self, layer: str, arrays: Sequence[Kernel]) -> MatchedWeights:
         """Returns a layer's fitting weights; none if its kernel is not one of them."""
         call = self._reference.layers.get(layer)
         if call is None:

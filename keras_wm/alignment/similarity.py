@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_wm.alignment.channel_graph import Part
-from keras_wm.utils.arrays import Floats, Indices
+from keras_wm.utils.arrays import Floats
 
 # float32 is enough for a comparison and twice as fast.
 Vectors = NDArray[np.float32]
@@ -49,51 +49,32 @@ def other_axis(axis: int) -> int:
 
 
 def compare_channels(
-    part: Part,
-    other_segments: Sequence[int],
-    reference: Floats,
-    suspect: Floats,
-    reference_positions: Indices,
-    suspect_positions: Indices,
+    part: Part, other_segments: Sequence[int], reference: Floats, suspect: Floats
 ) -> ChannelComparison:
     """Returns the comparison of a channel set in one part of a weight.
 
     Args:
         part: Part of the weight's axis.
         other_segments: Segments of the other axis.
-        reference: The reference's weight, with the channels' axis in front.
-        suspect: The suspect's weight, with the channels' axis in front.
-        reference_positions: Positions of the channels on the reference's axis, shape
-            `(repeats, channels)`.
-        suspect_positions: Positions of the channels on the suspect's axis.
+        reference: The reference's weights of these channels, shape
+            `(repeats, channels, ...)`.
+        suspect: The same of the suspect.
     """
-    vectors = _unit_vectors(reference, reference_positions)
+    vectors = _unit_vectors(reference)
     # The cosine of n values is the more certain, the larger n is.
     certainty = (
         np.full(len(vectors), float(vectors.shape[1]))
-        if reference.ndim > 1
-        else _sign_certainty(reference[reference_positions][0])
+        if reference.ndim > 2
+        else _sign_certainty(reference[0])
     )
     return ChannelComparison(
-        part,
-        other_segments,
-        vectors,
-        _unit_vectors(suspect, suspect_positions),
-        certainty,
+        part, other_segments, vectors, _unit_vectors(suspect), certainty
     )
 
 
-def _unit_vectors(front: Floats, positions: Indices) -> Vectors:
-    """Returns the weights of each channel as a vector of length 1, or of zeros.
-
-    Args:
-        front: Weight with the channels' axis moved to the front.
-        positions: Positions of the channels on it, shape `(repeats, channels)`.
-
-    Returns:
-        Array of shape `(channels, size)`.
-    """
-    vectors = np.moveaxis(front[positions], 1, 0).reshape(positions.shape[1], -1)
+def _unit_vectors(values: Floats) -> Vectors:
+    """Returns the weights of each channel as a vector of length 1, or of zeros."""
+    vectors = np.moveaxis(values, 1, 0).reshape(values.shape[1], -1)
     # Dividing by the largest value first avoids an overflow of squares.
     vectors = _divided(vectors, np.abs(vectors).max(axis=1, keepdims=True))
     vectors = _divided(vectors, np.linalg.norm(vectors, axis=1, keepdims=True))

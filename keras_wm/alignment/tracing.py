@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -33,20 +34,11 @@ _ELEMENTWISE = {
     *("log_sigmoid", "squareplus", "hard_tanh", "tanh_shrink", "sparse_plus"),
 }
 # Layers that are linear in each channel separately.
-_LINEAR = {
-    *("Dropout", "GaussianDropout", "AlphaDropout", "GaussianNoise", "Identity"),
-    "ActivityRegularization",
-    *(f"SpatialDropout{rank}D" for rank in (1, 2, 3)),
-    *(f"AveragePooling{rank}D" for rank in (1, 2, 3)),
-    *(f"GlobalAveragePooling{rank}D" for rank in (1, 2, 3)),
-    *(f"ZeroPadding{rank}D" for rank in (1, 2, 3)),
-    *(f"Cropping{rank}D" for rank in (1, 2, 3)),
-    *(f"UpSampling{rank}D" for rank in (1, 2, 3)),
-}
-_MAX_POOLING = {
-    *(f"MaxPooling{rank}D" for rank in (1, 2, 3)),
-    *(f"GlobalMaxPooling{rank}D" for rank in (1, 2, 3)),
-}
+_LINEAR = re.compile(
+    "(Alpha|Gaussian)?Dropout|GaussianNoise|Identity|ActivityRegularization|"
+    "(SpatialDropout|(Global)?AveragePooling|ZeroPadding|Cropping|UpSampling)[123]D"
+)
+_MAX_POOLING = re.compile("(Global)?MaxPooling[123]D")
 # Layers that combine several inputs. Keras's operations on tensors have the same names
 # in a config.
 _SUMS = {"Add", "Average", "Subtract"}
@@ -140,9 +132,9 @@ class _Tracer:
             return self._normalized(call, layout)
         if call.kind == "Flatten":
             return replace(layout, flattened=True)
-        if call.kind in _LINEAR:
+        if _LINEAR.fullmatch(call.kind):
             return layout
-        if call.kind in _MAX_POOLING:
+        if _MAX_POOLING.fullmatch(call.kind):
             return self._builder.restrict(layout, may_scale=True)
         return self._activation(call, layout)
 
@@ -254,10 +246,7 @@ class _Tracer:
 
         If they can have, the channels of this input and of the first one are merged.
         """
-        if call.layer not in self._first_inputs:
-            self._first_inputs[call.layer] = layout
-            return True
-        first = self._first_inputs[call.layer]
+        first = self._first_inputs.setdefault(call.layer, layout)
         if first is None or layout is None or not first.has_sizes_of(layout):
             self._builder.freeze(first)
             self._builder.freeze(layout)
