@@ -1,4 +1,4 @@
-"""Exit status, options and printing, which the commands share."""
+"""The application, and the exit status and printing that its commands share."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import json
 import os
 from collections.abc import Iterator
 from enum import IntEnum
-from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Any
 
 import typer
 
@@ -33,53 +32,8 @@ app = typer.Typer(
 )
 
 
-def option(help: str, metavar: str, *names: str) -> Any:
-    """Declares an option with a placeholder for its value, such as `FILE`."""
-    return typer.Option(*names, help=help, metavar=metavar)
-
-
-def count_option(help: str, *names: str, least: int = 1) -> Any:
-    """Declares an option whose value is an integer."""
-    return typer.Option(*names, help=help, metavar="N", min=least)
-
-
-KeyOption = Annotated[Path, option("Key file.", "FILE", "--key")]
-SandboxOption = Annotated[
-    bool,
-    typer.Option(
-        help="Read the file in a separate process, so that a malicious file cannot "
-        "crash or hang this one."
-    ),
-]
-LimitOption = Annotated[
-    list[str] | None,
-    option("Change a safety limit, such as array_bytes=8e9. Repeatable.", "NAME=VALUE"),
-]
-LayersOption = Annotated[
-    list[str] | None,
-    option(
-        "Layer to search (default: all). Repeat to test several layers jointly.",
-        "NAME",
-        "--layer",
-    ),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-
-
-class Report(Protocol):
-    """A report that can be printed."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the report as plain Python values, which JSON can hold."""
-
-
-def layer_of(layers: list[str] | None) -> str | list[str] | None:
-    """Returns the layer for `verify`: `None`, a name, or a list of several names."""
-    return layers[0] if layers and len(layers) == 1 else layers or None
-
-
-def print_report(report: Report, as_json: bool) -> None:
-    """Prints a report as text or as one JSON object."""
+def print_report(report: Any, as_json: bool) -> None:
+    """Prints a report, such as a `Verification`, as text or as one JSON object."""
     typer.echo(json.dumps(report.to_dict(), indent=2) if as_json else repr(report))
 
 

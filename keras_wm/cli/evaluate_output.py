@@ -11,7 +11,6 @@ from rich.console import Console
 from rich.table import Table
 
 from keras_wm.research.datasets import load_examples
-from keras_wm.research.evaluation.evaluation import Evaluation
 from keras_wm.research.evaluation.evaluator import evaluate
 from keras_wm.research.evaluation.html_report import (
     attack_rows,
@@ -22,15 +21,13 @@ from keras_wm.research.evaluation.html_report import (
 from keras_wm.scheme.key import WatermarkKey
 from keras_wm.utils.progress import progress_bar
 
+# Names of columns of `attack_rows`.
+_COLUMNS = ("attack", "strengths", "p_value", "verdict")
+
 
 def run_evaluation(
-    model: Path,
-    key: WatermarkKey,
-    data: str | None,
-    folder: Path,
-    console: Console,
-    **options: Any,
-) -> Evaluation:
+    model: Path, key: WatermarkKey, data: str | None, folder: Path, **options: Any
+) -> None:
     """Evaluates a marked model file, prints the report and writes it.
 
     Args:
@@ -38,11 +35,7 @@ def run_evaluation(
         key: The key that marked it.
         data: Data set, as for `load_examples`, or `None` to train nothing.
         folder: Folder for `evaluation.html` and `evaluation.json`.
-        console: Console to print to.
         **options: Options of `evaluate`.
-
-    Returns:
-        The `Evaluation`.
     """
     # Check before an hour of attacks that the report can be written.
     require_jinja2()
@@ -51,26 +44,14 @@ def run_evaluation(
     examples = None if data is None else load_examples(data)
     with progress_bar("attacks", shown=True) as show:
         evaluation = evaluate(model, key, examples, progress=show, **options)
-    _print_evaluation(evaluation, console)
-    files = write_report(evaluation, folder)
-    console.print(f"Report: {', '.join(map(str, files))}")
-    return evaluation
-
-
-def _print_evaluation(evaluation: Evaluation, console: Console) -> None:
+    console = Console()
     for requirement in requirements(evaluation):
         console.print(f"[bold]{requirement.name}[/]: ", end="")
         console.print(requirement.result, markup=False)
-    table = Table(
-        "attack",
-        "strengths",
-        "p-value",
-        "verdict",
-        box=SIMPLE_HEAD,
-        pad_edge=False,
-    )
+    headings = (name.replace("_", "-") for name in _COLUMNS)
+    table = Table(*headings, box=SIMPLE_HEAD, pad_edge=False)
     for row in attack_rows(evaluation):
-        table.add_row(
-            *(row[name] for name in ("attack", "strengths", "p_value", "verdict"))
-        )
+        table.add_row(*(row[name] for name in _COLUMNS))
     console.print(table)
+    files = write_report(evaluation, folder)
+    console.print(f"Report: {', '.join(map(str, files))}")

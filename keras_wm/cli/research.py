@@ -7,22 +7,16 @@ from typing import Annotated
 
 import typer
 
-from keras_wm.cli.app import KeyOption, count_option, option, silent_import
+from keras_wm.cli import options
+from keras_wm.cli.app import silent_import
 from keras_wm.cli.inputs import load_key, split_names
+from keras_wm.cli.options import argument, count, option
 from keras_wm.scheme.capacity import USUAL_BITS
-
-DataOption = Annotated[
-    str, option("Data set: digits, cifar10 or an .npz file.", "NAME|FILE")
-]
-BlocksOption = Annotated[int, count_option("Residual blocks per group, N.", "--n")]
-WidthOption = Annotated[int, count_option("Widening factor, k.", "--k")]
 
 
 def evaluate(
-    model: Annotated[
-        Path, typer.Argument(help="Your marked model file.", metavar="FILE")
-    ],
-    key: KeyOption,
+    model: Annotated[Path, argument("Your marked model file.", "FILE")],
+    key: options.Key,
     data: Annotated[
         str | None,
         option(
@@ -41,27 +35,18 @@ def evaluate(
             "FILE",
         ),
     ] = None,
-    families: Annotated[
-        str | None,
-        option("Families of attacks, separated by commas (default: all).", "NAMES"),
-    ] = None,
+    families: options.Families = None,
     strengths: Annotated[
-        int | None, count_option("Number of strengths of each attack (default: all).")
+        int | None, count("Number of strengths of each attack (default: all).")
     ] = None,
-    seeds: Annotated[int, count_option("Number of repetitions of each attack.")] = 1,
+    seeds: Annotated[int, count("Number of repetitions of each attack.")] = 1,
     tolerance: Annotated[
         float,
-        typer.Option(
-            help="Largest increase of the test error at which an attack still counts."
-        ),
+        option("Largest increase of the test error at which an attack still counts."),
     ] = 0.02,
-    out: Annotated[Path, option("Output folder of the report.", "FOLDER")] = Path(
-        "keras_wm_evaluation"
-    ),
+    out: options.Folder = Path("keras_wm_evaluation"),
 ) -> None:
     """Run all attacks on your marked model, and report what the mark is worth."""
-    from rich.console import Console
-
     with silent_import():
         from keras_wm.cli.evaluate_output import run_evaluation
 
@@ -70,7 +55,6 @@ def evaluate(
         load_key(key),
         data,
         out,
-        Console(),
         baseline=baseline,
         unmarked=unmarked or (),
         families=None if families is None else split_names(families),
@@ -82,22 +66,19 @@ def evaluate(
 
 def experiment(
     name: Annotated[
-        str,
-        typer.Argument(
-            help="Experiment name, or `all`, `robustness` or `list`.", metavar="NAME"
-        ),
+        str, argument("Experiment name, or `all`, `robustness` or `list`.", "NAME")
     ],
-    data: DataOption = "digits",
+    data: options.Data = "digits",
     epochs: Annotated[
-        int | None, count_option("Epochs of training (default: 200, on digits 12).")
+        int | None, count("Epochs of training (default: 200, on digits 12).")
     ] = None,
-    seeds: Annotated[int, count_option("Number of networks of each kind.")] = 5,
-    n: BlocksOption = 1,
-    k: WidthOption = 4,
+    seeds: Annotated[int, count("Number of networks of each kind.")] = 5,
+    n: options.BlocksPerGroup = 1,
+    k: options.Widening = 4,
     group: Annotated[int, option("Group of convolutions that is marked.", "N")] = 2,
     bits: Annotated[
         int | None,
-        count_option(
+        count(
             "Number of bits of the message (default: 64 for the mark `default`, "
             "256 for the others)."
         ),
@@ -106,33 +87,20 @@ def experiment(
         str, option("Marks to compare, separated by commas.", "NAMES")
     ] = "direct,diff,random,default",
     weight_decay: Annotated[
-        float,
-        typer.Option(help="Weight decay. The papers state 5e-4; their code has none."),
+        float, option("Weight decay. The papers state 5e-4; their code has none.")
     ] = 5e-4,
-    families: Annotated[
-        str | None,
-        option(
-            "Families of attacks for the experiment `resistance`, separated by "
-            "commas (default: all).",
-            "NAMES",
-        ),
-    ] = None,
+    families: options.Families = None,
     workers: Annotated[
         int | None,
-        count_option(
-            "Number of processes (default: one per core, at most 4; with a GPU 1)."
-        ),
+        count("Number of processes (default: one per core, at most 4; with a GPU 1)."),
     ] = None,
-    out: Annotated[Path, option("Output folder of the results.", "FOLDER")] = Path(
-        "keras_wm_experiments"
-    ),
+    out: options.Folder = Path("keras_wm_experiments"),
 ) -> None:
     """Run an experiment of the papers or on robustness.
 
     An interrupted experiment resumes from the results in the output folder.
+    The experiments of the papers ignore --families.
     """
-    from rich.console import Console
-
     with silent_import():
         from keras_wm.research.experiments import EXPERIMENTS, Settings, run_experiment
         from keras_wm.research.experiments.worker import default_workers
@@ -153,24 +121,22 @@ def experiment(
         weight_decay=weight_decay,
         families=None if families is None else split_names(families),
     )
-    run_experiment(name, settings, out, Console(), workers or default_workers())
+    run_experiment(name, settings, out, workers=workers or default_workers())
 
 
 def demo(
-    data: DataOption = "digits",
-    epochs: Annotated[int, count_option("Epochs of training.")] = 20,
-    bits: Annotated[int, count_option("Number of bits of the message.")] = USUAL_BITS,
+    data: options.Data = "digits",
+    epochs: Annotated[int, count("Epochs of training.")] = 20,
+    bits: Annotated[int, count("Number of bits of the message.")] = USUAL_BITS,
     layer: Annotated[
         str, option("Convolution to mark.", "NAME")
     ] = "conv3_block1_conv2",
-    n: BlocksOption = 1,
-    k: WidthOption = 4,
+    n: options.BlocksPerGroup = 1,
+    k: options.Widening = 4,
     seed: Annotated[
         int, option("Random seed of the weights and the data order.", "N")
     ] = 0,
-    out: Annotated[Path, option("Output folder of the results.", "FOLDER")] = Path(
-        "keras_wm_demo"
-    ),
+    out: options.Folder = Path("keras_wm_demo"),
 ) -> None:
     """Mark a wide residual network while it trains, publish it and prove the mark."""
     from rich.console import Console

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -17,41 +16,35 @@ from rich.table import Table
 from rich.text import Text
 
 from keras_wm.cli.app import Exit
-from keras_wm.files import Limits
 from keras_wm.scanning.examiner import ScanSettings
 from keras_wm.scanning.scan_report import FileResult, ScanReport
 from keras_wm.scanning.scanner import scan
 from keras_wm.scheme.detection import format_p
-from keras_wm.scheme.key import WatermarkKey
 from keras_wm.utils.text import printable
 
-# So many unread files are printed at most. JSON and the record have all of them.
+# Largest number of unread files to print. JSON and the record have all of them.
 _SHOWN_UNREAD = 20
-# A cell of a table is cut after so many characters.
+# Largest number of characters in a cell of a table.
 _CELL_LENGTH = 1000
 
 
-@dataclass(frozen=True)
-class ScanOptions:
-    """The options of the command; see `keras_wm.scan`."""
-
-    layer: str | None
-    record: Path | None
-    workers: int | None
-    dask: str | None
-    limits: Limits
-    as_json: bool
-
-
 def run_scan(
-    sources: Sequence[str], keys: Sequence[WatermarkKey], options: ScanOptions
+    sources: Sequence[str],
+    settings: ScanSettings,
+    record: Path | None,
+    workers: int | None,
+    dask: str | None,
+    as_json: bool,
 ) -> int:
     """Runs a scan and prints its results.
 
     Args:
         sources: Files, folders, patterns and URLs.
-        keys: Keys to look for.
-        options: Options of the command.
+        settings: Keys, layer and limits.
+        record: The scan's record, as for `keras_wm.scan`.
+        workers: Number of processes, as for `keras_wm.scan`.
+        dask: Address of the scheduler of a Dask cluster, or `None`.
+        as_json: Whether to print JSON lines instead of tables.
 
     Returns:
         The exit status: 0 a mark was found, 1 no mark was found, 2 no mark was found
@@ -62,22 +55,21 @@ def run_scan(
     """
     if not sources:
         raise ValueError("Expected files, folders, patterns or URLs. Received: none.")
-    if options.as_json:
-        settings = ScanSettings(keys, options.layer, options.limits)
+    if as_json:
         _print_line(settings.header())
-    with _cluster(options.dask) as client:
+    with _cluster(dask) as client:
         report = scan(
             sources,
-            keys,
-            layer=options.layer,
-            limits=options.limits,
-            workers=options.workers,
+            settings.keys,
+            layer=settings.layer,
+            limits=settings.limits,
+            workers=workers,
             client=client,
-            record=options.record,
-            on_result=_print_result if options.as_json else None,
+            record=record,
+            on_result=_print_result if as_json else None,
             progress=True,
         )
-    if options.as_json:
+    if as_json:
         _print_line({"summary": report.to_dict()})
     else:
         _print_tables(report, Console())
@@ -118,15 +110,11 @@ def _match_table(report: ScanReport) -> Table:
         key = match.key
         # Several keys of one owner are distinguished by their commitments.
         commitment = f" {key.commitment[:8]}" if keys_by_owner[key.owner] > 1 else ""
-        note = f" ({key.note})" if key.note else ""
+        owner, p_value = f"{key.owner}{commitment}", format_p(match.log10_p)
+        errors = f"{key.bits - key.matches}/{key.bits}"
+        kernel = f"{key.layer} ({key.note})" if key.note else str(key.layer)
         _add_row(
-            table,
-            match.file,
-            f"{key.owner}{commitment}",
-            match.verdict.upper(),
-            format_p(match.log10_p),
-            f"{key.bits - key.matches}/{key.bits}",
-            f"{key.layer}{note}",
+            table, match.file, owner, match.verdict.upper(), p_value, errors, kernel
         )
     return table
 
@@ -134,16 +122,14 @@ def _match_table(report: ScanReport) -> Table:
 def _unread_table(report: ScanReport) -> Table:
     kinds = Counter(result.error for result in report.unread)
     counts = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common())
-    table = Table(
-        "file", "reason", title=f"could not be read: {counts}", box=SIMPLE_HEAD
-    )
-    table.title_justify = "left"
-    shown = sorted(report.unread, key=lambda result: result.file)[:_SHOWN_UNREAD]
-    for result in shown:
+    title = f"could not be read: {counts}"
+    table = Table("file", "reason", title=title, title_justify="left", box=SIMPLE_HEAD)
+    by_name = sorted(report.unread, key=lambda result: result.file)
+    for result in by_name[:_SHOWN_UNREAD]:
         _add_row(table, result.file, result.message)
-    if len(report.unread) > len(shown):
-        more = len(report.unread) - len(shown)
-        _add_row(table, f"and {more:,} more", "see --json or --record")
+    if by_name[_SHOWN_UNREAD:]:
+        more = f"and {len(by_name[_SHOWN_UNREAD:]):,} more"
+        _add_row(table, more, "see --json or --record")
     return table
 
 
@@ -162,12 +148,10 @@ def _print_line(values: dict[str, Any]) -> None:
     sys.stdout.flush()
 
 
-@contextmanager
-def _cluster(address: str | None) -> Iterator[Any]:
-    """Yields a client of a Dask cluster, or `None` without an address."""
+def _cluster(address: str | None) -> AbstractContextManager[Any]:
+    """Returns a client of a Dask cluster, or `None` without an address."""
     if address is None:
-        yield None
-        return
+        return nullcontext()
     try:
         from distributed import Client
     except ImportError:
@@ -175,5 +159,4 @@ def _cluster(address: str | None) -> Iterator[Any]:
             'Scanning on a cluster needs Dask: pip install "keras-wm[dask]".'
         ) from None
     connect: Any = Client
-    with connect(address) as client:
-        yield client
+    return cast(AbstractContextManager[Any], connect(address))

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from keras_wm.cli.app import count_option, option, silent_import
+from keras_wm.cli.app import silent_import
+from keras_wm.cli.options import argument, count, option
 
 if TYPE_CHECKING:
     from keras_wm.slmc.double_exchange import DoubleExchange
@@ -20,29 +21,26 @@ SizeOption = Annotated[
     str, option("Sites per side: L, or Lx x Ly such as 6x8.", "L|LxL")
 ]
 BetaOption = Annotated[
-    float,
-    typer.Option(help="Inverse temperature 1/T, with T in the unit of t, J and mu."),
+    float, option("Inverse temperature 1/T, with T in the unit of t, J and mu.")
 ]
-MuOption = Annotated[float, typer.Option(help="Chemical potential mu.")]
+MuOption = Annotated[float, option("Chemical potential mu.")]
 CouplingOption = Annotated[
-    float, typer.Option("--coupling", "-J", help="Coupling J of spins and electrons.")
+    float, option("Coupling J of spins and electrons.", None, "--coupling", "-J")
 ]
 HoppingOption = Annotated[
-    float, typer.Option("--hopping", "-t", help="Hopping amplitude t.")
+    float, option("Hopping amplitude t.", None, "--hopping", "-t")
 ]
-SeedOption = Annotated[int, count_option("Random seed.", least=0)]
+SeedOption = Annotated[int, count("Random seed.", least=0)]
 ShellsOption = Annotated[
-    int, count_option("Number of shells of neighbours that the effective model sees.")
+    int, count("Number of shells of neighbours that the effective model sees.")
 ]
-BlocksOption = Annotated[int, count_option("Number of attention blocks, L.", least=0)]
-HeadsOption = Annotated[int, count_option("Number of attention heads per block.")]
-ChainsOption = Annotated[int, count_option("Number of Markov chains.")]
-SweepsOption = Annotated[
-    int, count_option("Sweeps of the effective model per proposal.")
-]
-ProposalsOption = Annotated[int, count_option("Proposals per chain between two fits.")]
-EpochsOption = Annotated[int, count_option("Epochs per fit.")]
-RateOption = Annotated[float, typer.Option(help="Largest learning rate of a fit.")]
+BlocksOption = Annotated[int, count("Number of attention blocks, L.", least=0)]
+HeadsOption = Annotated[int, count("Number of attention heads per block.")]
+ChainsOption = Annotated[int, count("Number of Markov chains.")]
+SweepsOption = Annotated[int, count("Sweeps of the effective model per proposal.")]
+ProposalsOption = Annotated[int, count("Proposals per chain between two fits.")]
+EpochsOption = Annotated[int, count("Epochs per fit.")]
+RateOption = Annotated[float, option("Largest learning rate of a fit.")]
 
 
 @slmc.command()
@@ -61,16 +59,14 @@ def sample(
         ),
     ] = "linear",
     chains: ChainsOption = 64,
-    steps: Annotated[
-        int, count_option("Measured proposals; sweeps with metropolis.")
-    ] = 500,
+    steps: Annotated[int, count("Measured proposals; sweeps with metropolis.")] = 500,
     thermalise: Annotated[
-        int, count_option("Thermalisation steps, discarded.", least=0)
+        int, count("Thermalisation steps, discarded.", least=0)
     ] = 100,
     sweeps: SweepsOption = 10,
     spins: Annotated[
         bool,
-        typer.Option(help="Store spin configurations (needed by `train --samples`)."),
+        option("Store spin configurations (needed by `train --samples`)."),
     ] = False,
     seed: SeedOption = 0,
     out: Annotated[
@@ -78,14 +74,12 @@ def sample(
     ] = Path("slmc.npz"),
 ) -> None:
     """Sample the exact model, and measure magnetisations, energy and acceptance."""
-    from rich.console import Console
-
     with silent_import():
         from keras_wm.cli.slmc_sampling import make_sampler, run_sampling
 
     model = _model(size, beta, mu, coupling, hopping)
     sampler = make_sampler(by, model, chains, sweeps, seed, out)
-    run_sampling(sampler, steps, thermalise, out, spins, Console())
+    run_sampling(sampler, steps, thermalise, out, spins)
 
 
 @slmc.command()
@@ -116,15 +110,13 @@ def train(
     ),
 ) -> None:
     """Train an effective model block by block, online or on stored samples."""
-    from rich.console import Console
-
     with silent_import():
         from keras_wm.cli.slmc_training import run_training
         from keras_wm.slmc.learning.online import Schedule
 
     model = _model(size, beta, mu, coupling, hopping)
     schedule = Schedule(chains, proposals, epochs=epochs, learning_rate=learning_rate)
-    run_training(model, shells, blocks, heads, schedule, seed, samples, out, Console())
+    run_training(model, shells, blocks, heads, schedule, seed, samples, out)
 
 
 @slmc.command()
@@ -136,7 +128,7 @@ def scale(
     hopping: HoppingOption = 1.0,
     shells: ShellsOption = 6,
     blocks: BlocksOption = 4,
-    seeds: Annotated[int, count_option("Number of trainings.")] = 3,
+    seeds: Annotated[int, count("Number of trainings.")] = 3,
     heads: HeadsOption = 1,
     chains: ChainsOption = 256,
     proposals: ProposalsOption = 20,
@@ -152,29 +144,22 @@ def scale(
     ] = Path("slmc_scaling"),
 ) -> None:
     """Measure how the error of effective models decreases with their size."""
-    from rich.console import Console
-
     with silent_import():
         from keras_wm.cli.slmc_training import run_scaling
         from keras_wm.slmc.learning.online import Schedule
 
     model = _model(size, beta, mu, coupling, hopping)
     schedule = Schedule(chains, proposals, epochs=epochs, learning_rate=learning_rate)
-    run_scaling(model, shells, blocks, heads, seeds, schedule, out, Console())
+    run_scaling(model, shells, blocks, heads, seeds, schedule, out)
 
 
 @slmc.command()
 def study(
     records: Annotated[
         Path,
-        typer.Argument(
-            help="Results file (JSON lines); completed parts are skipped.",
-            metavar="FILE",
-        ),
+        argument("Results file (JSON lines); completed parts are skipped.", "FILE"),
     ] = Path("slmc.jsonl"),
-    fast: Annotated[
-        bool, typer.Option(help="Run a small version that takes a minute.")
-    ] = False,
+    fast: Annotated[bool, option("Run a small version that takes a minute.")] = False,
 ) -> None:
     """Compute the results that notebooks/self_learning_monte_carlo.ipynb shows."""
     from rich.console import Console

@@ -92,8 +92,7 @@ def make_sampler(
                 f"Received: {name!r}"
             )
         effective = load_effective_model(name, model.lattice)
-        proposal = NeuralMetropolis(effective, sweeps)
-        return SelfLearning(model, proposal, chains, seed)
+        return SelfLearning(model, NeuralMetropolis(effective, sweeps), chains, seed)
     if checkpoint.exists():
         linear, spins = _linear_model_of(checkpoint, model.lattice), None
     else:
@@ -121,7 +120,6 @@ def run_sampling(
     thermalisation: int,
     out: Path,
     keep_spins: bool,
-    console: Console,
 ) -> None:
     """Samples, stores all series in a checkpoint, and prints their means and errors.
 
@@ -131,18 +129,11 @@ def run_sampling(
         thermalisation: Number of steps to discard before.
         out: Path of the checkpoint. An interrupted run resumes from it.
         keep_spins: Whether to store the spin configurations, too.
-        console: Console to print to.
     """
+    console = Console()
     observables = OBSERVABLES | _SHELLS | (SPINS if keep_spins else {})
     started = time.perf_counter()
-    series = run(
-        sampler,
-        steps,
-        thermalisation,
-        observables,
-        out,
-        progress=console.is_terminal,
-    )
+    series = run(sampler, steps, thermalisation, observables, out, progress=True)
     seconds = time.perf_counter() - started
     estimates = {name: _mean_error_time(series[name]) for name in _TITLES}
     console.print(_observable_table(series, estimates))

@@ -33,20 +33,10 @@ def run_training(
     seed: int,
     samples: Path | None,
     out: Path,
-    console: Console,
 ) -> None:
     """Trains an effective model block by block, and saves it after each block.
 
-    Args:
-        model: The exact model.
-        shells: Number of shells that the effective model sees; `None` for all.
-        blocks: Number of attention blocks.
-        heads: Number of attention heads per block.
-        schedule: Amount of sampling and training.
-        seed: Random seed.
-        samples: File of samples to train on, or `None` to sample while training.
-        out: Output path of the model.
-        console: Console to print to.
+    The arguments are the options of `keras-wm slmc train`.
 
     Raises:
         ValueError: If `out` is not a `.keras` file in an existing folder, or the
@@ -59,12 +49,11 @@ def run_training(
         )
     stages: Iterable[Stage]
     if samples is None:
-        progress = console.is_terminal
-        stages = learn(model, shells, blocks, schedule, seed, heads, progress=progress)
+        stages = learn(model, shells, blocks, schedule, seed, heads, progress=True)
     else:
         data = read_samples(samples, model)
         stages = learn_from(model.lattice, data, shells, blocks, schedule, seed, heads)
-    trained = []
+    console, trained = Console(), []
     for stage in stages:
         trained.append(Point.from_stage(seed, stage))
         with atomic_write(out) as temporary:
@@ -85,23 +74,16 @@ def run_scaling(
     seeds: int,
     schedule: Schedule,
     out: Path,
-    console: Console,
 ) -> None:
     """Trains several models of each size, and fits a power law to their errors.
 
-    Args:
-        model: The exact model.
-        shells: Number of shells that effective models see; `None` for all.
-        blocks: Largest number of attention blocks.
-        heads: Number of attention heads per block.
-        seeds: Number of trainings.
-        schedule: Amount of sampling and training.
-        out: Output folder. An interrupted run resumes from the points in it.
-        console: Console to print to.
+    The arguments are the options of `keras-wm slmc scale`. An interrupted run resumes
+    from the points in the folder.
 
     Raises:
         ValueError: If the folder holds points of other settings.
     """
+    console = Console()
     out.mkdir(parents=True, exist_ok=True)
     settings = {**asdict(schedule), "blocks": blocks, "heads": heads, "shells": shells}
     header = _POINTS_FORMAT | settings | model.to_dict()
@@ -111,8 +93,7 @@ def run_scaling(
         if any(point.seed == seed for point in measured):
             continue
         console.print(f"seed {seed}")
-        progress = console.is_terminal
-        stages = learn(model, shells, blocks, schedule, seed, heads, progress=progress)
+        stages = learn(model, shells, blocks, schedule, seed, heads, progress=True)
         training = [Point.from_stage(seed, stage) for stage in stages]
         trainings.append({"points": [point.to_dict() for point in training]})
         measured += training
@@ -139,17 +120,10 @@ def _read_training(values: dict[str, Any]) -> list[Point]:
 def _points_table(trained: Iterable[Point]) -> Table:
     table = Table("seed", "L", "parameters", "variance", "erfc(s / 2)", "acceptance")
     for point in trained:
-        acceptance = (
-            "-"
-            if np.isnan(point.acceptance)
-            else f"{point.acceptance:.3f} ± {point.acceptance_error:.3f}"
-        )
-        table.add_row(
-            str(point.seed),
-            str(point.blocks),
-            str(point.parameters),
-            f"{point.variance:.4f} ± {point.variance_error:.4f}",
-            f"{point.predicted:.3f}",
-            acceptance,
-        )
+        numbers = map(str, (point.seed, point.blocks, point.parameters))
+        variance = f"{point.variance:.4f} ± {point.variance_error:.4f}"
+        acceptance = f"{point.acceptance:.3f} ± {point.acceptance_error:.3f}"
+        if np.isnan(point.acceptance):
+            acceptance = "-"
+        table.add_row(*numbers, variance, f"{point.predicted:.3f}", acceptance)
     return table

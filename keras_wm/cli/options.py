@@ -1,0 +1,61 @@
+"""Arguments and options of the commands, and the types of those that several share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def argument(help: str, metavar: str, **settings: Any) -> Any:
+    """Declares an argument with a placeholder for its value, such as `FILE`."""
+    return typer.Argument(help=help, metavar=metavar, **settings)
+
+
+def option(help: str, metavar: str | None = None, *names: str) -> Any:
+    """Declares an option with a placeholder for its value, such as `FILE`."""
+    return typer.Option(*names, help=help, metavar=metavar)
+
+
+def count(help: str, *names: str, least: int = 1) -> Any:
+    """Declares an option whose value is an integer."""
+    return typer.Option(*names, help=help, metavar="N", min=least)
+
+
+def flag(name: str, help: str) -> Any:
+    """Declares an option without a value."""
+    return typer.Option(name, help=help)
+
+
+File = Annotated[str, argument("Model file, folder or URL.", "FILE")]
+Key = Annotated[Path, option("Key file.", "FILE", "--key")]
+Layers = Annotated[
+    list[str] | None,
+    option(
+        "Layer to search (default: all). Repeat to test several layers jointly.",
+        "NAME",
+        "--layer",
+    ),
+]
+Sandbox = Annotated[
+    bool,
+    option(
+        "Read the file in a separate process, so that a malicious file cannot crash "
+        "or hang this one."
+    ),
+]
+Limit = Annotated[
+    list[str] | None,
+    option("Change a safety limit, such as array_bytes=8e9. Repeatable.", "NAME=VALUE"),
+]
+Json = Annotated[bool, flag("--json", "Print one JSON object.")]
+Encrypt = Annotated[bool, flag("--encrypt", "Encrypt the key file with a passphrase.")]
+Data = Annotated[str, option("Data set: digits, cifar10 or an .npz file.", "NAME|FILE")]
+Families = Annotated[
+    str | None,
+    option("Families of attacks, separated by commas (default: all).", "NAMES"),
+]
+BlocksPerGroup = Annotated[int, count("Residual blocks per group, N.", "--n")]
+Widening = Annotated[int, count("Widening factor, k.", "--k")]
+Folder = Annotated[Path, option("Output folder of the results.", "FOLDER")]
