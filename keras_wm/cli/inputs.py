@@ -57,12 +57,11 @@ def new_passphrase() -> str:
 
 def _ask_passphrase(confirm: bool) -> str:
     try:
-        return str(
-            typer.prompt("Passphrase", hide_input=True, confirmation_prompt=confirm)
-        )
+        text = typer.prompt("Passphrase", hide_input=True, confirmation_prompt=confirm)
     except typer.Abort:
         # The exit status of an abort, 1, means here that no mark was found.
         raise ValueError("No passphrase was given.") from None
+    return str(text)
 
 
 def read_limits(options: list[str] | None) -> Limits:
@@ -88,16 +87,22 @@ def read_limits(options: list[str] | None) -> Limits:
 @contextlib.contextmanager
 def file_reader(limit: list[str] | None, sandbox: bool) -> Iterator[dict[str, Any]]:
     """Yields the keyword arguments `limits` and `sandbox` of `verify` and `inspect`."""
-    limits = read_limits(limit)
-    if not sandbox:
-        yield {"limits": limits}
-        return
     from keras_wm.files.sandbox import Sandbox
 
-    with Sandbox(limits) as child:
-        # It imports its modules while this process imports the same ones.
-        child.start()
-        yield {"limits": limits, "sandbox": child}
+    limits = read_limits(limit)
+    with Sandbox(limits) if sandbox else contextlib.nullcontext() as child:
+        if child is not None:
+            # It imports its modules while this process imports the same ones.
+            child.start()
+        yield {"limits": limits, "sandbox": child or False}
+
+
+def check_unused(path: Path, remedy: str = "Choose another name.") -> None:
+    """Raises FileExistsError if there is a file, before long work that writes it."""
+    if path.exists():
+        raise FileExistsError(
+            f"{str(path)!r} exists already and is not overwritten. {remedy}"
+        )
 
 
 def read_names(path: Path | None) -> list[str]:
@@ -124,11 +129,11 @@ def read_names(path: Path | None) -> list[str]:
             f"Received: {str(path)!r} ({error})"
         ) from error
     # Not str.splitlines: a name can contain one of Unicode's other line separators.
-    lines = [line.strip() for line in text.replace("\r", "\n").split("\n")]
-    lines = [line for line in lines if line]
-    if not lines:
+    lines = text.replace("\r", "\n").split("\n")
+    names = [name for line in lines if (name := line.strip())]
+    if not names:
         raise ValueError(f"Expected one name per line. Received none in {str(path)!r}.")
-    return lines
+    return names
 
 
 def split_names(names: str) -> tuple[str, ...]:

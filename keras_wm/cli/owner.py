@@ -2,36 +2,34 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from keras_wm.cli.app import option, silent_import
-from keras_wm.cli.inputs import load_key, new_passphrase
+from keras_wm.cli import options
+from keras_wm.cli.app import silent_import
+from keras_wm.cli.inputs import check_unused, load_key, new_passphrase
+from keras_wm.cli.options import argument, flag, option
 from keras_wm.scheme.capacity import USUAL_BITS
-
-EncryptOption = Annotated[
-    bool, typer.Option("--encrypt", help="Encrypt the key file with a passphrase.")
-]
 
 
 def keygen(
-    path: Annotated[
-        Path, typer.Argument(help="Output path of the key file.", metavar="FILE")
-    ],
+    path: Annotated[Path, argument("Output path of the key file.", "FILE")],
     owner: Annotated[str, option("Name of the owner.", "NAME")],
     bits: Annotated[int, option("Number of bits of the message.", "N")] = USUAL_BITS,
     projection: Annotated[
         str, option("Kind of projection.", "random|direct|diff")
     ] = "random",
     filters: Annotated[str, option("Kind of filter weights.", "keyed|mean")] = "keyed",
-    encrypt: EncryptOption = False,
+    encrypt: options.Encrypt = False,
 ) -> None:
     """Make a key. Keep it secret and back it up; publish its commitment."""
     from keras_wm.scheme.key import WatermarkKey
 
     key = WatermarkKey.generate(owner, bits, projection, filters)  # type: ignore[arg-type]
+    check_unused(path)
     key.save(path, new_passphrase() if encrypt else None)
     typer.echo(f"{path}: {key.bits} bits for {key.owner!r}, readable by you alone.")
     typer.echo(f"commitment: {key.commitment}")
@@ -42,18 +40,14 @@ def keygen(
 
 
 def derive(
-    key: Annotated[Path, typer.Argument(help="The owner's key file.", metavar="KEY")],
-    recipient: Annotated[
-        str, typer.Argument(help="Name of the recipient.", metavar="NAME")
-    ],
-    path: Annotated[
-        Path,
-        typer.Argument(help="Output path of the recipient's key file.", metavar="FILE"),
-    ],
-    encrypt: EncryptOption = False,
+    key: Annotated[Path, argument("The owner's key file.", "KEY")],
+    recipient: Annotated[str, argument("Name of the recipient.", "NAME")],
+    path: Annotated[Path, argument("Output path of the recipient's key file.", "FILE")],
+    encrypt: options.Encrypt = False,
 ) -> None:
     """Make the key that marks one recipient's copy, from the owner's key."""
     derived = load_key(key).for_recipient(recipient)
+    check_unused(path)
     derived.save(path, new_passphrase() if encrypt else None)
     typer.echo(f"{path}: marks the copy for {recipient!r}, readable by you alone.")
     typer.echo(f"commitment: {derived.commitment}")
@@ -61,32 +55,25 @@ def derive(
 
 def publish(
     source: Annotated[
-        Path,
-        typer.Argument(
-            help="Your marked model file, which is loaded with Keras.", metavar="SOURCE"
-        ),
+        Path, argument("Your marked model file, which is loaded with Keras.", "SOURCE")
     ],
-    target: Annotated[
-        Path, typer.Argument(help="Output path of the copy.", metavar="TARGET")
-    ],
+    target: Annotated[Path, argument("Output path of the copy.", "TARGET")],
     keep_optimizer: Annotated[
-        bool, typer.Option("--keep-optimizer", help="Keep the optimizer's state.")
+        bool, flag("--keep-optimizer", "Keep the optimizer's state.")
     ] = False,
-    force: Annotated[
-        bool, typer.Option("--force", help="Replace the target if it exists.")
-    ] = False,
+    force: Annotated[bool, flag("--force", "Replace the target if it exists.")] = False,
 ) -> None:
     """Save a copy of a marked model that contains no keras_wm metadata."""
-    import warnings
-
+    if not source.is_file():
+        raise FileNotFoundError(f"There is no file {str(source)!r}.")
+    if not force:
+        check_unused(target, "Choose another name, or replace it with --force.")
     with silent_import():
         import keras
 
     # This import also lets Keras load models that contain the regularizer.
     from keras_wm.embedding.publishing import publish as publish_model
 
-    if not source.is_file():
-        raise FileNotFoundError(f"There is no file {str(source)!r}.")
     with warnings.catch_warnings():
         # The mark is inactive without its key, which does not matter for a copy.
         warnings.simplefilter("ignore")

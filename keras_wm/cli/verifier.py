@@ -3,44 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from keras_wm.cli.app import (
-    Exit,
-    JsonOption,
-    KeyOption,
-    LayersOption,
-    LimitOption,
-    SandboxOption,
-    count_option,
-    layer_of,
-    option,
-    print_report,
-)
+from keras_wm.cli import options
+from keras_wm.cli.app import Exit, print_report
 from keras_wm.cli.inputs import file_reader, load_key, read_limits, read_names
+from keras_wm.cli.options import argument, count, flag, option
 
 if TYPE_CHECKING:
     from keras_wm.verification.identification import Identification
     from keras_wm.verification.result import Verification
 
-FileArgument = Annotated[
-    str, typer.Argument(help="Model file, folder or URL.", metavar="FILE")
-]
-
 
 def verify(
-    file: FileArgument,
-    key: KeyOption,
-    layers: LayersOption = None,
+    file: options.File,
+    key: options.Key,
+    layers: options.Layers = None,
     recipients: Annotated[
         Path | None,
-        option(
-            "File of recipient names, one per line (- for stdin). Report whose "
-            "copy this is.",
-            "FILE",
-        ),
+        option("File of recipient names, one per line (- for stdin).", "FILE"),
     ] = None,
     reference: Annotated[
         str | None,
@@ -52,48 +35,50 @@ def verify(
     ] = None,
     reordered: Annotated[
         bool,
-        typer.Option(
+        flag(
             "--reordered",
-            help="Also try to undo reordering and sign flips of output filters (no "
+            "Also try to undo reordering and sign flips of output filters (no "
             "reference needed).",
         ),
     ] = False,
-    sandbox: SandboxOption = True,
-    limit: LimitOption = None,
-    as_json: JsonOption = False,
+    sandbox: options.Sandbox = True,
+    limit: options.Limit = None,
+    as_json: options.Json = False,
 ) -> None:
     """Search a model file for a key's mark, without loading the model.
 
-    With --recipients, search for the mark of each recipient's copy.
+    With --recipients, find out by each recipient's own mark whose copy it is.
 
     Exit status: 0 a mark was found, 1 no mark was found.
     """
-    if recipients is not None and layers and len(layers) > 1:
-        raise typer.BadParameter("Expected one --layer at most with --recipients.")
+    alignment: dict[str, Any] = {"reference": reference, "reordered": reordered}
+    if recipients is not None:
+        given = [f"--{name}" for name, value in alignment.items() if value]
+        if layers and len(layers) > 1:
+            given.append("several --layer")
+        if given:
+            raise typer.BadParameter(
+                "Expected --recipients with one --layer at most, and without "
+                f"--reference and --reordered. Received: {', '.join(given)}. To use "
+                "these options, make the key of one recipient with `keras-wm derive`, "
+                "and pass it as --key without --recipients."
+            )
     with file_reader(limit, sandbox) as reader:
         report: Verification | Identification
         if recipients is None:
             from keras_wm.verification.verification import verify as verify_model
 
             report = verify_model(
-                file,
-                load_key(key),
-                layer_of(layers),
-                reference=reference,
-                reordered=reordered,
-                **reader,
+                file, load_key(key), _layer_of(layers), **alignment, **reader
             )
             is_found = report.marked
         else:
             from keras_wm.verification.identification import identify
 
+            names = read_names(recipients)
+            layer = layers[0] if layers else None
             report = identify(
-                file,
-                load_key(key),
-                read_names(recipients),
-                layers[0] if layers else None,
-                progress=True,
-                **reader,
+                file, load_key(key), names, layer, progress=True, **reader
             )
             is_found = bool(report.named)
     print_report(report, as_json)
@@ -101,9 +86,7 @@ def verify(
 
 
 def compare(
-    file: Annotated[
-        str, typer.Argument(help="The model that both parties claim.", metavar="FILE")
-    ],
+    file: Annotated[str, argument("The model that both parties claim.", "FILE")],
     keys: Annotated[
         list[Path], option("Key file of a party. Give it twice.", "FILE", "--key")
     ],
@@ -115,10 +98,10 @@ def compare(
             "--original",
         ),
     ],
-    layers: LayersOption = None,
-    sandbox: SandboxOption = True,
-    limit: LimitOption = None,
-    as_json: JsonOption = False,
+    layers: options.Layers = None,
+    sandbox: options.Sandbox = True,
+    limit: options.Limit = None,
+    as_json: options.Json = False,
 ) -> None:
     """Determine which of two marks in a model was embedded first.
 
@@ -135,16 +118,16 @@ def compare(
 
         loaded = [load_key(key) for key in keys]
         claims = [Claim(*claim) for claim in zip(loaded, originals, strict=True)]
-        comparison = compare_marks(file, claims, layer_of(layers), **reader)
+        comparison = compare_marks(file, claims, _layer_of(layers), **reader)
     print_report(comparison, as_json)
     raise typer.Exit(Exit.NOT_FOUND if comparison.first is None else Exit.FOUND)
 
 
 def inspect(
-    file: FileArgument,
-    sandbox: SandboxOption = True,
-    limit: LimitOption = None,
-    as_json: JsonOption = False,
+    file: options.File,
+    sandbox: options.Sandbox = True,
+    limit: options.Limit = None,
+    as_json: options.Json = False,
 ) -> None:
     """List the kernels of a model file, and how many bits each can hold."""
     with file_reader(limit, sandbox) as reader:
@@ -157,11 +140,7 @@ def inspect(
 def scan(
     sources: Annotated[
         list[str] | None,
-        typer.Argument(
-            help="Files, folders, patterns and URLs.",
-            metavar="SOURCE...",
-            show_default=False,
-        ),
+        argument("Files, folders, patterns and URLs.", "SOURCE...", show_default=False),
     ] = None,
     keys: Annotated[
         list[Path] | None, option("Key file. Repeatable.", "FILE", "--key")
@@ -183,27 +162,30 @@ def scan(
         ),
     ] = None,
     workers: Annotated[
-        int | None, count_option("Number of processes (default: one per core).")
+        int | None, count("Number of processes (default: one per core).")
     ] = None,
     dask: Annotated[
         str | None, option("Scan on the Dask cluster of this scheduler.", "ADDRESS")
     ] = None,
-    limit: LimitOption = None,
+    limit: options.Limit = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print JSON lines as results arrive.")
+        bool, flag("--json", "Print JSON lines as results arrive.")
     ] = False,
 ) -> None:
     """Search many model files for the marks of many keys.
 
     Exit status: 0 found, 1 not found, 2 not found and a file was not read.
     """
-    from keras_wm.cli.scan_output import ScanOptions, run_scan
+    from keras_wm.cli.scan_output import run_scan
+    from keras_wm.scanning.examiner import ScanSettings
 
     if not keys:
         raise typer.BadParameter("Expected a key file. Name one with --key.")
-    status = run_scan(
-        [*(sources or []), *read_names(list_file)],
-        [load_key(key) for key in keys],
-        ScanOptions(layer, record, workers, dask, read_limits(limit), as_json),
-    )
-    raise typer.Exit(status)
+    settings = ScanSettings([load_key(key) for key in keys], layer, read_limits(limit))
+    paths = [*(sources or []), *read_names(list_file)]
+    raise typer.Exit(run_scan(paths, settings, record, workers, dask, as_json))
+
+
+def _layer_of(layers: list[str] | None) -> str | list[str] | None:
+    """Returns the layer for `verify`: `None`, a name, or a list of several names."""
+    return layers[0] if layers and len(layers) == 1 else layers or None

@@ -33,7 +33,9 @@ def test_keygen_does_not_replace_a_key(tmp_path):
     path = tmp_path / "owner.key"
     fixed_key().save(path)
     before = path.read_bytes()
-    assert_fails(run("keygen", path, "--owner", "x"), 2, "exists already")
+    result = run("keygen", path, "--owner", "x")
+    assert_fails(result, 2, "exists already and is not overwritten. Choose another")
+    assert "overwrite=" not in result.stderr
     assert path.read_bytes() == before
 
 
@@ -79,6 +81,23 @@ def test_wrong_usage_exits_with_64(arguments):
     result = run(*arguments)
     assert result.returncode == 64
     assert "Usage" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "received"),
+    [
+        (["--reordered"], "--reordered"),
+        (["--reference", "mine.keras", "--reordered"], "--reference, --reordered"),
+        (["--layer", "a", "--layer", "b"], "several --layer"),
+    ],
+)
+def test_recipients_exclude_options_that_identification_has_not(options, received):
+    listed = ("--recipients", "customers.txt")
+    result = run("verify", "x.keras", "--key", "owner.key", *listed, *options)
+    assert result.returncode == 64
+    message = " ".join(result.stderr.replace("│", " ").split())
+    assert f"Received: {received}." in message
+    assert "`keras-wm derive`" in message
 
 
 def test_a_passphrase_comes_from_the_environment(marked, tmp_path):
@@ -157,7 +176,10 @@ def test_publish_removes_all_metadata(marked, keyfile, tmp_path):
     assert marked.key.commitment.encode() not in target.read_bytes()
     assert b"keras_wm" not in target.read_bytes()
     assert run("verify", target, "--key", keyfile).returncode == 0
-    assert_fails(run("publish", source, target), 2, "exists already")
+    again = run("publish", source, target)
+    assert_fails(again, 2, "exists already")
+    assert "Choose another name, or replace it with --force." in again.stderr
+    assert run("publish", source, target, "--force").returncode == 0
     assert_fails(
         run("publish", tmp_path / "no.keras", target, "--force"), 2, "no.keras"
     )
