@@ -70,14 +70,13 @@ def find_candidates(sources: Source | Iterable[Source]) -> list[Candidate]:
 
 
 def _local(source: str) -> Iterator[Candidate]:
-    if glob.has_magic(source) and not os.path.lexists(source):
+    paths = [source]
+    is_pattern = glob.has_magic(source) and not os.path.lexists(source)
+    if is_pattern:
         # Path.glob does not accept a pattern that starts with a slash.
-        matches = sorted(glob.glob(source, recursive=True))  # noqa: PTH207
-        yield from _matching(source, matches, _is_local_folder, _local_entries)
-    elif _is_local_folder(source):
-        yield from _within(source, _local_entries)
-    else:
-        yield Candidate(source, named=True)
+        paths = sorted(glob.glob(source, recursive=True))  # noqa: PTH207
+    found = {path: Path(path).is_dir() for path in paths}
+    yield from _found(source, is_pattern, found, _local_entries)
 
 
 def _remote(source: str) -> Iterator[Candidate]:
@@ -110,29 +109,31 @@ def _in_file_system(source: str, system: Any, path: str) -> Iterator[Candidate]:
                 kind.append(url(entry["name"]))
         return files, folders
 
-    if glob.has_magic(path) and not system.exists(path):
-        matches = [url(match) for match in sorted(system.glob(path))]
-        yield from _matching(source, matches, system.isdir, entries)
-    elif system.isdir(path):
-        yield from _within(source, entries)
-    else:
-        yield Candidate(source, named=True)
+    paths = {source: path}
+    is_pattern = glob.has_magic(path) and not system.exists(path)
+    if is_pattern:
+        paths = {url(match): match for match in sorted(system.glob(path))}
+    found = {name: system.isdir(inner) for name, inner in paths.items()}
+    yield from _found(source, is_pattern, found, entries)
 
 
-def _matching(
+def _found(
     source: str,
-    matches: list[str],
-    is_folder: Callable[[str], bool],
+    is_pattern: bool,
+    found: dict[str, bool],
     entries: Callable[[str], Entries],
 ) -> Iterator[Candidate]:
-    """Yields the files that a pattern stands for."""
-    if not matches:
+    """Yields the files that a source stands for.
+
+    For each path that matches the source, `found` says whether it is a folder.
+    """
+    if not found:
         yield Candidate(source, named=True, problem="nothing matches this pattern.")
-    for match in matches:
-        if is_folder(match):
-            yield from _within(match, entries)
+    for path, is_folder in found.items():
+        if is_folder:
+            yield from _within(path, entries)
         else:
-            yield Candidate(match, named=False)
+            yield Candidate(path, named=not is_pattern)
 
 
 def _within(top: str, entries: Callable[[str], Entries]) -> Iterator[Candidate]:
@@ -151,13 +152,9 @@ def _within(top: str, entries: Callable[[str], Entries]) -> Iterator[Candidate]:
         folders += sorted(inner, reverse=True)
 
 
-def _is_local_folder(path: str) -> bool:
-    return Path(path).is_dir()
-
-
 def _models_in(folder: str, files: list[str]) -> Iterator[Candidate]:
     """Yields the files of a folder. Files of one model are one candidate."""
-    by_name = {_name(path): path for path in sorted(files)}
+    by_name = {Path(path).name: path for path in sorted(files)}
     claimed: set[str] = set()
     if is_model_folder(by_name):
         parts = [by_name[name] for name in weights_files(by_name)]
@@ -182,10 +179,6 @@ def _shards(path: str, by_name: dict[str, str]) -> list[str]:
     except ModelFileError:  # The scan reads the index again, and reports the error.
         return []
     return [by_name[name] for name in sorted(names) if name in by_name]
-
-
-def _name(path: str) -> str:
-    return path.replace(os.sep, "/").rpartition("/")[2]
 
 
 def _local_entries(folder: str) -> Entries:

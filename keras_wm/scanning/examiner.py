@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from keras_wm.errors import ModelFileError
 from keras_wm.files import Limits, Sandbox, select
@@ -36,20 +36,6 @@ class ScanSettings:
         keys = [{"owner": key.owner, "commitment": key.commitment} for key in self.keys]
         settings = {"keys": keys, "layer": self.layer, "limits": asdict(self.limits)}
         return _RECORD_FORMAT | settings
-
-
-class Workers(Protocol):
-    """Processes that search files, on this machine or on a cluster."""
-
-    def examine(self, candidates: Sequence[Candidate]) -> Iterator[FileResult]:
-        """Searches files.
-
-        Args:
-            candidates: Files to search.
-
-        Yields:
-            The result of each file, in the order in which they are finished.
-        """
 
 
 class Examiner:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from keras_wm.files import DEFAULT_LIMITS, Limits
 from keras_wm.scanning.candidates import Candidate, Source, find_candidates
-from keras_wm.scanning.examiner import ScanSettings, Workers
+from keras_wm.scanning.examiner import ScanSettings
 from keras_wm.scanning.scan_report import FileResult, ScanReport
 from keras_wm.scheme.key import WatermarkKey, check_key
 from keras_wm.utils.cores import usable_cores
@@ -16,6 +17,9 @@ from keras_wm.utils.progress import progress_bar
 from keras_wm.utils.records import RecordFile
 from keras_wm.verification.result import MARKED
 from keras_wm.verification.verification import check_alpha
+
+# Searches files, and yields the result of each one when it is finished.
+Examine = Callable[[Sequence[Candidate]], Iterator[FileResult]]
 
 
 def scan(
@@ -85,7 +89,7 @@ def scan(
         records = RecordFile(record, FileResult.from_dict, settings.header())
         known = {result.file: result for result in records.results}
     candidates = find_candidates(sources)
-    results = _results(candidates, known, _start_workers(settings, workers, client))
+    results = _results(candidates, known, _examiner_of(settings, workers, client))
     report = ScanReport(len(settings.keys), alpha)
     with progress_bar("scanning", progress) as show:
         for count, (result, is_new) in enumerate(results, 1):
@@ -98,32 +102,29 @@ def scan(
     return report
 
 
-def _start_workers(settings: ScanSettings, workers: int | None, client: Any) -> Workers:
+def _examiner_of(settings: ScanSettings, workers: int | None, client: Any) -> Examine:
     # Imported late: a scan needs only one of them.
     if client is not None:
-        from keras_wm.scanning.dask_workers import DaskWorkers
+        from keras_wm.scanning.dask_workers import examine_on_cluster
 
-        return DaskWorkers(settings, client)
-    from keras_wm.scanning.local_workers import LocalWorkers
+        return partial(examine_on_cluster, settings, client)
+    from keras_wm.scanning.local_workers import examine_here
 
-    return LocalWorkers(settings, workers or usable_cores())
+    return partial(examine_here, settings, workers or usable_cores())
 
 
 def _results(
-    candidates: Sequence[Candidate], known: dict[str, FileResult], workers: Workers
+    candidates: Sequence[Candidate], known: dict[str, FileResult], examine: Examine
 ) -> Iterator[tuple[FileResult, bool]]:
     """Yields the result of each file, and whether it is new.
 
-    Args:
-        candidates: Files to scan.
-        known: Results of an earlier run, by the file.
-        workers: Workers that search the other files.
+    `known` holds the results of an earlier run, by the file.
     """
     paths = {candidate.path for candidate in candidates}
     while candidates:
         parts = {candidate.path: candidate.parts for candidate in candidates}
         unread_parts: list[Candidate] = []
-        for result, is_new in _known_or_examined(candidates, known, workers):
+        for result, is_new in _known_or_examined(candidates, known, examine):
             yield result, is_new
             if result.error:
                 # An index that cannot be read must not hide the files that it lists.
@@ -134,7 +135,7 @@ def _results(
 
 
 def _known_or_examined(
-    candidates: Sequence[Candidate], known: dict[str, FileResult], workers: Workers
+    candidates: Sequence[Candidate], known: dict[str, FileResult], examine: Examine
 ) -> Iterator[tuple[FileResult, bool]]:
     new = []
     for candidate in candidates:
@@ -143,25 +144,20 @@ def _known_or_examined(
             yield result, False
         else:
             new.append(candidate)
-    for result in workers.examine(new):
+    for result in examine(new):
         yield result, True
 
 
-def _distinct_keys(
-    keys: WatermarkKey | Iterable[WatermarkKey],
-) -> list[WatermarkKey]:
+def _distinct_keys(keys: WatermarkKey | Iterable[WatermarkKey]) -> list[WatermarkKey]:
     """Returns the keys without duplicates, which would be corrected for twice.
 
     Raises:
         TypeError: If a key has another type.
         ValueError: If there is no key.
     """
-    if isinstance(keys, WatermarkKey):
-        keys = [keys]
-    distinct = {}
+    keys = [keys] if isinstance(keys, WatermarkKey) else list(keys)
     for key in keys:
         check_key(key)
-        distinct[key.commitment] = key
-    if not distinct:
+    if not keys:
         raise ValueError("Expected at least one key to look for. Received: none.")
-    return list(distinct.values())
+    return list({key.commitment: key for key in keys}.values())

@@ -1,5 +1,6 @@
-"""Workers that scan in the process of the tests."""
+"""Scans in the process of the tests."""
 
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -9,22 +10,20 @@ from keras_wm.scanning import scanner
 from keras_wm.scanning.examiner import Examiner
 
 
-class HereWorkers:
-    """Searches files in this process, without a sandbox; see `Workers`."""
-
-    def __init__(self, settings):
-        self._examiner = Examiner(settings)
-        self._examiner._sandbox = SimpleNamespace(
-            open_model_file=lambda path: open_model_file(path, settings.limits)
-        )
-
-    def examine(self, candidates):
-        return map(self._examiner.examine, candidates)
+def examine_in_this_process(settings, candidates):
+    """Searches files in this process, without a sandbox."""
+    examiner = Examiner(settings)
+    examiner._sandbox = SimpleNamespace(
+        open_model_file=lambda path: open_model_file(path, settings.limits)
+    )
+    return map(examiner.examine, candidates)
 
 
 @pytest.fixture
 def here(monkeypatch):
     """Makes scans work in this process, which takes no time to start others."""
     monkeypatch.setattr(
-        scanner, "_start_workers", lambda settings, *_: HereWorkers(settings)
+        scanner,
+        "_examiner_of",
+        lambda settings, *_: partial(examine_in_this_process, settings),
     )

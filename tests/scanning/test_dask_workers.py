@@ -12,7 +12,8 @@ import pytest
 
 import keras_wm
 from keras_wm import Limits
-from keras_wm.scanning.worker_keys import PackedKeys
+from keras_wm.scanning.examiner import ScanSettings
+from keras_wm.scanning.packed_settings import PackedSettings
 from tests.command_line import assert_fails, run, run_process
 from tests.files.written import PATIENT
 
@@ -103,9 +104,10 @@ def test_without_dask_the_command_says_what_to_install(downloads, tmp_path):
     assert_fails(result, 2, 'pip install "keras-wm[dask]"')
 
 
-def test_packed_keys_can_be_pickled_and_do_not_show_their_secret(key):
-    packed = PackedKeys([key])
-    assert pickle.loads(pickle.dumps(packed)).keys == [key]  # noqa: S301
+def test_packed_settings_can_be_pickled_and_do_not_show_their_secret(key):
+    packed = PackedSettings(ScanSettings([key], "wide", QUICK))
+    again = pickle.loads(pickle.dumps(packed))  # noqa: S301
+    assert again.settings == packed.settings
     assert key._source.secret.reveal() not in repr(packed)
     with pytest.raises(TypeError, match="cannot be pickled"):
         pickle.dumps(key)
