@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,8 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
 from keras_wm.plots.style import MARKED, REFERENCE, UNMARKED, figure
+
+_STYLES: Any = ({"color": MARKED, "ls": "-"}, {"color": UNMARKED, "ls": "--"})
 
 
 def plot_scores(scores: Mapping[str, ArrayLike], title: str = "") -> Figure:
@@ -50,7 +52,7 @@ def plot_training(
     epochs = np.arange(len(ber))
     with figure(2, (10.4, 3.8)) as (drawing, (left, right)):
         left.set_title("During training")
-        for (name, values), style in zip(accuracy.items(), _styles(), strict=False):
+        for (name, values), style in zip(accuracy.items(), _STYLES, strict=False):
             left.plot(epochs, values, label=f"test accuracy, {name}", **style)
         left.plot(epochs, ber, color=REFERENCE, ls=":", label="bit error rate")
         left.set(xlabel="epochs", ylabel="share", ylim=(-0.02, 1.02))
@@ -65,18 +67,11 @@ def _score_histogram(axes: Axes, scores: Mapping[str, ArrayLike]) -> None:
     arrays = {name: np.asarray(z) for name, z in scores.items() if np.size(z)}
     reach = max([4.0, *(float(np.abs(z).max()) for z in arrays.values())])
     edges = np.linspace(-reach - 0.5, reach + 0.5, 50).tolist()
-    for (name, z), style in zip(arrays.items(), _styles(), strict=False):
-        axes.hist(
-            z, list(edges), density=True, alpha=0.75, color=style["color"], label=name
-        )
+    for (name, z), style in zip(arrays.items(), _STYLES, strict=False):
+        axes.hist(z, edges, density=True, alpha=0.75, color=style["color"], label=name)
     grid = np.linspace(edges[0], edges[-1], 300)
     density = np.exp(-(grid**2) / 2) / np.sqrt(2 * np.pi)
     axes.plot(grid, density, color=REFERENCE, lw=1.2, ls="--", label="N(0, 1)")
     axes.axvline(0, color=REFERENCE, lw=1)
     axes.set(xlabel="score z of a bit (correct above 0)", ylabel="density")
     axes.legend()
-
-
-def _styles() -> Iterator[dict[str, Any]]:
-    yield {"color": MARKED, "ls": "-"}
-    yield {"color": UNMARKED, "ls": "--"}

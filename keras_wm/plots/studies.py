@@ -57,8 +57,7 @@ def plot_curves(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> Figur
             loss = history["loss"]
             right.plot(np.arange(1, len(loss) + 1), loss, label=name, **style)
         left.set(xlabel="epochs", ylabel="test error, %", yscale="log")
-        right.set(xlabel="epochs", ylabel="training loss, with penalties")
-        right.set_yscale("log")
+        right.set(xlabel="epochs", ylabel="training loss, with penalties", yscale="log")
         for axes in (left, right):
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.yaxis.set_major_formatter("{x:g}")
@@ -85,8 +84,8 @@ def plot_weights(histograms: Mapping[str, Mapping[str, Any]]) -> Figure:
             # Leave gaps at empty bins, whose logarithm is infinite.
             counts[counts == 0] = np.nan
             density = counts / np.nansum(counts) / np.diff(edges)
-            style = style | {"marker": ""}
-            axes.plot((edges[1:] + edges[:-1]) / 2, density, label=name, **style)
+            centers = (edges[1:] + edges[:-1]) / 2
+            axes.plot(centers, density, label=name, **style | {"marker": ""})
         axes.set(xlabel="weight", ylabel="density", yscale="log")
         axes.legend()
     return drawing

@@ -43,11 +43,9 @@ def ask_all(
             while True:
                 for question in islice(questions, workers - len(asked)):
                     idle = [child for child in idle if child.alive]
-                    child = (
-                        idle.pop()
-                        if idle
-                        else ChildProcess(module, settings, environment)
-                    )
+                    if not idle:
+                        idle.append(ChildProcess(module, settings, environment))
+                    child = idle.pop()
                     children.add(child)
                     asked[threads.submit(child.ask, question)] = child, question
                 # Replies are yielded only now, so that the processes work meanwhile.

@@ -19,7 +19,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO, Self, cast
+from typing import Any, BinaryIO, cast
 
 # JSON values of a question or an answer. An answer also has bytes, which can be empty.
 Message = dict[str, Any]
@@ -132,12 +132,6 @@ class ChildProcess:
     def _how_ended(self) -> str:
         status = self._process.returncode
         return signal.Signals(-status).name if status < 0 else f"status {status}"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
 
 def serve(module: str) -> None:

@@ -47,7 +47,4 @@ def attach(
         setattr(sys.modules[package], name, value)
         return value
 
-    def directory() -> list[str]:
-        return sorted(sys.modules[package].__all__)
-
-    return get, directory
+    return get, lambda: sorted(sys.modules[package].__all__)

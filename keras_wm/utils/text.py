@@ -10,12 +10,9 @@ def printable(text: str, most: int = 200) -> str:
         text: Text from a file, which could contain a terminal's control sequences.
         most: Number of characters that are kept.
     """
-    text = text[:most]
-    if text.isprintable():
-        return text
     return "".join(
         character
         if character.isprintable()
         else character.encode("unicode_escape").decode()
-        for character in text
+        for character in text[:most]
     )
