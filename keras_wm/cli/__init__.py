@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from typing import Any, NoReturn
+from typing import Any
 
 import typer
 
@@ -33,13 +33,9 @@ def main() -> None:
     usage_error: Any = typer.BadParameter.__base__
     usage_error.exit_code = Exit.USAGE
     # Click's status of an interrupt, 1, means here that no mark was found.
-    signal.signal(signal.SIGINT, _exit_interrupted)
+    signal.signal(signal.SIGINT, lambda *_: sys.exit(Exit.INTERRUPTED))
     try:
         app()
     except (ImportError, OSError, TypeError, ValueError) as error:
         typer.echo(f"keras-wm: {' '.join(str(error).split())}", err=True)
         sys.exit(Exit.FAILED)
-
-
-def _exit_interrupted(*_: object) -> NoReturn:
-    raise SystemExit(Exit.INTERRUPTED)

@@ -98,7 +98,7 @@ def file_reader(limit: list[str] | None, sandbox: bool) -> Iterator[dict[str, An
 
 
 def check_unused(path: Path, remedy: str = "Choose another name.") -> None:
-    """Raises FileExistsError if there is a file, before long work that writes it."""
+    """Raises FileExistsError if a file exists. Call it before long work to write it."""
     if path.exists():
         raise FileExistsError(
             f"{str(path)!r} exists already and is not overwritten. {remedy}"

@@ -51,7 +51,7 @@ Limit = Annotated[
 ]
 Json = Annotated[bool, flag("--json", "Print one JSON object.")]
 Encrypt = Annotated[bool, flag("--encrypt", "Encrypt the key file with a passphrase.")]
-Data = Annotated[str, option("Data set: digits, cifar10 or an .npz file.", "NAME|FILE")]
+DATA = option("Data set: digits, cifar10 or an .npz file.", "NAME|FILE")
 Families = Annotated[
     str | None,
     option("Families of attacks, separated by commas (default: all).", "NAMES"),

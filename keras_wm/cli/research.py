@@ -17,23 +17,13 @@ from keras_wm.scheme.capacity import USUAL_BITS
 def evaluate(
     model: Annotated[Path, argument("Your marked model file.", "FILE")],
     key: options.Key,
-    data: Annotated[
-        str | None,
-        option(
-            "Data set: digits, cifar10 or an .npz file. Without it, attacks that "
-            "train are skipped.",
-            "NAME|FILE",
-        ),
-    ] = None,
+    data: Annotated[str | None, options.DATA] = None,
     baseline: Annotated[
         Path | None, option("The same network trained without a mark.", "FILE")
     ] = None,
     unmarked: Annotated[
         list[Path] | None,
-        option(
-            "A network without the mark, attacked to count false alarms. Repeatable.",
-            "FILE",
-        ),
+        option("Unmarked network, attacked to count false alarms. Repeatable.", "FILE"),
     ] = None,
     families: options.Families = None,
     strengths: Annotated[
@@ -46,7 +36,10 @@ def evaluate(
     ] = 0.02,
     out: options.Folder = Path("keras_wm_evaluation"),
 ) -> None:
-    """Run all attacks on your marked model, and report what the mark is worth."""
+    """Attack your marked model, and report how well the mark meets its requirements.
+
+    Without --data, attacks that train are skipped.
+    """
     with silent_import():
         from keras_wm.cli.evaluate_output import run_evaluation
 
@@ -68,7 +61,7 @@ def experiment(
     name: Annotated[
         str, argument("Experiment name, or `all`, `robustness` or `list`.", "NAME")
     ],
-    data: options.Data = "digits",
+    data: Annotated[str, options.DATA] = "digits",
     epochs: Annotated[
         int | None, count("Epochs of training (default: 200, on digits 12).")
     ] = None,
@@ -78,10 +71,7 @@ def experiment(
     group: Annotated[int, option("Group of convolutions that is marked.", "N")] = 2,
     bits: Annotated[
         int | None,
-        count(
-            "Number of bits of the message (default: 64 for the mark `default`, "
-            "256 for the others)."
-        ),
+        count("Number of bits (default: 64 for the mark `default`, 256 for others)."),
     ] = None,
     marks: Annotated[
         str, option("Marks to compare, separated by commas.", "NAMES")
@@ -125,7 +115,7 @@ def experiment(
 
 
 def demo(
-    data: options.Data = "digits",
+    data: Annotated[str, options.DATA] = "digits",
     epochs: Annotated[int, count("Epochs of training.")] = 20,
     bits: Annotated[int, count("Number of bits of the message.")] = USUAL_BITS,
     layer: Annotated[

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, cast
 
+import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
@@ -36,15 +36,7 @@ def run_scan(
     dask: str | None,
     as_json: bool,
 ) -> int:
-    """Runs a scan and prints its results.
-
-    Args:
-        sources: Files, folders, patterns and URLs.
-        settings: Keys, layer and limits.
-        record: The scan's record, as for `keras_wm.scan`.
-        workers: Number of processes, as for `keras_wm.scan`.
-        dask: Address of the scheduler of a Dask cluster, or `None`.
-        as_json: Whether to print JSON lines instead of tables.
+    """Runs a scan and prints its results. The arguments are options of the command.
 
     Returns:
         The exit status: 0 a mark was found, 1 no mark was found, 2 no mark was found
@@ -56,7 +48,7 @@ def run_scan(
     if not sources:
         raise ValueError("Expected files, folders, patterns or URLs. Received: none.")
     if as_json:
-        _print_line(settings.header())
+        typer.echo(json.dumps(settings.header()))
     with _cluster(dask) as client:
         report = scan(
             sources,
@@ -70,16 +62,21 @@ def run_scan(
             progress=True,
         )
     if as_json:
-        _print_line({"summary": report.to_dict()})
+        typer.echo(json.dumps({"summary": report.to_dict()}))
     else:
-        _print_tables(report, Console())
+        _print_tables(report)
     if report.found:
         return Exit.FOUND
     return Exit.FAILED if report.unread else Exit.NOT_FOUND
 
 
-def _print_tables(report: ScanReport, console: Console) -> None:
+def _print_result(result: FileResult) -> None:
+    typer.echo(json.dumps(result.to_dict()))
+
+
+def _print_tables(report: ScanReport) -> None:
     """Prints the marks, the files that could not be read, and the correction."""
+    console = Console(highlight=False)
     if report.found:
         console.print(_match_table(report))
     else:
@@ -90,10 +87,10 @@ def _print_tables(report: ScanReport, console: Console) -> None:
     console.print()
     by_count = sorted(report.formats.items(), key=lambda item: (-item[1], item[0]))
     formats = ", ".join(f"{count:,} {name}" for name, count in by_count)
-    console.print(f"read: {formats or 'no model file'}", highlight=False)
+    console.print(f"read: {formats or 'no model file'}")
     if report.others:
-        console.print(f"other files, not models: {report.others:,}", highlight=False)
-    console.print(report.correction, highlight=False)
+        console.print(f"other files, not models: {report.others:,}")
+    console.print(report.correction)
     if any(not match.key.certified for match in report.found):
         console.print(
             "A key given as arrays proves nothing by itself unless it is known to be "
@@ -110,12 +107,10 @@ def _match_table(report: ScanReport) -> Table:
         key = match.key
         # Several keys of one owner are distinguished by their commitments.
         commitment = f" {key.commitment[:8]}" if keys_by_owner[key.owner] > 1 else ""
-        owner, p_value = f"{key.owner}{commitment}", format_p(match.log10_p)
-        errors = f"{key.bits - key.matches}/{key.bits}"
-        kernel = f"{key.layer} ({key.note})" if key.note else str(key.layer)
-        _add_row(
-            table, match.file, owner, match.verdict.upper(), p_value, errors, kernel
-        )
+        cells = [match.file, f"{key.owner}{commitment}", match.verdict.upper()]
+        cells += [format_p(match.log10_p), f"{key.bits - key.matches}/{key.bits}"]
+        cells.append(f"{key.layer} ({key.note})" if key.note else str(key.layer))
+        _add_row(table, *cells)
     return table
 
 
@@ -137,15 +132,6 @@ def _add_row(table: Table, *cells: str) -> None:
     # As Text, because a file's name can look like Rich's markup.
     texts = (Text(printable(cell, _CELL_LENGTH), overflow="fold") for cell in cells)
     table.add_row(*texts)
-
-
-def _print_result(result: FileResult) -> None:
-    _print_line(result.to_dict())
-
-
-def _print_line(values: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(values) + "\n")
-    sys.stdout.flush()
 
 
 def _cluster(address: str | None) -> AbstractContextManager[Any]:

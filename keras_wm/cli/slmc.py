@@ -39,7 +39,7 @@ HeadsOption = Annotated[int, count("Number of attention heads per block.")]
 ChainsOption = Annotated[int, count("Number of Markov chains.")]
 SweepsOption = Annotated[int, count("Sweeps of the effective model per proposal.")]
 ProposalsOption = Annotated[int, count("Proposals per chain between two fits.")]
-EpochsOption = Annotated[int, count("Epochs per fit.")]
+EpochsOption = Annotated[int, count("Number of epochs of each fit.")]
 RateOption = Annotated[float, option("Largest learning rate of a fit.")]
 
 
@@ -59,14 +59,15 @@ def sample(
         ),
     ] = "linear",
     chains: ChainsOption = 64,
-    steps: Annotated[int, count("Measured proposals; sweeps with metropolis.")] = 500,
+    steps: Annotated[
+        int, count("Number of measured proposals (with metropolis: sweeps).")
+    ] = 500,
     thermalise: Annotated[
-        int, count("Thermalisation steps, discarded.", least=0)
+        int, count("Number of thermalisation steps, which are discarded.", least=0)
     ] = 100,
     sweeps: SweepsOption = 10,
     spins: Annotated[
-        bool,
-        option("Store spin configurations (needed by `train --samples`)."),
+        bool, option("Store spin configurations (needed by `train --samples`).")
     ] = False,
     seed: SeedOption = 0,
     out: Annotated[
@@ -135,15 +136,10 @@ def scale(
     epochs: EpochsOption = 60,
     learning_rate: RateOption = 1e-2,
     out: Annotated[
-        Path,
-        option(
-            "Output folder of points and a picture. An interrupted run resumes "
-            "from it.",
-            "FOLDER",
-        ),
+        Path, option("Output folder. An interrupted run resumes from it.", "FOLDER")
     ] = Path("slmc_scaling"),
 ) -> None:
-    """Measure how the error of effective models decreases with their size."""
+    """Measure and plot how the error of effective models decreases with their size."""
     with silent_import():
         from keras_wm.cli.slmc_training import run_scaling
         from keras_wm.slmc.learning.online import Schedule

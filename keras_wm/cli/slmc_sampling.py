@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from math import ceil
 from pathlib import Path
 
@@ -123,12 +123,8 @@ def run_sampling(
 ) -> None:
     """Samples, stores all series in a checkpoint, and prints their means and errors.
 
-    Args:
-        sampler: Chains of the exact model.
-        steps: Number of steps to measure.
-        thermalisation: Number of steps to discard before.
-        out: Path of the checkpoint. An interrupted run resumes from it.
-        keep_spins: Whether to store the spin configurations, too.
+    The arguments are options of `keras-wm slmc sample`. An interrupted run resumes from
+    the checkpoint `out`.
     """
     console = Console()
     observables = OBSERVABLES | _SHELLS | (SPINS if keep_spins else {})
@@ -160,33 +156,28 @@ def _observable_table(series: Series, estimates: Estimates) -> Table:
     return table
 
 
-def _warnings(series: Series, estimates: Estimates) -> list[str]:
-    """Returns warnings that a reader of the means needs."""
-    warnings = []
+def _warnings(series: Series, estimates: Estimates) -> Iterator[str]:
+    """Yields warnings that a reader of the means needs."""
     if any(time == _TOO_SHORT for _, _, time in estimates.values()):
-        warnings.append(
+        yield (
             "The run is too short to estimate some autocorrelation times. Their errors "
             "can be too small, and their means can depend on the initial spins. Take "
             "more steps."
         )
     acceptance = float(series["acceptance"].mean())
     if acceptance < MIN_ACCEPTANCE:
-        warnings.append(
+        yield (
             f"Only {acceptance:.2%} of the proposals were accepted. The chains hardly "
             "move, and no mean can be trusted. Use an effective model of this lattice, "
             "temperature and coupling."
         )
-    return warnings
 
 
 def _correlation_table(values: Floats, lattice: Lattice) -> Table:
     table = Table("squared distance", "sites", "spin correlation", "error")
     for number, shell in enumerate(lattice.shells):
-        table.add_row(
-            str(shell.squared_distance),
-            str(shell.coordination),
-            *_mean_error_time(values[..., number])[:2],
-        )
+        mean, error, _ = _mean_error_time(values[..., number])
+        table.add_row(str(shell.squared_distance), str(shell.coordination), mean, error)
     return table
 
 

@@ -47,7 +47,7 @@ def verify(
 ) -> None:
     """Search a model file for a key's mark, without loading the model.
 
-    With --recipients, find out by each recipient's own mark whose copy it is.
+    With --recipients, search for each recipient's mark to see whose copy it is.
 
     Exit status: 0 a mark was found, 1 no mark was found.
     """
@@ -88,7 +88,7 @@ def verify(
 def compare(
     file: Annotated[str, argument("The model that both parties claim.", "FILE")],
     keys: Annotated[
-        list[Path], option("Key file of a party. Give it twice.", "FILE", "--key")
+        list[Path], option("Key file of each party. Give two.", "FILE", "--key")
     ],
     originals: Annotated[
         list[str],
@@ -116,8 +116,7 @@ def compare(
         from keras_wm.verification.comparison import Claim
         from keras_wm.verification.comparison import compare as compare_marks
 
-        loaded = [load_key(key) for key in keys]
-        claims = [Claim(*claim) for claim in zip(loaded, originals, strict=True)]
+        claims = list(map(Claim, map(load_key, keys), originals))
         comparison = compare_marks(file, claims, _layer_of(layers), **reader)
     print_report(comparison, as_json)
     raise typer.Exit(Exit.NOT_FOUND if comparison.first is None else Exit.FOUND)
@@ -138,28 +137,21 @@ def inspect(
 
 
 def scan(
+    keys: Annotated[list[Path], option("Key file. Repeatable.", "FILE", "--key")],
     sources: Annotated[
         list[str] | None,
         argument("Files, folders, patterns and URLs.", "SOURCE...", show_default=False),
     ] = None,
-    keys: Annotated[
-        list[Path] | None, option("Key file. Repeatable.", "FILE", "--key")
-    ] = None,
     list_file: Annotated[
         Path | None,
-        option(
-            "Read sources from a file, one per line (- for stdin).", "FILE", "--list"
-        ),
+        option("File of sources, one per line (- for stdin).", "FILE", "--list"),
     ] = None,
     layer: Annotated[
         str | None, option("Layer to search (default: all).", "NAME")
     ] = None,
     record: Annotated[
         Path | None,
-        option(
-            "Write results as JSON lines. An interrupted scan resumes from this file.",
-            "FILE",
-        ),
+        option("Results as JSON lines. An interrupted scan resumes from them.", "FILE"),
     ] = None,
     workers: Annotated[
         int | None, count("Number of processes (default: one per core).")
@@ -174,13 +166,12 @@ def scan(
 ) -> None:
     """Search many model files for the marks of many keys.
 
-    Exit status: 0 found, 1 not found, 2 not found and a file was not read.
+    Exit status: 0 a mark was found, 1 no mark was found, 2 no mark was found and
+    a file could not be read.
     """
     from keras_wm.cli.scan_output import run_scan
     from keras_wm.scanning.examiner import ScanSettings
 
-    if not keys:
-        raise typer.BadParameter("Expected a key file. Name one with --key.")
     settings = ScanSettings([load_key(key) for key in keys], layer, read_limits(limit))
     paths = [*(sources or []), *read_names(list_file)]
     raise typer.Exit(run_scan(paths, settings, record, workers, dask, as_json))
