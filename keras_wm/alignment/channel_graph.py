@@ -289,7 +289,8 @@ def _components(count: int, pairs: set[tuple[int, int]]) -> list[int]:
 
     if not pairs:
         return list(range(count))
-    edges = np.ones(len(pairs), bool), tuple(np.array(list(pairs)).T)
+    # SciPy before 1.12 silently returns wrong components for 64-bit indices.
+    edges = np.ones(len(pairs), bool), tuple(np.array(list(pairs), "int32").T)
     graph = coo_array(edges, shape=(count, count))
     _, labels = connected_components(graph, directed=False)
     indices = {label: index for index, label in enumerate(dict.fromkeys(labels))}

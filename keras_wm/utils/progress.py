@@ -38,6 +38,9 @@ def progress_bar(label: str, shown: bool) -> Iterator[Callable[[int, int], None]
         A function to call with the number of completed steps and of all steps.
     """
     console = Console(stderr=True)
+    if not (shown and (console.is_terminal or console.is_jupyter)):
+        yield lambda done, count: None
+        return
     bar = Progress(
         TextColumn(label),
         BarColumn(),
@@ -45,7 +48,6 @@ def progress_bar(label: str, shown: bool) -> Iterator[Callable[[int, int], None]
         TimeRemainingColumn(),
         console=console,
         transient=True,
-        disable=not (shown and (console.is_terminal or console.is_jupyter)),
         # Leaves the caller's standard output and error unchanged.
         redirect_stdout=False,
         redirect_stderr=False,

@@ -20,7 +20,7 @@ def write_all_formats(folder):
 
     layers = keras.layers
     encoder = keras.Sequential(
-        [keras.Input((3,)), layers.Dense(4, name="narrow")], name="encoder"
+        [keras.Input((3,)), layers.Dense(4, "sigmoid", name="narrow")], name="encoder"
     )
     encoder.compile("adam", "mse", run_eagerly=True)
     encoder.fit(np.zeros((1, 3)), np.zeros((1, 4)), verbose=0)

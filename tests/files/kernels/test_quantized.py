@@ -67,15 +67,19 @@ def quantize(model, mode):
     import keras
 
     kind, _, block = mode.partition("/")
-    config = None
-    if kind == "int4":
-        config = keras.quantizers.Int4QuantizationConfig(block_size=int(block))
+    options = {}
+    if hasattr(keras.quantizers, "Int4QuantizationConfig"):
+        if kind == "int4":
+            groups = keras.quantizers.Int4QuantizationConfig(block_size=int(block))
+            options = {"config": groups}
+    elif block not in ("", "-1"):
+        pytest.skip("Keras quantizes in groups from version 3.13 on")
     # Keras collects garbage after each layer, which takes half a second if all objects
     # of TensorFlow are examined.
     gc.freeze()
     for layer in model.layers:
         if type(layer).__name__ != "InputLayer":
-            layer.quantize(kind, config=config)
+            layer.quantize(kind, **options)
     gc.unfreeze()
     return model
 
