@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from keras_wm.errors import LayerNotFoundError
 from keras_wm.utils.text import printable
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 # Most layers that an error message lists.
 _SHOWN_NAMES = 12
+# An array of more axes is not taken for a weight.
+MOST_AXES = 8
 
 
 @dataclass(frozen=True)
@@ -50,40 +52,31 @@ class Kernel:
         return f"{self.layer}/{self.variable}"
 
 
-class Stored(Protocol):
-    """A stored array that has not been read yet."""
+@dataclass(frozen=True)
+class Stored:
+    """A stored array that has not been read yet.
 
-    @property
-    def path(self) -> str:
-        """Path of the array in its source, for error messages."""
+    Attributes:
+        path: Path of the array in its source, for error messages.
+        shape: Shape of the array.
+        dtype: Name of the stored type.
+        read: Reads the array.
+    """
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the array."""
-
-    @property
-    def dtype(self) -> str:
-        """Name of the stored type."""
+    path: str
+    shape: tuple[int, ...]
+    dtype: str
+    read: Callable[[], NDArray[Any]]
 
     @property
     def is_float(self) -> bool:
-        """True if the array holds floats, with at least one axis."""
-
-    def read(self) -> NDArray[Any]:
-        """Reads the array."""
+        """True if it can be a weight: floats, with a plausible number of axes."""
+        plausible = 1 <= len(self.shape) <= MOST_AXES and 0 not in self.shape
+        return plausible and "float" in self.dtype
 
 
 def as_kernel(array: Stored, layer: str, variable: str) -> Kernel:
-    """Returns an array as a weight of a layer, unchanged.
-
-    Args:
-        array: The array.
-        layer: Name of the layer.
-        variable: Name or number of the variable.
-
-    Returns:
-        The weight.
-    """
+    """Returns an array as a weight of a layer, unchanged."""
     return Kernel(
         layer=printable(layer, most=1000),
         variable=printable(variable),
@@ -92,6 +85,11 @@ def as_kernel(array: Stored, layer: str, variable: str) -> Kernel:
         dtype=array.dtype,
         read=array.read,
     )
+
+
+# Reads a model's config as plain data, which must not be trusted. Returns `None` if
+# the config is missing or cannot be read.
+ReadConfig = Callable[[], Any]
 
 
 def no_config() -> None:
@@ -106,13 +104,12 @@ class Contents:
         format: Format of the file, recognised by its content.
         weights: All arrays of floats, with at least one axis, that the model computes
             with, in the file's order.
-        config: Reads the model's config as plain data, which must not be trusted.
-            Returns `None` if the config is missing or cannot be read.
+        config: Reads the model's config; see `ReadConfig`.
     """
 
     format: str
     weights: list[Kernel]
-    config: Callable[[], Any] = no_config
+    config: ReadConfig = no_config
 
     @property
     def kernels(self) -> list[Kernel]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from keras_wm.files.config.layer_facts import NO_FACTS, LayerFacts
-from keras_wm.files.contents import Kernel
+from keras_wm.files.contents import Kernel, Stored
 from keras_wm.files.kernels.layer_weights import weights_of_layer
 
 
@@ -21,34 +20,11 @@ class KerasModel(Protocol):
     A protocol, because files are read without importing Keras.
     """
 
-    @property
-    def name(self) -> str:
-        """The model's name."""
-
-    @property
-    def weights(self) -> Sequence[Any]:
-        """The model's variables, in Keras's order."""
+    name: str
+    weights: Sequence[Any]
 
     def get_config(self) -> Any:
         """Returns the model's config as plain data."""
-
-
-@dataclass(frozen=True)
-class _Variable:
-    """A variable of a model, with the interface of a stored array."""
-
-    variable: Any
-    path: str
-    shape: tuple[int, ...]
-    dtype: str
-
-    @property
-    def is_float(self) -> bool:
-        return len(self.shape) > 0 and "float" in self.dtype
-
-    def read(self) -> NDArray[Any]:
-        values = np.asarray(self.variable.numpy())
-        return values if values.dtype.kind in "iu" else values.astype(np.float64)
 
 
 def weights_in_memory(model: KerasModel) -> list[Kernel]:
@@ -62,22 +38,22 @@ def weights_in_memory(model: KerasModel) -> list[Kernel]:
         with LoRA, the effective ones. The name of each layer is preceded by the names
         of the models that contain it.
     """
-    layers: list[tuple[str, dict[str, _Variable]]] = []
-    for weight in model.weights:
-        variable = _as_stored(weight)
-        layer, _, name = variable.path.rpartition("/")
-        # Two layers of a model can have the same name.
-        if not layers or layers[-1][0] != layer or name in layers[-1][1]:
-            layers.append((layer, {}))
-        layers[-1][1][name] = variable
     names = dict(_layer_names(model, ""))
     facts = _layer_facts(model)
+    # Path, full name and variables of each layer.
+    layers: list[tuple[str, str, dict[str, Stored]]] = []
+    for weight in model.weights:
+        path = getattr(weight, "path", weight.name).removesuffix(":0")
+        layer, _, variable = path.rpartition("/")
+        # Two layers of a model can have the same name.
+        if not layers or layers[-1][0] != layer or variable in layers[-1][2]:
+            full_name = _full_name(layer, *names.get(id(weight), ("", "")))
+            layers.append((layer, full_name, {}))
+        layers[-1][2][variable] = _as_stored(weight, path)
     return [
         weight
-        for path, variables in layers
-        for weight in weights_of_layer(
-            _full_name(path, variables, names), variables, facts.get(path, NO_FACTS)
-        )
+        for path, full_name, variables in layers
+        for weight in weights_of_layer(full_name, variables, facts.get(path, NO_FACTS))
     ]
 
 
@@ -107,34 +83,26 @@ def _layer_names(model: Any, prefix: str) -> Iterator[tuple[int, tuple[str, str]
                 yield id(variable), (layer.name, prefix)
 
 
-def _full_name(
-    path: str, variables: dict[str, _Variable], names: dict[int, tuple[str, str]]
-) -> str:
+def _full_name(path: str, name: str, prefix: str) -> str:
     """Returns the name of a layer, preceded by the names of the models around it.
 
-    The path of a variable contains only the models that existed when the layer was
+    The path of its variables contains only the models that existed when the layer was
     built.
-
-    Args:
-        path: Path of the layer's variables.
-        variables: The layer's variables.
-        names: Name and prefix of the layer of each variable, by the variable's id.
     """
-    first = next(iter(variables.values()))
-    name, prefix = names.get(id(first.variable), ("", ""))
     _, separator, inside = f"/{path}/".partition(f"/{name}/")
     if not name or not separator:
         return path
     return f"{prefix}{name}/{inside}".removesuffix("/")
 
 
-def _as_stored(weight: Any) -> _Variable:
-    return _Variable(
-        weight,
-        path=getattr(weight, "path", weight.name).removesuffix(":0"),
-        shape=tuple(int(axis) for axis in weight.shape),
-        dtype=str(getattr(weight.dtype, "name", weight.dtype)),
-    )
+def _as_stored(variable: Any, path: str) -> Stored:
+    def read() -> NDArray[Any]:
+        values = np.asarray(variable.numpy())
+        return values if values.dtype.kind in "iu" else values.astype(np.float64)
+
+    shape = tuple(int(axis) for axis in variable.shape)
+    dtype = str(getattr(variable.dtype, "name", variable.dtype))
+    return Stored(path, shape, dtype, read)
 
 
 def _layer_facts(model: Any) -> dict[str, LayerFacts]:

@@ -105,7 +105,7 @@ def open_model_file(
     ```
     """
     # Late, because a process that reads files only in a sandbox does not need HDF5.
-    from keras_wm.files.formats import read_contents
+    from keras_wm.files.formats.bundle import read_contents
 
     limits = limits or DEFAULT_LIMITS
     name = _name(file)

@@ -1,29 +1,31 @@
-"""Folders and archives that contain one model: its weights are found by their names.
+"""Model files of all formats, and folders and archives that contain one model.
 
 Keras writes such an archive (`.keras`) or, unzipped, such a folder. A preset of
-KerasHub and a model in the Hugging Face Hub are such folders, too.
+KerasHub and a model in the Hugging Face Hub are such folders, too. The files with
+weights are found by their names.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from keras_wm.errors import ModelFileError
-from keras_wm.files.contents import Contents, Kernel, no_config
+from keras_wm.files.contents import Contents, Kernel, ReadConfig, no_config
 from keras_wm.files.formats import hdf5_weights, safetensors, sharded
-from keras_wm.files.formats.unrecognised import unrecognised, unrecognised_archive
+from keras_wm.files.formats.unrecognised import (
+    unrecognised,
+    unrecognised_archive,
+    unrecognised_folder,
+)
 from keras_wm.files.hdf5.file import is_hdf5
-from keras_wm.files.storage.source import Bundle, Source, naming_errors
-from keras_wm.files.storage.untrusted_json import parse_json
+from keras_wm.files.storage.source import Bundle, Folder, Source, naming_errors
+from keras_wm.files.storage.untrusted_json import parse_config
 from keras_wm.files.storage.zip_archive import ZIP_MAGIC, Archive
 
-# The formats of a single file, which can be in a folder or in an archive.
-_FORMATS = (hdf5_weights.recognise, safetensors.recognise, sharded.recognise)
 _CONFIG = "config.json"
 # The weights of a preset's task are next to those of its backbone.
 _CONFIGS = {"model": _CONFIG, "task": "task.json"}
@@ -57,19 +59,36 @@ def weights_files(names: Collection[str]) -> list[str]:
     return [name for name in _WEIGHTS if name in names]
 
 
-def recognise(bundle: Bundle, stack: ExitStack) -> Contents | None:
-    """Returns the contents of a folder or archive, if it is one model.
+def read_contents(opened: Source | Folder, stack: ExitStack) -> Contents:
+    """Lists the contents of a model file or folder.
 
     Args:
-        bundle: The folder or archive.
+        opened: The open file, or the folder.
         stack: Closes the opened files.
 
-    Returns:
-        The contents, or `None` if the bundle is not a model.
+    Raises:
+        UnsupportedFileError: If it is not a model, or its format is unknown.
     """
+    if isinstance(opened, Folder):
+        if not weights_files(opened.names):
+            raise unrecognised_folder(opened.names)
+        return _contents_of_bundle(opened, stack)
+    if opened.head.startswith(ZIP_MAGIC):
+        archive = Archive(opened, stack)
+        if not weights_files(archive.names):
+            raise unrecognised_archive(archive.names)
+        archive.vet()
+        contents = _contents_of_bundle(archive, stack)
+        return replace(contents, format="Keras archive (.keras)")
+    weights = _recognise(opened, stack, no_config)
+    if weights is None:
+        raise unrecognised(opened)
+    return weights
+
+
+def _contents_of_bundle(bundle: Bundle, stack: ExitStack) -> Contents:
+    """Lists the contents of a folder or archive that contains weights files."""
     files = weights_files(bundle.names)
-    if not files:
-        return None
     weights = {file: _list_weights(bundle, file, stack) for file in files}
     return Contents(
         f"model folder ({', '.join(files)})",
@@ -78,30 +97,10 @@ def recognise(bundle: Bundle, stack: ExitStack) -> Contents | None:
     )
 
 
-def recognise_archive(source: Source, stack: ExitStack) -> Contents | None:
-    """Returns the contents of a zip archive, or `None` if the file is not one.
-
-    See `recognise` for the arguments.
-
-    Raises:
-        UnsupportedFileError: If the archive is not a model.
-    """
-    if not source.head.startswith(ZIP_MAGIC):
-        return None
-    archive = Archive(source, stack)
-    if not weights_files(archive.names):
-        raise unrecognised_archive(archive.names)
-    archive.vet()
-    contents = recognise(archive, stack)
-    return contents and replace(contents, format="Keras archive (.keras)")
-
-
-def recognise_weights(
-    source: Source, stack: ExitStack, config: Callable[[], Any] = no_config
-) -> Contents | None:
+def _recognise(source: Source, stack: ExitStack, config: ReadConfig) -> Contents | None:
     """Returns the contents of a single file; see `hdf5_weights.recognise`."""
-    for recognise_format in _FORMATS:
-        contents = recognise_format(source, stack, config)
+    for recognise in (hdf5_weights.recognise, safetensors.recognise, sharded.recognise):
+        contents = recognise(source, stack, config)
         if contents is not None:
             return contents
     return None
@@ -112,7 +111,7 @@ def _list_weights(bundle: Bundle, name: str, stack: ExitStack) -> list[Kernel]:
     config = partial(_read_config, bundle, _WEIGHTS[name])
     with naming_errors(name):
         source = bundle.open(name)
-        contents = recognise_weights(source, stack, config)
+        contents = _recognise(source, stack, config)
         if contents is not None:
             return contents.weights
         # Keras writes an HDF5 file also for a model without weights.
@@ -122,17 +121,11 @@ def _list_weights(bundle: Bundle, name: str, stack: ExitStack) -> list[Kernel]:
 
 
 def _read_config(bundle: Bundle, name: str) -> Any:
-    """Returns the model's config, or `None` if it is missing or damaged.
-
-    A damaged config is not an error, because the weights can be read without it.
-    """
+    """Returns the model's config, or `None` if it is missing or damaged."""
     if name not in bundle.names:
         return None
     source = bundle.open(name, bundle.limits.config_bytes)
-    try:
-        return parse_json(source.file.read(), bundle.limits)
-    except ModelFileError:
-        return None
+    return parse_config(source.file.read(), bundle.limits)
 
 
 def _disambiguated(weights_by_file: dict[str, list[Kernel]]) -> list[Kernel]:

@@ -11,17 +11,16 @@ length.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from contextlib import ExitStack
 from typing import Any
 
 import h5py
 
-from keras_wm.errors import ModelFileError
 from keras_wm.files.config.layer_facts import NO_FACTS, LayerFacts, facts_by_name
-from keras_wm.files.contents import Contents, Kernel, no_config
+from keras_wm.files.contents import Contents, Kernel, ReadConfig, Stored
 from keras_wm.files.formats.keras3 import weights_of_keras3
-from keras_wm.files.hdf5.array import StoredArray, StoredArrays
+from keras_wm.files.hdf5.array import StoredArrays
 from keras_wm.files.hdf5.file import BoundedFile, is_hdf5, read_text_attribute
 from keras_wm.files.hdf5.walk import has_child, open_child, walk
 from keras_wm.files.kernels.layer_weights import (
@@ -30,15 +29,15 @@ from keras_wm.files.kernels.layer_weights import (
     weights_of_layer,
 )
 from keras_wm.files.storage.source import Source
-from keras_wm.files.storage.untrusted_json import parse_json
+from keras_wm.files.storage.untrusted_json import parse_config
 
 _WHOLE_MODEL = "model_weights"
 _OPTIMIZER = "optimizer_weights"
+# Attributes of a legacy file. A long list is split into layer_names0, layer_names1, ...
+_LEGACY_LISTS = (b"layer_names", b"layer_names0")
 
 
-def recognise(
-    source: Source, stack: ExitStack, config: Callable[[], Any] = no_config
-) -> Contents | None:
+def recognise(source: Source, stack: ExitStack, config: ReadConfig) -> Contents | None:
     """Returns the contents of a `.weights.h5` or `.h5` file, if it is one.
 
     Args:
@@ -52,11 +51,14 @@ def recognise(
     if not is_hdf5(source):
         return None
     file = stack.enter_context(BoundedFile(source))
-    if _is_legacy(file):
-        part = "" if has_child(file, _WHOLE_MODEL) else " weights"
+    is_whole = has_child(file, _WHOLE_MODEL)
+    group = open_child(file, _WHOLE_MODEL, source.limits) if is_whole else file
+    if any(h5py.h5a.exists(group.id, name) for name in _LEGACY_LISTS):
+        part = "" if is_whole else " weights"
+        prefix = f"{_WHOLE_MODEL}/" if is_whole else ""
         return Contents(
             f"legacy HDF5{part} (.h5)",
-            _weights_of_legacy(file),
+            _weights_of_legacy(file, prefix),
             lambda: _model_config(file),
         )
     weights = weights_of_keras3({"": file}, source.limits, config)
@@ -65,22 +67,10 @@ def recognise(
     return Contents("Keras weights (.weights.h5)", weights)
 
 
-def _is_legacy(file: BoundedFile) -> bool:
-    """Returns whether an HDF5 file has the legacy layout."""
-    group = file
-    if has_child(file, _WHOLE_MODEL):
-        group = open_child(file, _WHOLE_MODEL, file.source.limits)
-    # A long list is split into layer_names0, layer_names1 and so on.
-    return any(
-        h5py.h5a.exists(group.id, name) for name in (b"layer_names", b"layer_names0")
-    )
-
-
-def _weights_of_legacy(file: BoundedFile) -> list[Kernel]:
-    """Lists the weights of a legacy HDF5 file."""
-    top = f"{_WHOLE_MODEL}/" if has_child(file, _WHOLE_MODEL) else ""
+def _weights_of_legacy(file: BoundedFile, top: str) -> list[Kernel]:
+    """Lists the weights of a legacy HDF5 file, all in the group `top`."""
     stored = StoredArrays(file)
-    layers: dict[str, dict[str, StoredArray]] = {}
+    layers: dict[str, dict[str, Stored]] = {}
     for path, item in walk(file, skip=lambda path: path == _OPTIMIZER):
         if isinstance(item, h5py.Group) or not path.startswith(top):
             continue
@@ -98,7 +88,7 @@ def _weights_of_legacy(file: BoundedFile) -> list[Kernel]:
     return weights
 
 
-def _without_suffixes(arrays: dict[str, StoredArray]) -> dict[str, StoredArray]:
+def _without_suffixes(arrays: dict[str, Stored]) -> dict[str, Stored]:
     """Returns the arrays by the names of their variables: `kernel` for `kernel:0`."""
     named = {name.removesuffix(":0"): array for name, array in arrays.items()}
     # A hostile file can have both names; neither array may be lost.
@@ -106,7 +96,7 @@ def _without_suffixes(arrays: dict[str, StoredArray]) -> dict[str, StoredArray]:
 
 
 def _layer_facts(
-    file: BoundedFile, layers: Collection[dict[str, StoredArray]]
+    file: BoundedFile, layers: Collection[dict[str, Stored]]
 ) -> dict[str, LayerFacts]:
     """Returns the facts in the model's config, if some arrays cannot be read without
     them.
@@ -119,17 +109,11 @@ def _layer_facts(
 
 
 def _model_config(file: BoundedFile) -> Any:
-    """Returns the model's config, or `None` if it is missing or damaged.
-
-    A damaged config is not an error, because the weights can be read without it.
-    """
+    """Returns the model's config, or `None` if it is missing or damaged."""
     limits = file.source.limits
     with file.listing():
         text = read_text_attribute(file, "model_config", limits, "config_bytes")
-    try:
-        return parse_json(text.encode(), limits) if text else None
-    except ModelFileError:
-        return None
+    return parse_config(text.encode(), limits) if text else None
 
 
 def _layer_name(holder: str) -> str:

@@ -7,7 +7,7 @@ names and, within lists, of class names. The user's name of the layer is an attr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from typing import Any
 
@@ -17,8 +17,8 @@ from keras_wm.errors import UnsafeFileError
 from keras_wm.files.config.layer_facts import NO_FACTS, LayerFacts
 from keras_wm.files.config.layer_names import is_state, layer_name, nodes_in_config
 from keras_wm.files.config.nodes import name_of
-from keras_wm.files.contents import Kernel
-from keras_wm.files.hdf5.array import StoredArray, StoredArrays
+from keras_wm.files.contents import Kernel, ReadConfig, Stored
+from keras_wm.files.hdf5.array import StoredArrays
 from keras_wm.files.hdf5.file import BoundedFile, read_text_attribute
 from keras_wm.files.hdf5.walk import walk
 from keras_wm.files.kernels.layer_weights import may_be_quantized, weights_of_layer
@@ -30,7 +30,7 @@ _VARIABLES = "vars"
 
 
 def weights_of_keras3(
-    shards: Mapping[str, BoundedFile], limits: Limits, config: Callable[[], Any]
+    shards: Mapping[str, BoundedFile], limits: Limits, config: ReadConfig
 ) -> list[Kernel] | None:
     """Lists the weights in a weights file, or in its shards.
 
@@ -45,7 +45,7 @@ def weights_of_keras3(
     """
     stored = {shard: StoredArrays(file) for shard, file in shards.items()}
     names: dict[str, str | None] = {}
-    layers: dict[str, dict[str, StoredArray]] = {}
+    layers: dict[str, dict[str, Stored]] = {}
     for shard, path, item in _walk_shards(shards, limits):
         holder, _, last = path.rpartition("/")
         if isinstance(item, h5py.Group):

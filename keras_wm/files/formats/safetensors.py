@@ -8,7 +8,7 @@ listed in every order in which it could be a kernel.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_wm.errors import ModelFileError, UnsafeFileError, UnsupportedFileError
-from keras_wm.files.contents import Contents, Kernel, no_config
+from keras_wm.files.contents import Contents, Kernel, ReadConfig, Stored
 from keras_wm.files.kernels.layer_weights import weights_of_layer
 from keras_wm.files.limits import Limits, vet_limit
-from keras_wm.files.storage.raw_array import RawArray
+from keras_wm.files.storage.raw_array import raw_array
 from keras_wm.files.storage.source import Source
 from keras_wm.files.storage.untrusted_json import parse_json
 from keras_wm.utils.text import printable
@@ -30,31 +30,16 @@ _METADATA = "__metadata__"
 _KEYS = {"dtype", "shape", "data_offsets"}
 # Counts and sizes are below this number, as they fit into 64 bits with a sign.
 _MOST = 2**63
-# Bits of one number.
-_BITS = {
-    "BOOL": 8,
-    "F4": 4,
-    "F6_E2M3": 6,
-    "F6_E3M2": 6,
-    "U8": 8,
-    "I8": 8,
-    "F8_E5M2": 8,
-    "F8_E4M3": 8,
-    "F8_E8M0": 8,
-    "F8_E4M3FNUZ": 8,
-    "F8_E5M2FNUZ": 8,
-    "I16": 16,
-    "U16": 16,
-    "F16": 16,
-    "BF16": 16,
-    "I32": 32,
-    "U32": 32,
-    "F32": 32,
-    "C64": 64,
-    "F64": 64,
-    "I64": 64,
-    "U64": 64,
+# Number formats by the bits of one number.
+_FORMATS = {
+    4: "F4",
+    6: "F6_E2M3 F6_E3M2",
+    8: "BOOL U8 I8 F8_E5M2 F8_E4M3 F8_E8M0 F8_E4M3FNUZ F8_E5M2FNUZ",
+    16: "I16 U16 F16 BF16",
+    32: "I32 U32 F32",
+    64: "C64 F64 I64 U64",
 }
+_BITS = {code: bits for bits, codes in _FORMATS.items() for code in codes.split()}
 # PyTorch and Keras separate the parts of a name by dots and slashes.
 _SEPARATORS = "./"
 _TRANSPOSED = "axes as PyTorch orders them, put into Keras's order"
@@ -63,9 +48,7 @@ _DEPTHWISE = f"{_TRANSPOSED} for a depthwise convolution"
 _MOST_KERNEL_AXES = 5
 
 
-def recognise(
-    source: Source, stack: ExitStack, config: Callable[[], Any] = no_config
-) -> Contents | None:
+def recognise(source: Source, stack: ExitStack, config: ReadConfig) -> Contents | None:
     """Returns the contents of a safetensors file; see `hdf5_weights.recognise`."""
     if not has_header(source):
         return None
@@ -74,7 +57,7 @@ def recognise(
     )
 
 
-def weights_of_safetensors(arrays: Sequence[RawArray], limits: Limits) -> list[Kernel]:
+def weights_of_safetensors(arrays: Sequence[Stored], limits: Limits) -> list[Kernel]:
     """Lists the weights among the arrays of a file, each in every possible axis order.
 
     Args:
@@ -84,7 +67,7 @@ def weights_of_safetensors(arrays: Sequence[RawArray], limits: Limits) -> list[K
     Returns:
         The weights.
     """
-    layers: dict[str, dict[str, RawArray]] = {}
+    layers: dict[str, dict[str, Stored]] = {}
     for array in arrays:
         # `"encoder.c1.weight"` is the variable `"weight"` of the layer `"encoder.c1"`.
         variable = array.path[max(map(array.path.rfind, _SEPARATORS)) + 1 :]
@@ -131,7 +114,7 @@ def has_header(source: Source) -> bool:
     return starts_object and source.head[4:_LENGTH_BYTES] == bytes(4)
 
 
-def read_header(source: Source) -> list[RawArray]:
+def read_header(source: Source) -> list[Stored]:
     """Reads the header of a safetensors file.
 
     Args:
@@ -159,15 +142,18 @@ def read_header(source: Source) -> list[RawArray]:
     header = parse_json(source.file.read(length), limits)
     _vet_metadata(header.pop(_METADATA, {}))
     vet_limit(limits, "arrays", len(header), f"it has {len(header):,} arrays, more")
-    arrays = [
+    entries = [
         _read_entry(source, name, fields, data_start) for name, fields in header.items()
     ]
-    arrays.sort(key=lambda array: (array.start, array.size))
-    _vet_cover(arrays, data_start, source.size)
-    return arrays
+    entries.sort(key=lambda entry: entry[:2])
+    _vet_cover(entries, data_start, source.size)
+    return [array for _, _, array in entries]
 
 
-def _read_entry(source: Source, name: str, fields: Any, data_start: int) -> RawArray:
+def _read_entry(
+    source: Source, name: str, fields: Any, data_start: int
+) -> tuple[int, int, Stored]:
+    """Returns the offset and the number of bytes of an array, and the array."""
     if not isinstance(fields, dict) or fields.keys() != _KEYS:
         raise _invalid(name, "has other fields than dtype, shape and data_offsets")
     dtype, shape, offsets = fields["dtype"], fields["shape"], fields["data_offsets"]
@@ -184,7 +170,8 @@ def _read_entry(source: Source, name: str, fields: Any, data_start: int) -> RawA
     if _count_bits(shape, _BITS[dtype]) != 8 * size:
         raise _invalid(name, f"has {size:,} bytes, which do not fit its shape and type")
     start = data_start + offsets[0]
-    return RawArray(source, name, dtype, tuple(shape), start, size)
+    array = raw_array(source, name, dtype, tuple(shape), start, size)
+    return start, size, array
 
 
 def _count_bits(shape: Iterable[int], bits: int) -> int:
@@ -217,21 +204,23 @@ def _vet_metadata(metadata: Any) -> None:
         )
 
 
-def _vet_cover(arrays: Iterable[RawArray], start: int, end: int) -> None:
+def _vet_cover(
+    entries: Iterable[tuple[int, int, Stored]], position: int, end: int
+) -> None:
     """Raises an error if arrays overlap, or if bytes belong to no array."""
-    for array in arrays:
-        if array.start != start:
-            problem = "overlaps" if array.start < start else "leaves a gap after"
+    for start, size, array in entries:
+        if start != position:
+            problem = "overlaps" if start < position else "leaves a gap after"
             raise _invalid(array.path, f"{problem} the array before it")
-        start += array.size
-    if start > end:
+        position += size
+    if position > end:
         raise ModelFileError(
-            f"its arrays should end at byte {start:,}, but the file ends at {end:,}. "
-            "It may be truncated: download it again."
+            f"its arrays should end at byte {position:,}, but the file ends at "
+            f"{end:,}. It may be truncated: download it again."
         )
-    if start < end:
+    if position < end:
         raise UnsafeFileError(
-            f"{end - start:,} bytes at its end belong to no array. A valid "
+            f"{end - position:,} bytes at its end belong to no array. A valid "
             "safetensors file has no such bytes: do not use this file."
         )
 

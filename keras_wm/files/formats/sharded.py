@@ -7,13 +7,12 @@ Hub has `model.safetensors.index.json` next to `model-00001-of-00002.safetensors
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
 from keras_wm.errors import ModelFileError, UnsafeFileError, UnsupportedFileError
-from keras_wm.files.contents import Contents, Kernel, no_config
+from keras_wm.files.contents import Contents, Kernel, ReadConfig
 from keras_wm.files.formats.keras3 import weights_of_keras3
 from keras_wm.files.formats.safetensors import (
     has_header,
@@ -58,9 +57,7 @@ def shards_of(
         return frozenset(names or ())
 
 
-def recognise(
-    source: Source, stack: ExitStack, config: Callable[[], Any] = no_config
-) -> Contents | None:
+def recognise(source: Source, stack: ExitStack, config: ReadConfig) -> Contents | None:
     """Returns the contents of the shards, if the file is an index of shards.
 
     See `hdf5_weights.recognise` for the arguments.

@@ -16,6 +16,7 @@ _SAVED_MODEL = (
 )
 _CHECKPOINT = "a TensorFlow checkpoint, which only TensorFlow reads"
 _OTHER_ARCHIVE = "a zip archive without a Keras model's weights"
+_PICKLE = "a pickle; pickles are never read"
 # Descriptions of a file by the bytes at an offset.
 _MAGIC = (
     (0, HDF5_MAGIC, "an HDF5 file without Keras weights"),
@@ -39,10 +40,7 @@ _MAGIC = (
     (0, b"\x81\xa6params", "Flax weights in MessagePack"),
     (0, b"PAR1", "a Parquet table"),
     (0, b"\x80\x02", "a pickle, such as PyTorch's; pickles are never read"),
-    *(
-        (0, bytes([0x80, version]), "a pickle; pickles are never read")
-        for version in range(3, 6)
-    ),
+    *((0, bytes([0x80, version]), _PICKLE) for version in range(3, 6)),
     (0, b"version https://git-lfs", "a Git LFS pointer; run git lfs pull"),
 )
 # Keras's private function `save_model(..., weights_format="npz")` writes these.

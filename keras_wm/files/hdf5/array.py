@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import zlib
-from dataclasses import dataclass
 from typing import Any
 
 import h5py
@@ -12,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_wm.errors import ModelFileError, UnsafeFileError
+from keras_wm.files.contents import MOST_AXES, Stored
 from keras_wm.files.hdf5.file import NOT_FROM_KERAS, BoundedFile, read_text_attribute
 from keras_wm.files.limits import Limits, vet_limit
-from keras_wm.files.storage.raw_array import FLOATS, MOST_AXES, decode, vet_array_size
+from keras_wm.files.storage.raw_array import FLOATS, decode, vet_array_size
 from keras_wm.utils.text import printable
 
 # The integers are the types of quantized kernels.
@@ -34,66 +34,6 @@ _OPAQUE = {
 _CHECKSUM_BYTES = 4
 
 
-@dataclass(frozen=True)
-class StoredArray:
-    """An array of numbers whose size and type are vetted, and which is not read yet.
-
-    Attributes:
-        file: File that contains the array.
-        reference: Reference to the dataset, which takes less memory than the 12 KB
-            of an open dataset.
-        path: Path of the dataset in the file.
-        shape: Shape.
-        stored: Stored type.
-        code: Name of the number format in safetensors, if HDF5 does not know it.
-    """
-
-    file: BoundedFile
-    reference: h5py.h5r.Reference
-    path: str
-    shape: tuple[int, ...]
-    stored: np.dtype[np.generic]
-    code: str = ""
-
-    @property
-    def dtype(self) -> str:
-        """Name of the stored type."""
-        return FLOATS[self.code] if self.code else self.stored.name
-
-    @property
-    def is_float(self) -> bool:
-        """True if the array holds floats."""
-        return self.stored.kind not in "iu"
-
-    def read(self) -> NDArray[Any]:
-        """Reads the array, in native byte order; smaller floats become float32.
-
-        Raises:
-            ModelFileError: If the file has been closed, or is damaged.
-            UnsafeFileError: If the array is too large.
-        """
-        if not self.file:
-            raise ModelFileError("a kernel can be read only while its file is open.")
-        size = math.prod(self.shape) * self.stored.itemsize
-        vet_array_size(self.path, size, self.file.source.limits)
-        values = self._stored_values()
-        if self.code:
-            return decode(values.tobytes(), self.code).reshape(self.shape)
-        if self.stored.kind in "iu":
-            return values
-        return values.astype(f"=f{max(4, self.stored.itemsize)}", copy=False)
-
-    def _stored_values(self) -> NDArray[np.generic]:
-        identifier = h5py.h5r.dereference(self.reference, self.file.id)
-        dataset = h5py.Dataset(identifier, readonly=True)
-        if dataset.chunks is None:
-            return np.asarray(dataset[()])
-        try:
-            return _read_chunks(dataset, self.stored, self.file.source.limits)
-        except UnsafeFileError as error:
-            raise UnsafeFileError(f"'{printable(self.path)}' {error}") from error
-
-
 class StoredArrays:
     """Finds the arrays of one file, which cannot add up to more than the file's size.
 
@@ -105,7 +45,7 @@ class StoredArrays:
         self._file = file
         self._unclaimed = file.source.size
 
-    def find(self, dataset: h5py.Dataset, path: str) -> StoredArray | None:
+    def find(self, dataset: h5py.Dataset, path: str) -> Stored | None:
         """Returns a dataset as an array of numbers with at least one axis.
 
         Args:
@@ -126,9 +66,29 @@ class StoredArrays:
         if not 1 <= len(shape) <= MOST_AXES or 0 in shape:
             return None
         stored, code = number_type
-        self._vet_size(dataset, path, math.prod(shape) * stored.itemsize)
+        size = math.prod(shape) * stored.itemsize
+        self._vet_size(dataset, path, size)
+        file = self._file
+        # An open dataset takes 12 KB of memory, and a reference much less.
         reference = h5py.h5r.create(dataset.id, b".", h5py.h5r.OBJECT)
-        return StoredArray(self._file, reference, path, shape, stored, code)
+
+        def read() -> NDArray[Any]:
+            if not file:
+                raise ModelFileError(
+                    "a kernel can be read only while its file is open."
+                )
+            vet_array_size(path, size, file.source.limits)
+            opened = h5py.h5r.dereference(reference, file.id)
+            dataset = h5py.Dataset(opened, readonly=True)
+            values = _read_values(dataset, path, stored, file.source.limits)
+            if code:
+                return decode(values.tobytes(), code).reshape(shape)
+            if stored.kind in "iu":
+                return values
+            # In native byte order; smaller floats become float32.
+            return values.astype(f"=f{max(4, stored.itemsize)}", copy=False)
+
+        return Stored(path, shape, FLOATS[code] if code else stored.name, read)
 
     def _vet_size(self, dataset: h5py.Dataset, path: str, declared: int) -> None:
         stored = dataset.id.get_storage_size()
@@ -162,6 +122,17 @@ def _number_type(
         code = _OPAQUE.get((size, read_text_attribute(dataset, "dtype", limits)))
         return (np.dtype(f"V{size}"), code) if code else None
     return None
+
+
+def _read_values(
+    dataset: h5py.Dataset, path: str, stored: np.dtype[np.generic], limits: Limits
+) -> NDArray[np.generic]:
+    if dataset.chunks is None:
+        return np.asarray(dataset[()])
+    try:
+        return _read_chunks(dataset, stored, limits)
+    except UnsafeFileError as error:
+        raise UnsafeFileError(f"'{printable(path)}' {error}") from error
 
 
 def _read_chunks(

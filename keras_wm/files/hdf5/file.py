@@ -93,15 +93,13 @@ class _VettedStream(Window):
         )
         super().__init__(source.file, 0, source.size, budget, over_budget)
 
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        start = self.tell()
-        count = super().readinto(buffer)
+    def _bytes(self, start: int, stop: int) -> bytes:
+        data = super()._bytes(start, stop)
         # The bytes of an array can contain the magic by chance, but arrays are not
         # read during listing.
-        magic = bytes(buffer[: len(_COLLECTION_MAGIC)])
-        if self.budget is not None and magic == _COLLECTION_MAGIC:
+        if self.budget is not None and data.startswith(_COLLECTION_MAGIC):
             _vet_collection(self._file, start)
-        return count
+        return data
 
 
 def _vet_collection(file: BinaryIO, start: int) -> None:

@@ -100,19 +100,31 @@ def _read(candidate: _Candidate, parts: Parts, limits: Limits) -> Float32s:
 def _candidates(parts: Parts, facts: LayerFacts) -> Iterator[_Candidate]:
     """Generates the candidates of every mode that the types and axes allow."""
     axes, scale_axes = len(parts.codes.shape), len(parts.scale.shape)
-    shapes = tuple(facts.shapes.values())
+    is_unsigned = parts.codes.dtype == "uint8"
     # Only GPTQ and AWQ use unsigned codes, and only int4 in groups has zero points
     # besides them.
-    if parts.codes.dtype == "uint8":
-        yield from _gptq_and_awq(parts, shapes)
-    elif parts.zero is not None:
-        yield from _int4_in_groups(parts, shapes)
+    if is_unsigned or parts.zero is not None:
+        inputs = _count_grouped_inputs(parts)
+        if inputs is not None:
+            in_groups = _gptq_and_awq if is_unsigned else _int4_in_groups
+            yield from in_groups(parts, inputs, facts)
     else:
         yield from _int8(parts, facts)
         if axes == 2 and scale_axes == 1:
-            yield from _int4(parts, shapes)
+            yield from _int4(parts, facts)
         elif axes > 2:
             yield from _int4_of_many_axes(parts, facts)
+
+
+def _count_grouped_inputs(parts: Parts) -> int | None:
+    """Returns the number of inputs, or `None` if the shapes are not those of groups."""
+    if parts.groups is None or len(parts.groups.shape) != 1:
+        return None
+    if len(parts.codes.shape) != 2 or len(parts.scale.shape) != 2:
+        return None
+    if parts.zero is not None and parts.zero.shape != parts.scale.shape:
+        return None
+    return parts.groups.shape[0]
 
 
 def _int8(parts: Parts, facts: LayerFacts) -> Iterator[_Candidate]:
@@ -183,7 +195,7 @@ def _divide(
     return _codes(parts, packed_axis, length) / scale
 
 
-def _int4(parts: Parts, shapes: tuple[Shape, ...]) -> Iterator[_Candidate]:
+def _int4(parts: Parts, facts: LayerFacts) -> Iterator[_Candidate]:
     """Generates W = codes / scale for a matrix, two codes in each byte.
 
     The scales can belong to columns (Dense and EinsumDense, and reverse embeddings) or
@@ -192,7 +204,7 @@ def _int4(parts: Parts, shapes: tuple[Shape, ...]) -> Iterator[_Candidate]:
     (rows, columns), (count,) = parts.codes.shape, parts.scale.shape
     by_row, by_column = ((0,), (1,)) if count > 1 else ((), ())
     if columns == _half(count):
-        shape = _kernel_shape(parts, shapes, rows, count)
+        shape = _kernel_shape(parts, facts, rows, count)
         yield _Candidate("int4", shape, partial(_divide, parts, by_column, 1, count))
     if rows == count:
         # Nothing in an embedding's arrays shows whether its number of columns is odd.
@@ -208,7 +220,9 @@ def _int4(parts: Parts, shapes: tuple[Shape, ...]) -> Iterator[_Candidate]:
             yield _Candidate("int4", (height, count), read, note)
 
 
-def _int4_in_groups(parts: Parts, shapes: tuple[Shape, ...]) -> Iterator[_Candidate]:
+def _int4_in_groups(
+    parts: Parts, inputs: int, facts: LayerFacts
+) -> Iterator[_Candidate]:
     """Generates W = (codes - zero) * scale, with zero and scale of the input's group.
 
     In Dense and EinsumDense, the codes have the shape (inputs, outputs / 2) and the
@@ -216,14 +230,10 @@ def _int4_in_groups(parts: Parts, shapes: tuple[Shape, ...]) -> Iterator[_Candid
     features / 2) and scales (words, groups). Reverse embeddings have codes
     (features / 2, words) and scales (groups, words).
     """
-    if parts.zero is None or parts.groups is None:
-        return
-    (rows, columns), (inputs,) = _matrix(parts.codes.shape), _vector(parts.groups.shape)
-    first, last = _matrix(parts.scale.shape)
-    if parts.zero.shape != parts.scale.shape:
-        return
+    rows, columns = parts.codes.shape
+    first, last = parts.scale.shape
     if rows == inputs and columns == _half(last):
-        shape = _kernel_shape(parts, shapes, rows, last)
+        shape = _kernel_shape(parts, facts, rows, last)
         yield _Candidate("int4", shape, partial(_scale_groups, parts, 0, 1, last))
     elif rows == first and columns == _half(inputs):
         shape = (rows, inputs)
@@ -233,20 +243,16 @@ def _int4_in_groups(parts: Parts, shapes: tuple[Shape, ...]) -> Iterator[_Candid
         yield _Candidate("int4", shape, partial(_scale_groups, parts, 0, 0, inputs))
 
 
-def _gptq_and_awq(parts: Parts, shapes: tuple[Shape, ...]) -> Iterator[_Candidate]:
+def _gptq_and_awq(parts: Parts, inputs: int, facts: LayerFacts) -> Iterator[_Candidate]:
     """Generates the transpose of (codes - zero) * scale, with unsigned codes.
 
     The shape is (outputs, inputs), or (outputs / 2, inputs) for codes of four bits. AWQ
     also divides by the factors of the inputs.
     """
-    if parts.groups is None:
-        return
-    (rows, inputs), (count,) = _matrix(parts.codes.shape), _vector(parts.groups.shape)
-    outputs, _ = _matrix(parts.scale.shape)
+    rows, columns = parts.codes.shape
+    outputs, _ = parts.scale.shape
     is_packed = rows == _half(outputs) != outputs
-    if inputs != count or not (is_packed or rows == outputs):
-        return
-    if parts.zero is not None and parts.zero.shape != parts.scale.shape:
+    if columns != inputs or not (is_packed or rows == outputs):
         return
 
     def read() -> Float32s:
@@ -258,7 +264,7 @@ def _gptq_and_awq(parts: Parts, shapes: tuple[Shape, ...]) -> Iterator[_Candidat
     mode = "gptq" if parts.input_scales is None else "awq"
     # Without the stored zeros, a constant can be missing for each filter and group.
     note = "" if parts.zero is not None else ", half the range for the lost zeros"
-    yield _Candidate(mode, _kernel_shape(parts, shapes, inputs, outputs), read, note)
+    yield _Candidate(mode, _kernel_shape(parts, facts, inputs, outputs), read, note)
 
 
 def _scale_groups(
@@ -324,16 +330,14 @@ def _codes(parts: Parts, packed_axis: int | None, length: int) -> Float32s:
     return values.reshape(shape)[(slice(None),) * packed_axis + (slice(length),)]
 
 
-def _kernel_shape(
-    parts: Parts, shapes: tuple[Shape, ...], inputs: int, outputs: int
-) -> Shape:
+def _kernel_shape(parts: Parts, facts: LayerFacts, inputs: int, outputs: int) -> Shape:
     """Returns the kernel's shape before EinsumDense flattened it to a matrix.
 
     It is known from the layer's config, or else from its bias. The bias has the axes
     of the outputs, but the first of them can be missing and the last can have size 1.
     Such an axis takes the outputs that the others leave.
     """
-    for shape in shapes:
+    for shape in facts.shapes.values():
         if math.prod(shape) == inputs * outputs:
             return shape
     bias = parts.bias.shape if parts.bias is not None else ()
@@ -354,14 +358,3 @@ def _floats(array: Stored) -> Float32s:
 def _half(count: int) -> int:
     """Returns the number of bytes with two codes each, rounded up."""
     return -(-count // 2)
-
-
-# The sizes of other arrays are -1, which differs from every size.
-
-
-def _matrix(shape: Shape) -> tuple[int, int]:
-    return (shape[0], shape[1]) if len(shape) == 2 else (-1, -1)
-
-
-def _vector(shape: Shape) -> tuple[int]:
-    return (shape[0],) if len(shape) == 1 else (-1,)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from keras_wm.errors import ModelFileError
+from keras_wm.files.contents import Stored
 from keras_wm.files.limits import Limits, vet_limit
 from keras_wm.files.storage.source import Source
 from keras_wm.utils.text import printable
@@ -25,15 +25,14 @@ FLOATS = {
 }
 # The formats of quantized kernels.
 INTEGERS = {"I8": "int8", "U8": "uint8"}
-# An array of more axes is not taken for a kernel.
-MOST_AXES = 8
 
 
-@dataclass(frozen=True)
-class RawArray:
-    """A contiguous array of a file. Its size has been vetted; it has not been read.
+def raw_array(
+    source: Source, path: str, code: str, shape: tuple[int, ...], start: int, size: int
+) -> Stored:
+    """Returns a contiguous array of a file. Its size has been vetted.
 
-    Attributes:
+    Args:
         source: File that contains the array.
         path: Name of the array in the file, for error messages.
         code: Number format, by its name in safetensors.
@@ -42,45 +41,21 @@ class RawArray:
         size: Number of bytes.
     """
 
-    source: Source
-    path: str
-    code: str
-    shape: tuple[int, ...]
-    start: int
-    size: int
-
-    @property
-    def dtype(self) -> str:
-        """Name of the stored type."""
-        return (FLOATS | INTEGERS).get(self.code, self.code)
-
-    @property
-    def is_float(self) -> bool:
-        """True if it can be a kernel: floats, with a plausible number of axes."""
-        plausible = 1 <= len(self.shape) <= MOST_AXES and 0 not in self.shape
-        return plausible and self.code in FLOATS
-
-    def read(self) -> NDArray[Any]:
-        """Reads the array; floats below single precision become float32.
-
-        Raises:
-            ModelFileError: If the file has been closed, or has become shorter.
-            UnsafeFileError: If the array is too large.
-        """
+    def read() -> NDArray[Any]:
         # The decoded array of floats has at least 4 bytes per number.
-        size = max(self.size, 4 * math.prod(self.shape))
-        vet_array_size(self.path, size, self.source.limits)
-        file = self.source.file
+        vet_array_size(path, max(size, 4 * math.prod(shape)), source.limits)
         try:
-            file.seek(self.start)
-            data = file.read(self.size)
+            source.file.seek(start)
+            data = source.file.read(size)
         except ValueError as error:  # Every closed file raises this.
             raise ModelFileError(
                 "a kernel can be read only while its file is open."
             ) from error
-        if len(data) < self.size:
+        if len(data) < size:
             raise ModelFileError("it became shorter while it was read.")
-        return decode(data, self.code).reshape(self.shape)
+        return decode(data, code).reshape(shape)
+
+    return Stored(path, shape, (FLOATS | INTEGERS).get(code, code), read)
 
 
 def vet_array_size(path: str, size: int, limits: Limits) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from abc import abstractmethod
 from typing import BinaryIO
 
 from cachetools import LRUCache
@@ -45,6 +46,19 @@ class SeekableStream(io.RawIOBase):
         self._position = position
         return position
 
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        start, stop = self._position, min(self._position + len(buffer), self._size)
+        if stop <= start:
+            return 0
+        data = self._bytes(start, stop)
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+    @abstractmethod
+    def _bytes(self, start: int, stop: int) -> bytes:
+        """Returns the bytes `[start, stop)`; fewer if the file is truncated."""
+
 
 class Window(SeekableStream):
     """The bytes `[start, start + size)` of a seekable file, as a seekable file.
@@ -75,18 +89,13 @@ class Window(SeekableStream):
         self.budget = budget
         self._over_budget = over_budget
 
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        wanted = max(0, min(len(buffer), self._size - self._position))
+    def _bytes(self, start: int, stop: int) -> bytes:
         if self.budget is not None:
-            self.budget -= wanted
+            self.budget -= stop - start
             if self.budget < 0:
                 raise UnsafeFileError(self._over_budget)
-        self._file.seek(self._start + self._position)
-        data = self._file.read(wanted)
-        count = len(data)
-        buffer[:count] = data
-        self._position += count
-        return count
+        self._file.seek(self._start + start)
+        return self._file.read(stop - start)
 
 
 class CachedRemoteFile(SeekableStream):
@@ -105,15 +114,6 @@ class CachedRemoteFile(SeekableStream):
         small = self._size <= _SMALL_FILE_BYTES
         self._block_bytes = max(self._size, 1) if small else _BLOCK_BYTES
         self._blocks: LRUCache[int, bytes] = LRUCache(_CACHED_BYTES, getsizeof=len)
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        start = self._position
-        stop = min(start + len(buffer), self._size)
-        if stop <= start:
-            return 0
-        buffer[: stop - start] = self._bytes(start, stop)
-        self._position = stop
-        return stop - start
 
     def _bytes(self, start: int, stop: int) -> bytes:
         size = self._block_bytes

@@ -36,6 +36,17 @@ def parse_json(text: bytes, limits: Limits) -> Any:
         raise ModelFileError("it should be JSON, and is not.") from error
 
 
+def parse_config(text: bytes, limits: Limits) -> Any:
+    """Parses a model's config like `parse_json`, or returns `None` if it is damaged.
+
+    A damaged config is not an error, because the weights can be read without it.
+    """
+    try:
+        return parse_json(text, limits)
+    except ModelFileError:
+        return None
+
+
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) < len(pairs):

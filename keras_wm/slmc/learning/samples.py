@@ -30,19 +30,20 @@ class Samples:
     chains: NDArray[np.int64]
 
     @classmethod
-    def of_chains(cls, spins: Floats, log_weights: Floats) -> Samples:
-        """Makes samples of series `(steps, chains, N, 3)` and `(steps, chains)`."""
+    def from_series(cls, series: Mapping[str, Floats]) -> Samples:
+        """Makes samples of a run.
+
+        Args:
+            series: `"spins"`, shape `(steps, chains, N, 3)`, and `"log_weight"`, shape
+                `(steps, chains)`.
+        """
+        spins, log_weights = series["spins"], series["log_weight"]
         steps, chains = log_weights.shape
         return cls(
             spins.reshape(-1, *spins.shape[-2:]),
             log_weights.ravel(),
             np.tile(np.arange(chains), steps),
         )
-
-    @classmethod
-    def from_series(cls, series: Mapping[str, Floats]) -> Samples:
-        """Makes samples of the series `"spins"` and `"log_weight"` of a run."""
-        return cls.of_chains(series["spins"], series["log_weight"])
 
     def __len__(self) -> int:
         return len(self.log_weights)

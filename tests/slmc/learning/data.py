@@ -14,4 +14,4 @@ def hot_samples(count=1280, beta=6.0):
     """Random spins with their exact weights, one per chain."""
     spins = random_spins(np.random.default_rng(0), count, 16)
     weights = DoubleExchange(LATTICE, beta).log_weight(spins)
-    return Samples.of_chains(spins[None], weights[None])
+    return Samples.from_series({"spins": spins[None], "log_weight": weights[None]})

@@ -12,7 +12,8 @@ def test_chains_are_split_as_a_whole_and_without_loss():
     spins = rng.normal(size=(7, 10, 16, 3))
     # Equal configurations, as after rejected proposals.
     spins[3:] = spins[3]
-    samples = Samples.of_chains(spins, np.arange(70.0).reshape(7, 10))
+    log_weights = np.arange(70.0).reshape(7, 10)
+    samples = Samples.from_series({"spins": spins, "log_weight": log_weights})
     first, rest = samples.split_chains(0.3, seed=4)
     assert (len(first), len(rest)) == (21, 49)
     both = first + rest
