@@ -66,14 +66,9 @@ def config_in_memory(model: KerasModel) -> Any:
 
 
 def _layer_names(model: Any, prefix: str) -> Iterator[tuple[int, tuple[str, str]]]:
-    """Iterates over the variables of a model.
+    """Yields the id of each variable, and the name and the prefix of its layer.
 
-    Args:
-        model: The model.
-        prefix: Names of the models that contain it, each followed by a slash.
-
-    Yields:
-        The id of a variable, with the name of its layer and the prefix of the layer.
+    The prefix consists of the names of the models around the layer, each with a slash.
     """
     for layer in getattr(model, "layers", []):
         if hasattr(layer, "layers"):

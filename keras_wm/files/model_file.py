@@ -126,12 +126,7 @@ def open_model_file(
 
 
 def _name(file: Any) -> str:
-    """Returns the name of a file for reports and errors.
-
-    Raises:
-        TypeError: If `file` is neither a path nor a binary file.
-        ValueError: If `file` is an open file that is not seekable.
-    """
+    """Returns the name of a path or of an open binary file for reports and errors."""
     if isinstance(file, (str, os.PathLike)):
         return str(os.fspath(file))
     if not hasattr(file, "read") or isinstance(file, io.TextIOBase):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Self
@@ -84,14 +84,22 @@ class Sandbox:
         listing, _ = self._ask(child, {"open": path}, path)
         self._generation += 1
         generation = self._generation
+
+        def ask(question: Message, max_bytes: int = 0) -> Answer:
+            if generation != self._generation:
+                raise ModelFileError(
+                    f"{printable(path, 1000)}: a kernel can be read only while its "
+                    "file is open."
+                )
+            return self._ask(child, question, path, max_bytes)
+
         weights = [
-            self._weight(child, path, index, description)
+            self._weight(ask, index, description)
             for index, description in enumerate(listing["weights"])
         ]
 
         def config() -> Any:
-            self._check_open(generation, path)
-            return self._ask(child, {"config": True}, path)[0]["config"]
+            return ask({"config": True})[0]["config"]
 
         try:
             yield ModelFile(str(listing["format"]), weights, config, path=path)
@@ -118,30 +126,21 @@ class Sandbox:
             self._child = None
 
     def _weight(
-        self, child: ChildProcess, path: str, index: int, description: Message
+        self, ask: Callable[..., Answer], index: int, description: Message
     ) -> Kernel:
         shape = tuple(int(axis) for axis in description.pop("shape"))
-        generation = self._generation
 
         def read() -> NDArray[np.floating]:
             # Imported late, so that the child starts while NumPy is imported here.
             import numpy as np
 
-            self._check_open(generation, path)
             max_bytes = _WIDEST_BYTES * min(math.prod(shape), self._limits.array_bytes)
-            answer, data = self._ask(child, {"read": index}, path, max_bytes)
+            answer, data = ask({"read": index}, max_bytes)
             dtype = np.dtype("f8" if answer["dtype"] == "float64" else "f4")
             return np.frombuffer(data, dtype).reshape(shape)
 
         texts = {name: str(value) for name, value in description.items()}
         return Kernel(shape=shape, read=read, **texts)
-
-    def _check_open(self, generation: int, path: str) -> None:
-        if generation != self._generation:
-            raise ModelFileError(
-                f"{printable(path, 1000)}: a kernel can be read only while its "
-                "file is open."
-            )
 
     def _ask(
         self, child: ChildProcess, question: Message, path: str, max_bytes: int = 0

@@ -101,11 +101,7 @@ class _Bounds:
 
     @contextmanager
     def enforced(self, array_bytes: int = 0) -> Iterator[None]:
-        """Limits memory and processor time while the context is active.
-
-        Args:
-            array_bytes: Size of an array for which memory and time are added.
-        """
+        """Limits memory and time within a context; an array's size is added to both."""
         if sys.platform == "win32":
             yield
             return

@@ -122,11 +122,7 @@ def _cost(chain: Sampler, size: int, name: str) -> Cost:
 
 
 def _long_run(chain: Sampler) -> tuple[Series, Estimate]:
-    """Runs chains for fifty autocorrelation times of `ms2`.
-
-    Raises:
-        ValueError: If nearly all proposals are rejected, or 20,000 steps are too few.
-    """
+    """Runs chains for at least fifty autocorrelation times of `ms2`."""
     series = run(chain, _FIRST_STEPS)
     while True:
         try:

@@ -190,15 +190,6 @@ def _eigenvalues(matrices: NDArray[np.complex128]) -> Floats:
 
     The matrices are divided among the cores. LAPACK runs with one thread per matrix:
     several threads on one matrix of this size are several times slower.
-
-    Args:
-        matrices: Shape `(matrices, n, n)`.
-
-    Returns:
-        Shape `(matrices, n)`.
-
-    Raises:
-        ImportError: If the extra `slmc` is not installed.
     """
     parts = np.array_split(matrices, min(usable_cores(), max(1, len(matrices))))
     with _blas_controller().limit(limits=1, user_api="blas"):

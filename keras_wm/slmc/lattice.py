@@ -113,9 +113,7 @@ def square_lattice(size_x: int, size_y: int | None = None) -> Lattice:
             "A periodic lattice needs at least two sites in each direction, because a "
             f"site has no bond to itself. Received: {' x '.join(map(repr, sizes))}"
         )
-    positions = np.stack(
-        np.meshgrid(*map(np.arange, extent), indexing="ij"), axis=-1
-    ).reshape(-1, 2)
+    positions = np.array(list(np.ndindex(*extent)))
     differences = (positions[:, None] - positions) % extent
     steps = [(1, 0), (-1, 0), (0, 1), (0, -1)]
     bonds = sum((differences == np.array(step) % extent).all(axis=-1) for step in steps)

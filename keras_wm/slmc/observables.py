@@ -1,4 +1,4 @@
-r"""Observables of the spins.
+r"""Observables of the spins: unit vectors on a lattice, shape `(..., N, 3)`.
 
 All are intensive. Independent random spins give 1 / N for both squared magnetisations.
 """
@@ -14,29 +14,14 @@ from keras_wm.utils.arrays import Floats
 
 
 def squared_magnetisation(spins: ArrayLike, lattice: Lattice) -> Floats:
-    r"""Computes \(m^2 = |\frac{1}{N} \sum_i S_i|^2\).
-
-    Args:
-        spins: Unit vectors, shape `(..., N, 3)`.
-        lattice: Lattice of the spins.
-
-    Returns:
-        Shape `(...)`.
-    """
+    r"""Computes \(m^2 = |\frac{1}{N} \sum_i S_i|^2\), shape `(...)`."""
     return _squared_mean(checked_spins(spins, lattice.sites))
 
 
 def squared_staggered_magnetisation(spins: ArrayLike, lattice: Lattice) -> Floats:
-    r"""Computes \(m_s^2 = |\frac{1}{N} \sum_i (-1)^{x_i + y_i} S_i|^2\).
+    r"""Computes \(m_s^2 = |\frac{1}{N} \sum_i (-1)^{x_i + y_i} S_i|^2\), shape `(...)`.
 
     This is the order parameter at half filling, mu = 0.
-
-    Args:
-        spins: Unit vectors, shape `(..., N, 3)`.
-        lattice: Lattice of the spins.
-
-    Returns:
-        Shape `(...)`.
     """
     array = checked_spins(spins, lattice.sites)
     return _squared_mean(lattice.sublattice_signs[:, None] * array)
@@ -44,10 +29,6 @@ def squared_staggered_magnetisation(spins: ArrayLike, lattice: Lattice) -> Float
 
 def shell_correlations(spins: ArrayLike, lattice: Lattice) -> Floats:
     r"""Computes the mean of \(S_i \cdot S_j\) over the pairs of each shell.
-
-    Args:
-        spins: Unit vectors, shape `(..., N, 3)`.
-        lattice: Lattice of the spins.
 
     Returns:
         Shape `(..., shells)`, by increasing distance.

@@ -1,4 +1,4 @@
-"""Calls of layers in a model's config, in an order in which they can be executed.
+"""Calls of layers in a model's config, in an order of execution.
 
 The config is untrusted, see `keras_wm.files.config.nodes`. An entry that is not
 understood becomes a call of an unknown layer.
@@ -102,16 +102,13 @@ class _Reader:
     def model(
         self, settings: dict[str, Any], prefix: str, inputs: list[Tensor], depth: int
     ) -> list[Tensor]:
-        """Adds the calls of a model.
+        """Adds the calls of a model and returns its outputs.
 
         Args:
             settings: Settings of the model.
             prefix: Names of the models that contain its layers, each with a slash.
             inputs: The tensors that it is called on; none for the outermost model.
             depth: Number of models that contain it.
-
-        Returns:
-            The outputs of the model.
         """
         if depth > _DEEPEST:
             raise _NotUnderstoodError
@@ -257,10 +254,7 @@ def _arguments(call: Any) -> tuple[list[Tensor], bool]:
 
 
 def _has_no_effect(value: Any) -> bool:
-    """Returns whether an argument does not change the inference.
-
-    This holds for flags such as `training=False` and for missing masks.
-    """
+    """Returns whether an argument is a missing mask or a flag such as `training`."""
     if isinstance(value, (list, tuple)):
         return all(map(_has_no_effect, value))
     return value is None or isinstance(value, bool)

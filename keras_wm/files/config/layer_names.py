@@ -131,8 +131,8 @@ def _nodes_by_class(
 
     Args:
         container: The list of nodes, which is not vetted.
-        spellings: The spellings of Keras 2 and 3 for the classes that were seen before.
-            Those of new classes are added.
+        spellings: Spellings of each class in Keras 2 and 3, to which those of new
+            classes are added.
     """
     families = defaultdict(list)
     for node in as_list(container):

@@ -129,11 +129,7 @@ def _read_config(bundle: Bundle, name: str) -> Any:
 
 
 def _disambiguated(weights_by_file: dict[str, list[Kernel]]) -> list[Kernel]:
-    """Returns all weights; names that several files contain are preceded by the file's.
-
-    Args:
-        weights_by_file: The weights by the names of their files.
-    """
+    """Returns all weights; a name in several files is preceded by the file's name."""
     files_with_name = Counter(
         name
         for weights in weights_by_file.values()

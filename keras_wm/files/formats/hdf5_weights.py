@@ -98,8 +98,7 @@ def _without_suffixes(arrays: dict[str, Stored]) -> dict[str, Stored]:
 def _layer_facts(
     file: BoundedFile, layers: Collection[dict[str, Stored]]
 ) -> dict[str, LayerFacts]:
-    """Returns the facts in the model's config, if some arrays cannot be read without
-    them.
+    """Returns the facts in the model's config, if they are needed to read the arrays.
 
     Otherwise the config, which can be large, is not read.
     """

@@ -83,17 +83,9 @@ def _walk_shards(
 ) -> Iterator[tuple[str, str, h5py.Group | h5py.Dataset]]:
     """Walks through the groups and datasets of all shards; see `walk`.
 
-    Args:
-        shards: The shards by name.
-        limits: Limits on the resources that the shards together can use.
-
     Yields:
         The name of a shard, the path of an object in it, and the object. A group can
-        be in several shards.
-
-    Raises:
-        UnsafeFileError: If a dataset is in several shards, there are too many
-            objects, or `walk` raises it.
+        be in several shards, and a dataset cannot.
     """
     objects = 0
     datasets: set[str] = set()

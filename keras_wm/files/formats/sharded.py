@@ -92,18 +92,7 @@ def recognise(source: Source, stack: ExitStack, config: ReadConfig) -> Contents 
 
 
 def _read_index(source: Source) -> list[str] | None:
-    """Reads an index of shards.
-
-    Args:
-        source: The open file.
-
-    Returns:
-        The sorted names of the shards, or `None` if the file is not an index.
-
-    Raises:
-        UnsafeFileError: If a name is not the name of a file in the same folder, there
-            are too many shards, or the index is too large.
-    """
+    """Returns the sorted names in an index of shards, or `None` for another file."""
     limits, start = source.limits, source.head.lstrip()
     if not start.startswith(b"{") or not any(key in start for key in _FIRST_KEYS):
         return None

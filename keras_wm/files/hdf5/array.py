@@ -12,7 +12,12 @@ from numpy.typing import NDArray
 
 from keras_wm.errors import ModelFileError, UnsafeFileError
 from keras_wm.files.contents import MOST_AXES, Stored
-from keras_wm.files.hdf5.file import NOT_FROM_KERAS, BoundedFile, read_text_attribute
+from keras_wm.files.hdf5.file import (
+    NOT_FROM_KERAS,
+    BoundedFile,
+    filters_of,
+    read_text_attribute,
+)
 from keras_wm.files.limits import Limits, vet_limit
 from keras_wm.files.storage.raw_array import FLOATS, decode, vet_array_size
 from keras_wm.utils.text import printable
@@ -93,9 +98,8 @@ class StoredArrays:
     def _vet_size(self, dataset: h5py.Dataset, path: str, declared: int) -> None:
         stored = dataset.id.get_storage_size()
         # Compression makes the stored size of chunks smaller.
-        creation = dataset.id.get_create_plist()
-        inflation = self._file.source.limits.inflation if creation.get_nfilters() else 1
-        is_chunked = creation.get_layout() == h5py.h5d.CHUNKED
+        inflation = self._file.source.limits.inflation if filters_of(dataset.id) else 1
+        is_chunked = dataset.chunks is not None
         fits = declared == stored or (is_chunked and declared <= inflation * stored)
         self._unclaimed -= stored
         if not fits or self._unclaimed < 0:
@@ -142,24 +146,8 @@ def _read_chunks(
 
     Chunks are unpacked here, because HDF5 enlarges its buffer for as long as a chunk
     inflates, regardless of the size of the array: 1 MB in the file can use 1 GB.
-
-    Args:
-        dataset: The dataset.
-        dtype: Its type.
-        limits: Limits on the resources that the file can use.
-
-    Returns:
-        The array.
-
-    Raises:
-        UnsafeFileError: If a chunk is missing or has the wrong size, or if there are
-            too many or too large chunks.
     """
-    creation = dataset.id.get_create_plist()
-    shape, chunk = dataset.shape, creation.get_chunk()
-    filters = [
-        creation.get_filter(index)[0] for index in range(creation.get_nfilters())
-    ]
+    shape, chunk, filters = dataset.shape, dataset.chunks, filters_of(dataset.id)
     count = math.prod(-(-axis // step) for axis, step in zip(shape, chunk, strict=True))
     size = math.prod(chunk) * dtype.itemsize
     unpacked = math.prod(shape) * dtype.itemsize if filters else 0

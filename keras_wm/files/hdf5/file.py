@@ -41,6 +41,12 @@ def is_hdf5(source: Source) -> bool:
     return source.head.startswith(HDF5_MAGIC)
 
 
+def filters_of(dataset: h5py.h5d.DatasetID) -> list[int]:
+    """Returns the numbers of a dataset's filters, in the order of writing."""
+    creation = dataset.get_create_plist()
+    return [creation.get_filter(index)[0] for index in range(creation.get_nfilters())]
+
+
 class BoundedFile(h5py.File):
     """An HDF5 file with a budget of bytes that are read while its arrays are listed.
 
@@ -107,14 +113,6 @@ def _vet_collection(file: BinaryIO, start: int) -> None:
 
     HDF5 steps through a collection object by object. It never returns if an object
     has size zero, which takes a single flipped byte.
-
-    Args:
-        file: The HDF5 file.
-        start: Offset of the collection.
-
-    Raises:
-        UnsafeFileError: If an object has size zero or exceeds the collection, or
-            if there are too many objects.
     """
     file.seek(start)
     header = file.read(_COLLECTION.size)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import h5py
 
 from keras_wm.errors import UnsafeFileError
-from keras_wm.files.hdf5.file import NOT_FROM_KERAS, BoundedFile
+from keras_wm.files.hdf5.file import NOT_FROM_KERAS, BoundedFile, filters_of
 from keras_wm.files.limits import Limits, vet_limit
 from keras_wm.utils.text import printable
 
@@ -119,9 +119,6 @@ def open_child(group: h5py.Group, name: str, limits: Limits) -> h5py.Group:
         name: Name of the child group, a single component of a path.
         limits: Limits on the resources that the file can use.
 
-    Returns:
-        The child group.
-
     Raises:
         UnsafeFileError: If the member is a link or not a group.
     """
@@ -163,10 +160,7 @@ def _vet_storage(dataset: h5py.h5d.DatasetID, path: str) -> None:
         raise _unsafe(path, "keeps its data in another file (external storage)")
     if creation.get_layout() not in _LAYOUTS:
         raise _unsafe(path, "is put together from other datasets (virtual)")
-    filters = {
-        creation.get_filter(index)[0] for index in range(creation.get_nfilters())
-    }
-    unknown = filters - _FILTERS
+    unknown = set(filters_of(dataset)) - _FILTERS
     if unknown:
         raise UnsafeFileError(
             f"the dataset '{printable(path)}' needs HDF5 filter "

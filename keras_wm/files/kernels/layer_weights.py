@@ -44,7 +44,7 @@ def weights_of_layer(
     layer: str,
     arrays: Mapping[str, Stored],
     facts: LayerFacts = NO_FACTS,
-    limits: Limits | None = None,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> list[Kernel]:
     """Returns the weights of a layer.
 
@@ -53,8 +53,7 @@ def weights_of_layer(
         arrays: Stored arrays of the layer in order, by the names or the numbers of its
             variables.
         facts: Facts about the layer in the model's config.
-        limits: Limits on the resources that a kernel can use; the defaults of
-            `Limits` if `None`.
+        limits: Limits on the resources that a kernel can use.
 
     Returns:
         The weights. If the arrays can be read in several ways, the list contains one
@@ -69,23 +68,16 @@ def weights_of_layer(
         if id(array) not in used and array.is_float
     ]
     for parts in quantized:
-        weights += kernels_of_quantized(layer, parts, facts, limits or DEFAULT_LIMITS)
+        weights += kernels_of_quantized(layer, parts, facts, limits)
     return _with_lora(weights, arrays, facts.lora_alpha)
 
 
 def _with_lora(
     kernels: list[Kernel], arrays: Mapping[str, Stored], alpha: float | None
 ) -> list[Kernel]:
-    """Adds the LoRA update to the weights that have one.
+    """Adds the LoRA update to the weights that have one, and leaves out the factors.
 
-    Args:
-        kernels: Weights of a layer, including the factors.
-        arrays: Stored arrays of the layer, by the names of their variables.
-        alpha: Scale of the update, before division by the rank r of the factors. If
-            `None`, it is r, which is the default of Keras.
-
-    Returns:
-        The weights without the factors.
+    The update is scaled by `alpha / rank`, or by 1 if `alpha` is `None`, as in Keras.
     """
     merged = []
     for kernel in kernels:

@@ -27,6 +27,9 @@ from keras_wm.utils.text import printable
 
 Float32s = NDArray[np.float32]
 Shape = tuple[int, ...]
+# Axis along which two codes of four bits are in each byte, the lower half first, and
+# the number of codes along it.
+Packed = tuple[int, int]
 
 _FLOAT32_BYTES = 4
 
@@ -149,7 +152,7 @@ def _int4_of_many_axes(parts: Parts, facts: LayerFacts) -> Iterator[_Candidate]:
             continue
         # An odd number of codes leaves the last half byte unused.
         for length in (2 * shape[packed], 2 * shape[packed] - 1):
-            read = partial(_divide, parts, axes, packed, length)
+            read = partial(_divide, parts, axes, (packed, length))
             unpacked = (*shape[:packed], length, *shape[packed + 1 :])
             note = f", {length} entries of axis {packed} packed in pairs"
             yield _Candidate("int4", unpacked, read, note)
@@ -176,23 +179,13 @@ def _scale_axes(parts: Parts, facts: LayerFacts) -> list[Shape]:
     ]
 
 
-def _divide(
-    parts: Parts, axes: Shape, packed_axis: int | None = None, length: int = 0
-) -> Float32s:
-    """Returns codes / scale.
-
-    Args:
-        parts: The arrays that make up the kernel.
-        axes: Axes of the codes that the axes of the scales belong to, except axes of
-            size 1.
-        packed_axis: As for `_codes`.
-        length: As for `_codes`.
-    """
+def _divide(parts: Parts, axes: Shape, packed: Packed | None = None) -> Float32s:
+    """Returns codes / scale, with scales along some axes of the codes."""
     sizes = [size for size in parts.scale.shape if size > 1]
     values = _floats(parts.scale).reshape(sizes).transpose(np.argsort(axes))
     others = [axis for axis in range(len(parts.codes.shape)) if axis not in axes]
     scale: Float32s = np.expand_dims(values, others)
-    return _codes(parts, packed_axis, length) / scale
+    return _codes(parts, packed) / scale
 
 
 def _int4(parts: Parts, facts: LayerFacts) -> Iterator[_Candidate]:
@@ -205,17 +198,17 @@ def _int4(parts: Parts, facts: LayerFacts) -> Iterator[_Candidate]:
     by_row, by_column = ((0,), (1,)) if count > 1 else ((), ())
     if columns == _half(count):
         shape = _kernel_shape(parts, facts, rows, count)
-        yield _Candidate("int4", shape, partial(_divide, parts, by_column, 1, count))
+        yield _Candidate("int4", shape, partial(_divide, parts, by_column, (1, count)))
     if rows == count:
         # Nothing in an embedding's arrays shows whether its number of columns is odd.
         for width in (2 * columns, 2 * columns - 1):
-            read = partial(_divide, parts, by_row, 1, width)
+            read = partial(_divide, parts, by_row, (1, width))
             yield _Candidate("int4", (rows, width), read)
     if columns == count:
         # Keras up to 3.13 packed along the inputs, and newer versions still pack
         # reverse embeddings in this way.
         for height in (2 * rows, 2 * rows - 1):
-            read = partial(_divide, parts, by_column, 0, height)
+            read = partial(_divide, parts, by_column, (0, height))
             note = f", {height} inputs packed in pairs"
             yield _Candidate("int4", (height, count), read, note)
 
@@ -234,13 +227,13 @@ def _int4_in_groups(
     first, last = parts.scale.shape
     if rows == inputs and columns == _half(last):
         shape = _kernel_shape(parts, facts, rows, last)
-        yield _Candidate("int4", shape, partial(_scale_groups, parts, 0, 1, last))
+        yield _Candidate("int4", shape, partial(_scale_groups, parts, 0, (1, last)))
     elif rows == first and columns == _half(inputs):
         shape = (rows, inputs)
-        yield _Candidate("int4", shape, partial(_scale_groups, parts, 1, 1, inputs))
+        yield _Candidate("int4", shape, partial(_scale_groups, parts, 1, (1, inputs)))
     elif columns == last and rows == _half(inputs):
         shape = (inputs, columns)
-        yield _Candidate("int4", shape, partial(_scale_groups, parts, 0, 0, inputs))
+        yield _Candidate("int4", shape, partial(_scale_groups, parts, 0, (0, inputs)))
 
 
 def _gptq_and_awq(parts: Parts, inputs: int, facts: LayerFacts) -> Iterator[_Candidate]:
@@ -256,7 +249,7 @@ def _gptq_and_awq(parts: Parts, inputs: int, facts: LayerFacts) -> Iterator[_Can
         return
 
     def read() -> Float32s:
-        values = _scale_groups(parts, 1, 0 if is_packed else None, outputs).T
+        values = _scale_groups(parts, 1, (0, outputs) if is_packed else None).T
         if parts.input_scales is not None:
             values = values / _floats(parts.input_scales)[:, None]
         return values
@@ -267,20 +260,8 @@ def _gptq_and_awq(parts: Parts, inputs: int, facts: LayerFacts) -> Iterator[_Can
     yield _Candidate(mode, _kernel_shape(parts, facts, inputs, outputs), read, note)
 
 
-def _scale_groups(
-    parts: Parts, group_axis: int, packed_axis: int | None, length: int
-) -> Float32s:
-    """Returns (codes - zero) * scale.
-
-    Args:
-        parts: The arrays that make up the kernel.
-        group_axis: Axis of the scales and zeros that the groups are on.
-        packed_axis: As for `_codes`.
-        length: As for `_codes`.
-
-    Raises:
-        ModelFileError: If an input is in a group that does not exist.
-    """
+def _scale_groups(parts: Parts, group_axis: int, packed: Packed | None) -> Float32s:
+    """Returns (codes - zero) * scale, with the groups along one axis of the scales."""
     assert parts.groups is not None  # noqa: S101 (checked by the callers)
     groups = parts.groups.read()
     count = parts.scale.shape[group_axis]
@@ -292,7 +273,7 @@ def _scale_groups(
         )
     group = groups.astype(np.intp)
     scale = _floats(parts.scale).take(group, group_axis)
-    codes = _codes(parts, packed_axis, length)
+    codes = _codes(parts, packed)
     if parts.zero is None:
         return (codes - _half_range(codes)) * scale
     return (codes - _floats(parts.zero).take(group, group_axis)) * scale
@@ -308,26 +289,20 @@ def _half_range(codes: Float32s) -> float:
     return 2.0 ** (int(codes.max()).bit_length() - 1)
 
 
-def _codes(parts: Parts, packed_axis: int | None, length: int) -> Float32s:
-    """Returns the codes, unpacked.
-
-    Args:
-        parts: The arrays that make up the kernel.
-        packed_axis: Axis along which two codes of four bits are in each byte, the
-            lower half first; `None` if each code has a byte.
-        length: Number of codes along this axis.
-    """
-    if packed_axis is None:
+def _codes(parts: Parts, packed: Packed | None) -> Float32s:
+    """Returns the codes, unpacked; without `packed`, each code has a byte."""
+    if packed is None:
         return _floats(parts.codes)
+    axis, length = packed
     codes = parts.codes.read()
     halves = [codes & 0x0F, codes.view(np.uint8) >> 4]
-    values = np.stack(halves, axis=packed_axis + 1).astype(np.float32)
+    values = np.stack(halves, axis=axis + 1).astype(np.float32)
     if codes.dtype == np.int8:
         # Two's complement: 8 to 15 stand for -8 to -1.
         values -= 16 * (values > 7)
     shape = list(codes.shape)
-    shape[packed_axis] *= 2
-    return values.reshape(shape)[(slice(None),) * packed_axis + (slice(length),)]
+    shape[axis] *= 2
+    return values.reshape(shape)[(slice(None),) * axis + (slice(length),)]
 
 
 def _kernel_shape(parts: Parts, facts: LayerFacts, inputs: int, outputs: int) -> Shape:

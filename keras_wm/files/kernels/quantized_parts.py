@@ -110,7 +110,7 @@ def _match_parts(
     bias: Stored | None,
     previous: list[Parts],
 ) -> Parts | None:
-    """Assigns the arrays of one kernel to their roles.
+    """Assigns arrays to their roles, or returns `None` if Keras never stores them so.
 
     Args:
         name: Number of the codes.
@@ -118,9 +118,6 @@ def _match_parts(
         others: Arrays between these integers and those of the next kernel.
         bias: The array before the integers, if it can be the bias.
         previous: Kernels of the same layer with smaller numbers.
-
-    Returns:
-        The parts, or `None` if Keras stores no kernel in this way.
     """
     zero_at = next((at for at in range(len(others)) if _is_zero(others, at)), None)
     if previous and len(others) == 2 and others[0].shape == others[1].shape:

@@ -18,9 +18,6 @@ def parse_json(text: bytes, limits: Limits) -> Any:
         text: UTF-8 text.
         limits: Limits on the resources that the text can use.
 
-    Returns:
-        The parsed value.
-
     Raises:
         ModelFileError: If the text is not JSON, or is nested too deeply for Python.
         UnsafeFileError: If it has too many values, or an object with a duplicate key.

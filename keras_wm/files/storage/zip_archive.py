@@ -84,18 +84,11 @@ class Archive:
     def open(self, name: str, max_bytes: int | None = None) -> Source:
         """Opens a member; requires that `vet` has been called. See `Bundle.open`.
 
-        Args:
-            name: Name of the member.
-            max_bytes: Largest accepted size, or `None` for any size within the limits.
-
-        Returns:
-            The member: a part of the archive if it is stored, or a temporary file if
-            it is deflated.
+        A stored member is read in the archive, and a deflated one is inflated to a
+        temporary file.
 
         Raises:
-            ModelFileError: If the archive has no such member.
-            UnsafeFileError: If the member is larger than `max_bytes`, or inflates to
-                more bytes than it should.
+            UnsafeFileError: If the member inflates to more bytes than it should.
             UnsupportedFileError: If it is compressed with an unusual method.
         """
         if name not in self._members:

@@ -20,14 +20,7 @@ from keras_wm.slmc.lattice import Lattice, square_lattice
 def shell_pairs(
     lattice: Lattice, squared_distances: Sequence[int]
 ) -> NDArray[np.bool_]:
-    """Returns the pairs of sites in each of several shells.
-
-    Args:
-        lattice: Lattice of the sites.
-        squared_distances: Squared distances of the shells.
-
-    Returns:
-        Whether two sites are in a shell, shape `(shells, N, N)`.
+    """Returns whether two sites are in each of several shells, `(shells, N, N)`.
 
     Raises:
         ValueError: If the lattice has no shell at one of the distances.

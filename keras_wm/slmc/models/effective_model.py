@@ -149,12 +149,7 @@ def attentions(model: keras.Model) -> list[EquivariantSelfAttention]:
 
 
 def set_linear(model: keras.Model, linear: LinearModel) -> None:
-    """Copies the couplings and the offset of a linear model into the readout.
-
-    Args:
-        model: Effective model made by `effective_model`.
-        linear: Linear model with the same number of shells.
-    """
+    """Copies a linear model of the same shells into an effective model's readout."""
     readout = model.get_layer(READOUT)
     readout.kernel.assign(linear.couplings[:, None])
     readout.offset.assign([linear.offset])

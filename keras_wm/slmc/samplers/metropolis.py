@@ -76,12 +76,7 @@ class Metropolis(Sampler):
 
 
 def adapted_step(step: float, accepted: Floats) -> float:
-    """Returns a step size with an acceptance rate nearer to one half.
-
-    Args:
-        step: Current step size.
-        accepted: Acceptance rates of the chains with the current step size.
-    """
+    """Returns a step size with an acceptance rate nearer to one half."""
     excess = float(accepted.mean()) - _TARGET_ACCEPTANCE
     return min(_MAX_STEP, step * exp(_ADAPTATION_RATE * excess))
 

@@ -106,13 +106,7 @@ class Sampler(ABC):
     ) -> NDArray[np.bool_]:
         r"""Moves each chain to its trial with probability \(\min(1, e^r)\).
 
-        Args:
-            spins: Trial configurations, shape `(chains, N, 3)`.
-            electrons: Electrons in the trial configurations.
-            log_ratio: Logarithm r of the Metropolis ratio, shape `(chains,)`.
-
-        Returns:
-            Whether each chain accepted, shape `(chains,)`.
+        Returns whether each chain accepted; \(r\) is `log_ratio`.
         """
         accepted = np.log(self.rng.random(self.chains)) < log_ratio
         self.spins = np.where(accepted[:, None, None], spins, self.spins)
