@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 # Most layers that an error message lists.
 _SHOWN_NAMES = 12
-# An array of more axes is not taken for a weight.
+# An array with more axes is not considered a weight.
 MOST_AXES = 8
 
 

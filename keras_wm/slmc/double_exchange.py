@@ -124,10 +124,8 @@ class DoubleExchange:
         array = checked_spins(spins, self.lattice.sites)
         flat = array.reshape(-1, *array.shape[-2:])
         batch = max(1, _MAX_ENTRIES // (2 * self.lattice.sites) ** 2)
-        levels = [
-            _eigenvalues(self.hamiltonian(flat[start : start + batch]))
-            for start in range(0, max(1, len(flat)), batch)
-        ]
+        parts = np.split(flat, range(batch, len(flat), batch))
+        levels = [_eigenvalues(self.hamiltonian(part)) for part in parts]
         shape = (*array.shape[:-2], 2 * self.lattice.sites)
         return Electrons(np.concatenate(levels).reshape(shape), self.beta, self.mu)
 

@@ -280,11 +280,10 @@ def _scale_groups(parts: Parts, group_axis: int, packed: Packed | None) -> Float
 
 
 def _half_range(codes: Float32s) -> float:
-    """Returns half the number of values that codes of their number of bits can have.
+    """Returns half the range of the codes, which have the bits of the largest one.
 
     This is the zero point of symmetric quantization, and close to that of asymmetric
-    quantization if the weights of each group are spread evenly around zero. The number
-    of bits is that of the largest code.
+    quantization if the weights of each group are spread evenly around zero.
     """
     return 2.0 ** (int(codes.max()).bit_length() - 1)
 
