@@ -19,11 +19,13 @@ _HEAD_BYTES = 512
 
 
 class Bundle(Protocol):
-    """Files that belong together by name: a folder or an archive."""
+    """Files that belong together by name: a folder or an archive.
 
-    @property
-    def limits(self) -> Limits:
-        """Limits on the resources that the files can use."""
+    Attributes:
+        limits: Limits on the resources that the files can use.
+    """
+
+    limits: Limits
 
     @property
     def names(self) -> Collection[str]:
