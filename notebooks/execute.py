@@ -2,15 +2,17 @@
 
     python notebooks/execute.py [--check] [NAME.ipynb ...]
 
-With `--check`, slow studies use small settings, and the outputs are discarded: the
-command only fails if a cell raises an error.
+With `--check`, the notebooks stay unchanged, and the command fails if a cell raises an
+error or prints another text than the notebook shows.
 """
 
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -19,6 +21,8 @@ from nbclient import NotebookClient
 
 FOLDER = Path(__file__).resolve().parent
 RECORDS = "records"
+# Draws a new key and trains, so that its figures differ from run to run.
+RANDOM = "quickstart.ipynb"
 
 
 def execute(path: Path) -> nbformat.NotebookNode:
@@ -45,6 +49,33 @@ def _is_start_up_note(output: nbformat.NotebookNode) -> bool:
     return output.get("name") == "stderr" and "absl::InitializeLog" in output.text
 
 
+def texts(notebook: nbformat.NotebookNode) -> list[str]:
+    """Returns the texts that the cells print, without objects that are only drawn."""
+    return [
+        output.get("text") or output.data.get("text/plain", "")
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+        for output in cell.outputs
+        if "image/png" not in output.get("data", {})
+    ]
+
+
+def check(path: Path, executed: nbformat.NotebookNode) -> None:
+    """Ends the command if a notebook shows another text than its cells print."""
+    if path.name == RANDOM:
+        return
+    shown = "\n".join(texts(nbformat.read(path, as_version=4)))
+    printed = "\n".join(texts(executed))
+    if shown != printed:
+        lines = difflib.unified_diff(
+            shown.splitlines(), printed.splitlines(), "shown", "printed", lineterm=""
+        )
+        sys.exit(
+            "\n".join([f"{path}: the cells print another text.", *lines])
+            + f"\nExecute it by `python notebooks/execute.py {path}`."
+        )
+
+
 def main() -> None:
     """Executes the given notebooks, or all of them."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -52,11 +83,11 @@ def main() -> None:
     parser.add_argument("--check", action="store_true")
     arguments = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    if arguments.check:
-        os.environ["KERAS_WM_FAST"] = "1"
     for path in arguments.notebooks or sorted(FOLDER.glob("*.ipynb")):
         notebook = execute(path)
-        if not arguments.check:
+        if arguments.check:
+            check(path, notebook)
+        else:
             nbformat.write(notebook, path)
         print(f"{path.name}: {len(notebook.cells)} cells, no error")
 

@@ -89,5 +89,5 @@ def fit_linear(
             f"Received: spins of shape {np.shape(spins)}"
         )
     columns = np.column_stack([np.ones(len(sums)), sums])
-    offset, *couplings = np.linalg.lstsq(columns, np.asarray(log_weights))[0]
+    offset, *couplings = np.linalg.lstsq(columns, np.asarray(log_weights), rcond=None)[0]
     return LinearModel(lattice, np.array(couplings), float(offset))
