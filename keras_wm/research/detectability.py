@@ -12,7 +12,6 @@ as a matrix of M weights by L filters, and s is its standard deviation.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -76,7 +75,7 @@ def sorted_weights(kernel: ArrayLike) -> Floats:
 
 
 class _ScaledKernel:
-    """A kernel divided by s, with quantities that several statistics need."""
+    """A kernel divided by s, and the quantities that the statistics need."""
 
     def __init__(self, kernel: ArrayLike) -> None:
         array = np.asarray(kernel, np.float64)
@@ -92,57 +91,30 @@ class _ScaledKernel:
                 f"a kernel with a standard deviation of {self.std}"
             )
         self.matrix: Floats = array.reshape(-1, array.shape[-1]) / self.std
-        self.size, self.count = self.matrix.shape
-
-    @property
-    def weights(self) -> Floats:
-        return self.matrix.reshape(-1)
+        self.weights = self.matrix.reshape(-1)
+        size, self.count = self.matrix.shape
+        lengths = np.linalg.norm(self.matrix, axis=0)
+        # Norms of the filters and of the rows of W, about 1 each.
+        self.norms = lengths / np.sqrt(size)
+        self.row_norms = np.linalg.norm(self.matrix, axis=1) / np.sqrt(self.count)
+        # In descending order, over the largest one of random weights,
+        # s (sqrt(M) + sqrt(L)).
+        edge = np.sqrt(size) + np.sqrt(self.count)
+        self.singular_values = np.linalg.svd(self.matrix, compute_uv=False) / edge
+        # The squared singular values, as shares of their sum.
+        squares = self.singular_values**2
+        self.energies = squares / squares.sum()
+        # Cosine of each pair of filters; 0 if one of the two is zero.
+        units = self.matrix / np.where(lengths > 0, lengths, 1)
+        self.cosines = (units.T @ units)[np.triu_indices(self.count, 1)]
 
     def moment(self, order: int) -> float:
         centred = self.weights - self.weights.mean()
         return float(np.mean(centred**order))
 
-    @cached_property
-    def norms(self) -> Floats:
-        """Norms of the filters, divided by the square root of M: about 1 each."""
-        norms: Floats = np.linalg.norm(self.matrix, axis=0) / np.sqrt(self.size)
-        return norms
-
-    @cached_property
-    def row_norms(self) -> Floats:
-        """Norms of the rows of W, divided by the square root of L: about 1 each."""
-        norms: Floats = np.linalg.norm(self.matrix, axis=1) / np.sqrt(self.count)
-        return norms
-
-    @cached_property
-    def singular_values(self) -> Floats:
-        """Singular values in descending order.
-
-        They are divided by the largest one of random weights, s (sqrt(M) + sqrt(L)).
-        """
-        edge = np.sqrt(self.size) + np.sqrt(self.count)
-        values: Floats = np.linalg.svd(self.matrix, compute_uv=False) / edge
-        return values
-
     def singular_value(self, place: int) -> float:
         """Returns the singular value at a place, counted from 1, or the last one."""
         return float(self.singular_values[:place][-1])
-
-    @cached_property
-    def energies(self) -> Floats:
-        """The squared singular values, as shares of their sum."""
-        squares = self.singular_values**2
-        shares: Floats = squares / squares.sum()
-        return shares
-
-    @cached_property
-    def cosines(self) -> Floats:
-        """Cosine of each pair of filters; 0 if one of the two is zero."""
-        lengths = np.linalg.norm(self.matrix, axis=0)
-        units = self.matrix / np.where(lengths > 0, lengths, 1)
-        above = np.triu_indices(self.count, 1)
-        cosines: Floats = (units.T @ units)[above]
-        return cosines
 
 
 def _effective_rank(kernel: _ScaledKernel) -> float:
