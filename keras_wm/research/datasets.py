@@ -90,20 +90,17 @@ class Pictures(Examples):
                 f"{self.x_train.shape[1:]}"
             )
         rng = np.random.default_rng(0)
-        turns = [rng.integers(0, 4, len(x)) for x in (self.x_train, self.x_test)]
-        return Pictures(
-            f"{self.name}, rotated",
-            _rotated(self.x_train, turns[0]),
-            turns[0],
-            _rotated(self.x_test, turns[1]),
-            turns[1],
-        )
+        train, test = (_rotated(x, rng) for x in (self.x_train, self.x_test))
+        return Pictures(f"{self.name}, rotated", *train, *test)
 
 
-def _rotated(x: NDArray[np.float32], turns: NDArray[np.int64]) -> NDArray[np.float32]:
-    return np.stack(
-        [np.rot90(picture, turn) for picture, turn in zip(x, turns, strict=True)]
-    )
+def _rotated(
+    x: NDArray[np.float32], rng: np.random.Generator
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Returns the rotated pictures and the number of quarter turns of each."""
+    turns = rng.integers(0, 4, len(x))
+    rotated = [np.rot90(picture, turn) for picture, turn in zip(x, turns, strict=True)]
+    return np.stack(rotated), turns
 
 
 def are_probabilities(model: Any, outputs: NDArray[Any]) -> bool:

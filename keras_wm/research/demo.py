@@ -257,11 +257,8 @@ def _new_folder(parent: Path) -> Path:
 
     TensorBoard would mix several runs in one folder.
     """
-    for number in count(1):
-        folder = parent / f"run-{number}"
-        if not folder.exists():
-            break
-    return folder
+    folders = (parent / f"run-{number}" for number in count(1))
+    return next(folder for folder in folders if not folder.exists())
 
 
 def _write_record(
@@ -273,25 +270,24 @@ def _write_record(
 
 
 def _closing_table(networks: dict[str, Network]) -> Table:
-    table = Table("", *networks, title="Read from the published files")
-    results = [network.verification for network in networks.values()]
-    rows: dict[str, list[str]] = {
-        "verdict": [result.verdict.upper() for result in results],
-        "bit errors": [
-            f"{result.bits - result.matches} of {result.bits}" for result in results
-        ],
-        "p-value, corrected": [format_p(result.log10_p) for result in results],
-        "p of the bits alone": [format_p(result.log10_p_hard) for result in results],
-        "best of": [f"{result.tried} kernels" for result in results],
-    }
-    for network in networks.values():
-        for name, value in (
-            ("test error", f"{100 * network.test_error:.2f} %"),
-            ("kernel std", f"{network.kernel_std:.4f}"),
-            ("mean-filter std", f"{network.mean_filter_std:.5f}"),
-            ("file", network.file.name),
-        ):
-            rows.setdefault(name, []).append(value)
-    for name, values in rows.items():
-        table.add_row(name, *values)
+    table = Table("", title="Read from the published files")
+    columns = []
+    for name, network in networks.items():
+        result = network.verification
+        table.add_column(name)
+        columns.append(
+            {
+                "verdict": result.verdict.upper(),
+                "bit errors": f"{result.bits - result.matches} of {result.bits}",
+                "p-value, corrected": format_p(result.log10_p),
+                "p of the bits alone": format_p(result.log10_p_hard),
+                "best of": f"{result.tried} kernels",
+                "test error": f"{100 * network.test_error:.2f} %",
+                "kernel std": f"{network.kernel_std:.4f}",
+                "mean-filter std": f"{network.mean_filter_std:.5f}",
+                "file": network.file.name,
+            }
+        )
+    for name in columns[0]:
+        table.add_row(name, *(column[name] for column in columns))
     return table
