@@ -8,11 +8,10 @@ the best of all epochs, and all bits of every message are 1.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class PublishedResult:
+class PublishedResult(NamedTuple):
     """One network in a table of the papers; `None` for a value that is not reported.
 
     Attributes:
@@ -24,6 +23,17 @@ class PublishedResult:
     test_error: float | None = None
     embedding_loss: float | None = None
     ber: float | None = None
+
+
+def _by_bits_and_group(
+    rows: dict[int, list[tuple[float, float, float]]],
+) -> dict[tuple[int, int], PublishedResult]:
+    """Returns results by number of bits and group, from those of groups 2, 3 and 4."""
+    return {
+        (bits, group): PublishedResult(*result)
+        for bits, results in rows.items()
+        for group, result in enumerate(results, start=2)
+    }
 
 
 # ICMR table 4, IJMIR table 5.
@@ -47,20 +57,14 @@ DISTILLATION = {
 }
 
 # ICMR table 6, IJMIR table 10, by number of bits and group.
-CAPACITY = {
-    (256, 2): PublishedResult(7.97, 4.76e-4, 0.0),
-    (256, 3): PublishedResult(7.98, 7.20e-4, 0.0),
-    (256, 4): PublishedResult(7.92, 1.10e-2, 0.0),
-    (512, 2): PublishedResult(8.47, 8.11e-4, 0.0),
-    (512, 3): PublishedResult(8.22, 8.18e-4, 0.0),
-    (512, 4): PublishedResult(7.84, 1.25e-2, 0.0),
-    (1024, 2): PublishedResult(8.43, 6.74e-2, 0.0),
-    (1024, 3): PublishedResult(8.12, 1.53e-3, 0.0),
-    (1024, 4): PublishedResult(7.84, 1.53e-2, 0.0),
-    (2048, 2): PublishedResult(8.17, 5.35e-1, 0.28),
-    (2048, 3): PublishedResult(8.93, 3.70e-2, 0.0),
-    (2048, 4): PublishedResult(7.75, 3.06e-2, 0.0),
-}
+CAPACITY = _by_bits_and_group(
+    {
+        256: [(7.97, 4.76e-4, 0.0), (7.98, 7.20e-4, 0.0), (7.92, 1.10e-2, 0.0)],
+        512: [(8.47, 8.11e-4, 0.0), (8.22, 8.18e-4, 0.0), (7.84, 1.25e-2, 0.0)],
+        1024: [(8.43, 6.74e-2, 0.0), (8.12, 1.53e-3, 0.0), (7.84, 1.53e-2, 0.0)],
+        2048: [(8.17, 5.35e-1, 0.28), (8.93, 3.70e-2, 0.0), (7.75, 3.06e-2, 0.0)],
+    }
+)
 
 # ICMR table 7, IJMIR table 4, by lambda: the results of the network, and half the
 # squared change of the mean filter.
@@ -85,20 +89,14 @@ ATTACK_PRUNING = {0.65: 0.0, 0.8: 2 / 256}
 
 # IJMIR table 9: results of the first mark, by number of bits of the second mark and
 # group.
-ATTACK_OVERWRITING = {
-    (256, 2): PublishedResult(7.43, 1.67, 0.309),
-    (256, 3): PublishedResult(7.36, 2.05e-1, 0.0859),
-    (256, 4): PublishedResult(7.96, 4.98e-2, 0.0039),
-    (512, 2): PublishedResult(7.29, 4.28, 0.410),
-    (512, 3): PublishedResult(7.35, 1.13, 0.238),
-    (512, 4): PublishedResult(7.92, 1.94e-1, 0.0664),
-    (1024, 2): PublishedResult(7.58, 17.7, 0.511),
-    (1024, 3): PublishedResult(7.41, 3.76, 0.429),
-    (1024, 4): PublishedResult(7.96, 5.24e-1, 0.199),
-    (2048, 2): PublishedResult(7.36, 1.04, 0.527),
-    (2048, 3): PublishedResult(7.61, 11.2, 0.507),
-    (2048, 4): PublishedResult(7.94, 1.40, 0.355),
-}
+ATTACK_OVERWRITING = _by_bits_and_group(
+    {
+        256: [(7.43, 1.67, 0.309), (7.36, 2.05e-1, 0.0859), (7.96, 4.98e-2, 0.0039)],
+        512: [(7.29, 4.28, 0.410), (7.35, 1.13, 0.238), (7.92, 1.94e-1, 0.0664)],
+        1024: [(7.58, 17.7, 0.511), (7.41, 3.76, 0.429), (7.96, 5.24e-1, 0.199)],
+        2048: [(7.36, 1.04, 0.527), (7.61, 11.2, 0.507), (7.94, 1.40, 0.355)],
+    }
+)
 
 # IJMIR table 8.
 ATTACK_DISTILLATION = {"random": PublishedResult(8.40, None, 0.54)}

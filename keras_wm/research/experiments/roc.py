@@ -51,11 +51,14 @@ def auc(marked: ArrayLike, unmarked: ArrayLike) -> Any:
     Returns:
         One area, or d areas.
     """
+    m, n = len(np.asarray(marked)), len(np.asarray(unmarked))
+    return _area(_ranks(marked, unmarked)[:m].sum(axis=0), m, n)
+
+
+def _ranks(marked: ArrayLike, unmarked: ArrayLike) -> Any:
     from scipy.stats import rankdata
 
-    m, n = len(np.asarray(marked)), len(np.asarray(unmarked))
-    ranks = rankdata(np.concatenate([marked, unmarked]), axis=0)
-    return _area(ranks[:m].sum(axis=0), m, n)
+    return rankdata(np.concatenate([marked, unmarked]), axis=0)
 
 
 def _area(rank_sum: Any, m: int, n: int) -> Any:
@@ -206,11 +209,8 @@ def best_by_chance(marked: Floats, unmarked: Floats) -> float:
         marked: Features of the marked networks, shape `(m, d)`.
         unmarked: Features of the unmarked networks, shape `(n, d)`.
     """
-    from scipy.stats import rankdata
-
     m, n = len(marked), len(unmarked)
-    ranks = rankdata(np.concatenate([marked, unmarked]), axis=0)
     rng = np.random.default_rng(0)
     labels = rng.permuted(np.tile(np.arange(m + n) < m, (_PERMUTATIONS, 1)), axis=1)
-    areas = _area(labels @ ranks, m, n)
+    areas = _area(labels @ _ranks(marked, unmarked), m, n)
     return float(np.quantile(np.maximum(areas, 1 - areas).max(axis=1), 0.95))

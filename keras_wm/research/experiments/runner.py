@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,12 +12,11 @@ from keras_wm.research.datasets import load_pictures
 from keras_wm.research.experiments.catalogue import experiments_named
 from keras_wm.research.experiments.experiment import Experiment, Run
 from keras_wm.research.experiments.network_store import NetworkStore
-from keras_wm.research.experiments.run_records import Labels, Records, Row
+from keras_wm.research.experiments.run_records import Records, Row
 from keras_wm.research.experiments.settings import Settings
 from keras_wm.research.experiments.tables import LEGEND, ResultTable
 from keras_wm.research.experiments.training import Training
 from keras_wm.research.experiments.worker import RUN, TRAIN, do_all
-from keras_wm.utils.child_process import Message
 from keras_wm.utils.progress import progress_bar
 
 RECORDS = "records.jsonl"
@@ -90,28 +88,24 @@ def _do_missing_runs(
         if run.network is not None and not store.has(run.network):
             untrained.setdefault(run.network, run)
 
-    def do(
-        task: str, plural: str, chosen: Collection[Run], total: int
-    ) -> Iterator[tuple[Labels, Message]]:
-        """Yields the labels of each run with the worker's reply, as they finish."""
+    for task, plural, chosen, total in (
+        (TRAIN, "networks", untrained.values(), len(untrained)),
+        (RUN, "runs", missing, len(runs)),
+    ):
         requests = [
             {"experiment": name, "task": task, "labels": run.labels} for run in chosen
         ]
         # Never start more workers than runs.
-        count = min(workers, len(requests)) or 1
-        replies = do_all(requests, settings, folder, count)
+        replies = do_all(requests, settings, folder, min(workers, len(requests)) or 1)
         done = total - len(requests)
         with progress_bar(f"{name}: {plural}", show_progress) as show:
             show(done, total)
             for request, reply in replies:
-                yield request["labels"], reply
+                if task == RUN:
+                    measured, seconds = reply["figures"], reply["seconds"]
+                    records.add(name, request["labels"], host, measured, seconds)
                 done += 1
                 show(done, total)
-
-    for _ in do(TRAIN, "networks", untrained.values(), len(untrained)):
-        pass
-    for labels, reply in do(RUN, "runs", missing, len(runs)):
-        records.add(name, labels, host, reply["figures"], reply["seconds"])
 
 
 def recorded_rows(

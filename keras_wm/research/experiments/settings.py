@@ -120,16 +120,12 @@ class Settings:
     @property
     def training_epochs(self) -> int:
         """Epochs of training from scratch."""
-        if self.epochs is not None:
-            return self.epochs
-        return DIGITS_EPOCHS if self.data == "digits" else PAPER_EPOCHS
+        return self.epochs or (DIGITS_EPOCHS if self.data == "digits" else PAPER_EPOCHS)
 
     @property
     def batch_size(self) -> int:
         """Number of pictures in a batch."""
-        if self.batch is not None:
-            return self.batch
-        return DIGITS_BATCH if self.data == "digits" else PAPER_BATCH
+        return self.batch or (DIGITS_BATCH if self.data == "digits" else PAPER_BATCH)
 
     def strength(self, mark: str) -> float:
         """Returns the strength lambda of a mark: the default of the regularizer.
@@ -160,9 +156,8 @@ class Settings:
     @property
     def host(self) -> dict[str, Any]:
         """The settings that a network depends on, as they are recorded with a run."""
-        settings = asdict(self)
-        # Identify a data file by its name only, not by its folder.
-        settings |= {
+        settings = asdict(self) | {
+            # Identify a data file by its name only, not by its folder.
             "data": Path(self.data).stem,
             "epochs": self.training_epochs,
             "batch": self.batch_size,

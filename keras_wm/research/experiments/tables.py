@@ -105,10 +105,9 @@ def make_table(
         cells: The other columns: for each heading, the function that makes the cell.
         notes: As for `ResultTable`.
     """
+    columns = cells.values()
     lines = [
-        [*texts, *(cell(rows) for cell in cells.values())]
-        for texts, rows in groups
-        if rows
+        [*texts, *(cell(rows) for cell in columns)] for texts, rows in groups if rows
     ]
     return ResultTable(title, [*headings, *cells], lines, notes)
 
@@ -285,13 +284,10 @@ def published_column(
         result = results.get(itemgetter(*labels)(rows[0]))
         if result is None:
             return ""
-        formats: tuple[tuple[float | None, Callable[[float], str]], ...] = (
-            (result.test_error, "{:.2f}".format),
-            (result.embedding_loss, scientific),
-            (result.ber, "{:.2g}".format),
-        )
+        formats = ("{:.2f}".format, scientific, "{:.2g}".format)
         return "/".join(
-            "-" if value is None else form(value) for value, form in formats
+            "-" if value is None else form(value)
+            for value, form in zip(result, formats, strict=True)
         )
 
     return {"papers": text}
