@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from keras_wm.research.experiments.measurement import (
     measure_kernel,
-    measure_mark,
+    measure_network,
     signed_outputs,
 )
 from keras_wm.research.experiments.network_store import NetworkStore
@@ -54,9 +54,7 @@ class Experiment:
     title: str
     runs: Callable[[Settings], Iterable[Run]]
     tables: Callable[[Sequence[Row]], list[ResultTable]]
-    figures: Callable[[Sequence[Row]], dict[str, Figure]] = field(
-        default=lambda rows: {}
-    )
+    figures: Callable[[Sequence[Row]], dict[str, Figure]] = lambda rows: {}
 
     def run_with(self, settings: Settings, labels: dict[str, Any]) -> Run:
         """Returns the run with these labels.
@@ -70,6 +68,29 @@ class Experiment:
         raise ValueError(
             f"Expected the labels of a run of {self.name!r}. Received: {labels}"
         )
+
+
+def network_run(
+    labels: dict[str, Any],
+    network: Training,
+    measure: Callable[..., Measurements],
+    **options: Any,
+) -> Run:
+    """Returns a run that does something with a network, and measures the result.
+
+    Args:
+        labels: Labels that identify the run within its experiment.
+        network: Description of the network, which is trained from scratch.
+        measure: Function of the network and of the pictures that it classifies. It
+            returns the measurements.
+        **options: Further arguments of the function.
+    """
+
+    def perform(store: NetworkStore) -> Measurements:
+        model, _ = store.network(network)
+        return measure(model, store.pictures(network.task), **options)
+
+    return Run(labels, perform, network)
 
 
 def trained_run(
@@ -90,10 +111,7 @@ def trained_run(
     def perform(store: NetworkStore) -> Measurements:
         model, history = store.network(training)
         pictures = store.pictures(training.task)
-        measured: Measurements = {
-            "test_error": pictures.test_error(model),
-            **measure_mark(model, mark),
-        }
+        measured = measure_network(model, pictures, mark)
         if history:
             measured["best_test_error"] = min(history["test_error"])
         if distribution:

@@ -6,12 +6,19 @@ from typing import Any
 
 import numpy as np
 
+from keras_wm.research.datasets import Pictures
 from keras_wm.research.experiments.run_records import Measurements
 from keras_wm.research.experiments.schemes import Mark
 from keras_wm.scheme.detection import corrected, detect
 from keras_wm.utils.arrays import Floats
 
 _BINS = 60
+
+
+def measure_network(model: Any, pictures: Pictures, mark: Mark) -> Measurements:
+    """Returns the test error of a network, and how well a mark can be read from it."""
+    error = pictures.test_error(model)
+    return {"test_error": error, **measure_mark(model, mark)}
 
 
 def measure_mark(model: Any, mark: Mark) -> Measurements:

@@ -28,11 +28,10 @@ BITS = (64, 256, 512, 1024, 2048)
 # The marks that accept more bits than a filter has weights. In the others, each bit has
 # its own columns of X.
 UNBOUNDED = ("random", "default")
+# Strengths lambda to try, by embedding loss.
 DECADES = {
-    "direct": (1e-4, 1e-3, 1e-2, 1e-1, 1.0),
-    "diff": (1e-4, 1e-3, 1e-2, 1e-1, 1.0),
-    "random": (1e-4, 1e-3, 1e-2, 1e-1, 1.0),
-    "default": (1e-6, 1e-5, 1e-4, 1e-3, 1e-2),
+    "crossentropy": (1e-4, 1e-3, 1e-2, 1e-1, 1.0),
+    "margin": (1e-6, 1e-5, 1e-4, 1e-3, 1e-2),
 }
 
 
@@ -46,38 +45,32 @@ def _capacity_runs(settings: Settings) -> Iterator[Run]:
 
 
 def _capacity_tables(rows: Sequence[Row]) -> list[ResultTable]:
-    return [
-        make_table(
-            "Capacity",
-            grouped(rows, scheme=UNBOUNDED, group=GROUPS, bits=BITS),
-            ["mark", "group", "T"],
-            COST | published_column(papers.CAPACITY, "bits", "group"),
-            [
-                "In WRN-10-4, a filter of the marked convolution has M = 576 weights "
-                "in conv 2, 1,152 in conv 3 and 2,304 in conv 4. Beyond T = 2 M, no "
-                "mean filter satisfies all bits of a random projection (Cover 1965). "
-                "Keyed filters in G groups have G times as many weights.",
-                "Near the limit, the last bits need many training steps. The papers "
-                "train for 156,400.",
-            ],
-        )
+    groups = grouped(rows, scheme=UNBOUNDED, group=GROUPS, bits=BITS)
+    cells = COST | published_column(papers.CAPACITY, "bits", "group")
+    notes = [
+        "In WRN-10-4, a filter of the marked convolution has M = 576 weights in conv "
+        "2, 1,152 in conv 3 and 2,304 in conv 4. Beyond T = 2 M, no mean filter "
+        "satisfies all bits of a random projection (Cover 1965). Keyed filters in G "
+        "groups have G times as many weights.",
+        "Near the limit, the last bits need many training steps. The papers train for "
+        "156,400.",
     ]
+    return [make_table("Capacity", groups, ["mark", "group", "T"], cells, notes)]
 
 
 def _capacity_figures(rows: Sequence[Row]) -> dict[str, Figure]:
-    if not rows:
-        return {}
     curves = {
         ", ".join(texts): [(row["bits"], row["ber"]) for row in chosen]
         for texts, chosen in grouped(rows, scheme=None, group=GROUPS)
     }
-    return {
-        "ber": plots.plot_lines(curves, "message length T", "bit error rate", log_x=2)
-    }
+    if not curves:
+        return {}
+    plot = plots.plot_lines(curves, "message length T", "bit error rate", log_x=2)
+    return {"ber": plot}
 
 
 def _location_runs(settings: Settings) -> Iterator[Run]:
-    convolutions = tuple(group_layer(group) for group in GROUPS)
+    convolutions = tuple(map(group_layer, GROUPS))
     places: dict[str, tuple[str, ...]]
     places = {f"conv {group}": (group_layer(group),) for group in GROUPS}
     places |= {"conv 2, 3 and 4": convolutions, "classifier": (HEAD,)}
@@ -96,7 +89,7 @@ def _location_tables(rows: Sequence[Row]) -> list[ResultTable]:
 
 def _strength_runs(settings: Settings) -> Iterator[Run]:
     for scheme in settings.marks:
-        for strength in DECADES[scheme]:
+        for strength in DECADES[SCHEMES[scheme].loss]:
             labels = {"scheme": scheme, "strength": strength, "seed": 0}
             yield scratch_run(settings, labels, True, strength=strength)
 

@@ -7,37 +7,28 @@ keys and seeds than the owner. So no two networks of this experiment share a see
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from keras_wm import plots
+from keras_wm.research.datasets import Pictures
 from keras_wm.research.detectability import (
     STATISTICS,
     kernel_statistics,
     sorted_weights,
 )
-from keras_wm.research.experiments.experiment import Experiment, Run
-from keras_wm.research.experiments.measurement import measure_kernel, measure_mark
-from keras_wm.research.experiments.network_store import NetworkStore
-from keras_wm.research.experiments.roc import (
-    Fit,
-    auc,
-    auc_interval,
-    best_by_chance,
-    best_of,
-    best_single,
-    cross_fitted_auc,
-    discriminant,
-)
+from keras_wm.research.experiments import roc
+from keras_wm.research.experiments.experiment import Experiment, Run, network_run
+from keras_wm.research.experiments.measurement import measure_kernel, measure_network
 from keras_wm.research.experiments.run_records import Measurements, Row
 from keras_wm.research.experiments.schemes import SCHEMES, UNMARKED, Mark
 from keras_wm.research.experiments.settings import Settings
 from keras_wm.research.experiments.tables import (
     COST,
     COUNT,
+    Cell,
     ResultTable,
     grouped,
     having,
@@ -46,7 +37,6 @@ from keras_wm.research.experiments.tables import (
     unpaired_difference,
 )
 from keras_wm.research.experiments.training import (
-    Training,
     convolutions,
     from_scratch,
     mark_to_test,
@@ -73,35 +63,28 @@ def _runs(settings: Settings) -> Iterator[Run]:
     for number in range(NETWORKS_PER_SEED * settings.seeds):
         for scheme in (UNMARKED, *settings.repeated_marks(number)):
             seed = _SEEDS_APART * KINDS.index(scheme) + number
-            training = from_scratch(settings, scheme, seed)
+            host = from_scratch(settings, scheme, seed)
             mark = mark_to_test(settings, scheme, seed)
-            yield Run(
-                {"scheme": scheme, "seed": seed},
-                partial(_observe, training=training, mark=mark),
-                training,
+            yield network_run(
+                {"scheme": scheme, "seed": seed}, host, _observe, mark=mark
             )
 
 
-def _observe(store: NetworkStore, training: Training, mark: Mark) -> Measurements:
+def _observe(model: Any, pictures: Pictures, mark: Mark) -> Measurements:
     """Returns the statistics of the marked layer and its neighbours, and the cost."""
-    model, _ = store.network(training)
-    kernel = np.asarray(model.get_layer(mark.layers[0]).kernel)
+    (layer,) = mark.layers
+    kernel = np.asarray(model.get_layer(layer).kernel)
     spread = measure_kernel(kernel)
     del spread["histogram"]
-    neighbours = [
-        kernel_statistics(neighbour) for neighbour in _neighbours(model, mark.layers[0])
-    ]
+    neighbours = [kernel_statistics(other) for other in _neighbours(model, layer)]
+    means = {
+        name: np.mean([other[name] for other in neighbours]) for name in STATISTICS
+    }
     return {
-        "test_error": store.pictures(training.task).test_error(model),
-        **measure_mark(model, mark),
+        **measure_network(model, pictures, mark),
         **spread,
         "statistics": _rounded(kernel_statistics(kernel)),
-        "neighbours": _rounded(
-            {
-                name: np.mean([statistics[name] for statistics in neighbours])
-                for name in STATISTICS
-            }
-        ),
+        "neighbours": _rounded(means),
         "sorted_weights": [float(f"{weight:.5g}") for weight in sorted_weights(kernel)],
     }
 
@@ -114,9 +97,7 @@ def _neighbours(model: Any, layer: str) -> list[Any]:
     """Returns the kernels of the previous and next convolution of the same size."""
     own = model.get_layer(layer)
     alike = [
-        convolution
-        for convolution in convolutions(model)
-        if convolution.kernel_size == own.kernel_size
+        other for other in convolutions(model) if other.kernel_size == own.kernel_size
     ]
     place = alike.index(own)
     neighbours = alike[max(0, place - 1) : place] + alike[place + 1 : place + 2]
@@ -129,19 +110,12 @@ def _features(rows: Sequence[Row]) -> Floats:
     They are the statistics, the statistics minus those of the neighbours, and the
     sorted weights.
     """
-    return np.array(
-        [
-            [
-                *(row["statistics"][name] for name in STATISTICS),
-                *(
-                    row["statistics"][name] - row["neighbours"][name]
-                    for name in STATISTICS
-                ),
-                *row["sorted_weights"],
-            ]
-            for row in rows
-        ]
+    own, neighbours = (
+        np.array([[row[kind][name] for name in STATISTICS] for row in rows])
+        for kind in ("statistics", "neighbours")
     )
+    weights = [row["sorted_weights"] for row in rows]
+    return np.concatenate([own, own - neighbours, weights], axis=1)
 
 
 def _by_kind(rows: Sequence[Row]) -> tuple[Floats, dict[str, Floats]]:
@@ -158,12 +132,10 @@ def _by_kind(rows: Sequence[Row]) -> tuple[Floats, dict[str, Floats]]:
     return unmarked, features if len(unmarked) else {}
 
 
-def _classifiers(features: Floats) -> dict[str, Fit]:
-    """Returns the fits of the classifiers, by the names in `CLASSIFIERS`."""
-    return {
-        CLASSIFIERS[0]: discriminant(range(_COUNT)),
-        CLASSIFIERS[1]: discriminant(range(_COUNT, features.shape[1])),
-    }
+def _classifiers(features: Floats) -> list[roc.Fit]:
+    """Returns the fits of the classifiers in `CLASSIFIERS`."""
+    columns = range(features.shape[1])
+    return [roc.discriminant(columns[:_COUNT]), roc.discriminant(columns[_COUNT:])]
 
 
 def _areas(marked: Floats, unmarked: Floats) -> dict[str, Area]:
@@ -172,71 +144,64 @@ def _areas(marked: Floats, unmarked: Floats) -> dict[str, Area]:
     For a single feature it is the plain area, which is below 0.5 where the mark lowers
     the feature. For a classifier it is cross-fitted.
     """
-    areas = dict(zip(FEATURES, _single_areas(marked, unmarked), strict=True)) | {
-        name: cross_fitted_auc(fit, marked, unmarked)
-        for name, fit in _classifiers(marked).items()
-    }
+    areas = [
+        *roc.auc(marked[:, :_COUNT], unmarked[:, :_COUNT]),
+        *(roc.cross_fitted_auc(fit, marked, unmarked) for fit in _classifiers(marked)),
+    ]
     return {
-        name: (area, *auc_interval(area, len(marked), len(unmarked)))
-        for name, area in areas.items()
+        name: (area, *roc.auc_interval(area, len(marked), len(unmarked)))
+        for name, area in zip((*FEATURES, *CLASSIFIERS), areas, strict=True)
     }
 
 
-def _single_areas(marked: Floats, unmarked: Floats) -> Floats:
-    areas: Floats = auc(marked[:, :_COUNT], unmarked[:, :_COUNT])
-    return areas
-
-
-def _outsiders_area(marked: Floats, unmarked: Floats) -> Area:
+def _outsiders_area(marked: Floats, unmarked: Floats) -> str:
     """Returns the area of the detector that an outsider chooses, on other networks."""
-    fits = [best_single(range(_COUNT)), *_classifiers(marked).values()]
-    area = cross_fitted_auc(best_of(fits), marked, unmarked)
-    return area, *auc_interval(area, len(marked), len(unmarked))
+    fits = [roc.best_single(range(_COUNT)), *_classifiers(marked)]
+    area = roc.cross_fitted_auc(roc.best_of(fits), marked, unmarked)
+    return _text((area, *roc.auc_interval(area, len(marked), len(unmarked))))
 
 
 def _tables(rows: Sequence[Row]) -> list[ResultTable]:
     unmarked, marks = _by_kind(rows)
+    spread: dict[str, Cell] = {
+        "std of kernel": lambda kind: _spread(kind, "kernel_std"),
+        "std of mean filter": lambda kind: _spread(kind, "mean_filter_std"),
+    }
+    cells = COUNT | spread | COST | minus_unmarked(rows, unpaired_difference)
+    notes = [
+        "Standard deviations: mean ± standard deviation over networks. minus "
+        "unmarked: the networks share no seed, so they are not paired."
+    ]
+    groups = grouped(rows, scheme=KINDS)
     return [
         _verdicts(unmarked, marks),
         _detectors({name: _areas(marked, unmarked) for name, marked in marks.items()}),
-        make_table(
-            "Weights of the layer",
-            grouped(rows, scheme=KINDS),
-            ["mark"],
-            COUNT
-            | {
-                "std of kernel": lambda kind: _spread(kind, "kernel_std"),
-                "std of mean filter": lambda kind: _spread(kind, "mean_filter_std"),
-            }
-            | COST
-            | minus_unmarked(rows, unpaired_difference),
-            [
-                "Standard deviations: mean ± standard deviation over networks. minus "
-                "unmarked: the networks share no seed, so they are not paired."
-            ],
-        ),
+        make_table("Weights of the layer", groups, ["mark"], cells, notes),
     ]
 
 
 def _verdicts(unmarked: Floats, marks: dict[str, Floats]) -> ResultTable:
     lines = []
     for name, marked in marks.items():
-        single = _single_areas(marked, unmarked)
+        # The features without the sorted weights.
+        kinds = marked[:, :_COUNT], unmarked[:, :_COUNT]
+        single = roc.auc(*kinds)
         best = int(np.argmax(np.abs(single - 0.5)))
         lines.append(
             [
                 name,
                 f"{len(marked)} and {len(unmarked)}",
-                _text(_outsiders_area(marked, unmarked)),
+                _outsiders_area(marked, unmarked),
                 FEATURES[best],
                 f"{max(single[best], 1 - single[best]):.2f}",
-                f"{best_by_chance(marked[:, :_COUNT], unmarked[:, :_COUNT]):.2f}",
+                f"{roc.best_by_chance(*kinds):.2f}",
             ]
         )
     if marks and len(unmarked) >= 2 * MIN_NETWORKS:
-        area = _outsiders_area(unmarked[::2], unmarked[1::2])
-        count = f"{len(unmarked[::2])} and {len(unmarked[1::2])}"
-        lines.append(["no mark against no mark", count, _text(area), "", "", ""])
+        halves = unmarked[::2], unmarked[1::2]
+        count = "{} and {}".format(*map(len, halves))
+        area = _outsiders_area(*halves)
+        lines.append(["no mark against no mark", count, area, "", "", ""])
     return ResultTable(
         "Best detector of an outsider",
         ["mark", "networks", "AUC", "best in hindsight", "its AUC", "AUC by chance"],
@@ -254,26 +219,25 @@ def _verdicts(unmarked: Floats, marks: dict[str, Floats]) -> ResultTable:
 
 
 def _detectors(areas: dict[str, dict[str, Area]]) -> ResultTable:
-    marks = list(areas)
-    differences = {name: f"{name}{LESS_NEIGHBOURS}" for name in STATISTICS}
+    columns = [
+        (mark, of_mark, suffix)
+        for mark, of_mark in areas.items()
+        for suffix in ("", LESS_NEIGHBOURS)
+    ]
     lines = [
         [
             detector,
             *(
-                _text(areas[mark][name]) if name in areas[mark] else ""
-                for mark in marks
-                for name in (detector, differences.get(detector, ""))
+                _text(of_mark[name]) if (name := detector + suffix) in of_mark else ""
+                for _, of_mark, suffix in columns
             ),
         ]
         for detector in (*STATISTICS, *CLASSIFIERS)
     ]
-    headings = [
-        heading for mark in marks for heading in (mark, f"{mark}{LESS_NEIGHBOURS}")
-    ]
     return ResultTable(
         "AUC of each detector",
-        ["detector", *headings],
-        lines if marks else [],
+        ["detector", *(mark + suffix for mark, _, suffix in columns)],
+        lines if areas else [],
         [
             "AUC with its 95 % interval; below 0.5 if the mark lowers the feature. "
             "minus neighbours: the feature minus its mean over the previous and the "
@@ -312,16 +276,14 @@ def _figures(rows: Sequence[Row]) -> dict[str, Figure]:
         ),
         "detectors": plots.plot_areas(
             {
-                "Marked layer": {
-                    mark: {name: of_mark[name] for name in (*STATISTICS, *CLASSIFIERS)}
+                title: {
+                    mark: {name: of_mark[name + suffix] for name in names}
                     for mark, of_mark in areas.items()
-                },
-                "Minus neighbouring layers": {
-                    mark: {
-                        name: of_mark[f"{name}{LESS_NEIGHBOURS}"] for name in STATISTICS
-                    }
-                    for mark, of_mark in areas.items()
-                },
+                }
+                for title, suffix, names in (
+                    ("Marked layer", "", (*STATISTICS, *CLASSIFIERS)),
+                    ("Minus neighbouring layers", LESS_NEIGHBOURS, STATISTICS),
+                )
             }
         ),
     }

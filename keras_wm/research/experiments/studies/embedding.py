@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from matplotlib.figure import Figure
 
@@ -19,6 +20,7 @@ from keras_wm.research.experiments.schemes import SCHEMES, UNMARKED
 from keras_wm.research.experiments.settings import Settings
 from keras_wm.research.experiments.tables import (
     COST,
+    Cell,
     ResultTable,
     describe_seeds,
     grouped,
@@ -48,53 +50,45 @@ def _runs(settings: Settings) -> Iterator[Run]:
             yield scratch_run(settings, labels, distribution=seed == 0)
     yield trained_run(
         {"scheme": BEFORE, "seed": 0},
-        Training(seed=0, epochs=0),
+        Training(0, epochs=0),
         mark_to_test(settings, UNMARKED, 0),
         distribution=True,
     )
 
 
 def _tables(rows: Sequence[Row]) -> list[ResultTable]:
-    cost = make_table(
-        "Embedding from scratch",
-        grouped(rows, scheme=KINDS),
-        ["mark"],
-        COST
-        | {"best error, %": lambda kind: percent(kind, "best_test_error")}
-        | minus_unmarked(rows)
-        | published_column(papers.EMBEDDING, "scheme"),
-        notes=[
-            f"{describe_seeds(rows)} best error: the smallest of all epochs, which the "
-            "papers report. The unmarked networks are tested for a mark of kind "
-            "'random'.",
-            DIFFERENCES,
-        ],
-    )
-    weights = make_table(
-        "Weights of the marked layer, seed 0",
-        grouped(having(rows, seed=0), scheme=(BEFORE, *KINDS)),
-        ["mark"],
-        {
-            "std of kernel": lambda kind: mean_of(kind, "kernel_std", ".4f"),
-            "std of mean filter": lambda kind: mean_of(kind, "mean_filter_std", ".5f"),
-        },
-    )
-    return [cost, weights]
+    networks = grouped(rows, scheme=KINDS)
+    cost = COST | {"best error, %": lambda kind: percent(kind, "best_test_error")}
+    cost |= minus_unmarked(rows) | published_column(papers.EMBEDDING, "scheme")
+    notes = [
+        f"{describe_seeds(rows)} best error: the smallest of all epochs, which the "
+        "papers report. The unmarked networks are tested for a mark of kind 'random'.",
+        DIFFERENCES,
+    ]
+    first = grouped(having(rows, seed=0), scheme=(BEFORE, *KINDS))
+    weights: dict[str, Cell] = {
+        "std of kernel": lambda kind: mean_of(kind, "kernel_std", ".4f"),
+        "std of mean filter": lambda kind: mean_of(kind, "mean_filter_std", ".5f"),
+    }
+    return [
+        make_table("Embedding from scratch", networks, ["mark"], cost, notes),
+        make_table("Weights of the marked layer, seed 0", first, ["mark"], weights),
+    ]
 
 
 def _figures(rows: Sequence[Row]) -> dict[str, Figure]:
     first = {row["scheme"]: row for row in having(rows, seed=0) if "outputs" in row}
     if not first:
         return {}
-    schemes = [name for name in KINDS if name in first]
+    trained = [name for name in KINDS if name in first]
+
+    def recorded(schemes: Iterable[str], measurement: str) -> dict[str, Any]:
+        return {name: first[name][measurement] for name in schemes}
+
     return {
-        "outputs": plots.plot_outputs(
-            {name: first[name]["outputs"] for name in schemes}
-        ),
-        "curves": plots.plot_curves({name: first[name]["history"] for name in schemes}),
-        "weights": plots.plot_weights(
-            {name: row["histogram"] for name, row in first.items()}
-        ),
+        "outputs": plots.plot_outputs(recorded(trained, "outputs")),
+        "curves": plots.plot_curves(recorded(trained, "history")),
+        "weights": plots.plot_weights(recorded(first, "histogram")),
     }
 
 

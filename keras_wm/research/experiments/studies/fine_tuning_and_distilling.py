@@ -43,11 +43,10 @@ def _fine_tuning_runs(settings: Settings) -> Iterator[Run]:
             first = Training(seed, settings.training_epochs, task=task)
             same = task == PICTURES
             marks = settings.marks if same else settings.repeated_marks(seed)
+            epochs = settings.further_epochs
             for scheme in (UNMARKED, *marks):
                 mark = embedded_mark(settings, scheme, seed)
-                second = Training(
-                    SECOND + seed, settings.further_epochs, mark, start=first
-                )
+                second = Training(SECOND + seed, epochs, mark, start=first)
                 labels = {"case": case, "scheme": scheme, "seed": seed}
                 yield trained_run(labels, second, mark_to_test(settings, scheme, seed))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from math import log10
@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 
 from keras_wm import plots
 from keras_wm.research.attacks.forging import searched_keys, solved_key, years_of_search
-from keras_wm.research.experiments.experiment import Experiment, Run
+from keras_wm.research.datasets import Pictures
+from keras_wm.research.experiments.experiment import Experiment, Run, network_run
 from keras_wm.research.experiments.network_store import NetworkStore
 from keras_wm.research.experiments.run_records import Measurements, Row
 from keras_wm.research.experiments.schemes import UNMARKED, group_layer
@@ -49,17 +50,16 @@ NAMED = 1e-6
 def _forging_runs(settings: Settings) -> Iterator[Run]:
     host = from_scratch(settings, UNMARKED, 0)
     layer = group_layer(settings.group)
-    bits = settings.bits_of("default")
-    solved = partial(_solved, host=host, layer=layer, bits=bits)
-    yield Run({"key": "chosen projection", "bits": bits}, solved, host)
-    for bits in SEARCHED_BITS:
-        labels = {"key": "searched secrets", "bits": bits}
-        searched = partial(_searched, host=host, layer=layer, bits=bits)
-        yield Run(labels, searched, host)
+    for key, bits, forge in (
+        ("chosen projection", settings.bits_of("default"), _solved),
+        *(("searched secrets", bits, _searched) for bits in SEARCHED_BITS),
+    ):
+        labels = {"key": key, "bits": bits}
+        yield network_run(labels, host, forge, layer=layer, bits=bits)
 
 
-def _solved(store: NetworkStore, host: Training, layer: str, bits: int) -> Measurements:
-    kernel = _kernel(store.network(host)[0], layer)
+def _solved(model: Any, _pictures: Pictures, layer: str, bits: int) -> Measurements:
+    kernel = _kernel(model, layer)
     begin = time.perf_counter()
     detection = detect(kernel, solved_key(kernel, bits, seed=0))
     return {
@@ -70,10 +70,8 @@ def _solved(store: NetworkStore, host: Training, layer: str, bits: int) -> Measu
     }
 
 
-def _searched(
-    store: NetworkStore, host: Training, layer: str, bits: int
-) -> Measurements:
-    kernel = _kernel(store.network(host)[0], layer)
+def _searched(model: Any, _pictures: Pictures, layer: str, bits: int) -> Measurements:
+    kernel = _kernel(model, layer)
     begin = time.perf_counter()
     log10_p = [p for _, p in searched_keys(kernel, bits, TRIALS, seed=0)]
     seconds = time.perf_counter() - begin
@@ -110,21 +108,15 @@ def _forging_tables(rows: Sequence[Row]) -> list[ResultTable]:
         "commitment that is older than the model, or a p-value below 2^-64, rules out "
         "such a search.",
     ]
-    return [
-        make_table(
-            "Forging a key for an unmarked network",
-            grouped(rows, key=None, bits=None),
-            ["forged key", "T"],
-            cells,
-            notes,
-        )
-    ]
+    title = "Forging a key for an unmarked network"
+    groups = grouped(rows, key=None, bits=None)
+    return [make_table(title, groups, ["forged key", "T"], cells, notes)]
 
 
 def _years(row: Row, p: float) -> str:
-    if "curve" not in row:
-        return "0"
-    return f"{years_of_search(p, row['seconds_a_trial']):.2g}"
+    # A chosen projection needs no search.
+    years = years_of_search(p, row["seconds_a_trial"]) if "curve" in row else 0
+    return f"{years:.2g}"
 
 
 def _forging_figures(rows: Sequence[Row]) -> dict[str, Figure]:
@@ -166,13 +158,8 @@ def _traced(
     chosen = names[first : first + COPIES_PER_RUN]
     weights = {}
     for name in chosen:
-        copy = Training(
-            SECOND + first,
-            COPY_EPOCHS,
-            replace(mark, recipient=name),
-            start=host,
-            rate=COPY_RATE,
-        )
+        own = replace(mark, recipient=name)
+        copy = Training(SECOND + first, COPY_EPOCHS, own, start=host, rate=COPY_RATE)
         model, _ = store.network(copy)
         weights[name] = model.get_weights()
     # The recipients whose copies are leaked: one, or several with averaged weights.
@@ -185,9 +172,8 @@ def _traced(
     kernels, errors = [], []
     for leak in leaks:
         copies = [weights[name] for name in leak]
-        model.set_weights(
-            [np.mean(arrays, axis=0) for arrays in zip(*copies, strict=True)]
-        )
+        means = [np.mean(arrays, axis=0) for arrays in zip(*copies, strict=True)]
+        model.set_weights(means)
         kernels.append(_kernel(model, mark.layers[0]))
         errors.append(pictures.test_error(model))
     log10_p: list[dict[str, float]] = [{} for _ in leaks]
@@ -195,10 +181,11 @@ def _traced(
         key = replace(mark, recipient=name).key()
         for kernel, of_leak in zip(kernels, log10_p, strict=True):
             of_leak[name] = corrected(detect(kernel, key).log10_p, len(names))
+    results = zip(leaks, errors, log10_p, strict=True)
     return {
         "leaks": [
             {"mixed": len(leak), "test_error": error, **_named(leak, of_leak)}
-            for leak, error, of_leak in zip(leaks, errors, log10_p, strict=True)
+            for leak, error, of_leak in results
         ]
     }
 
@@ -230,8 +217,8 @@ def _recipient_tables(rows: Sequence[Row]) -> list[ResultTable]:
     cells = {
         "leaks": lambda leaks: str(len(leaks)),
         "error, %": lambda leaks: percent(leaks, "test_error"),
-        "all named": lambda leaks: _share(leaks, lambda leak: leak["mixed"]),
-        "at least one named": lambda leaks: _share(leaks, lambda leak: 1),
+        "all named": lambda leaks: _share(leaks, leaks[0]["mixed"]),
+        "at least one named": lambda leaks: _share(leaks, 1),
         "others named": lambda leaks: str(
             sum(leak["innocent_named"] for leak in leaks)
         ),
@@ -251,8 +238,8 @@ def _recipient_tables(rows: Sequence[Row]) -> list[ResultTable]:
     return [make_table(title, groups, ["copies averaged"], cells, notes)]
 
 
-def _share(leaks: Sequence[Row], needed: Callable[[Row], int]) -> str:
-    named = sum(leak["named"] >= needed(leak) for leak in leaks)
+def _share(leaks: Sequence[Row], needed: int) -> str:
+    named = sum(leak["named"] >= needed for leak in leaks)
     return f"{named} of {len(leaks)}"
 
 

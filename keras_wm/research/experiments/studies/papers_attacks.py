@@ -6,17 +6,23 @@ They are the attacks of the papers.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import partial
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from keras_wm import plots
 from keras_wm.research.attacks.pruning import Order, prune
+from keras_wm.research.datasets import Pictures
 from keras_wm.research.experiments import published_results as papers
-from keras_wm.research.experiments.experiment import Experiment, Run, trained_run
-from keras_wm.research.experiments.measurement import measure_mark
-from keras_wm.research.experiments.network_store import NetworkStore
+from keras_wm.research.experiments.experiment import (
+    Experiment,
+    Run,
+    network_run,
+    trained_run,
+)
+from keras_wm.research.experiments.measurement import measure_network
 from keras_wm.research.experiments.run_records import Measurements, Row
 from keras_wm.research.experiments.schemes import GROUPS, SCHEMES, Mark, group_layer
 from keras_wm.research.experiments.settings import FEW_SEEDS, MAIN_MARKS, Settings
@@ -49,40 +55,27 @@ def _fine_tuning_runs(settings: Settings) -> Iterator[Run]:
     for seed in range(min(settings.seeds, FEW_SEEDS)):
         for scheme in settings.repeated_marks(seed):
             host = from_scratch(settings, scheme, seed)
-            yield trained_run(
-                {"scheme": scheme, "case": "before", "rate": 0.0, "seed": seed},
-                host,
-                host.own_mark,
-            )
+            labels = {"scheme": scheme, "case": "before", "rate": 0.0, "seed": seed}
+            yield trained_run(labels, host, host.own_mark)
+            again = Training(SECOND + seed, settings.further_epochs, start=host)
             for case, task in CASES.items():
                 for rate in RATES:
-                    labels = {"scheme": scheme, "case": case, "rate": rate}
-                    second = Training(
-                        SECOND + seed,
-                        settings.further_epochs,
-                        task=task,
-                        start=host,
-                        rate=rate,
-                    )
-                    yield trained_run(labels | {"seed": seed}, second, host.own_mark)
+                    second = replace(again, task=task, rate=rate)
+                    changed = labels | {"case": case, "rate": rate}
+                    yield trained_run(changed, second, host.own_mark)
 
 
 def _fine_tuning_tables(rows: Sequence[Row]) -> list[ResultTable]:
     cases, rates = ("before", *CASES), (0.0, *RATES)
-    return [
-        make_table(
-            "Attack: fine-tuning without the mark",
-            grouped(rows, scheme=SCHEMES, case=cases, rate=rates),
-            ["mark", "case", "rate"],
-            COUNT | COST | published_column(papers.ATTACK_FINE_TUNING, "case", "rate"),
-            [
-                "before: the marked network. other task: to predict by how many "
-                "quarter turns a picture is rotated, with a new head and that task's "
-                "test error. The papers fine-tune from Caltech-101 to CIFAR-10, at a "
-                "learning rate of 0.1."
-            ],
-        )
+    groups = grouped(rows, scheme=SCHEMES, case=cases, rate=rates)
+    published = published_column(papers.ATTACK_FINE_TUNING, "case", "rate")
+    notes = [
+        "before: the marked network. other task: to predict by how many quarter turns "
+        "a picture is rotated, with a new head and that task's test error. The papers "
+        "fine-tune from Caltech-101 to CIFAR-10, at a learning rate of 0.1."
     ]
+    title, headings = "Attack: fine-tuning without the mark", ["mark", "case", "rate"]
+    return [make_table(title, groups, headings, COUNT | COST | published, notes)]
 
 
 def _pruning_runs(settings: Settings) -> Iterator[Run]:
@@ -90,7 +83,7 @@ def _pruning_runs(settings: Settings) -> Iterator[Run]:
         for scheme in settings.repeated_marks(seed):
             host = from_scratch(settings, scheme, seed)
             labels = {"scheme": scheme, "seed": seed}
-            yield Run(labels, partial(_pruned, host=host), host)
+            yield network_run(labels, host, _pruned, mark=host.own_mark)
     for scheme in settings.marks:
         host = from_scratch(settings, scheme, 0)
         for share in TRAINED_ON:
@@ -99,10 +92,8 @@ def _pruning_runs(settings: Settings) -> Iterator[Run]:
             yield trained_run(labels, second, host.own_mark)
 
 
-def _pruned(store: NetworkStore, host: Training) -> Measurements:
+def _pruned(model: Any, pictures: Pictures, mark: Mark) -> Measurements:
     """Returns the test error and the mark after pruning, by order and share."""
-    model, _ = store.network(host)
-    pictures = store.pictures(host.task)
     layers = convolutions(model)
     kernels = [np.asarray(layer.kernel) for layer in layers]
     curves: Measurements = {order: [] for order in ORDERS}
@@ -110,44 +101,35 @@ def _pruned(store: NetworkStore, host: Training) -> Measurements:
         for share in SHARES:
             for layer, kernel in zip(layers, kernels, strict=True):
                 layer.kernel.assign(prune(kernel, share, order))
-            measured = measure_mark(model, host.own_mark)
-            point = {name: measured[name] for name in ("ber", "log10_p")}
-            error = pictures.test_error(model)
-            curves[order].append({"share": share, "test_error": error, **point})
+            measured = measure_network(model, pictures, mark)
+            point = {name: measured[name] for name in ("test_error", "ber", "log10_p")}
+            curves[order].append({"share": share, **point})
     return {"curves": curves}
 
 
 def _pruning_tables(rows: Sequence[Row]) -> list[ResultTable]:
+    pruned = grouped(_pruning_points(rows), scheme=SCHEMES, share=SHARES)
     trained = [row for row in rows if "share" in row]
     published = {
         share: papers.PublishedResult(ber=ber)
         for share, ber in papers.ATTACK_PRUNING.items()
     }
-    ascending = {name: cell for name, cell in COST.items() if name != "E_R"}
+    cells = COUNT | {name: cell for name, cell in COST.items() if name != "E_R"}
+    cells |= {
+        "BER, descending": lambda rows: worst_of(rows, "descending", ".2g"),
+        "BER, random": lambda rows: worst_of(rows, "random", ".2g"),
+    }
+    cells |= published_column(published, "share")
+    notes = [
+        "error, BER and log10 p: after pruning by ascending magnitude, as in the "
+        "papers, which do not report test errors. The last columns are the BER after "
+        "pruning in descending and in random order."
+    ]
+    title, headings = "Attack: pruning of every convolution", ["mark", "pruned"]
+    again = grouped(trained, scheme=SCHEMES, share=TRAINED_ON)
     return [
-        make_table(
-            "Attack: pruning of every convolution",
-            grouped(_pruning_points(rows), scheme=SCHEMES, share=SHARES),
-            ["mark", "pruned"],
-            COUNT
-            | ascending
-            | {
-                "BER, descending": lambda rows: worst_of(rows, "descending", ".2g"),
-                "BER, random": lambda rows: worst_of(rows, "random", ".2g"),
-            }
-            | published_column(published, "share"),
-            [
-                "error, BER and log10 p: after pruning by ascending magnitude, as in "
-                "the papers, which do not report test errors. The last columns are the "
-                "BER after pruning in descending and in random order."
-            ],
-        ),
-        make_table(
-            "Attack: pruning, then fine-tuning",
-            grouped(trained, scheme=SCHEMES, share=TRAINED_ON),
-            ["mark", "pruned"],
-            COST,
-        ),
+        make_table(title, pruned, headings, cells, notes),
+        make_table("Attack: pruning, then fine-tuning", again, headings, COST),
     ]
 
 
@@ -169,22 +151,19 @@ def _pruning_points(rows: Sequence[Row]) -> list[Row]:
 def _pruning_figures(rows: Sequence[Row]) -> dict[str, Figure]:
     if not rows:
         return {}
-    pruned = _pruning_points(rows)
+    points = _pruning_points(rows)
 
     def curves(name: str) -> dict[str, list[tuple[float, float]]]:
-        points: dict[str, list[tuple[float, float]]] = {}
-        for (scheme, _), group in grouped(pruned, scheme=None, share=None):
-            mean = float(np.mean([row[name] for row in group]))
-            points.setdefault(scheme, []).append((group[0]["share"], mean))
-        return points
+        return {
+            scheme: [
+                (group[0]["share"], float(np.mean([row[name] for row in group])))
+                for _, group in grouped(of_scheme, share=None)
+            ]
+            for (scheme,), of_scheme in grouped(points, scheme=None)
+        }
 
-    return {
-        "pruning": plots.plot_attack(
-            curves("ber"),
-            curves("test_error"),
-            "share of weights pruned, by ascending magnitude",
-        )
-    }
+    label = "share of weights pruned, by ascending magnitude"
+    return {"pruning": plots.plot_attack(curves("ber"), curves("test_error"), label)}
 
 
 def _overwriting_runs(settings: Settings) -> Iterator[Run]:
@@ -195,30 +174,22 @@ def _overwriting_runs(settings: Settings) -> Iterator[Run]:
             layers = (group_layer(group),)
             host = from_scratch(settings, scheme, 0, layers=layers)
             for bits in NEW_BITS:
-                second = Training(
-                    SECOND,
-                    settings.further_epochs,
-                    Mark("random", layers, bits, owner=ATTACKER),
-                    start=host,
-                )
+                mark = Mark("random", layers, bits, owner=ATTACKER)
+                second = Training(SECOND, settings.further_epochs, mark, start=host)
                 labels = {"scheme": scheme, "group": group, "bits": bits, "seed": 0}
                 yield trained_run(labels, second, host.own_mark)
 
 
 def _overwriting_tables(rows: Sequence[Row]) -> list[ResultTable]:
-    return [
-        make_table(
-            "Attack: overwriting with the papers' mark (random) of another key",
-            grouped(rows, scheme=SCHEMES, group=GROUPS, bits=NEW_BITS),
-            ["mark", "group", "new bits"],
-            COST | published_column(papers.ATTACK_OVERWRITING, "bits", "group"),
-            [
-                "BER, E_R and log10 p are those of the first mark. Both marks become "
-                "stronger with the number of training steps, 156,400 in the papers. "
-                "E_R grows with the damage that the second mark does."
-            ],
-        )
+    title = "Attack: overwriting with the papers' mark (random) of another key"
+    groups = grouped(rows, scheme=SCHEMES, group=GROUPS, bits=NEW_BITS)
+    cells = COST | published_column(papers.ATTACK_OVERWRITING, "bits", "group")
+    notes = [
+        "BER, E_R and log10 p are those of the first mark. Both marks become stronger "
+        "with the number of training steps, 156,400 in the papers. E_R grows with the "
+        "damage that the second mark does."
     ]
+    return [make_table(title, groups, ["mark", "group", "new bits"], cells, notes)]
 
 
 def _distillation_runs(settings: Settings) -> Iterator[Run]:
@@ -230,18 +201,14 @@ def _distillation_runs(settings: Settings) -> Iterator[Run]:
 
 
 def _distillation_tables(rows: Sequence[Row]) -> list[ResultTable]:
-    return [
-        make_table(
-            "Attack: distillation into a new network",
-            grouped(rows, scheme=SCHEMES),
-            ["mark"],
-            COUNT | COST | published_column(papers.ATTACK_DISTILLATION, "scheme"),
-            [
-                "A distilled network takes over no weights, so no mark can survive. "
-                "This is a limit of the method."
-            ],
-        )
+    title = "Attack: distillation into a new network"
+    groups = grouped(rows, scheme=SCHEMES)
+    cells = COUNT | COST | published_column(papers.ATTACK_DISTILLATION, "scheme")
+    notes = [
+        "A distilled network takes over no weights, so no mark can survive. This is a "
+        "limit of the method."
     ]
+    return [make_table(title, groups, ["mark"], cells, notes)]
 
 
 FINE_TUNING = Experiment(

@@ -55,13 +55,11 @@ def _rearranged(
     pictures = store.pictures(PICTURES)
     mark = Mark("default", (LAYER,), settings.bits_of("default"), owner=seed)
     keras.utils.set_random_seed(seed)
-    shape, classes = pictures.x_train.shape[1:], pictures.classes
-    model = plain_cnn(shape, classes, KINDS[kind])
+    model = plain_cnn(pictures.x_train.shape[1:], pictures.classes, KINDS[kind])
     mark.attach(model)
     train(model, pictures, RATE, settings.training_epochs)
-    points = [
-        {"attack": NOTHING, "strength": 0.0} | _measure(model, model, mark, pictures)
-    ]
+    before = {"attack": NOTHING, "strength": 0.0}
+    points = [before | _measure(model, model, mark, pictures)]
     for attack in _attacks(settings):
         for strength in attack.strengths:
             attacked = attack(model, pictures, strength, seed)

@@ -7,8 +7,8 @@ reported for a limited increase of the test error.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 from math import log10, nan
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -17,10 +17,15 @@ from keras_wm import plots
 from keras_wm.research.attacks.attack import Attack
 from keras_wm.research.attacks.catalogue import families, select_families
 from keras_wm.research.attacks.overwriting import overwriting
+from keras_wm.research.datasets import Pictures
 from keras_wm.research.evaluation.evaluator import TOLERANCE
 from keras_wm.research.evaluation.outcomes import Subject, outcomes
-from keras_wm.research.experiments.experiment import Experiment, Run, trained_run
-from keras_wm.research.experiments.network_store import NetworkStore
+from keras_wm.research.experiments.experiment import (
+    Experiment,
+    Run,
+    network_run,
+    trained_run,
+)
 from keras_wm.research.experiments.run_records import Measurements, Row
 from keras_wm.research.experiments.schemes import Mark
 from keras_wm.research.experiments.settings import Settings
@@ -36,7 +41,7 @@ from keras_wm.research.experiments.tables import (
     values,
     worst_of,
 )
-from keras_wm.research.experiments.training import Training, from_scratch, mark_to_test
+from keras_wm.research.experiments.training import from_scratch, mark_to_test
 from keras_wm.verification.result import MARKED
 
 # Each network is attacked by hundreds of trainings.
@@ -87,24 +92,20 @@ def _runs(settings: Settings) -> Iterator[Run]:
             (layer,) = mark.layers
             for family, attacks in attacks_on(layer, settings.families).items():
                 for attack in attacks:
-                    which = {"family": family, "attack": attack.name}
-                    perform = partial(
-                        _attacked, host=host, mark=mark, family=family, attack=attack
-                    )
-                    yield Run(labels | which, perform, host)
+                    which = labels | {"family": family, "attack": attack.name}
+                    options = {"mark": mark, "attacks": {family: [attack]}}
+                    yield network_run(which, host, _attacked, **options)
 
 
 def _attacked(
-    store: NetworkStore, host: Training, mark: Mark, family: str, attack: Attack
+    model: Any, pictures: Pictures, mark: Mark, attacks: dict[str, list[Attack]]
 ) -> Measurements:
     """Returns the test error and the mark after one attack, for each strength."""
-    model, _ = store.network(host)
     subject = Subject(model, mark.key(), mark.layers[0], owners=model)
-    pictures = store.pictures(host.task)
     return {
         "points": [
             {name: getattr(outcome, name) for name in _RECORDED}
-            for outcome in outcomes(subject, {family: [attack]}, pictures, 1)
+            for outcome in outcomes(subject, attacks, pictures, 1)
         ]
     }
 
@@ -132,14 +133,7 @@ def _tables(rows: Sequence[Row]) -> list[ResultTable]:
     groups = _by_attack(attacked)
     cells: dict[str, Cell] = {}
     for scheme in schemes:
-        cells |= {
-            f"{scheme} cost": partial(_least_cost, scheme=scheme),
-            f"{scheme} BER": partial(_worst_ber, scheme=scheme),
-            f"{scheme} log10 p": partial(_worst_p, scheme=scheme, limit=SMALL_COST),
-            f"{scheme} log10 p, 5 points": partial(
-                _worst_p, scheme=scheme, limit=LARGE_COST
-            ),
-        }
+        cells |= _cells(scheme)
     notes = [
         f"Attacks that train are tried with {TRAINED_STRENGTHS} strengths. cost: the "
         "smallest increase of the test error, in percentage points. BER and log10 p: "
@@ -167,56 +161,60 @@ def _by_attack(points: Sequence[Row]) -> Groups:
     return [group for of_attack in by_attack.values() for group in of_attack]
 
 
-def _least_cost(rows: Sequence[Row], scheme: str) -> str:
-    costs = [row["cost"] for row in having(rows, scheme=scheme)]
-    return f"{100 * min(costs):+.1f}" if costs else "-"
+def _cells(scheme: str) -> dict[str, Cell]:
+    """Returns the columns of a mark."""
+
+    return {
+        f"{scheme} cost": lambda rows: _least_cost(having(rows, scheme=scheme)),
+        f"{scheme} BER": lambda rows: worst_of(_useful(rows, scheme), "ber", ".2g"),
+        f"{scheme} log10 p": lambda rows: _worst_p(_useful(rows, scheme)),
+        f"{scheme} log10 p, 5 points": lambda rows: _worst_p(
+            _useful(rows, scheme, LARGE_COST)
+        ),
+    }
 
 
-def _useful(rows: Sequence[Row], scheme: str, limit: float) -> list[Row]:
+def _useful(rows: Sequence[Row], scheme: str, limit: float = SMALL_COST) -> list[Row]:
     """Returns the rows of networks that are still useful after the attack."""
     return [row for row in having(rows, scheme=scheme) if row["cost"] <= limit]
 
 
-def _worst_ber(rows: Sequence[Row], scheme: str) -> str:
-    return worst_of(_useful(rows, scheme, SMALL_COST), "ber", ".2g")
+def _least_cost(rows: Sequence[Row]) -> str:
+    return f"{100 * min(row['cost'] for row in rows):+.1f}" if rows else "-"
 
 
-def _worst_p(rows: Sequence[Row], scheme: str, limit: float) -> str:
-    useful = _useful(rows, scheme, limit)
-    if not useful:
+def _worst_p(rows: Sequence[Row]) -> str:
+    if not rows:
         return "-"
-    worst = max(useful, key=lambda row: row["log10_p"])
+    worst = max(rows, key=lambda row: row["log10_p"])
     return f"{worst['log10_p']:z.0f}{'*' if worst['aligned'] else ''}"
 
 
 def _removed(attacked: Sequence[Row], schemes: Sequence[str]) -> ResultTable:
     """Returns the table of attacks that remove a mark, each with its smallest cost."""
-    lines = []
-    for scheme in schemes:
-        successes = [
-            row
-            for row in _useful(attacked, scheme, SMALL_COST)
-            if row["log10_p"] >= log10(MARKED)
-        ]
-        for attack, rows in _by_attack(successes):
-            cheapest = min(rows, key=lambda row: row["cost"])
-            lines.append(
-                [
-                    scheme,
-                    *attack,
-                    f"{cheapest['strength']:g}",
-                    f"{100 * cheapest['cost']:+.1f}",
-                    f"{cheapest['log10_p']:z.1f}",
-                    str(len({row["seed"] for row in rows})),
-                ]
-            )
-    columns = ["mark", "attack", "strength", "cost", "log10 p", "networks"]
+    removed = [row for row in attacked if row["log10_p"] >= log10(MARKED)]
+    groups = [
+        ([scheme, *attack], rows)
+        for scheme in schemes
+        for attack, rows in _by_attack(_useful(removed, scheme))
+    ]
+
+    def cheapest(rows: Sequence[Row]) -> Row:
+        return min(rows, key=lambda row: row["cost"])
+
+    cells: dict[str, Cell] = {
+        "strength": lambda rows: f"{cheapest(rows)['strength']:g}",
+        "cost": _least_cost,
+        "log10 p": lambda rows: f"{cheapest(rows)['log10_p']:z.1f}",
+        "networks": lambda rows: str(len(values(rows, "seed"))),
+    }
     notes = [
         f"Attacks after which the mark is not found (p > {MARKED:g}) and the error is "
         "at most 2 points higher. strength, cost and log10 p: those with the smallest "
         "cost. networks: number of networks in which the attack succeeds."
     ]
-    return ResultTable("Attacks that remove a mark", columns, lines, notes)
+    title = "Attacks that remove a mark"
+    return make_table(title, groups, ["mark", "attack"], cells, notes)
 
 
 def _figures(rows: Sequence[Row]) -> dict[str, Figure]:

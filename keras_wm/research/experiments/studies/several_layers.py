@@ -7,12 +7,12 @@ trains it again. Layers that the attacker does not know to be marked are left.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 from itertools import combinations
+from typing import Any
 
 from keras_wm.research.attacks.adaptive import reset
-from keras_wm.research.experiments.experiment import Experiment, Run
-from keras_wm.research.experiments.network_store import NetworkStore
+from keras_wm.research.datasets import Pictures
+from keras_wm.research.experiments.experiment import Experiment, Run, network_run
 from keras_wm.research.experiments.run_records import Measurements, Row
 from keras_wm.research.experiments.schemes import GROUPS, group_layer
 from keras_wm.research.experiments.settings import Settings
@@ -39,17 +39,15 @@ def _runs(settings: Settings) -> Iterator[Run]:
         for count in range(len(LAYERS) + 1):
             for layers in combinations(LAYERS, count):
                 labels = {"seed": seed, "drawn": ", ".join(layers) or NOTHING}
-                yield Run(
-                    labels, partial(_reinitialised, host=host, layers=layers), host
+                yield network_run(
+                    labels, host, _reinitialised, host=host, layers=layers
                 )
 
 
 def _reinitialised(
-    store: NetworkStore, host: Training, layers: tuple[str, ...]
+    model: Any, pictures: Pictures, host: Training, layers: tuple[str, ...]
 ) -> Measurements:
     """Re-initialises layers of a network, trains them, and tests for the mark."""
-    model, _ = store.network(host)
-    pictures = store.pictures(host.task)
     if layers:
         model = reset(layers)(model, pictures, RATE, host.seed)
     key = host.own_mark.key()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -34,13 +34,7 @@ from keras_wm.slmc.learning.samples import Samples
 from keras_wm.slmc.learning.scaling import Point
 from keras_wm.slmc.models.effective_model import attentions, effective_model, on_lattice
 from keras_wm.slmc.models.linear_model import fit_linear
-from keras_wm.slmc.samplers.chain import (
-    OBSERVABLES,
-    SPINS,
-    Observable,
-    Series,
-    run,
-)
+from keras_wm.slmc.samplers.chain import OBSERVABLES, SPINS, Series, run
 from keras_wm.slmc.samplers.heat_bath import HeatBath
 from keras_wm.slmc.samplers.metropolis import Metropolis
 from keras_wm.slmc.samplers.neural_metropolis import NeuralMetropolis
@@ -188,7 +182,8 @@ def _linear(study: Study, beta: float, _results: dict[str, Any]) -> dict[str, An
     model = study.exact_model(beta)
     _, spins = learn_linear(model, None, study.schedule, seed=0)
     chain = Metropolis(model, study.chains, (0, _MEASURING), spins[: study.chains])
-    series, samples = _run_with_samples(chain, study.steps)
+    series = _run(chain, study.steps)
+    samples = Samples.from_series(series)
     results: dict[str, Any] = {"metropolis": _summary(series)}
     for shells in study.linear_shells:
         linear = fit_linear(model.lattice, samples.spins, samples.log_weights, shells)
@@ -209,7 +204,7 @@ def _attention(
     stages = learn(model, study.shells, study.blocks, study.schedule, seed, study.heads)
     for stage in stages:
         point = Point.from_stage(seed, stage)
-        weights = [np.asarray(value).tolist() for value in stage.model.get_weights()]
+        weights = [value.tolist() for value in stage.model.get_weights()]
         results.append(point.to_dict() | {"weights": weights})
     return results
 
@@ -240,7 +235,7 @@ def _retrain(study: Study, effective: keras.Model, model: DoubleExchange) -> Non
     linear, spins = learn_linear(model, None, schedule, seed=0)
     proposal = HeatBath(linear, schedule.sweeps)
     chain = SelfLearning(model, proposal, study.chains, (0, _RETRAINING), spins)
-    _, samples = _run_with_samples(chain, study.steps)
+    samples = Samples.from_series(_run(chain, study.steps))
     fit(effective, samples, _RETRAINING_EPOCHS, schedule.learning_rate)
 
 
@@ -280,16 +275,9 @@ def _verification(stage: Stage, key: WatermarkKey) -> dict[str, Any]:
     return {"ber": result.ber, "log10_p": result.log10_p, "verdict": result.verdict}
 
 
-def _run(
-    chain: Sampler, steps: int, observables: Mapping[str, Observable] = OBSERVABLES
-) -> Series:
+def _run(chain: Sampler, steps: int) -> Series:
     """Runs chains after a thermalisation of a tenth of the steps, at least 8."""
-    return run(chain, steps, max(8, steps // 10), observables)
-
-
-def _run_with_samples(chain: Sampler, steps: int) -> tuple[Series, Samples]:
-    series = _run(chain, steps, OBSERVABLES | SPINS)
-    return series, Samples.from_series(series)
+    return run(chain, steps, max(8, steps // 10), OBSERVABLES | SPINS)
 
 
 def _summary(series: Series) -> dict[str, Any]:

@@ -16,14 +16,14 @@ but with the sum the papers' results of this experiment cannot be reproduced.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import partial
+from typing import Any
 
 import numpy as np
 
+from keras_wm.research.datasets import Pictures
 from keras_wm.research.experiments import published_results as papers
-from keras_wm.research.experiments.experiment import Experiment, Run
-from keras_wm.research.experiments.measurement import measure_mark
-from keras_wm.research.experiments.network_store import NetworkStore
+from keras_wm.research.experiments.experiment import Experiment, Run, network_run
+from keras_wm.research.experiments.measurement import measure_network
 from keras_wm.research.experiments.run_records import Measurements, Row
 from keras_wm.research.experiments.schemes import SCHEMES, Mark
 from keras_wm.research.experiments.settings import Settings
@@ -52,13 +52,9 @@ def embedded_without_training(kernel: Floats, mark: Mark, strength: float) -> Fl
     """
     from scipy.optimize import minimize
 
-    objective = _Objective(kernel, mark, strength)
+    objective, start = _Objective(kernel, mark, strength), np.zeros(kernel.size)
     result = minimize(
-        objective,
-        np.zeros(kernel.size),
-        jac=True,
-        method="L-BFGS-B",
-        options={"maxiter": 1000},
+        objective, start, jac=True, method="L-BFGS-B", options={"maxiter": 1000}
     )
     moved: Floats = kernel + result.x.reshape(kernel.shape)
     return moved
@@ -114,51 +110,34 @@ def _runs(settings: Settings) -> Iterator[Run]:
     for seed in range(min(settings.seeds, MAX_SEEDS)):
         host = Training(seed, settings.training_epochs)
         for scheme in settings.marks:
+            mark = mark_to_test(settings, scheme, seed)
             for strength in STRENGTHS:
-                mark = mark_to_test(settings, scheme, seed)
-                yield Run(
-                    {"scheme": scheme, "strength": strength, "seed": seed},
-                    partial(_moved, host=host, mark=mark, strength=strength),
-                    host,
-                )
+                labels = {"scheme": scheme, "strength": strength, "seed": seed}
+                yield network_run(labels, host, _moved, mark=mark, strength=strength)
 
 
-def _moved(
-    store: NetworkStore, host: Training, mark: Mark, strength: float
-) -> Measurements:
-    model, _ = store.network(host)
-    layer = model.get_layer(mark.layers[0])
-    before = np.asarray(layer.kernel, np.float64)
+def _moved(model: Any, pictures: Pictures, mark: Mark, strength: float) -> Measurements:
+    kernel = model.get_layer(mark.layers[0]).kernel
+    before = np.asarray(kernel, np.float64)
     after = embedded_without_training(before, mark, strength)
-    layer.kernel.assign(after)
-    pictures = store.pictures(host.task)
-    return {
-        "half_square_change": float(
-            np.sum((after - before) ** 2) / (2 * before.shape[-1])
-        ),
-        "test_error": pictures.test_error(model),
-        **measure_mark(model, mark),
-    }
+    kernel.assign(after)
+    change = float(np.sum((after - before) ** 2) / (2 * before.shape[-1]))
+    return {"half_square_change": change, **measure_network(model, pictures, mark)}
 
 
 def _tables(rows: Sequence[Row]) -> list[ResultTable]:
-    return [
-        make_table(
-            "Embedding after training, without the task",
-            grouped(rows, scheme=SCHEMES, strength=STRENGTHS),
-            ["mark", "lambda"],
-            COST
-            | {
-                "change": lambda rows: mean_of(rows, "half_square_change"),
-                "change in papers": _published_change,
-            }
-            | published_column(papers.WITHOUT_TRAINING, "strength"),
-            [
-                "change: half the squared change of the weights per filter, "
-                "|W - W_0|^2 / 2 L; for the papers' marks, that of the mean filter."
-            ],
-        )
+    title = "Embedding after training, without the task"
+    groups = grouped(rows, scheme=SCHEMES, strength=STRENGTHS)
+    cells = COST | {
+        "change": lambda rows: mean_of(rows, "half_square_change"),
+        "change in papers": _published_change,
+    }
+    cells |= published_column(papers.WITHOUT_TRAINING, "strength")
+    notes = [
+        "change: half the squared change of the weights per filter, |W - W_0|^2 / 2 L; "
+        "for the papers' marks, that of the mean filter."
     ]
+    return [make_table(title, groups, ["mark", "lambda"], cells, notes)]
 
 
 def _published_change(rows: Sequence[Row]) -> str:
