@@ -127,18 +127,18 @@ def _ends_in_sigmoid(model: Any) -> bool:
 
 
 def load_pictures(name: str) -> Pictures:
-    """Loads pictures by name or from a file.
+    """Loads pictures as `load_examples` does.
 
     Args:
-        name: Name or file, as for `load_examples`. Grey pictures can have an axis for
-            their single channel or not.
+        name: Name or file. Grey pictures can have an axis for their single channel or
+            not.
 
     Returns:
         `Pictures`.
 
     Raises:
-        ImportError: If the extra `demo` is missing.
-        ValueError: If the file does not hold such arrays, or they do not match.
+        ImportError: As for `load_examples`.
+        ValueError: As for `load_examples`, or if the examples are not pictures.
     """
     examples = load_examples(name)
     if examples.x_train.ndim == 3:

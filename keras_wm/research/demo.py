@@ -124,7 +124,9 @@ def run_demo(
             name: _train(name, settings, pictures, key, folder, logs, progress)
             for name in (MARKED, UNMARKED)
         }
-    _write_record(folder / "demo.json", settings, networks)
+    record = {name: network.to_dict() for name, network in networks.items()}
+    text = json.dumps({"settings": asdict(settings), **record}, indent=2)
+    (folder / "demo.json").write_text(text + "\n", encoding="utf-8")
     plot_training(
         networks[MARKED].history["ber"],
         {name: network.history["test_accuracy"] for name, network in networks.items()},
@@ -141,14 +143,9 @@ def _compiled_network(
     """Returns the untrained network, with the mark's penalty if it is marked."""
     keras.utils.set_random_seed(settings.seed)
     mark = WatermarkRegularizer(key, regularizer=wide_resnet_decay(WEIGHT_DECAY))
-    model = wide_resnet(
-        pictures.x_train.shape[1:],
-        pictures.classes,
-        settings.n,
-        settings.k,
-        WEIGHT_DECAY,
-        {settings.layer: mark} if name == MARKED else None,
-    )
+    marks = {settings.layer: mark} if name == MARKED else None
+    shape, classes = pictures.x_train.shape[1:], pictures.classes
+    model = wide_resnet(shape, classes, settings.n, settings.k, regularizers=marks)
     steps = -(-len(pictures.x_train) // BATCH) * settings.epochs
     model.compile(
         paper_optimizer(steps),
@@ -198,16 +195,16 @@ def _train(
         callbacks=callbacks,
         verbose=0,
     ).history
-    curves = {"ber": "ber", "test_accuracy": "val_accuracy"}
+    curves = {
+        curve: [initial[figure], *history[figure]]
+        for curve, figure in (("ber", "ber"), ("test_accuracy", "val_accuracy"))
+        if figure in history
+    }
     kernel = np.asarray(model.get_layer(settings.layer).kernel)
     file = publish(model, folder / f"{name}.keras")
     return Network(
         file=file,
-        history={
-            curve: [initial[figure], *history[figure]]
-            for curve, figure in curves.items()
-            if figure in history
-        },
+        history=curves,
         verification=verify(file, key),
         kernel_std=float(kernel.std()),
         mean_filter_std=float(kernel.mean(axis=-1).std()),
@@ -259,14 +256,6 @@ def _new_folder(parent: Path) -> Path:
     """
     folders = (parent / f"run-{number}" for number in count(1))
     return next(folder for folder in folders if not folder.exists())
-
-
-def _write_record(
-    path: Path, settings: DemoSettings, networks: dict[str, Network]
-) -> None:
-    record = {name: network.to_dict() for name, network in networks.items()}
-    content = json.dumps({"settings": asdict(settings), **record}, indent=2)
-    path.write_text(content + "\n", encoding="utf-8")
 
 
 def _closing_table(networks: dict[str, Network]) -> Table:

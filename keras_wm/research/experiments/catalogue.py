@@ -7,14 +7,12 @@ from collections.abc import Sequence
 from keras_wm.research.experiments.experiment import Experiment
 from keras_wm.research.experiments.studies import (
     capacity_location_strength,
+    changed_layers,
     covertness,
     embedding,
-    fine_tuning_and_distilling,
     forging_and_recipients,
     papers_attacks,
-    plain_host,
     resistance,
-    several_layers,
     without_training,
 )
 
@@ -22,9 +20,9 @@ from keras_wm.research.experiments.studies import (
 SUITES: dict[str, tuple[Experiment, ...]] = {
     # The experiments of the papers.
     "all": (
-        embedding.EXPERIMENT,
-        fine_tuning_and_distilling.FINE_TUNING,
-        fine_tuning_and_distilling.DISTILLATION,
+        embedding.EMBEDDING,
+        embedding.FINE_TUNING,
+        embedding.DISTILLATION,
         capacity_location_strength.CAPACITY,
         capacity_location_strength.LOCATION,
         capacity_location_strength.STRENGTH,
@@ -38,8 +36,8 @@ SUITES: dict[str, tuple[Experiment, ...]] = {
     "robustness": (
         covertness.EXPERIMENT,
         resistance.EXPERIMENT,
-        plain_host.EXPERIMENT,
-        several_layers.EXPERIMENT,
+        changed_layers.PLAIN_HOST,
+        changed_layers.SEVERAL_LAYERS,
         forging_and_recipients.FORGING,
         forging_and_recipients.RECIPIENTS,
     ),

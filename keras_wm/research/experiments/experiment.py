@@ -15,7 +15,7 @@ from keras_wm.research.experiments.measurement import (
     signed_outputs,
 )
 from keras_wm.research.experiments.network_store import NetworkStore
-from keras_wm.research.experiments.run_records import Measurements, Row
+from keras_wm.research.experiments.run_records import Labels, Measurements, Row
 from keras_wm.research.experiments.schemes import Mark
 from keras_wm.research.experiments.settings import Settings
 from keras_wm.research.experiments.tables import ResultTable
@@ -33,7 +33,7 @@ class Run:
         network: The network trained from scratch that the run needs, if any.
     """
 
-    labels: dict[str, Any]
+    labels: Labels
     perform: Callable[[NetworkStore], Measurements]
     network: Training | None = None
 
@@ -56,12 +56,8 @@ class Experiment:
     tables: Callable[[Sequence[Row]], list[ResultTable]]
     figures: Callable[[Sequence[Row]], dict[str, Figure]] = lambda rows: {}
 
-    def run_with(self, settings: Settings, labels: dict[str, Any]) -> Run:
-        """Returns the run with these labels.
-
-        Raises:
-            ValueError: If the settings have no such run.
-        """
+    def run_with(self, settings: Settings, labels: Labels) -> Run:
+        """Returns the run with these labels; `ValueError` if there is none."""
         for run in self.runs(settings):
             if run.labels == labels:
                 return run
@@ -71,19 +67,14 @@ class Experiment:
 
 
 def network_run(
-    labels: dict[str, Any],
+    labels: Labels,
     network: Training,
     measure: Callable[..., Measurements],
     **options: Any,
 ) -> Run:
-    """Returns a run that does something with a network, and measures the result.
+    """Returns a run that measures a network that is trained from scratch.
 
-    Args:
-        labels: Labels that identify the run within its experiment.
-        network: Description of the network, which is trained from scratch.
-        measure: Function of the network and of the pictures that it classifies. It
-            returns the measurements.
-        **options: Further arguments of the function.
+    `measure` is called with the network, the pictures that it classifies and `options`.
     """
 
     def perform(store: NetworkStore) -> Measurements:
@@ -94,18 +85,11 @@ def network_run(
 
 
 def trained_run(
-    labels: dict[str, Any],
-    training: Training,
-    mark: Mark,
-    distribution: bool = False,
+    labels: Labels, training: Training, mark: Mark, distribution: bool = False
 ) -> Run:
-    """Returns a run that trains a network and measures it.
+    """Returns a run that trains a network and tests it for a mark.
 
-    Args:
-        labels: Labels that identify the run within its experiment.
-        training: Description of the network.
-        mark: The mark to test the network for.
-        distribution: Whether to record the network's weights and outputs too.
+    With `distribution`, its weights and outputs are recorded too.
     """
 
     def perform(store: NetworkStore) -> Measurements:
@@ -116,28 +100,21 @@ def trained_run(
             measured["best_test_error"] = min(history["test_error"])
         if distribution:
             kernel = np.asarray(model.get_layer(mark.layers[0]).kernel)
-            outputs = signed_outputs(kernel, mark)
-            measured["history"] = history
-            measured |= measure_kernel(kernel)
-            measured["outputs"] = [round(float(output), 4) for output in outputs]
+            outputs = [round(float(bit), 4) for bit in signed_outputs(kernel, mark)]
+            measured |= {"history": history, **measure_kernel(kernel)}
+            measured["outputs"] = outputs
         return measured
 
     return Run(labels, perform, training.root)
 
 
 def scratch_run(
-    settings: Settings,
-    labels: dict[str, Any],
-    distribution: bool = False,
-    **options: Any,
+    settings: Settings, labels: Labels, distribution: bool = False, **options: Any
 ) -> Run:
     """Returns a run that trains a network from scratch and measures it.
 
-    Args:
-        settings: Settings of the study.
-        labels: Labels with the `"scheme"` and the `"seed"` of the network.
-        distribution: As for `trained_run`.
-        **options: As for `mark_to_test`.
+    The labels hold its `"scheme"` and `"seed"`. The options are those of
+    `mark_to_test`.
     """
     scheme, seed = labels["scheme"], labels["seed"]
     training = from_scratch(settings, scheme, seed, **options)

@@ -22,12 +22,9 @@ from keras_wm.utils.atomic import atomic_write
 class NetworkStore:
     """Returns networks by their description, and trains each of them once.
 
-    Networks trained from scratch are stored as published files, without metadata of
-    their mark. So a run that starts from one has what anybody has who downloads it.
-
-    Args:
-        settings: Settings of the study.
-        folder: Folder of the study; networks are stored in its subfolder `networks`.
+    Networks trained from scratch are stored in the subfolder `networks`, as published
+    files without metadata of their mark. So an attack starts from what anybody can
+    download.
     """
 
     def __init__(self, settings: Settings, folder: Path) -> None:

@@ -103,11 +103,7 @@ def _boundary(inside: float, outside: float, beyond: Callable[[float], bool]) ->
 
 
 def best_single(columns: Sequence[int]) -> Fit:
-    """Returns a fit that chooses the single feature with the AUC farthest from 0.5.
-
-    Args:
-        columns: Columns of the features to choose from.
-    """
+    """Returns a fit that chooses the single feature with the AUC farthest from 0.5."""
 
     def fit(marked: Floats, unmarked: Floats) -> Floats:
         excess = auc(marked[:, columns], unmarked[:, columns]) - 0.5
@@ -125,9 +121,6 @@ def discriminant(columns: Sequence[int]) -> Fit:
     \(w = \big((1 - \gamma) S + \gamma I\big)^{-1} (\mu_1 - \mu_0)\), for features
     divided by their standard deviation within the kinds. S is their correlation matrix
     and \(\gamma = \tfrac12\) (Friedman 1989).
-
-    Args:
-        columns: Columns of the features to use.
     """
 
     def fit(marked: Floats, unmarked: Floats) -> Floats:
@@ -167,18 +160,14 @@ def cross_fitted_auc(
     """Returns the AUC on networks that a detector was not fitted to.
 
     The networks of each kind are split into five folds at random. The detector is
-    fitted to four of them and tested on the fifth, for each of the five folds. Without
-    a difference between the kinds the expected area is 0.5, for any number of
-    detectors that the fit chooses from.
+    fitted to four of them and tested on the fifth, for each of the five folds. The
+    result is the mean over all folds and over `repeats` random splits.
 
     Args:
         fit: Fit of the detector.
         marked: Features of the marked networks, shape `(m, d)` with m >= 5.
         unmarked: Features of the unmarked networks, shape `(n, d)` with n >= 5.
         repeats: Number of random splits.
-
-    Returns:
-        The mean over all folds and splits.
     """
     rng = np.random.default_rng(0)
     areas = []

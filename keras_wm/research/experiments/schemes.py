@@ -57,10 +57,7 @@ SCHEMES = {
 
 
 def group_layer(group: int) -> str:
-    """Returns the convolution that the papers mark in a group.
-
-    It is the second one of the group's first block, such as `"conv2_block1_conv2"`.
-    """
+    """Returns the convolution of a group that the papers mark."""
     return f"conv{group}_block1_conv2"
 
 

@@ -95,15 +95,10 @@ def make_table(
     cells: dict[str, Cell],
     notes: Sequence[str] = (),
 ) -> ResultTable:
-    """Returns a table with one row for each group of recorded rows.
+    """Returns a table with one row for each group that has recorded rows.
 
-    Args:
-        title: Title of the table.
-        groups: For each row of the table, the texts of its first columns and the
-            recorded rows that it shows. Groups without recorded rows are left out.
-        headings: Headings of the first columns.
-        cells: The other columns: for each heading, the function that makes the cell.
-        notes: As for `ResultTable`.
+    The headings are those of the first columns, whose texts are in the groups. `cells`
+    holds the other columns, by heading.
     """
     columns = cells.values()
     lines = [
@@ -124,14 +119,8 @@ def having(rows: Iterable[Row], **labels: Any) -> list[Row]:
 def grouped(rows: Sequence[Row], **labels: Collection[Any] | None) -> Groups:
     """Returns groups of rows with equal labels, for `make_table`.
 
-    Args:
-        rows: Recorded rows.
-        **labels: For each label, the values to show, in this order. `None` is all
-            values, in order of appearance.
-
-    Returns:
-        For each combination of values that some row has, the texts of the values and
-        the rows.
+    Each label is given the values to show, in this order; `None` is all values, in
+    order of appearance. Combinations of values that no row has are left out.
     """
     groups: Groups = [([], rows)]
     for name, shown in labels.items():
@@ -216,9 +205,7 @@ def paired_difference(rows: Sequence[Row], base: Sequence[Row]) -> str:
         for row in rows
         if row["seed"] in by_seed
     ]
-    if not differences:
-        return "-"
-    return _with_interval(*student_interval(differences))
+    return _with_interval(*student_interval(differences)) if differences else "-"
 
 
 def _with_interval(mean: float, half: float) -> str:
@@ -272,10 +259,8 @@ def published_column(
 ) -> dict[str, Cell]:
     """Returns a column with the papers' test error in percent, E_R and BER.
 
-    Args:
-        results: Results of the papers, by the values of the labels.
-        *labels: Names of the labels. Unless `"scheme"` is one of them, the results are
-            those of the mark `"random"`.
+    The results are given by the values of the labels. Unless `"scheme"` is one of the
+    labels, they are those of the mark `"random"`.
     """
 
     def text(rows: Sequence[Row]) -> str:
@@ -299,10 +284,7 @@ def minus_unmarked(
 ) -> dict[str, Cell]:
     """Returns a column with the test error minus that of the unmarked networks.
 
-    Args:
-        rows: All rows of the experiment. If it has several cases, networks are compared
-            with the unmarked networks of the same case.
-        difference: `paired_difference` or `unpaired_difference`.
+    If the experiment has several cases, those are the networks of the same case.
     """
 
     def text(kind: Sequence[Row]) -> str:

@@ -93,13 +93,9 @@ def embedded_mark(
 
 
 def mark_to_test(settings: Settings, scheme: str, seed: int, **options: Any) -> Mark:
-    """Returns the mark to test a network for.
+    """Returns the mark to test a network for; for `UNMARKED`, one of kind `"random"`.
 
-    Args:
-        settings: Settings of the study, with the layer and the bits of the mark.
-        scheme: Name in `SCHEMES`. `UNMARKED` tests for a mark of kind `"random"`.
-        seed: Seed of the network. Each seed has its own owner and key.
-        **options: Fields of `Mark` that replace those from the settings.
+    Each seed has its own owner and key. The options replace fields of the `Mark`.
     """
     scheme = "random" if scheme == UNMARKED else scheme
     mark = Mark(
@@ -124,20 +120,15 @@ def train(
         training: Description of the network.
         settings: Settings of the study.
         pictures: Pictures with the labels of the training's task.
-        parent: Function that returns a network to start from or to learn from.
+        parent: Returns the network to start from or to learn from.
 
     Returns:
         The `keras.Model`, and its test error, bit error rate and loss before training
         and after each epoch. They are empty unless trained from scratch.
     """
     keras.utils.set_random_seed(training.seed)
-    model = wide_resnet(
-        pictures.x_train.shape[1:],
-        pictures.classes,
-        settings.n,
-        settings.k,
-        settings.weight_decay,
-    )
+    shape, classes = pictures.x_train.shape[1:], pictures.classes
+    model = wide_resnet(shape, classes, settings.n, settings.k, settings.weight_decay)
     if training.start is not None:
         copy_weights(parent(training.start), model, training)
     with without_capacity_warnings():
@@ -162,14 +153,12 @@ def _fit(
     recorder = _HistoryRecorder(model, training.mark, pictures)
     # Only curves of networks from scratch are plotted, and there are many others.
     callbacks = [recorder] if training.from_scratch else []
-    x, y = pictures.x_train, pictures.y_train
+    x, y, batch = pictures.x_train, pictures.y_train, settings.batch_size
     fitting = {"epochs": training.epochs, "callbacks": callbacks, "verbose": 0}
     if settings.augmentation is None:
-        trained.fit(x, y, batch_size=settings.batch_size, **fitting)
+        trained.fit(x, y, batch_size=batch, **fitting)
     else:
-        batches = AugmentedBatches(
-            x, y, settings.batch_size, training.seed, settings.augmentation
-        )
+        batches = AugmentedBatches(x, y, batch, training.seed, settings.augmentation)
         trained.fit(batches, **fitting)
     return recorder.history
 

@@ -39,12 +39,11 @@ def default_workers() -> int:
 
 
 def do_request(request: Message, store: NetworkStore) -> Message:
-    """Does a run, or trains the network that it needs.
+    """Does a run, or trains and stores the network that it needs.
 
     Args:
         request: `"experiment"`: the experiment's name. `"labels"`: the labels of the
-            run. `"task"`: `"run"` to do the run, `"train"` to train and store the
-            network that it needs.
+            run. `"task"`: `RUN` or `TRAIN`.
         store: Networks of the study.
 
     Returns:
@@ -70,14 +69,7 @@ def do_all(
 ) -> Iterator[tuple[Message, Message]]:
     """Yields every request with its reply, in the order in which they finish.
 
-    Args:
-        requests: Requests as for `do_request`.
-        settings: Settings of the study.
-        folder: Folder of the study.
-        workers: Number of processes; 1 uses this process.
-
-    Raises:
-        RuntimeError: If a worker process fails.
+    A single worker is this process. Raises `RuntimeError` if another process fails.
     """
     if workers == 1:
         store = NetworkStore(settings, folder)

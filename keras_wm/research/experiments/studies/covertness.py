@@ -76,9 +76,10 @@ def _observe(model: Any, pictures: Pictures, mark: Mark) -> Measurements:
     kernel = np.asarray(model.get_layer(layer).kernel)
     spread = measure_kernel(kernel)
     del spread["histogram"]
-    neighbours = [kernel_statistics(other) for other in _neighbours(model, layer)]
+    neighbours = list(map(kernel_statistics, _neighbours(model, layer)))
     means = {
-        name: np.mean([other[name] for other in neighbours]) for name in STATISTICS
+        name: np.mean([statistics[name] for statistics in neighbours])
+        for name in STATISTICS
     }
     return {
         **measure_network(model, pictures, mark),
@@ -97,7 +98,9 @@ def _neighbours(model: Any, layer: str) -> list[Any]:
     """Returns the kernels of the previous and next convolution of the same size."""
     own = model.get_layer(layer)
     alike = [
-        other for other in convolutions(model) if other.kernel_size == own.kernel_size
+        convolution
+        for convolution in convolutions(model)
+        if convolution.kernel_size == own.kernel_size
     ]
     place = alike.index(own)
     neighbours = alike[max(0, place - 1) : place] + alike[place + 1 : place + 2]

@@ -20,7 +20,7 @@ from keras_wm.research.experiments.network_store import NetworkStore
 from keras_wm.research.experiments.run_records import Measurements, Row
 from keras_wm.research.experiments.schemes import UNMARKED, group_layer
 from keras_wm.research.experiments.settings import Settings
-from keras_wm.research.experiments.studies.fine_tuning_and_distilling import SECOND
+from keras_wm.research.experiments.studies.embedding import SECOND
 from keras_wm.research.experiments.tables import (
     ResultTable,
     grouped,
@@ -193,13 +193,8 @@ def _traced(
 def _named(leak: Sequence[str], log10_p: dict[str, float]) -> Measurements:
     """Returns how many recipients are named, rightly and wrongly.
 
-    Also the weakest p-value of a recipient of the leaked copies, and the strongest
+    Also the largest p-value of a recipient whose copy was leaked, and the smallest
     p-value of another one.
-
-    Args:
-        leak: Names of the recipients whose copies were leaked.
-        log10_p: log10 of the p-value of each recipient's mark in the leaked network,
-            corrected for the number of recipients.
     """
     guilty = [log10_p[name] for name in leak]
     innocent = [p for name, p in log10_p.items() if name not in leak]

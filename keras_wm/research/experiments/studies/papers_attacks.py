@@ -26,10 +26,7 @@ from keras_wm.research.experiments.measurement import measure_network
 from keras_wm.research.experiments.run_records import Measurements, Row
 from keras_wm.research.experiments.schemes import GROUPS, SCHEMES, Mark, group_layer
 from keras_wm.research.experiments.settings import FEW_SEEDS, MAIN_MARKS, Settings
-from keras_wm.research.experiments.studies.fine_tuning_and_distilling import (
-    CASES,
-    SECOND,
-)
+from keras_wm.research.experiments.studies.embedding import CASES, SECOND
 from keras_wm.research.experiments.tables import (
     COST,
     COUNT,
@@ -110,10 +107,8 @@ def _pruned(model: Any, pictures: Pictures, mark: Mark) -> Measurements:
 def _pruning_tables(rows: Sequence[Row]) -> list[ResultTable]:
     pruned = grouped(_pruning_points(rows), scheme=SCHEMES, share=SHARES)
     trained = [row for row in rows if "share" in row]
-    published = {
-        share: papers.PublishedResult(ber=ber)
-        for share, ber in papers.ATTACK_PRUNING.items()
-    }
+    shares = papers.ATTACK_PRUNING.items()
+    published = {share: papers.PublishedResult(ber=ber) for share, ber in shares}
     cells = COUNT | {name: cell for name, cell in COST.items() if name != "E_R"}
     cells |= {
         "BER, descending": lambda rows: worst_of(rows, "descending", ".2g"),

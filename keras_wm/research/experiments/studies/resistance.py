@@ -63,13 +63,8 @@ def attacks_on(
 ) -> dict[str, tuple[Attack, ...]]:
     """Returns the attacks to try, by family: all but collusion, which needs copies.
 
-    Args:
-        layer: Name of the marked layer. The attacker knows it, except in the family
-            `"overwriting every layer"`.
-        names: Families to return. `None` is all.
-
-    Raises:
-        ValueError: If a family does not exist.
+    The attacker knows the marked layer, except in `"overwriting every layer"`. `names`
+    selects families; `None` is all. An unknown name raises `ValueError`.
     """
     everywhere = (overwriting("mean"), overwriting("keyed"))
     catalogue = families(layer) | {"overwriting every layer": everywhere}
@@ -235,8 +230,7 @@ def _evidence(attacked: Sequence[Row], before: Sequence[Row]) -> Figure:
         attacked, family=None, attack=None, seed=None
     ):
         line = points.setdefault(family, {}).setdefault(attack, [])
-        line += [(-row["log10_p"], 1 - row["test_error"]) for row in rows]
-        line.append(_GAP)
+        line += [*((-row["log10_p"], 1 - row["test_error"]) for row in rows), _GAP]
     accuracy = 1 - float(np.mean([row["test_error"] for row in before]))
     evidence = -float(np.mean([row["log10_p"] for row in before]))
     return plots.plot_evidence(

@@ -247,15 +247,8 @@ def _marked(
     model = study.exact_model()
     with without_capacity_warnings():
         penalty = WatermarkRegularizer(key, strength=mark.strength, margin=mark.margin)
-        *_, stage = learn(
-            model,
-            study.shells,
-            1,
-            study.schedule,
-            seed,
-            mark.heads,
-            kernel_regularizer=penalty if marked else None,
-        )
+        own = penalty if marked else None
+        *_, stage = learn(model, study.shells, 1, study.schedule, seed, mark.heads, own)
     proposal = NeuralMetropolis(stage.model, study.schedule.sweeps)
     _, spins = learn_linear(model, None, study.schedule, seed)
     # Different random numbers with the mark: otherwise the chains would be correlated.

@@ -43,13 +43,7 @@ MAX_SEEDS = 3
 
 
 def embedded_without_training(kernel: Floats, mark: Mark, strength: float) -> Floats:
-    """Returns the kernel W that minimises the objective above.
-
-    Args:
-        kernel: W_0, filters last.
-        mark: Mark to embed.
-        strength: Strength lambda.
-    """
+    """Returns the kernel W that minimises the objective above, from the kernel W_0."""
     from scipy.optimize import minimize
 
     objective, start = _Objective(kernel, mark, strength), np.zeros(kernel.size)
