@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from keras_wm.scheme.key_file import Payload
 from keras_wm.scheme.normal import quantile
 from keras_wm.scheme.secret import Secret
+from keras_wm.utils.arguments import check_choice
 from keras_wm.utils.arrays import Floats
 
 Projection = Literal["random", "direct", "diff"]
@@ -80,13 +81,8 @@ class SecretSource:
                 raise ValueError(
                     f"Expected a positive integer. Received: {name}={value!r}"
                 )
-        for name, type_ in (("projection", Projection), ("filters", Filters)):
-            value, choices = getattr(self, name), get_args(type_)
-            if value not in choices:
-                raise ValueError(
-                    f"Expected one of {', '.join(map(repr, choices))}. "
-                    f"Received: {name}={value!r}"
-                )
+        check_choice("projection", self.projection, get_args(Projection))
+        check_choice("filters", self.filters, get_args(Filters))
         # The same name can be written with different code points.
         for field in ("owner", "recipient"):
             text = unicodedata.normalize("NFC", getattr(self, field))
