@@ -16,8 +16,8 @@ import keras_wm
 from keras_wm.errors import AlignmentError
 from keras_wm.research.attacks import equivalence, obfuscation
 from keras_wm.research.attacks.architecture import weights_of
+from keras_wm.research.attacks.perturbation import QUANTIZATION
 from keras_wm.research.attacks.pruning import PRUNING
-from keras_wm.research.attacks.quantization import QUANTIZATION
 from keras_wm.research.hosts.wide_resnet import wide_resnet
 from tests.command_line import assert_fails, run
 from tests.conftest import fixed_key

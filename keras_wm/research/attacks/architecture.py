@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from keras_wm.alignment.channel_graph import ChannelGraph
 from keras_wm.alignment.tracing import trace_channels
@@ -19,8 +22,8 @@ WeightName = tuple[str, str]
 def fresh_network(model: Any) -> Any:
     """Returns a network of the same architecture with newly initialised weights.
 
-    The layers' own initializers are used, but without their fixed seeds, which would
-    reproduce the initial weights of the owner's network.
+    The initializers' fixed seeds are dropped, because they would reproduce the initial
+    weights of the owner's network.
 
     Raises:
         ValueError: If the model's config does not describe all of its layers.
@@ -73,8 +76,7 @@ def layers_by_path(model: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 def weights_of(model: Any) -> dict[WeightName, Any]:
     """Returns a network's variables by the path of their layer and their name.
 
-    Where a layer has several variables of one name, as in attention, the second is
-    named `"kernel 2"`, and so on.
+    A second variable of the same name, as in attention, is named `"kernel 2"`.
     """
     variables: dict[WeightName, Any] = {}
     for path, layer in layers_by_path(model):
@@ -85,6 +87,17 @@ def weights_of(model: Any) -> dict[WeightName, Any]:
             name = variable.name if number == 1 else f"{variable.name} {number}"
             variables[path, name] = variable
     return variables
+
+
+def arrays_of(model: Any) -> dict[WeightName, NDArray[Any]]:
+    """Returns a network's weights as arrays, named as by `weights_of`."""
+    return {name: np.asarray(variable) for name, variable in weights_of(model).items()}
+
+
+def assign(model: Any, arrays: Mapping[WeightName, Any]) -> None:
+    """Sets every weight of a network, given values named as by `weights_of`."""
+    for name, variable in weights_of(model).items():
+        variable.assign(arrays[name])
 
 
 def graph_of(model: Any) -> ChannelGraph:

@@ -1,10 +1,10 @@
-"""The class `Attack`, and a helper for attacks that change each kernel separately."""
+"""The class `Attack`, and helpers for attacks on kernels."""
 
 from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_wm.embedding.attachment import find_kernel
 from keras_wm.embedding.marked_layers import is_built, own_variables, sublayers
 from keras_wm.embedding.publishing import publish
 from keras_wm.research.datasets import Examples
@@ -27,8 +28,8 @@ Kernel = NDArray[np.float32]
 class Attack:
     """A change to a published network that is meant to hide or remove its mark.
 
-    The attacker knows the network and the method, but no key. Call an attack like a
-    function.
+    The attacker knows the network and the method, but no key. An attack is called like
+    a function.
 
     Attributes:
         name: The attack's name.
@@ -95,12 +96,11 @@ class Attack:
                 f"The attack {self.name!r} trains. Expected data to train on. "
                 "Received: data=None"
             )
-        if not self.needs_data:
-            return self.change(published_copy(model), data, strength, seed)
-        keras.utils.set_random_seed(_attackers_seed(self.name, seed))
+        if self.needs_data:
+            keras.utils.set_random_seed(_attackers_seed(self.name, seed))
         attacked = self.change(published_copy(model), data, strength, seed)
         # The copy drops the optimizer and all penalties and constraints.
-        return published_copy(attacked)
+        return published_copy(attacked) if self.needs_data else attacked
 
 
 def published_copy(model: Any) -> Any:
@@ -125,34 +125,53 @@ def published_copy(model: Any) -> Any:
 
 def unfreeze(model: Any) -> None:
     """Makes every layer of a model trainable."""
+    # Keras does not do so if the model itself is trainable already.
     for layer in sublayers(model):
         layer.trainable = True
 
 
 def _attackers_seed(name: str, seed: int) -> int:
-    """Returns a random seed that differs from the owner's.
+    """Returns a random seed for weights that differ from the owner's initial weights.
 
-    If owner and attacker both count their seeds from 0, re-initialised weights could
-    equal the initial weights of the owner's network.
+    The owner and the attacker can both count their seeds from 0.
     """
     digest = hashlib.sha256(f"keras_wm attack {name} {seed}".encode()).digest()
     return int.from_bytes(digest[:4], "big")
 
 
-def kernels_by_layer(model: Any) -> list[tuple[Any, Any]]:
-    """Returns all weights that can carry a mark: trainable, of rank 2 or more.
+def kernels_by_layer(
+    model: Any, layer: str | Sequence[str] | None = None
+) -> list[tuple[Any, Any]]:
+    """Returns the kernels to attack, each with its layer.
 
-    Returns:
-        Pairs of a layer, which may be nested in the model, and its weight.
+    Args:
+        model: The network.
+        layer: Name of the marked layer, or of several. `None` is every weight that can
+            carry a mark: those of rank 2 or more, also in nested models.
+
+    Raises:
+        ValueError: If the model has no layer of such a name.
     """
+    if layer is not None:
+        names = [layer] if isinstance(layer, str) else layer
+        return [find_kernel(model, name) for name in names]
     return [
-        (layer, variable)
-        for layer in sublayers(model)
-        for variable in own_variables(layer)
+        (sublayer, variable)
+        for sublayer in sublayers(model)
+        for variable in own_variables(sublayer)
         if variable.trainable
         and len(variable.shape) > 1
         and keras.backend.is_float_dtype(variable.dtype)
     ]
+
+
+def layer_phrase(layer: str | Sequence[str] | None) -> str:
+    """Returns the phrase for these layers in the title of an attack."""
+    if layer is None:
+        return "every layer"
+    if isinstance(layer, str):
+        return f"the layer {layer!r}"
+    return f"the layers {', '.join(map(repr, layer))}"
 
 
 def kernel_variables(model: Any) -> list[Any]:
@@ -163,12 +182,7 @@ def kernel_variables(model: Any) -> list[Any]:
 def each_kernel(
     change: Callable[[Kernel, float, np.random.Generator], Kernel],
 ) -> Change:
-    """Returns an attack's change that is applied to every kernel separately.
-
-    Args:
-        change: A function of a kernel, a strength and a source of random numbers
-            that returns the changed kernel.
-    """
+    """Returns a change of every kernel of a network, given the change of one kernel."""
 
     def attack(model: Any, data: Examples | None, strength: float, seed: int) -> Any:
         rng = np.random.default_rng(seed)

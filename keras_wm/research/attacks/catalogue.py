@@ -5,35 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from keras_wm.research.attacks import export, obfuscation
+from keras_wm.research.attacks import equivalence, export, fine_tuning, obfuscation
 from keras_wm.research.attacks.adaptive import projection, reset
 from keras_wm.research.attacks.attack import Attack
 from keras_wm.research.attacks.collusion import averaging
 from keras_wm.research.attacks.distillation import DISTILLATION
-from keras_wm.research.attacks.equivalence import (
-    CHAINED,
-    PERMUTATION,
-    SCALING,
-    SIGN_FLIPS,
-)
-from keras_wm.research.attacks.fine_tuning import (
-    FTAL,
-    FTLL,
-    RTAL,
-    RTLL,
-    with_fine_tuning,
-)
+from keras_wm.research.attacks.fine_tuning import REGULARIZATION, with_fine_tuning
 from keras_wm.research.attacks.fusion import FUSION
 from keras_wm.research.attacks.overwriting import overwriting
-from keras_wm.research.attacks.perturbation import NOISE, SHIFTING
+from keras_wm.research.attacks.perturbation import (
+    CLUSTERING,
+    NOISE,
+    QUANTIZATION,
+    SHIFTING,
+)
 from keras_wm.research.attacks.pruning import (
     FILTER_PRUNING,
     GLOBAL_PRUNING,
     PRUNING,
     RANDOM_PRUNING,
 )
-from keras_wm.research.attacks.quantization import CLUSTERING, QUANTIZATION
-from keras_wm.research.attacks.regularization import REGULARIZATION
 
 
 def families(
@@ -51,7 +42,7 @@ def families(
     projected, reinitialized = projection(layer), reset(layer)
     pruned = (PRUNING, GLOBAL_PRUNING, FILTER_PRUNING)
     return {
-        "fine-tuning": (FTLL, FTAL, RTLL, RTAL),
+        "fine-tuning": fine_tuning.KINDS,
         "pruning": (
             *(*pruned, RANDOM_PRUNING),
             *(with_fine_tuning(attack, keep_zeros=True) for attack in pruned),
@@ -75,17 +66,10 @@ def families(
         ),
         "distillation": (DISTILLATION,),
         **colluding,
-        "equivalence": (
-            *(PERMUTATION, SCALING, SIGN_FLIPS, CHAINED),
-            with_fine_tuning(CHAINED),
-        ),
-        "obfuscation": (
-            obfuscation.ZERO_NEURONS,
-            obfuscation.CLIQUE_NEURONS,
-            obfuscation.SPLIT_NEURONS,
-        ),
+        "equivalence": (*equivalence.ATTACKS, with_fine_tuning(equivalence.CHAINED)),
+        "obfuscation": obfuscation.ATTACKS,
         "fusion": (FUSION,),
-        "export": (*export.FILES, *export.HALVES),
+        "export": export.ATTACKS,
     }
 
 

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from keras_wm.research.attacks.architecture import weights_of
+from keras_wm.research.attacks.architecture import arrays_of, weights_of
 from keras_wm.research.attacks.attack import Attack, published_copy
 from keras_wm.research.datasets import Examples
 
@@ -25,8 +24,8 @@ def average(models: Sequence[Any], shares: Sequence[float] | None = None) -> Any
             shares.
 
     Returns:
-        A `keras.Model`, not compiled. Variables that are not floating-point numbers,
-        such as the state of a random generator, are those of the first model.
+        A `keras.Model`, not compiled. Integer variables, such as the state of a random
+        generator, are those of the first model.
 
     Raises:
         ValueError: If there are fewer than two models, or their shapes differ.
@@ -39,26 +38,18 @@ def average(models: Sequence[Any], shares: Sequence[float] | None = None) -> Any
         shares = [1 / len(models)] * len(models)
     result = published_copy(models[0])
     # Matched by order, because layers can have different names in each copy.
-    variables = [list(weights_of(model).values()) for model in models]
-    shapes = [[tuple(variable.shape) for variable in copy] for copy in variables]
+    copies = [list(arrays_of(model).values()) for model in models]
+    shapes = [[array.shape for array in copy] for copy in copies]
     if any(copy != shapes[0] for copy in shapes):
         raise ValueError(
             "Expected models of one architecture, whose weights have the same "
             f"shapes. Received: {', '.join(repr(model.name) for model in models)}"
         )
-    for variable, copies in zip(
-        weights_of(result).values(), zip(*variables, strict=True), strict=True
-    ):
-        if np.asarray(variable).dtype.kind == "f":
-            variable.assign(_mean([np.asarray(copy) for copy in copies], shares))
+    for variable, *arrays in zip(weights_of(result).values(), *copies, strict=True):
+        if arrays[0].dtype.kind == "f":
+            stacked = np.stack(arrays).astype(np.float64)
+            variable.assign(np.tensordot(np.asarray(shares), stacked, 1))
     return result
-
-
-def _mean(arrays: list[NDArray[Any]], shares: Sequence[float]) -> NDArray[Any]:
-    mean: NDArray[Any] = np.tensordot(
-        np.asarray(shares), np.stack(arrays).astype(np.float64), 1
-    )
-    return mean
 
 
 def averaging(copies: Sequence[Any]) -> Attack:
@@ -69,8 +60,7 @@ def averaging(copies: Sequence[Any]) -> Attack:
             or without a mark.
 
     Returns:
-        An `Attack` whose strength is the share of the further copies, up to the plain
-        mean.
+        An `Attack`. Its strength is the share of the further copies in the mean.
 
     Raises:
         ValueError: If there are no further copies.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -26,13 +25,12 @@ def _distilled(model: Any, data: Examples, epochs: float, seed: int) -> Any:
 def _distillation_loss(model: Any, data: Examples) -> Any:
     """Returns the cross-entropy between the outputs of teacher and student.
 
-    Returns:
-        A Keras distillation loss, or `None` for logits of several classes, where the
-        distiller's default loss has the same gradient.
+    It is `None` for logits of several classes, where the distiller's default loss has
+    the same gradient.
     """
     probabilities = gives_probabilities(model, data)
     if model.outputs[0].shape[-1] == 1:
-        loss = _binary_loss(logits=not probabilities)
+        loss = keras.losses.binary_crossentropy if probabilities else _binary_loss
     elif probabilities:
         loss = keras.losses.CategoricalCrossentropy()
     else:
@@ -41,12 +39,10 @@ def _distillation_loss(model: Any, data: Examples) -> Any:
     return keras.distillation.LogitsDistillation(temperature=1.0, loss=loss)
 
 
-def _binary_loss(logits: bool) -> Callable[[Any, Any], Any]:
-    def loss(teacher: Any, student: Any) -> Any:
-        target = keras.ops.sigmoid(teacher) if logits else teacher
-        return keras.losses.binary_crossentropy(target, student, from_logits=logits)
-
-    return loss
+def _binary_loss(teacher: Any, student: Any) -> Any:
+    """Returns the cross-entropy between single logits."""
+    target = keras.ops.sigmoid(teacher)
+    return keras.losses.binary_crossentropy(target, student, from_logits=True)
 
 
 DISTILLATION = Attack(

@@ -15,10 +15,10 @@ import numpy as np
 
 from keras_wm.alignment.channel_graph import Member, Segment
 from keras_wm.research.attacks.architecture import (
-    WeightName,
+    arrays_of,
+    assign,
     graph_of,
     layers_by_path,
-    weights_of,
 )
 from keras_wm.research.attacks.attack import Attack, Change
 from keras_wm.research.datasets import Examples
@@ -26,15 +26,9 @@ from keras_wm.utils.arrays import Floats, Indices
 
 
 class _Rewriter:
-    """Changes a network's weights without changing its function.
-
-    Args:
-        model: The network; `write` changes its weights.
-        seed: Random seed.
-    """
+    """Changes copies of a network's weights without changing its function."""
 
     def __init__(self, model: Any, seed: int) -> None:
-        self._variables = weights_of(model)
         self._epsilons: dict[str, float] = {
             path: layer.epsilon
             for path, layer in layers_by_path(model)
@@ -42,9 +36,8 @@ class _Rewriter:
         }
         self._graph = graph_of(model)
         self._rng = np.random.default_rng(seed)
-        self._weights: dict[WeightName, Floats] = {
-            name: np.asarray(variable, np.float64)
-            for name, variable in self._variables.items()
+        self.weights = {
+            name: array.astype(np.float64) for name, array in arrays_of(model).items()
         }
 
     def permute(self, share: float) -> None:
@@ -71,11 +64,6 @@ class _Rewriter:
                 signs[self._rng.permutation(count)[: round(share * count)]] = -1
                 self._multiply(segment, signs)
 
-    def write(self) -> None:
-        """Assigns the changed weights to the network."""
-        for name, variable in self._variables.items():
-            variable.assign(self._weights[name])
-
     def _count(self, segment: Segment) -> int:
         return self._graph.sets[segment.set_id].count
 
@@ -86,40 +74,33 @@ class _Rewriter:
 
     def _multiply(self, segment: Segment, factors: Floats) -> None:
         """Multiplies the channels of a segment, and divides where they are used."""
-        # A normalization's epsilon is not multiplied with its variance. The layers of
-        # the role "sign" compensate for that, so they need the old variance first.
-        normalized = [member for member in segment.members if member.role == "sign"]
-        scaled = [member for member in segment.members if member.role != "sign"]
-        for member in normalized:
-            self._change(member, self._epsilon_correction(member, segment, factors))
+        # A normalization's epsilon is not multiplied with its variance. Members with
+        # the role "sign" compensate for that. They need the old variance, so they come
+        # first.
         powers = {"out": 1, "mean": 1, "variance": 2, "in": -1}
-        for member in scaled:
-            self._change(member, factors ** powers[member.role])
+        for member in sorted(segment.members, key=lambda member: member.role != "sign"):
+            if member.role == "sign":
+                multipliers = self._epsilon_correction(member, factors)
+            else:
+                multipliers = factors ** powers[member.role]
+            array = self._array(member)
+            shape = (1, -1) + (1,) * (array.ndim - 1)
+            array[member.places(len(factors))] *= multipliers.reshape(shape)
 
-    def _change(self, member: Member, factors: Floats) -> None:
-        array = self._array(member)
-        places = member.places(len(factors))
-        shape = (1, -1) + (1,) * (array.ndim - 1)
-        array[places] *= factors.reshape(shape)
-
-    def _epsilon_correction(
-        self, member: Member, segment: Segment, factors: Floats
-    ) -> Floats:
+    def _epsilon_correction(self, member: Member, factors: Floats) -> Floats:
         """Returns the factors of gamma that keep a normalization's output the same.
 
-        With the scaled variance, the standard deviation that the normalization
-        divides by changes by slightly less than the factor, because of epsilon.
+        Because of epsilon, the divisor changes by slightly less than the factor.
         """
-        variance = self._weights[member.layer, "moving_variance"]
+        variance = self.weights[member.layer, "moving_variance"]
         variance = variance[member.places(len(factors))[0]]
         epsilon = self._epsilons[member.layer]
         change = np.sqrt((factors**2 * variance + epsilon) / (variance + epsilon))
-        correction: Floats = change / factors
-        return correction
+        return np.asarray(change / factors)
 
     def _array(self, member: Member) -> Floats:
         """Returns a view of a weight whose first axis is the member's axis."""
-        array = self._weights[member.layer, member.variable]
+        array = self.weights[member.layer, member.variable]
         return np.moveaxis(array, member.axis, 0)
 
 
@@ -138,7 +119,7 @@ def _rewritten(*steps: Callable[[_Rewriter, float], None]) -> Change:
         rewriter = _Rewriter(model, seed)
         for step in steps:
             step(rewriter, strength)
-        rewriter.write()
+        assign(model, rewriter.weights)
         return model
 
     return change
@@ -172,3 +153,4 @@ CHAINED = Attack(
     (0.05, 0.25, 0.5, 1.0),
     _rewritten(_Rewriter.permute, _Rewriter.scale, _Rewriter.flip),
 )
+ATTACKS = (PERMUTATION, SCALING, SIGN_FLIPS, CHAINED)

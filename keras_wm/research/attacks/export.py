@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from keras_wm.files.config.nodes import rewrite
-from keras_wm.research.attacks.architecture import fresh_network, weights_of
+from keras_wm.research.attacks.architecture import assign, fresh_network, weights_of
 from keras_wm.research.attacks.attack import Attack, Change
 from keras_wm.research.datasets import Examples
 
@@ -36,16 +36,13 @@ def _saved_as(suffix: str) -> Change:
     return change
 
 
-def _saved_in_half_precision(dtype: str) -> Change:
-    """Returns a change that saves and loads a network in half precision.
-
-    The result computes in full precision again.
-    """
+def _saved_with_type(dtype: str) -> Change:
+    """Returns a change that rounds weights by saving and loading them as this type."""
 
     def change(model: Any, data: Examples | None, strength: float, seed: int) -> Any:
         half = type(model).from_config(_with_dtype(dtype, model.get_config()))
-        _copy_weights(model, half)
-        _copy_weights(_saved_as(".keras")(half, data, strength, seed), model)
+        assign(half, weights_of(model))
+        assign(model, weights_of(_saved_as(".keras")(half, data, strength, seed)))
         return model
 
     return change
@@ -67,29 +64,13 @@ def _with_dtype(dtype: str, config: Any) -> Any:
     return rewrite(config, converted)
 
 
-def _copy_weights(source: Any, target: Any) -> None:
-    weights = weights_of(source)
-    for name, variable in weights_of(target).items():
-        variable.assign(keras.ops.cast(weights[name], variable.dtype))
-
-
-def _attack(name: str, title: str, change: Change) -> Attack:
-    return Attack(name, title, "round trips", (1,), change)
-
-
-FILES = tuple(
-    _attack(f"export-{name}", f"Saves and loads {content}.", _saved_as(suffix))
-    for name, content, suffix in (
-        ("keras", "a .keras file", ".keras"),
-        ("h5", "an .h5 file", ".h5"),
-        ("weights", "a .weights.h5 file", ".weights.h5"),
+ATTACKS = tuple(
+    Attack(f"export-{name}", f"Saves and loads {content}.", "round trips", (1,), change)
+    for name, content, change in (
+        ("keras", "a .keras file", _saved_as(".keras")),
+        ("h5", "an .h5 file", _saved_as(".h5")),
+        ("weights", "a .weights.h5 file", _saved_as(".weights.h5")),
+        ("bfloat16", "the network in bfloat16", _saved_with_type("bfloat16")),
+        ("float16", "the network in float16", _saved_with_type("float16")),
     )
-)
-HALVES = tuple(
-    _attack(
-        f"export-{dtype}",
-        f"Saves and loads the network in {dtype}.",
-        _saved_in_half_precision(dtype),
-    )
-    for dtype in ("bfloat16", "float16")
 )

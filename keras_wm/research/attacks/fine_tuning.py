@@ -1,13 +1,16 @@
 """Fine-tuning: training the network further, so that its mark wears off.
 
 Adi et al. (USENIX Security 2018) name four kinds: either the last layer or all layers
-are trained, and the last layer is either kept or re-initialised.
+are trained, and the last layer is either kept or re-initialised. Regularization trains
+all layers with a strong penalty first.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import Any
+
+import keras
 
 from keras_wm.research.attacks.architecture import head_of, reinitialize
 from keras_wm.research.attacks.attack import Attack, kernel_variables
@@ -21,10 +24,7 @@ def with_fine_tuning(attack: Attack, keep_zeros: bool = False) -> Attack:
 
     Args:
         attack: The first attack. Its strengths are those of the combined attack.
-        keep_zeros: Whether weights that are zero after it stay zero.
-
-    Returns:
-        An `Attack` that needs data.
+        keep_zeros: Whether weights that are zero after the first attack stay zero.
     """
 
     def change(model: Any, data: Examples, strength: float, seed: int) -> Any:
@@ -47,14 +47,7 @@ def with_fine_tuning(attack: Attack, keep_zeros: bool = False) -> Attack:
 def _attack(
     name: str, title: str, last: bool = False, new_head: bool = False
 ) -> Attack:
-    """Returns a fine-tuning attack.
-
-    Args:
-        name: The attack's name.
-        title: The attack's description.
-        last: Whether only the last layer is trained.
-        new_head: Whether the last layer is re-initialised first.
-    """
+    """Returns an attack that trains the last layer or all, with a new head or not."""
 
     def change(model: Any, data: Examples, rate: float, seed: int) -> Any:
         heads = [head_of(model)] if last or new_head else []
@@ -77,4 +70,29 @@ RTLL = _attack(
 )
 RTAL = _attack(
     "rtal", "Re-initialises the last layer and fine-tunes all layers.", new_head=True
+)
+KINDS = (FTLL, FTAL, RTLL, RTAL)
+
+
+def _regularized(model: Any, data: Examples, factor: float, seed: int) -> Any:
+    """Trains with a strong L2 penalty, and then with the network's own penalties."""
+    variables = kernel_variables(model)
+    original = [variable.regularizer for variable in variables]
+    for variable in variables:
+        variable.regularizer = keras.regularizers.L2(factor)
+    train(model, data, RATE)
+    for variable, regularizer in zip(variables, original, strict=True):
+        variable.regularizer = regularizer
+    train(model, data, RATE)
+    return model
+
+
+# From the Watermark Robustness Toolbox (Lukas et al. 2022), whose factor is 0.1.
+REGULARIZATION = Attack(
+    "regularization",
+    "Trains with a strong L2 penalty, then fine-tunes without it.",
+    "factor of the penalty",
+    (0.001, 0.005, 0.01, 0.05, 0.1),
+    _regularized,
+    needs_data=True,
 )

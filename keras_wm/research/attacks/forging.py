@@ -43,7 +43,7 @@ def solved_key(kernel: Floats, bits: int, seed: int) -> WatermarkKey:
 def searched_keys(
     kernel: Floats, bits: int, trials: int, seed: int
 ) -> Iterator[tuple[WatermarkKey, float]]:
-    """Draws random secrets and tests each of them on a kernel that it did not mark.
+    """Tests keys of random secrets on a kernel.
 
     Args:
         kernel: The weights, filters last.
@@ -63,10 +63,8 @@ def searched_keys(
 
 
 def years_of_search(p: float, seconds_per_key: float) -> float:
-    """The expected years until one core finds a key with a p-value below `p`.
+    """Returns the expected years until one core finds a key with a p-value below `p`.
 
-    Args:
-        p: The p-value; a search takes 1 / p keys on average.
-        seconds_per_key: The time to draw and test one key.
+    The search tests 1 / p keys on average.
     """
     return seconds_per_key / p / _SECONDS_PER_YEAR

@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 from keras_wm.alignment.tracing import DEPTHWISE_LAYERS, KERNEL_LAYERS
 from keras_wm.files.config.calls import Call, Tensor, calls_in
 from keras_wm.files.config.nodes import find_layer, rewrite
-from keras_wm.research.attacks.architecture import WeightName, weights_of
+from keras_wm.research.attacks.architecture import WeightName, arrays_of, assign
 from keras_wm.research.attacks.attack import Attack
-from keras_wm.research.datasets import Examples
 
 Weights = dict[WeightName, NDArray[Any]]
 
@@ -45,9 +44,7 @@ def fold(model: Any) -> Any:
         ValueError: If there is nothing to fold.
     """
     config = model.get_config()
-    weights: Weights = {
-        name: np.asarray(variable) for name, variable in weights_of(model).items()
-    }
+    weights = arrays_of(model)
     pairs = list(_pairs(config, weights))
     if not pairs:
         raise ValueError(
@@ -60,8 +57,7 @@ def fold(model: Any) -> Any:
         _fold_weights(weights, call, normalization)
         _remove(config, call, normalization)
     folded = type(model).from_config(config)
-    for name, variable in weights_of(folded).items():
-        variable.assign(weights[name])
+    assign(folded, weights)
     return folded
 
 
@@ -117,10 +113,7 @@ def _normalizes_channels(call: Call, rank: int) -> bool:
 
 
 def _always_trains(config: Any, call: Call) -> bool:
-    """Returns whether a layer is called with `training=True`.
-
-    Such a normalization uses the statistics of the batch, not its moving averages.
-    """
+    """Returns whether a normalization always uses the statistics of the batch."""
     nodes = find_layer(config, call.layer).get("inbound_nodes") or [{}]
     return bool(nodes[0].get("kwargs", {}).get("training"))
 
@@ -167,14 +160,10 @@ def _split(call: Call) -> tuple[str, str]:
     return folder, name
 
 
-def _fused(model: Any, data: Examples | None, strength: float, seed: int) -> Any:
-    return fold(model)
-
-
 FUSION = Attack(
     "fusion",
     "Folds batch normalizations into the layers before them.",
     "share of the foldable normalizations",
     (1.0,),
-    _fused,
+    lambda model, *_: fold(model),
 )

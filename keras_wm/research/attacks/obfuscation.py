@@ -9,97 +9,62 @@ neurons whose output is ignored (zero neurons), groups whose outputs cancel each
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from keras_wm.alignment.channel_graph import Member
 from keras_wm.files.config.nodes import find_layer
 from keras_wm.research.attacks.architecture import (
+    arrays_of,
+    assign,
     config_without,
     graph_of,
-    weights_of,
 )
-from keras_wm.research.attacks.attack import Attack, Change
+from keras_wm.research.attacks.attack import Attack
 from keras_wm.research.datasets import Examples
-from keras_wm.utils.arrays import Floats
+from keras_wm.utils.arrays import Floats, Indices
+
+# The neurons that the new ones of a layer are copied from, by index, and the factors of
+# the outgoing weights of all its neurons, the new ones last.
+_Added = tuple[Indices, Floats]
 
 
-@dataclass(frozen=True)
-class _AddedNeurons:
-    """Neurons that are added to a layer.
-
-    Attributes:
-        sources: For each new neuron, the index of the neuron that it is copied from.
-        outgoing: Factors of the outgoing weights of all neurons, the new ones last.
-        random_inputs: Whether the new neurons get random incoming weights instead of
-            those of their source.
-    """
-
-    sources: NDArray[np.intp]
-    outgoing: Floats
-    random_inputs: bool = False
-
-
-# Called with a random generator, the number of neurons and the number to add.
-_Plan = Callable[[np.random.Generator, int, int], _AddedNeurons]
-
-
-def _zero_neurons(rng: np.random.Generator, count: int, more: int) -> _AddedNeurons:
+def _zero_neurons(rng: np.random.Generator, count: int, more: int) -> _Added:
     outgoing = np.append(np.ones(count), np.zeros(more))
-    return _AddedNeurons(rng.integers(0, count, more), outgoing, random_inputs=True)
+    return rng.integers(0, count, more), outgoing
 
 
-def _clique_neurons(rng: np.random.Generator, count: int, more: int) -> _AddedNeurons:
+def _clique_neurons(rng: np.random.Generator, count: int, more: int) -> _Added:
     pairs = more // 2
     sources = np.repeat(rng.integers(0, count, pairs), 2)
     outgoing = np.repeat(rng.normal(size=pairs), 2) * np.tile([1.0, -1.0], pairs)
-    return _AddedNeurons(sources, np.append(np.ones(count), outgoing))
+    return sources, np.append(np.ones(count), outgoing)
 
 
-def _split_neurons(rng: np.random.Generator, count: int, more: int) -> _AddedNeurons:
+def _split_neurons(rng: np.random.Generator, count: int, more: int) -> _Added:
     sources = rng.permutation(count)[:more]
     shares = rng.uniform(0.2, 0.8, more)
     kept = np.ones(count)
     kept[sources] -= shares
-    return _AddedNeurons(sources, np.append(kept, shares))
-
-
-def _widened(plan: _Plan) -> Change:
-    """Returns a change that adds a share of neurons to every layer."""
-
-    def change(model: Any, data: Examples | None, strength: float, seed: int) -> Any:
-        widener = _Widener(model)
-        rng = np.random.default_rng(seed)
-        for number, count in widener.widths.items():
-            # An even number, because clique neurons come in pairs.
-            more = 2 * round(strength * count / 2)
-            widener.add(number, plan(rng, count, more), rng)
-        return widener.network()
-
-    return change
+    return sources, np.append(kept, shares)
 
 
 class _Widener:
-    """Adds neurons to a network.
-
-    Args:
-        model: The network, which is not changed.
+    """Adds neurons to a copy of a network.
 
     Attributes:
         widths: Number of neurons by the number of their channels in the network's
             graph, for all channels to which neurons can be added.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, rng: np.random.Generator) -> None:
         self._model = model
+        self._rng = rng
         self._graph = graph_of(model)
         self._config = model.get_config()
-        self._weights = {
-            name: np.asarray(variable) for name, variable in weights_of(model).items()
-        }
+        self._weights = arrays_of(model)
         self.widths = {
             number: channels.count
             for number, channels in enumerate(self._graph.sets)
@@ -110,24 +75,30 @@ class _Widener:
             )
         }
 
-    def add(self, number: int, added: _AddedNeurons, rng: np.random.Generator) -> None:
-        """Adds neurons, mixed among the existing ones."""
+    def add(
+        self, number: int, sources: Indices, outgoing: Floats, random_inputs: bool
+    ) -> None:
+        """Adds neurons, mixed among the existing ones.
+
+        They get random incoming weights, or those of their sources; see `_Added`.
+        """
         count = self.widths[number]
-        order = np.append(np.arange(count), added.sources)
-        mixed = rng.permutation(len(order))
+        order = np.append(np.arange(count), sources)
+        mixed = self._rng.permutation(len(order))
         outgoing_axes = self._outgoing_axes(number)
         for axis in self._graph.axes(number):
             array = np.moveaxis(self._weights[axis.layer, axis.variable], axis.axis, 0)
             wider = array[axis.places(count)[:, order]]
             if axis in outgoing_axes:
-                wider *= added.outgoing.reshape(-1, *[1] * (array.ndim - 1))
-            elif added.random_inputs and array.ndim > 1:
+                wider *= outgoing.reshape(-1, *[1] * (array.ndim - 1))
+            elif random_inputs and array.ndim > 1:
                 new = wider[:, count:]
-                new[:] = array.std() * rng.normal(size=new.shape)
+                new[:] = array.std() * self._rng.normal(size=new.shape)
             wider = wider[:, mixed].reshape(-1, *array.shape[1:])
             self._weights[axis.layer, axis.variable] = np.moveaxis(wider, 0, axis.axis)
             if axis.variable == "kernel" and axis.axis == -1:
-                _set_width(self._layer_config(axis.layer), len(order))
+                config = self._layer_config(axis.layer)
+                config["filters" if "filters" in config else "units"] = len(order)
         for layer in self._graph.sets[number].nested_inputs:
             _widen_input(self._layer_config(layer), len(order) / count)
 
@@ -150,14 +121,8 @@ class _Widener:
             # Layers must infer the new widths of their inputs.
             config_without(self._config, "build_config", "build_input_shape")
         )
-        for name, variable in weights_of(model).items():
-            variable.assign(self._weights[name])
+        assign(model, self._weights)
         return model
-
-
-def _set_width(config: dict[str, Any], count: int) -> None:
-    """Writes a layer's new number of filters or units into its config."""
-    config["filters" if "filters" in config else "units"] = count
 
 
 def _widen_input(config: dict[str, Any], factor: float) -> None:
@@ -170,26 +135,41 @@ def _widen_input(config: dict[str, Any], factor: float) -> None:
         config["batch_shape"] = (*others, round(size * factor))
 
 
-_UNIT = "share of neurons that are added"
-_SHARES = (0.05, 0.25, 0.5)
-ZERO_NEURONS = Attack(
+def _attack(
+    name: str,
+    title: str,
+    plan: Callable[[np.random.Generator, int, int], _Added],
+    random_inputs: bool = False,
+) -> Attack:
+    """Returns an attack that adds neurons to every layer.
+
+    The plan is called with a random generator, the number of neurons of a layer, and
+    the number to add.
+    """
+
+    def change(model: Any, data: Examples | None, strength: float, seed: int) -> Any:
+        rng = np.random.default_rng(seed)
+        widener = _Widener(model, rng)
+        for number, count in widener.widths.items():
+            # An even number, because clique neurons come in pairs.
+            more = 2 * round(strength * count / 2)
+            widener.add(number, *plan(rng, count, more), random_inputs)
+        return widener.network()
+
+    unit = "share of neurons that are added"
+    return Attack(name, title, unit, (0.05, 0.25, 0.5), change)
+
+
+ZERO_NEURONS = _attack(
     "zero-neurons",
     "Adds neurons whose output is ignored.",
-    _UNIT,
-    _SHARES,
-    _widened(_zero_neurons),
+    _zero_neurons,
+    random_inputs=True,
 )
-CLIQUE_NEURONS = Attack(
-    "clique-neurons",
-    "Adds pairs of neurons that cancel each other.",
-    _UNIT,
-    _SHARES,
-    _widened(_clique_neurons),
+CLIQUE_NEURONS = _attack(
+    "clique-neurons", "Adds pairs of neurons that cancel each other.", _clique_neurons
 )
-SPLIT_NEURONS = Attack(
-    "split-neurons",
-    "Splits neurons into two that share the work.",
-    _UNIT,
-    _SHARES,
-    _widened(_split_neurons),
+SPLIT_NEURONS = _attack(
+    "split-neurons", "Splits neurons into two that share the work.", _split_neurons
 )
+ATTACKS = (ZERO_NEURONS, CLIQUE_NEURONS, SPLIT_NEURONS)

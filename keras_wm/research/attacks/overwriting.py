@@ -6,15 +6,16 @@ import hashlib
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
-from keras_wm.embedding.attachment import attach, detach, find_kernel
+from keras_wm.embedding.attachment import attach, detach
 from keras_wm.embedding.kernel_projection import Loss, without_capacity_warnings
-from keras_wm.research.attacks.attack import Attack, kernels_by_layer
+from keras_wm.research.attacks.attack import Attack, kernels_by_layer, layer_phrase
 from keras_wm.research.attacks.training import RATE, train
 from keras_wm.research.datasets import Examples
 from keras_wm.scheme.capacity import unseen_margin
 from keras_wm.scheme.key import WatermarkKey
 from keras_wm.scheme.secret import Secret
 from keras_wm.scheme.secret_source import Filters, SecretSource, usual_groups
+from keras_wm.utils.arguments import check_choice
 from keras_wm.verification.search import fits
 
 Varied = Literal["strength", "rate", "bits", "keys", "rounds"]
@@ -27,29 +28,22 @@ _STRENGTHS: dict[Filters, tuple[float, ...]] = {
     "mean": (0.001, 0.01, 0.1, 1.0),
     "keyed": (1e-5, 1e-4, 1e-3, 1e-2),
 }
-# Settings that can be varied besides the strength: a phrase for the attack's title, the
-# unit, and the values.
-_VARIED: dict[str, tuple[str, str, tuple[float, ...]]] = {
-    "rate": (
-        "at a varying learning rate",
-        "learning rate",
-        (0.001, 0.01, 0.05, 0.1),
-    ),
-    "bits": (
-        "of a guessed length",
-        "bits of the mark",
-        (64, 256, 512, 1024),
-    ),
-    "keys": (
-        "of many keys at once",
-        "keys of 256 bits at most",
-        (1, 4, 16),
-    ),
+# A phrase for the attack's title and the unit, by the setting that is varied.
+_PHRASES = {
+    "strength": ("of varying strength", "factor of the penalty, lambda"),
+    "rate": ("at a varying learning rate", "learning rate"),
+    "bits": ("of a guessed length", "bits of the mark"),
+    "keys": ("of many keys at once", "keys of 256 bits at most"),
     "rounds": (
         "with one key after another",
         "keys of 256 bits at most, each for one epoch",
-        (1, 4, 8, 16),
     ),
+}
+_VALUES: dict[str, tuple[float, ...]] = {
+    "rate": (0.001, 0.01, 0.05, 0.1),
+    "bits": (64, 256, 512, 1024),
+    "keys": (1, 4, 16),
+    "rounds": (1, 4, 8, 16),
 }
 
 
@@ -66,8 +60,7 @@ class Overwriting:
         strength: Factor lambda of the penalty. `None` is the regularizer's default.
         rate: Initial learning rate.
         keys: Number of keys to embed at once. They are combined into one key with
-            `keys` times the bits and filter weights, and with the margin of a single
-            key.
+            `keys` times the bits and filter weights, and the margin of a single key.
         rounds: Number of repetitions with different keys, one epoch each. 0 embeds
             once, for as long as fine-tuning takes.
     """
@@ -95,15 +88,14 @@ class Overwriting:
         return WatermarkKey(source)
 
     def shortened(self, model: Any) -> Overwriting:
-        """Returns settings with so few bits that a layer can hold them.
+        """Returns settings whose bits are halved until a layer can hold them.
 
-        The number of bits is halved as often as needed. If no layer can hold even 8
-        bits, the settings are returned unchanged.
+        If no layer can hold even 8 bits, the settings are returned unchanged.
 
         Raises:
             ValueError: If the model has no layer of this name.
         """
-        kernels = self._kernels(model)
+        kernels = kernels_by_layer(model, self.layer)
         bits = self.bits
         while bits >= _FEWEST_BITS:
             shorter = replace(self, bits=bits)
@@ -127,13 +119,8 @@ class Overwriting:
                 detach(model)
         return model
 
-    def _kernels(self, model: Any) -> list[tuple[Any, Any]]:
-        if self.layer is None:
-            return kernels_by_layer(model)
-        return [find_kernel(model, self.layer)]
-
     def _attach(self, model: Any, key: WatermarkKey) -> None:
-        kernels = self._kernels(model)
+        kernels = kernels_by_layer(model, self.layer)
         if self.layer is None:
             kernels = [pair for pair in kernels if fits(pair[1], key)]
         if not kernels:
@@ -165,19 +152,9 @@ def overwriting(
     Raises:
         ValueError: If `filters` or `varied` is not one of the possible values.
     """
-    for name, given, choices in (
-        ("filters", filters, get_args(Filters)),
-        ("varied", varied, get_args(Varied)),
-    ):
-        if given not in choices:
-            raise ValueError(
-                f"Expected one of {', '.join(map(repr, choices))}. "
-                f"Received: {name}={given!r}"
-            )
-    phrase, unit, strengths = _VARIED.get(
-        varied,
-        ("of varying strength", "factor of the penalty, lambda", _STRENGTHS[filters]),
-    )
+    check_choice("filters", filters, get_args(Filters))
+    check_choice("varied", varied, get_args(Varied))
+    phrase, unit = _PHRASES[varied]
     is_count = varied in ("bits", "keys", "rounds")
 
     def change(model: Any, data: Examples, strength: float, seed: int) -> Any:
@@ -187,12 +164,11 @@ def overwriting(
             settings = settings.shortened(model)
         return settings(model, data, seed)
 
-    where = "every layer" if layer is None else f"the layer {layer!r}"
     return Attack(
         f"overwriting-{filters}-{varied}",
-        f"Trains {_MARKS[filters]} {phrase} into {where}.",
+        f"Trains {_MARKS[filters]} {phrase} into {layer_phrase(layer)}.",
         unit,
-        strengths,
+        _VALUES.get(varied, _STRENGTHS[filters]),
         change,
         needs_data=True,
     )

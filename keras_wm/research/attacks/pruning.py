@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Literal, get_args
 
-import keras
 import numpy as np
 from numpy.typing import NDArray
 
 from keras_wm.research.attacks.attack import Attack, each_kernel, kernel_variables
 from keras_wm.research.datasets import Examples
+from keras_wm.utils.arguments import check_choice
 
 Order = Literal["ascending", "descending", "random"]
 
@@ -35,18 +36,12 @@ def prune(
     """
     if not 0 <= share <= 1:
         raise ValueError(f"Expected 0 <= share <= 1. Received: share={share!r}")
-    if order not in get_args(Order):
-        raise ValueError(
-            f"Expected one of {', '.join(map(repr, get_args(Order)))}. "
-            f"Received: order={order!r}"
-        )
+    check_choice("order", order, get_args(Order))
     if order == "random":
         ranks = np.random.default_rng(seed).permutation(kernel.size)
     else:
-        magnitudes = np.abs(kernel.reshape(-1))
-        ranks = np.argsort(
-            magnitudes if order == "ascending" else -magnitudes, kind="stable"
-        )
+        sign = 1 if order == "ascending" else -1
+        ranks = np.argsort(sign * np.abs(kernel.reshape(-1)), kind="stable")
     pruned = kernel.copy()
     pruned.reshape(-1)[ranks[: round(share * kernel.size)]] = 0
     return pruned
@@ -70,17 +65,8 @@ def prune_filters(kernel: NDArray[Any], share: float) -> NDArray[Any]:
 
 def hold_zeros(variable: Any) -> None:
     """Keeps the weights that are zero at zero while the others are trained."""
-    variable.constraint = _Mask(np.asarray(variable) != 0)
-
-
-class _Mask(keras.constraints.Constraint):
-    """Keeps pruned weights at zero."""
-
-    def __init__(self, kept: NDArray[np.bool_]) -> None:
-        self._kept = kept.astype(np.float32)
-
-    def __call__(self, value: Any) -> Any:
-        return value * self._kept
+    kept = (np.asarray(variable) != 0).astype(np.float32)
+    variable.constraint = lambda value: value * kept
 
 
 def _globally(model: Any, data: Examples | None, strength: float, seed: int) -> Any:
@@ -101,27 +87,25 @@ def _by_filters(model: Any, data: Examples | None, strength: float, seed: int) -
     return model
 
 
-_SHARES = (0.1, 0.3, 0.5, 0.65, 0.8, 0.9, 0.95, 0.99)
-PRUNING = Attack(
+_attack = partial(
+    Attack,
+    unit="share of the weights",
+    strengths=(0.1, 0.3, 0.5, 0.65, 0.8, 0.9, 0.95, 0.99),
+)
+PRUNING = _attack(
     "pruning",
     "Sets the smallest weights of each kernel to zero.",
-    "share of the weights",
-    _SHARES,
-    each_kernel(lambda kernel, share, _: prune(kernel, share)),
+    change=each_kernel(lambda kernel, share, _: prune(kernel, share)),
 )
-GLOBAL_PRUNING = Attack(
+GLOBAL_PRUNING = _attack(
     "global-pruning",
     "Sets the smallest weights of all kernels together to zero.",
-    "share of the weights",
-    _SHARES,
-    _globally,
+    change=_globally,
 )
-RANDOM_PRUNING = Attack(
+RANDOM_PRUNING = _attack(
     "random-pruning",
     "Sets randomly chosen weights to zero.",
-    "share of the weights",
-    _SHARES,
-    each_kernel(
+    change=each_kernel(
         lambda kernel, share, rng: prune(
             kernel, share, "random", seed=int(rng.integers(2**31))
         )

@@ -14,7 +14,7 @@ from keras_wm.research.datasets import Examples, are_probabilities
 from keras_wm.research.hosts.wide_resnet import paper_optimizer
 
 BATCH = 32
-# Steps of one attack: eight epochs of the 1,257 digits. Larger data get one epoch.
+# Steps of one attack: eight epochs of the 1,257 digits. Larger data sets get one epoch.
 STEPS = 320
 # The learning rate of attacks whose strength is another quantity.
 RATE = 0.01
@@ -43,8 +43,8 @@ def train(
         rate: Initial learning rate.
         epochs: Number of epochs. `None` is about 320 steps of 32 examples, and at
             least one epoch.
-        layers: The only layers to train; the statistics of all other normalizations
-            are frozen too. `None` trains all layers.
+        layers: Layers to train. The others are frozen, also the statistics of
+            normalizations. `None` trains all layers.
 
     Raises:
         ValueError: If the data do not fit the network's inputs or outputs.
@@ -68,11 +68,7 @@ def fit(trained: Any, data: Examples, loss: Any, rate: float, epochs: int) -> No
 def compile_for(trained: Any, loss: Any, steps: int, rate: float) -> None:
     """Compiles a network or a distiller with the papers' optimizer.
 
-    Args:
-        trained: The network or distiller.
-        loss: A Keras loss.
-        steps: Number of steps, which determines the schedule of the learning rate.
-        rate: Initial learning rate.
+    The number of steps determines the schedule of the learning rate.
     """
     trained.compile(
         paper_optimizer(steps, rate),

@@ -5,6 +5,7 @@ import pytest
 
 from keras_wm.research.attacks import adaptive
 from keras_wm.research.attacks.adaptive import projection, reset, without_directions
+from keras_wm.research.attacks.fine_tuning import with_fine_tuning
 from tests.research.attacks.networks import with_weights
 from tests.research.attacks.trained import (
     HEAD,
@@ -78,6 +79,13 @@ def test_only_the_reinitialised_layer_is_trained(one_epoch, monkeypatch):
     initial = arrays(reset(MARKED)(model, PICTURES, 0.05))[KERNEL]
     assert correlation(initial, trained) > 0.5
     assert np.abs(initial - trained).max() > 0.001
+
+
+def test_fine_tuning_after_a_reset_trains_every_layer(one_epoch):
+    model = network()
+    before = arrays(model)
+    attacked = with_fine_tuning(reset(MARKED))(model, PICTURES, 0.05)
+    assert changed(attacked, before) == set(before)
 
 
 def test_several_layers_can_be_reinitialised(one_epoch):

@@ -17,18 +17,6 @@ from tests.research.attacks.networks import (
     with_weights,
 )
 
-REWRITING = (
-    equivalence.PERMUTATION,
-    equivalence.SCALING,
-    equivalence.SIGN_FLIPS,
-    equivalence.CHAINED,
-)
-WIDENING = (
-    obfuscation.ZERO_NEURONS,
-    obfuscation.CLIQUE_NEURONS,
-    obfuscation.SPLIT_NEURONS,
-)
-
 
 @pytest.fixture(scope="module", params=list(BUILDERS))
 def network(request):
@@ -47,7 +35,7 @@ def test_rewritten_weights_give_the_same_outputs(network):
         for index, variable in enumerate(network.weights)
         if variable.name == "kernel"
     ]
-    for attack in REWRITING:
+    for attack in equivalence.ATTACKS:
         after = attacked(attack, network).get_weights()
         assert_outputs(network, expected)
         assert max(np.abs(after[k] - before[k]).max() for k in kernels) > 0.1, attack
@@ -56,7 +44,7 @@ def test_rewritten_weights_give_the_same_outputs(network):
 
 def test_added_neurons_do_not_change_the_outputs(network):
     expected = outputs_of(network)
-    for attack in WIDENING:
+    for attack in obfuscation.ATTACKS:
         wider = attacked(attack, network)
         assert_outputs(wider, expected)
         assert wider.count_params() > 1.2 * network.count_params(), attack
@@ -89,7 +77,9 @@ def test_every_inner_layer_of_the_papers_network_is_rewritten():
     assert sum(segment.may_flip for segment in graph.segments) == 6
 
 
-@pytest.mark.parametrize("attack", (*REWRITING, *WIDENING), ids=lambda a: a.name)
+@pytest.mark.parametrize(
+    "attack", equivalence.ATTACKS + obfuscation.ATTACKS, ids=lambda attack: attack.name
+)
 def test_the_random_seed_determines_the_result(attack):
     network = with_weights(BUILDERS["plain"]())
     before = network.get_weights()

@@ -4,8 +4,10 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from keras_wm.research.attacks.export import FILES, HALVES
+from keras_wm.research.attacks.export import ATTACKS
 from tests.research.attacks.networks import BUILDERS, outputs_of, shared, with_weights
+
+FILES, HALVES = ATTACKS[:3], ATTACKS[3:]
 
 
 @pytest.fixture(scope="module", params=["plain", "wide residual", "attending"])

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from keras_wm.research.attacks import regularization
-from keras_wm.research.attacks.regularization import REGULARIZATION
+from keras_wm.research.attacks import fine_tuning
+from keras_wm.research.attacks.fine_tuning import REGULARIZATION
 from tests.research.attacks.trained import MARKED, PICTURES, arrays, network
 
 
@@ -37,7 +37,7 @@ def test_the_networks_own_penalties_are_restored(monkeypatch):
             }
         )
 
-    monkeypatch.setattr(regularization, "train", record_factors)
+    monkeypatch.setattr(fine_tuning, "train", record_factors)
     REGULARIZATION(network(), PICTURES, 0.05)
     first, second = factors
     assert first == dict.fromkeys(("one", MARKED, "four"), pytest.approx(0.05))

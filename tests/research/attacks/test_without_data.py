@@ -5,14 +5,18 @@ import numpy as np
 import pytest
 from keras import layers
 
-from keras_wm.research.attacks.perturbation import NOISE, SHIFTING
+from keras_wm.research.attacks.perturbation import (
+    CLUSTERING,
+    NOISE,
+    QUANTIZATION,
+    SHIFTING,
+)
 from keras_wm.research.attacks.pruning import (
     FILTER_PRUNING,
     GLOBAL_PRUNING,
     PRUNING,
     RANDOM_PRUNING,
 )
-from keras_wm.research.attacks.quantization import CLUSTERING, QUANTIZATION
 from tests.research.attacks.networks import with_weights
 
 ATTACKS = (

@@ -8,7 +8,7 @@ from keras_wm.research.attacks.attack import published_copy
 from keras_wm.research.attacks.equivalence import PERMUTATION
 from keras_wm.research.attacks.fine_tuning import with_fine_tuning
 from keras_wm.research.attacks.fusion import FUSION
-from keras_wm.research.attacks.quantization import QUANTIZATION
+from keras_wm.research.attacks.perturbation import QUANTIZATION
 from keras_wm.research.datasets import Pictures
 from keras_wm.research.evaluation import evaluate, evaluator
 from tests.research.untraced import run_eagerly
