@@ -13,16 +13,13 @@ from rich.table import Table
 from keras_wm.research.datasets import load_examples
 from keras_wm.research.evaluation.evaluator import evaluate
 from keras_wm.research.evaluation.html_report import (
-    attack_rows,
-    require_jinja2,
+    attack_row,
+    page_template,
     requirements,
     write_report,
 )
 from keras_wm.scheme.key import WatermarkKey
 from keras_wm.utils.progress import progress_bar
-
-# Names of columns of `attack_rows`.
-_COLUMNS = ("attack", "strengths", "p_value", "verdict")
 
 
 def run_evaluation(
@@ -38,7 +35,7 @@ def run_evaluation(
         **options: Options of `evaluate`.
     """
     # Check before an hour of attacks that the report can be written.
-    require_jinja2()
+    page_template()
     # Each network is traced again, which TensorFlow warns about.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     examples = None if data is None else load_examples(data)
@@ -48,10 +45,10 @@ def run_evaluation(
     for requirement in requirements(evaluation):
         console.print(f"[bold]{requirement.name}[/]: ", end="")
         console.print(requirement.result, markup=False)
-    headings = (name.replace("_", "-") for name in _COLUMNS)
+    headings = ("attack", "strengths", "p-value", "verdict")
     table = Table(*headings, box=SIMPLE_HEAD, pad_edge=False)
-    for row in attack_rows(evaluation):
-        table.add_row(*(row[name] for name in _COLUMNS))
+    for summary in evaluation.attack_summaries:
+        table.add_row(summary.attack, *attack_row(summary))
     console.print(table)
     files = write_report(evaluation, folder)
     console.print(f"Report: {', '.join(map(str, files))}")

@@ -1,6 +1,6 @@
 """Requirements report: the fidelity, robustness and security of a mark in a model.
 
-`keras-wm evaluate MODEL --key KEY`, or:
+Run `keras-wm evaluate MODEL --key KEY`, or in Python:
 
 ```python
 from keras_wm.research.evaluation import evaluate, write_report

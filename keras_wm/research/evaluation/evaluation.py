@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from math import log10
+from operator import attrgetter
 from typing import Any
 
 from keras_wm.research.evaluation.outcomes import MARKED_HOST, Outcome
@@ -13,6 +13,10 @@ from keras_wm.verification.result import Verification
 
 # MPAI-NNW was adopted as IEEE 3304-2023.
 METHOD = "follows the method of IEEE 3304-2023; not certified as conforming"
+# Attributes of an evaluation, and of an attack's summary, that a report holds.
+_SETTINGS = ("layer", "data", "seeds", "tolerance")
+_REQUIREMENTS = ("fidelity", "capacity", "security", "efficiency")
+_VERDICT = ("family", "attack", "largest_log10_p", "removed", "refused")
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,8 @@ class Fidelity:
     Attributes:
         test_error: Test error of the marked network, a share; `None` without data.
         baseline_error: Test error of the unmarked twin; `None` without a twin.
-        difference: Marked - unmarked, over the same test examples.
+        difference: Error of the marked network minus that of the twin, over the same
+            test examples.
         half_interval: Half of the 95 % confidence interval of the difference.
     """
 
@@ -131,6 +136,7 @@ class AttackSummary:
         outcomes: Outcomes at all strengths, from the weakest to the strongest, for
             each random seed.
         counted: Those outcomes after which the network is still useful.
+        removed: Whether the mark was not found in at least one counted outcome.
     """
 
     family: str
@@ -139,6 +145,7 @@ class AttackSummary:
     unit: str
     outcomes: Sequence[Outcome]
     counted: Sequence[Outcome]
+    removed: bool
 
     @property
     def largest_log10_p(self) -> float | None:
@@ -161,7 +168,8 @@ class Evaluation:
         layer: Name of the marked layer.
         data: Name of the data; empty without data.
         seeds: Number of repetitions of each attack.
-        tolerance: Test error, as a share, that an attack can add and still count.
+        tolerance: Largest increase of the test error, as a share, after which the
+            network is still useful.
         fidelity: Effect on the host network.
         capacity: Capacity of the kernel.
         security: Attempts to forge or detect the mark.
@@ -185,36 +193,24 @@ class Evaluation:
     @cached_property
     def attack_summaries(self) -> list[AttackSummary]:
         """The outcomes on the marked network, grouped by attack."""
-        by_attack: dict[tuple[str, str], list[Outcome]] = {}
-        for outcome in self.outcomes:
-            if outcome.host == MARKED_HOST:
-                key = (outcome.family, outcome.attack)
-                by_attack.setdefault(key, []).append(outcome)
+        marked = [outcome for outcome in self.outcomes if outcome.host == MARKED_HOST]
         error = self.fidelity.test_error
-        return [
-            AttackSummary(
-                family,
-                attack,
-                *self.attacks[attack],
-                outcomes=group,
-                counted=[
-                    outcome
-                    for outcome in group
-                    if outcome.is_useful(error, self.tolerance)
-                ],
+        summaries = []
+        for (family, attack), group in _grouped(marked, "family", "attack"):
+            counted = [
+                outcome for outcome in group if outcome.is_useful(error, self.tolerance)
+            ]
+            removed = not all(outcome.is_marked(self.alpha) for outcome in counted)
+            title, unit = self.attacks[attack]
+            summaries.append(
+                AttackSummary(family, attack, title, unit, group, counted, removed)
             )
-            for (family, attack), group in by_attack.items()
-        ]
+        return summaries
 
     @property
     def removed(self) -> list[AttackSummary]:
         """The attacks that removed the mark and left the network useful."""
-        return [
-            summary
-            for summary in self.attack_summaries
-            if summary.largest_log10_p is not None
-            and summary.largest_log10_p >= log10(self.alpha)
-        ]
+        return [summary for summary in self.attack_summaries if summary.removed]
 
     @property
     def alpha(self) -> float:
@@ -223,55 +219,52 @@ class Evaluation:
 
     def modifications(self) -> list[Modification]:
         """Returns every attack at every strength, in the terms of IEEE 3304."""
-        groups: dict[tuple[str, str, float], list[Outcome]] = {}
-        for outcome in self.outcomes:
-            if not outcome.refused:
-                key = (outcome.family, outcome.attack, outcome.strength)
-                groups.setdefault(key, []).append(outcome)
-        return [self._modification(*key, group) for key, group in groups.items()]
-
-    def _modification(
-        self, family: str, attack: str, strength: float, group: Sequence[Outcome]
-    ) -> Modification:
-        marked = [outcome for outcome in group if outcome.host == MARKED_HOST]
-        unmarked = [outcome for outcome in group if outcome.host != MARKED_HOST]
-        return Modification(
-            family,
-            attack,
-            strength,
-            self.attacks[attack][1],
-            _mean([not outcome.is_marked(self.alpha) for outcome in marked]) or 0.0,
-            _mean([outcome.is_marked(self.alpha) for outcome in unmarked]),
-            _mean([outcome.ber for outcome in marked]),
-            _mean([outcome.test_error for outcome in marked]),
-        )
+        applied = [outcome for outcome in self.outcomes if not outcome.refused]
+        modifications = []
+        for (family, attack, strength), group in _grouped(
+            applied, "family", "attack", "strength"
+        ):
+            marked = [outcome for outcome in group if outcome.host == MARKED_HOST]
+            unmarked = [outcome for outcome in group if outcome.host != MARKED_HOST]
+            modifications.append(
+                Modification(
+                    family,
+                    attack,
+                    strength,
+                    self.attacks[attack][1],
+                    _mean([not outcome.is_marked(self.alpha) for outcome in marked])
+                    or 0.0,
+                    _mean([outcome.is_marked(self.alpha) for outcome in unmarked]),
+                    _mean([outcome.ber for outcome in marked]),
+                    _mean([outcome.test_error for outcome in marked]),
+                )
+            )
+        return modifications
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the report as plain Python values that JSON can hold."""
         return {
             "method": METHOD,
             "verification": self.verification.to_dict(),
-            "layer": self.layer,
-            "data": self.data,
-            "seeds": self.seeds,
-            "tolerance": self.tolerance,
-            "fidelity": asdict(self.fidelity),
-            "capacity": asdict(self.capacity),
-            "security": asdict(self.security),
-            "efficiency": asdict(self.efficiency),
+            **{name: getattr(self, name) for name in _SETTINGS},
+            **{name: asdict(getattr(self, name)) for name in _REQUIREMENTS},
             "robustness": [
-                {
-                    "family": summary.family,
-                    "attack": summary.attack,
-                    "largest_log10_p": summary.largest_log10_p,
-                    "removed": summary in self.removed,
-                    "refused": summary.refused,
-                }
+                {name: getattr(summary, name) for name in _VERDICT}
                 for summary in self.attack_summaries
             ],
             "modifications": [asdict(item) for item in self.modifications()],
-            "outcomes": [outcome.to_dict() for outcome in self.outcomes],
+            "outcomes": [asdict(outcome) for outcome in self.outcomes],
         }
+
+
+def _grouped(
+    outcomes: Sequence[Outcome], *names: str
+) -> list[tuple[tuple[Any, ...], list[Outcome]]]:
+    """Groups outcomes by some of their attributes, in the order of their appearance."""
+    groups: dict[tuple[Any, ...], list[Outcome]] = {}
+    for outcome in outcomes:
+        groups.setdefault(attrgetter(*names)(outcome), []).append(outcome)
+    return list(groups.items())
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

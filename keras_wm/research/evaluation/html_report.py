@@ -2,34 +2,25 @@
 
 from __future__ import annotations
 
-import importlib
 import io
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.resources import files
 from math import log10
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from keras_wm._version import __version__
 from keras_wm.plots import plot_evidence
-from keras_wm.research.evaluation.evaluation import (
-    METHOD,
-    AttackSummary,
-    Evaluation,
-    Modification,
-)
+from keras_wm.research.attacks.forging import years_of_search
+from keras_wm.research.evaluation.evaluation import METHOD, AttackSummary, Evaluation
 from keras_wm.research.evaluation.outcomes import MARKED_HOST
 from keras_wm.scheme.detection import format_p
 from keras_wm.utils.atomic import atomic_write
 from keras_wm.verification.result import PROVEN
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-_SECONDS_PER_YEAR = 365.25 * 24 * 3600
 
 
 @dataclass(frozen=True)
@@ -46,7 +37,7 @@ class Requirement:
     name: str
     meaning: str
     result: str
-    figures: list[tuple[str, str]]
+    figures: Sequence[tuple[str, str]] = ()
 
 
 def write_report(
@@ -76,25 +67,17 @@ def write_report(
 
 
 def render_html(evaluation: Evaluation) -> str:
-    """Returns the report as an HTML page that contains its figure.
-
-    Raises:
-        ImportError: If the extra `report` is not installed.
-    """
-    require_jinja2()
-    from jinja2 import Environment
-
-    template = files(__package__).joinpath("page.html").read_text("utf-8")
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    """Returns the report as an HTML page that contains its figure."""
     hosts = {outcome.host for outcome in evaluation.outcomes}
-    html: str = environment.from_string(template).render(
+    html: str = page_template().render(
         evaluation=evaluation,
-        requirements=list(requirements(evaluation)),
-        attacks=attack_rows(evaluation),
-        modifications=[_cells(item) for item in evaluation.modifications()],
+        requirements=requirements(evaluation),
+        attack_row=attack_row,
+        percent=_percent,
+        number=_number,
         fidelity=_fidelity(evaluation).result,
         efficiency=_efficiency(evaluation).result,
-        figure=_svg(_figure(evaluation)),
+        figure=_figure(evaluation),
         unmarked=len(hosts - {MARKED_HOST}),
         method=METHOD,
         version=__version__,
@@ -102,24 +85,24 @@ def render_html(evaluation: Evaluation) -> str:
     return html
 
 
-def require_jinja2() -> None:
-    """Raises ImportError unless the extra `report` is installed."""
+def page_template() -> Any:
+    """Returns the Jinja template; raises ImportError without the extra `report`."""
     try:
-        importlib.import_module("jinja2")
+        from jinja2 import Environment
     except ImportError as error:
         raise ImportError(
             "Writing a report requires the package jinja2. "
             'Install it with: pip install "keras-wm[report]"'
         ) from error
+    template = files(__package__).joinpath("page.html").read_text("utf-8")
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(template)
 
 
-def requirements(evaluation: Evaluation) -> Iterator[Requirement]:
-    """Yields the papers' table of requirements (Uchida et al. 2017, Table 1)."""
-    yield _fidelity(evaluation)
-    yield _robustness(evaluation)
-    yield _capacity(evaluation)
-    yield _security(evaluation)
-    yield _efficiency(evaluation)
+def requirements(evaluation: Evaluation) -> list[Requirement]:
+    """Returns the papers' table of requirements (Uchida et al. 2017, Table 1)."""
+    rows = (_fidelity, _robustness, _capacity, _security, _efficiency)
+    return [row(evaluation) for row in rows]
 
 
 def _fidelity(evaluation: Evaluation) -> Requirement:
@@ -149,16 +132,12 @@ def _robustness(evaluation: Evaluation) -> Requirement:
     counted = [summary for summary in evaluation.attack_summaries if summary.counted]
     removed = evaluation.removed
     names = ", ".join(summary.attack for summary in removed)
-    result = f"{len(removed)} of {len(counted)} attacks that "
-    if evaluation.fidelity.test_error is None:
-        result += "need no data remove the mark"
-    else:
-        result += (
-            f"add at most {100 * evaluation.tolerance:g} percentage points of test "
-            "error remove the mark"
-        )
+    selection = "need no data"
+    if evaluation.fidelity.test_error is not None:
+        points = f"{100 * evaluation.tolerance:g} percentage points"
+        selection = f"add at most {points} of test error"
     figures = [("removed by", names or "none")]
-    kept = [summary for summary in counted if summary not in removed]
+    kept = [summary for summary in counted if not summary.removed]
     if kept:
         strongest = max(kept, key=lambda summary: summary.largest_log10_p or 0.0)
         p_value = format_p(strongest.largest_log10_p or 0.0)
@@ -168,7 +147,8 @@ def _robustness(evaluation: Evaluation) -> Requirement:
     return Requirement(
         "Robustness",
         "The mark survives attacks that leave the network useful.",
-        f"{result}{f': {names}' if names else ''}.",
+        f"{len(removed)} of {len(counted)} attacks that {selection} remove the mark"
+        f"{f': {names}' if names else ''}.",
         figures,
     )
 
@@ -191,14 +171,14 @@ def _capacity(evaluation: Evaluation) -> Requirement:
 
 def _security(evaluation: Evaluation) -> Requirement:
     security = evaluation.security
-    years = security.seconds_per_key / _SECONDS_PER_YEAR
+    years = partial(years_of_search, seconds_per_key=security.seconds_per_key)
     return Requirement(
         "Security",
         "Without the key, the mark cannot be read, forged or detected.",
         f"Of {security.wrong_keys} random keys, {security.wrong_keys_found} have their "
         "mark in the network. Finding such a key by trial would take one core "
-        f"{years / evaluation.alpha:.2g} years for p < {evaluation.alpha:g}, and "
-        f"{years / PROVEN:.2g} years for p < 2^-64.",
+        f"{years(evaluation.alpha):.2g} years for p < {evaluation.alpha:g}, and "
+        f"{years(PROVEN):.2g} years for p < 2^-64.",
         [
             ("smallest p-value of a random key", format_p(security.smallest_log10_p)),
             ("commitment", evaluation.verification.commitment),
@@ -226,48 +206,28 @@ def _efficiency(evaluation: Evaluation) -> Requirement:
         "Efficiency",
         "Embedding and verification take little time.",
         " ".join(results),
-        [],
     )
 
 
-def attack_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """Returns a table row for each attack, as texts by column."""
-    return [_row(evaluation, summary) for summary in evaluation.attack_summaries]
-
-
-def _row(evaluation: Evaluation, summary: AttackSummary) -> dict[str, Any]:
+def attack_row(summary: AttackSummary) -> tuple[str, str, str]:
+    """Returns the texts of an attack's strengths, p-value and verdict."""
     log10_p = summary.largest_log10_p
     if summary.refused:
         verdict = f"does not apply: {summary.refused}"
     elif log10_p is None:
         verdict = "makes the network useless at every strength"
-    elif summary in evaluation.removed:
+    elif summary.removed:
         verdict = "removes the mark"
     else:
         verdict = "does not remove the mark"
     first, last = summary.outcomes[0].strength, summary.outcomes[-1].strength
-    return {
-        "family": summary.family,
-        "attack": summary.attack,
-        "title": summary.title,
-        "strengths": f"{first:g}" if first == last else f"{first:g} to {last:g}",
-        "unit": summary.unit,
-        "p_value": "-" if log10_p is None else format_p(log10_p),
-        "removed": summary in evaluation.removed,
-        "verdict": verdict,
-    }
+    strengths = f"{first:g}" if first == last else f"{first:g} to {last:g}"
+    p_value = "-" if log10_p is None else format_p(log10_p)
+    return strengths, p_value, verdict
 
 
-def _cells(item: Modification) -> list[str]:
-    ber = item.symbol_error_rate
-    return [
-        item.attack,
-        f"{item.strength:g}",
-        _percent(item.test_error),
-        "-" if ber is None else f"{ber:.3f}",
-        f"{item.false_negatives:g}",
-        "-" if item.false_positives is None else f"{item.false_positives:g}",
-    ]
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
 
 
 def _percent(share: float | None) -> str:
@@ -278,8 +238,8 @@ def _with_unmarked(value: float, unmarked: float | None) -> str:
     return f"{value:.3g}" + ("" if unmarked is None else f" (unmarked {unmarked:.3g})")
 
 
-def _figure(evaluation: Evaluation) -> Figure | None:
-    """Draws accuracy against evidence; `None` if no attack applies to the network."""
+def _figure(evaluation: Evaluation) -> str:
+    """Draws accuracy against evidence as an SVG; empty if no attack applies."""
     families: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for summary in evaluation.attack_summaries:
         points = [
@@ -290,19 +250,14 @@ def _figure(evaluation: Evaluation) -> Figure | None:
         if points:
             families.setdefault(summary.family, {})[summary.attack] = points
     if not families:
-        return None
+        return ""
     error = evaluation.fidelity.test_error or 0.0
-    return plot_evidence(
+    figure = plot_evidence(
         families,
         start=(-evaluation.verification.log10_p, 1 - error),
         threshold=-log10(evaluation.alpha),
         useful_accuracy=1 - error - evaluation.tolerance,
     )
-
-
-def _svg(figure: Figure | None) -> str:
-    if figure is None:
-        return ""
     stream = io.StringIO()
     figure.savefig(stream, format="svg", metadata={"Date": None})
     # Inside a page, an SVG must not have an XML header or document type.

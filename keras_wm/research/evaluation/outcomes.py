@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from math import log10
 from typing import Any
 
@@ -50,17 +50,13 @@ class Outcome:
     aligned: bool = False
     refused: str = ""
 
-    def to_dict(self) -> dict[str, Any]:
-        """Returns all fields as plain Python values that JSON can hold."""
-        return asdict(self)
-
     def is_useful(self, error: float | None, tolerance: float) -> bool:
         """Returns whether the attacked network is still useful.
 
         Args:
-            error: Test error before the attack; `None` without data, which makes
-                every outcome useful.
-            tolerance: Test error that the attack can add.
+            error: Test error before the attack. Without data it is `None`, and every
+                attacked network counts as useful.
+            tolerance: Largest increase of the test error.
         """
         if self.refused:
             return False
@@ -93,12 +89,9 @@ class Subject:
 
 
 def outcomes(
-    subject: Subject,
-    families: Families,
-    data: Examples | None,
-    seeds: int,
+    subject: Subject, families: Families, data: Examples | None, seeds: int
 ) -> Iterator[Outcome]:
-    """Attacks a network in every way, and searches for its mark after each attack.
+    """Runs attacks on a network, and searches for its mark after each of them.
 
     Args:
         subject: The network.
@@ -113,26 +106,22 @@ def outcomes(
         for attack in attacks:
             for seed in range(seeds):
                 for strength in attack.strengths:
-                    case = (family, attack.name, strength, seed, subject.host)
+                    case = Outcome(family, attack.name, strength, seed, subject.host)
                     yield _outcome(subject, attack, case, data)
                     # Keras holds global state for every network that attacks build.
                     keras.utils.clear_session()
 
 
 def _outcome(
-    subject: Subject,
-    attack: Attack,
-    case: tuple[str, str, float, int, str],
-    data: Examples | None,
+    subject: Subject, attack: Attack, case: Outcome, data: Examples | None
 ) -> Outcome:
-    _, _, strength, seed, _ = case
     try:
-        attacked = attack(subject.model, data, strength, seed)
+        attacked = attack(subject.model, data, case.strength, case.seed)
     except ValueError as error:
-        return Outcome(*case, refused=str(error))
+        return replace(case, refused=str(error))
     verification, aligned = _search(subject, attacked)
-    return Outcome(
-        *case,
+    return replace(
+        case,
         test_error=None if data is None else data.test_error(attacked),
         ber=verification.ber if verification.detection else None,
         log10_p=verification.log10_p,
@@ -141,17 +130,14 @@ def _outcome(
 
 
 def _search(subject: Subject, attacked: Any) -> tuple[Verification, bool]:
-    """Searches for the mark; if bits are wrong, also after alignment.
+    """Returns the more significant verification, and whether it is the aligned one.
 
-    Returns:
-        The `Verification` with the smaller p-value, and whether it is the aligned one.
+    Alignment is tried if bits are wrong.
     """
-    names = {layer.name for layer in attacked.layers}
-    layer = subject.layer if subject.layer in names else None
     try:
-        unaligned = verify(attacked, subject.key, layer)
+        unaligned = verify(attacked, subject.key, subject.layer)
     except ValueError:
-        # The attack can have made the layer too small for the message.
+        # The attack can have removed the layer, or made it too small for the message.
         unaligned = verify(attacked, subject.key)
     if unaligned.detection and not unaligned.ber:
         return unaligned, False
