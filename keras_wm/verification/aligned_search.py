@@ -14,7 +14,6 @@ from keras_wm.files import Kernel, Limits, ModelFile, select
 from keras_wm.scheme.detection import detect
 from keras_wm.scheme.key import WatermarkKey
 from keras_wm.verification.search import (
-    SearchAttempt,
     SearchResult,
     best_of,
     check_work,
@@ -23,7 +22,7 @@ from keras_wm.verification.search import (
     search,
 )
 
-# A note lists so many layers at most.
+# A note lists at most this many layers.
 _LISTED_LAYERS = 5
 
 
@@ -76,14 +75,14 @@ def aligned_search(
                 kernels = list({id(kernel): kernel for kernel in found}.values())
     if kernels is None:
         kernels = kernels_to_search(suspect, layer, key)
-    attempts = [SearchAttempt("unaligned", search(kernels, [key], limits)[0])]
+    (unaligned,) = search(kernels, [key], limits)
+    attempts = [replace(unaligned, name="unaligned")]
     if aligned is not None:
-        attempts.append(SearchAttempt("aligned", aligned))
+        attempts.append(replace(aligned, name="aligned"))
     if reordered:
         result = _search_reordered(kernels, key, limits)
-        attempts.append(SearchAttempt("reordered", result))
-    best = best_of([attempt.result for attempt in attempts])
-    return replace(best, attempts=tuple(attempts), notes=tuple(notes))
+        attempts.append(replace(result, name="reordered"))
+    return replace(best_of(attempts), attempts=tuple(attempts), notes=tuple(notes))
 
 
 def _unmatched_layers(
@@ -118,36 +117,22 @@ def _search_aligned(
     key: WatermarkKey,
     limits: Limits,
 ) -> tuple[SearchResult, list[str]]:
-    """Tests each kernel after aligning it by all other weights.
+    """Tests each wanted kernel after aligning it by all other weights.
 
-    Args:
-        reference: The owner's network.
-        matches: The possible matchings of the suspect's weights with the reference's.
-        wanted: Names in the reference of the kernels to test.
-        key: The key to look for.
-        limits: Limits on the work of the search.
-
-    Returns:
-        The most significant result, and the reasons why kernels could not be aligned.
-
-    Raises:
-        AlignmentError: If no kernel could be aligned.
+    Returns the most significant result, and the reasons why kernels could not be
+    aligned. Raises AlignmentError if there is no result.
     """
     fitting = [name for name in wanted if fits(reference.weights[name], key)]
-    names_by_match = [
-        (match, [name for name in fitting if name in match]) for match in matches
-    ]
-    check_work(
-        [reference.weights[name] for _, names in names_by_match for name in names],
-        [key],
-        limits,
-    )
+    names = [name for match in matches for name in fitting if name in match]
+    check_work([reference.weights[name] for name in names], [key], limits)
     results: list[SearchResult] = []
     # Several matchings often fail for the same reason, which is reported once.
     failures: dict[str, None] = {}
-    for match, names in names_by_match:
+    for match in matches:
         aligner = Aligner(reference.graph, reference.values, read_weights(match))
-        for name in names:
+        for name in fitting:
+            if name not in match:
+                continue
             try:
                 alignment = aligner.align_without(name)
                 kernel = alignment.aligned(name)

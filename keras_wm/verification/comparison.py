@@ -51,13 +51,11 @@ class Comparison(TextReport):
 
         If both keys name the same owner, the names contain the keys' commitments.
         """
-        first, second = self.disputed
-        if first.owner != second.owner:
-            return first.owner, second.owner
-        return (
-            f"{first.owner} ({first.commitment[:8]})",
-            f"{second.owner} ({second.commitment[:8]})",
-        )
+        first, second = (verification.owner for verification in self.disputed)
+        if first != second:
+            return first, second
+        commitments = [verification.commitment[:8] for verification in self.disputed]
+        return f"{first} ({commitments[0]})", f"{second} ({commitments[1]})"
 
     @property
     def first(self) -> str | None:

@@ -37,13 +37,9 @@ class Trace:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the figures as plain Python values."""
+        names = ("recipient", "log10_p", "layer")
         figures = self.detection.to_dict() if self.detection else {}
-        return {
-            "recipient": self.recipient,
-            "log10_p": self.log10_p,
-            "layer": self.layer,
-            **figures,
-        }
+        return {name: getattr(self, name) for name in names} | figures
 
     def __str__(self) -> str:
         """The p-value and the bit errors, on one line."""

@@ -36,15 +36,13 @@ class TextReport:
     def __repr__(self) -> str:
         lines = [list(self._columns)] if self._columns else []
         lines += self._cells()
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        return "\n".join(self._line(cells, widths) for cells in lines)
-
-    def _line(self, cells: Sequence[str], widths: Sequence[int]) -> str:
-        aligned = (
-            cell.rjust(width) if index in self._right_aligned else cell.ljust(width)
-            for index, (cell, width) in enumerate(zip(cells, widths, strict=True))
-        )
-        return "  ".join(aligned).rstrip()
+        columns = []
+        for index, column in enumerate(zip(*lines, strict=True)):
+            justify = str.rjust if index in self._right_aligned else str.ljust
+            width = max(map(len, column))
+            columns.append([justify(cell, width) for cell in column])
+        rows = zip(*columns, strict=True)
+        return "\n".join("  ".join(cells).rstrip() for cells in rows)
 
     def _repr_html_(self) -> str:
         lines = [_html_row(self._columns, len(self._columns))] if self._columns else []

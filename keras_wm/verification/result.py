@@ -16,7 +16,7 @@ from keras_wm.verification.report import TextReport
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from keras_wm.verification.search import SearchAttempt
+    from keras_wm.verification.search import SearchResult
 
 MARKED = 1e-9
 PROVEN = 2.0**-64
@@ -48,7 +48,8 @@ class Verification(TextReport):
         parts: The `Detection` in each kernel of a joint test, by the kernel's name.
         log10_arrangements: log10 of the number of arrangements of the kernel's
             filters that were compared. The p-value is multiplied by it, too.
-        attempts: The `SearchAttempt`s, if the kernels were also aligned or reordered.
+        attempts: The `SearchResult` of each attempt, if the kernels were also aligned
+            or reordered.
         notes: Facts that a reader needs to judge the result.
     """
 
@@ -65,7 +66,7 @@ class Verification(TextReport):
     kernel_note: str = ""
     parts: Mapping[str, Detection] = field(default_factory=dict)
     log10_arrangements: float = 0.0
-    attempts: Sequence[SearchAttempt] = ()
+    attempts: Sequence[SearchResult] = ()
     notes: Sequence[str] = ()
 
     @property
@@ -125,17 +126,11 @@ class Verification(TextReport):
         figures = self.detection.to_dict() if self.detection else {}
         parts = {name: part.to_dict() for name, part in self.parts.items()}
         attempts = {attempt.name: attempt.to_dict() for attempt in self.attempts}
+        names = ["source", "owner", *(["recipient"] if self.recipient else [])]
+        names += ["commitment", "verdict", "marked", "log10_p"]
+        names += ["alpha", "certified", "layer"]
         return {
-            "source": self.source,
-            "owner": self.owner,
-            **({"recipient": self.recipient} if self.recipient else {}),
-            "commitment": self.commitment,
-            "verdict": self.verdict,
-            "marked": self.marked,
-            "log10_p": self.log10_p,
-            "alpha": self.alpha,
-            "certified": self.certified,
-            "layer": self.layer,
+            **{name: getattr(self, name) for name in names},
             "kernels_tried": self.tried,
             "kernels_skipped": self.skipped,
             **figures,
@@ -170,13 +165,7 @@ class Verification(TextReport):
             ("commitment", self.commitment),
             *self._detection_rows(),
             *((f"in {name}", _part_figures(part)) for name, part in self.parts.items()),
-            *(
-                (
-                    attempt.name,
-                    f"p {format_p(attempt.result.log10_p)} of this test, {attempt}",
-                )
-                for attempt in self.attempts
-            ),
+            *((attempt.name, str(attempt)) for attempt in self.attempts),
             *(("note", note) for note in self.notes),
         ]
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from keras_wm.errors import UnsafeFileError
 from keras_wm.files import Kernel, Limits, ModelFile, select
-from keras_wm.scheme.detection import Detection, detect, detect_jointly
+from keras_wm.scheme.detection import Detection, detect, detect_jointly, format_p
 from keras_wm.scheme.key import WatermarkKey
 
 
@@ -34,7 +34,9 @@ class SearchResult:
         undone: Changes of the kernel that an aligned search has undone: numbers of
             channels (`"moved"`, `"flipped"`) and of neurons (`"added"`; negative if
             neurons are missing).
-        attempts: The result of each attempt of an aligned search.
+        name: Name of the attempt of an aligned search: `"unaligned"`, `"aligned"` or
+            `"reordered"`.
+        attempts: The results of all attempts of an aligned search.
         notes: Reasons why a kernel or a layer was not aligned.
     """
 
@@ -45,7 +47,8 @@ class SearchResult:
     log10_arrangements: float = 0.0
     parts: Mapping[str, Detection] = field(default_factory=dict)
     undone: Mapping[str, int] = field(default_factory=dict)
-    attempts: tuple[SearchAttempt, ...] = ()
+    name: str = ""
+    attempts: tuple[SearchResult, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
@@ -66,45 +69,29 @@ class SearchResult:
             return 0.0
         return min(0.0, self.detection.log10_p + self.log10_arrangements)
 
-
-@dataclass(frozen=True)
-class SearchAttempt:
-    """One attempt of an aligned search.
-
-    Attributes:
-        name: `"unaligned"`, `"aligned"` or `"reordered"`.
-        result: Its result.
-    """
-
-    name: str
-    result: SearchResult
-
     def __str__(self) -> str:
-        """Bit errors, and what was undone, on one line."""
-        detection, undone = self.result.detection, self.result.undone
+        """The p-value, the bit errors, and what was undone, on one line."""
+        detection, undone = self.detection, self.undone
+        p_value = f"p {format_p(self.log10_p)} of this test"
         if detection is None:
-            return "no kernel that can hold the message"
+            return f"{p_value}, no kernel that can hold the message"
         errors = detection.bits - detection.matches
-        text = f"{errors} of {detection.bits} bits wrong in {self.result.layer}"
+        text = f"{p_value}, {errors} of {detection.bits} bits wrong in {self.layer}"
         if not undone:
             return text
-        steps = [
-            f"{undone['moved']} channels moved",
-            f"{undone['flipped']} signs flipped",
-        ]
+        steps = f"{undone['moved']} channels moved, {undone['flipped']} signs flipped"
         if added := undone.get("added", 0):
-            steps.append(f"{abs(added)} neurons {'added' if added > 0 else 'removed'}")
-        return f"{text}; undone: {', '.join(steps)}, all scaling"
+            steps += f", {abs(added)} neurons {'added' if added > 0 else 'removed'}"
+        return f"{text}; undone: {steps}, all scaling"
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the figures as plain Python values."""
-        detection = self.result.detection
         return {
-            "layer": self.result.layer,
-            "kernels_tried": self.result.tried,
-            "log10_arrangements": self.result.log10_arrangements,
-            **(detection.to_dict() if detection else {}),
-            **self.result.undone,
+            "layer": self.layer,
+            "kernels_tried": self.tried,
+            "log10_arrangements": self.log10_arrangements,
+            **(self.detection.to_dict() if self.detection else {}),
+            **self.undone,
         }
 
 

@@ -112,7 +112,7 @@ def found(case, suspect, reference=None, **options):
 
 
 def results_of(verification):
-    return {attempt.name: attempt.result for attempt in verification.attempts}
+    return {attempt.name: attempt for attempt in verification.attempts}
 
 
 def undone_in(verification):
