@@ -38,9 +38,26 @@ class ArraySource:
     recipient: ClassVar[str] = ""
 
     def __init__(self, matrix: ArrayLike, message: ArrayLike) -> None:
-        self._matrix: Floats = read_only(_checked_matrix(matrix))
-        self.bits = len(self._matrix)
-        self._message = _checked_message(message, self.bits)
+        array = np.array(matrix, dtype=np.float64)
+        if array.ndim != 2 or array.size == 0:
+            raise ValueError(
+                "Expected a projection matrix of shape (T, M). Received: shape="
+                f"{array.shape}"
+            )
+        if not np.isfinite(array).all() or not array.any(axis=1).all():
+            raise ValueError(
+                "Expected a projection matrix of finite values without a row of zeros. "
+                "Received one with NaN, infinite values or a row of zeros."
+            )
+        self._matrix: Floats = read_only(array)
+        self.bits = len(array)
+        values = np.array(message).reshape(-1)
+        if values.size != self.bits or not np.isin(values, (0, 1)).all():
+            raise ValueError(
+                f"Expected a message of {self.bits} bits, 0 or 1, one for each row of "
+                f"the matrix. Received: {values.size} values."
+            )
+        self._message = values.astype(np.uint8)
 
     @classmethod
     def from_payload(cls, payload: Payload) -> ArraySource:
@@ -96,31 +113,6 @@ class ArraySource:
             "matrix": base64.b64encode(self._matrix.astype("<f8").tobytes()).decode(),
             "message": "".join(map(str, self._message)),
         }
-
-
-def _checked_matrix(matrix: ArrayLike) -> Floats:
-    array = np.array(matrix, dtype=np.float64)
-    if array.ndim != 2 or array.size == 0:
-        raise ValueError(
-            "Expected a projection matrix of shape (T, M). Received: shape="
-            f"{array.shape}"
-        )
-    if not np.isfinite(array).all() or not array.any(axis=1).all():
-        raise ValueError(
-            "Expected a projection matrix of finite values without a row of zeros. "
-            "Received one with NaN, infinite values or a row of zeros."
-        )
-    return array
-
-
-def _checked_message(message: ArrayLike, bits: int) -> NDArray[np.uint8]:
-    array = np.array(message).reshape(-1)
-    if array.size != bits or not np.isin(array, (0, 1)).all():
-        raise ValueError(
-            f"Expected a message of {bits} bits, 0 or 1, one for each row of the "
-            f"matrix. Received: {array.size} values."
-        )
-    return array.astype(np.uint8)
 
 
 def load_array(path: str | os.PathLike[str]) -> NDArray[np.generic]:

@@ -13,8 +13,9 @@ from math import floor, prod, sqrt
 
 # Largest share rho without detection, measured by `keras-wm experiment covertness`. For
 # keyed filters, no detector distinguished marked from unmarked kernels; with a smaller
-# share, too little of the mark is left when 99 % of a small kernel is pruned. The norm
-# of the mean filter grows by about a tenth with its share, and twelvefold without one.
+# share, too little of the mark is left when 99 % of a small kernel is pruned. A mark of
+# the share for the mean filter increases that filter's norm by about a tenth. Without a
+# limit of the share, the norm grew twelvefold.
 UNSEEN_SHARE = {"keyed": 0.17, "mean": 0.5}
 # Largest default margin, in standard deviations of a score.
 FULL_MARGIN = 4.0

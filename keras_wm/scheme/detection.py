@@ -199,15 +199,7 @@ def _projected(vectors: Floats, key: WatermarkKey, size: int) -> Floats:
 
 
 def _unit_vectors(flat: NDArray[Any], weights: Floats) -> Floats:
-    """Returns u / |u| with u = W a, or zeros where u is 0.
-
-    Args:
-        flat: W, shape `(M, L)`.
-        weights: a, shape `(G, L)`.
-
-    Returns:
-        Array of shape `(G, M)`.
-    """
+    """Returns u / |u| with u = W a, shape `(G, M)`; zeros where u is 0."""
     # Scores do not depend on the scale. With weights of at most 1 no square overflows.
     scale = max(float(flat.max()), -float(flat.min()))
     u = np.empty((len(weights), len(flat)))

@@ -117,37 +117,19 @@ class SecretSource:
         return np.unpackbits(np.frombuffer(stream, np.uint8), count=self.bits)
 
     def rows(self, size: int, first: int, last: int) -> Floats:
-        """Returns some rows of X for kernels of M weights per filter.
-
-        Args:
-            size: M, the number of columns of X.
-            first: Number of the first row.
-            last: Number of the last row, plus one.
-
-        Returns:
-            Array of shape `(last - first, M)`.
-        """
+        """Returns rows `first` to `last - 1` of X for M = `size`."""
         if self.projection == "random":
             return self._random_rows(size, range(first, last))
         matrix = np.zeros((last - first, size))
         columns = self._shuffled(self.projection, size)
         rows = np.arange(last - first)
-        if self.projection == "direct":
-            matrix[rows, columns[first:last]] = 1.0
-        else:
-            matrix[rows, columns[0 : 2 * self.bits : 2][first:last]] = 1.0
-            matrix[rows, columns[1 : 2 * self.bits : 2][first:last]] = -1.0
+        values = [1.0] if self.projection == "direct" else [1.0, -1.0]
+        for number, value in enumerate(values):
+            matrix[rows, columns[number :: len(values)][first:last]] = value
         return matrix
 
     def filter_weights(self, count: int) -> Floats:
-        """Returns a for kernels of L filters.
-
-        Args:
-            count: L, the number of filters.
-
-        Returns:
-            Array of shape `(G, L)`. Bit j is read through row `j % G`.
-        """
+        """Returns a for L = `count` filters, shape `(G, L)`."""
         if self.filters == "mean":
             return mean_filter(count)
         signs = np.full((self.groups, count), -1.0)
