@@ -183,13 +183,10 @@ def _matching_variables(layer: Any, name: str | None) -> list[Any]:
 def _find_layer(model: KerasModel, layer: Any) -> Any:
     """Returns a layer of a model by itself or by its name."""
     layers = [candidate for candidate in sublayers(model) if candidate is not model]
-    if isinstance(layer, str):
-        matches = [candidate for candidate in layers if candidate.name == layer]
-    else:
-        matches = [candidate for candidate in layers if candidate is layer]
+    matches = [item for item in layers if item is layer or item.name == layer]
     if len(matches) == 1:
         return matches[0]
-    name = layer if isinstance(layer, str) else getattr(layer, "name", layer)
+    name = getattr(layer, "name", layer)
     if matches:
         raise ValueError(
             f"{len(matches)} layers of {model.name!r} have the name {name!r}. "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,13 +46,12 @@ class MarkedLayer:
 
         `None` if the layer has lost it, or has integers in its place.
         """
-        if self.variable is None or not keras.backend.is_float_dtype(
-            self.variable.dtype
-        ):
+        variable = self.variable
+        if variable is None or not keras.backend.is_float_dtype(variable.dtype):
             return None
         # With LoRA, `layer.kernel` is the frozen kernel plus the factors' product.
         merged = getattr(self.layer, "lora_enabled", False)
-        kernel = self.layer.kernel if merged else self.variable
+        kernel = self.layer.kernel if merged else variable
         return ops.cast(kernel, compute_dtype(kernel))
 
 
@@ -87,14 +87,12 @@ def find_marked_layers(model: Any) -> list[MarkedLayer]:
     marked: dict[int, MarkedLayer] = {}
     for layer in sublayers(model):
         for variable, regularizer in _penalties(layer):
-            problem = distiller_problem or _problem(
-                layer, variable, regularizer, trained
+            problem = _problem(layer, variable, regularizer, trained)
+            mark = MarkedLayer(
+                layer, variable, regularizer, distiller_problem or problem
             )
             # A variable that several layers share is listed once.
-            identity = id(layer) if variable is None else id(variable)
-            marked.setdefault(
-                identity, MarkedLayer(layer, variable, regularizer, problem)
-            )
+            marked.setdefault(id(layer if variable is None else variable), mark)
     return list(marked.values())
 
 
@@ -131,16 +129,15 @@ def held_regularizers(layer: Any) -> dict[str, WatermarkRegularizer]:
     }
 
 
-def set_attribute(owner: Any, name: str, value: Any) -> Callable[[], None]:
-    """Sets an attribute and returns a function that restores its old value."""
-    old_value = getattr(owner, name)
+def set_attribute(owner: Any, name: str, value: Any, undo: ExitStack) -> None:
+    """Sets an attribute whose old value is restored when `undo` is closed."""
+    undo.callback(setattr, owner, name, getattr(owner, name))
     setattr(owner, name, value)
-    return lambda: setattr(owner, name, old_value)
 
 
 def replace_penalties(
     model: Any, replacement: Callable[[WatermarkRegularizer], Any]
-) -> list[Callable[[], None]]:
+) -> ExitStack:
     """Replaces the marks' regularizers wherever a model holds them.
 
     Keras holds a regularizer in two places: on the variable (for the loss) and on the
@@ -151,27 +148,27 @@ def replace_penalties(
         replacement: Function that returns the replacement of a regularizer.
 
     Returns:
-        Functions that undo the replacements, one per place.
+        A stack that undoes the replacements when it is closed.
     """
-    undo: list[Callable[[], None]] = []
+    undo = ExitStack()
     for layer in sublayers(model):
         for variable in own_variables(layer):
             regularizer = variable.regularizer
             if isinstance(regularizer, WatermarkRegularizer):
                 new = replacement(regularizer)
-                undo.append(set_attribute(variable, "regularizer", new))
+                set_attribute(variable, "regularizer", new, undo)
         for name, regularizer in held_regularizers(layer).items():
-            undo.append(set_attribute(layer, name, replacement(regularizer)))
+            set_attribute(layer, name, replacement(regularizer), undo)
     return undo
 
 
 def _penalties(layer: Any) -> Iterator[tuple[Any, WatermarkRegularizer]]:
     """Yields the marked variables of a layer with their regularizers."""
     for variable in own_variables(layer):
-        if isinstance(
-            variable.regularizer, WatermarkRegularizer
-        ) and not variable.name.startswith(LORA_PREFIX):
-            yield variable, variable.regularizer
+        regularizer = variable.regularizer
+        is_factor = variable.name.startswith(LORA_PREFIX)
+        if isinstance(regularizer, WatermarkRegularizer) and not is_factor:
+            yield variable, regularizer
     held = held_regularizers(layer)
     if not held or not layer.built:
         return

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -22,7 +21,6 @@ from keras_wm.utils.atomic import atomic_write
 if TYPE_CHECKING:
     from keras_wm.files.keras_model import KerasModel
 
-_SUFFIXES = (".keras", ".h5")
 # Bytes that are searched for traces at once.
 _BLOCK = 2**24
 
@@ -71,54 +69,36 @@ def publish(
     """
     check_is_model(model)
     target = Path(path)
-    if target.suffix not in _SUFFIXES:
+    if target.suffix not in (".keras", ".h5"):
         raise ValueError(
             "Expected a path ending in '.keras', '.h5' or '.weights.h5'. "
             f"Received: {str(target)!r}"
         )
-    traces = _traces(model)
+    marks = [marked.regularizer for marked in find_marked_layers(model)]
+    names = {WatermarkRegularizer.__name__, *(mark.commitment for mark in marks)}
     with atomic_write(target, overwrite) as temporary:
-        with _without_marks(model, include_optimizer):
-            _save(model, temporary, include_optimizer)
-        _check_for_traces(temporary, target, traces)
+        _save_without_marks(model, temporary, include_optimizer)
+        _check_for_traces(temporary, target, sorted(names))
     return target
 
 
-def _save(model: Any, path: Path, include_optimizer: bool) -> None:
-    if path.name.endswith(".weights.h5"):
-        model.save_weights(path)
-    else:
-        model.save(path, include_optimizer=include_optimizer)
-
-
-@contextmanager
-def _without_marks(model: Any, include_optimizer: bool) -> Iterator[None]:
-    """Removes the marks and, if required, the optimizer from a model temporarily."""
-    undo = replace_penalties(model, lambda mark: mark.regularizer)
-    if not include_optimizer:
+def _save_without_marks(model: Any, path: Path, include_optimizer: bool) -> None:
+    """Saves a model, whose marks and, if required, optimizer are removed meanwhile."""
+    with replace_penalties(model, lambda mark: mark.regularizer) as undo:
         # Keras ignores `include_optimizer=False` for `.keras` and for nested models.
-        for layer in sublayers(model):
+        for layer in () if include_optimizer else sublayers(model):
             if getattr(layer, "compiled", False):
-                undo.append(set_attribute(layer, "optimizer", None))
-                undo.append(set_attribute(layer, "compiled", False))
-    try:
-        yield
-    finally:
-        for restore in reversed(undo):
-            restore()
+                set_attribute(layer, "optimizer", None, undo)
+                set_attribute(layer, "compiled", False, undo)
+        if path.name.endswith(".weights.h5"):
+            model.save_weights(path)
+        else:
+            model.save(path, include_optimizer=include_optimizer)
 
 
-def _traces(model: Any) -> list[bytes]:
-    """Returns the byte strings that must not be in the file."""
-    commitments = {
-        marked.regularizer.commitment for marked in find_marked_layers(model)
-    }
-    names = {WatermarkRegularizer.__name__, *commitments}
-    return [name.encode() for name in sorted(names)]
-
-
-def _check_for_traces(written: Path, target: Path, traces: list[bytes]) -> None:
-    """Raises ValueError if a written file contains one of the traces."""
+def _check_for_traces(written: Path, target: Path, names: list[str]) -> None:
+    """Raises ValueError if a written file contains one of the names."""
+    traces = [name.encode() for name in names]
     for name, content in _contents(written):
         for trace in _traces_in(content, traces):
             raise ValueError(

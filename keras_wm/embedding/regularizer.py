@@ -168,13 +168,7 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
         It never raises an error. Keras opens the target file before it asks for the
         config, so an error here would leave an empty file in place of a good one.
         """
-        return {
-            "commitment": self.commitment,
-            "loss": self.loss,
-            "strength": self.strength,
-            "margin": self.margin,
-            "regularizer": _serialized(self.regularizer),
-        }
+        return self._settings() | {"regularizer": _serialized(self.regularizer)}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
@@ -200,8 +194,7 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         copy = type(self).__new__(type(self))
-        settings = self.loss, self.strength, self.margin, self.regularizer
-        copy._configure(self.key, self.commitment, *settings)
+        copy._configure(self.key, **self._settings(), regularizer=self.regularizer)
         return copy
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -250,6 +243,10 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
         self._projections: dict[tuple[int, ...], KernelProjection] = {}
         self._kernel_shapes: set[tuple[int, ...]] = set()
         self._lora_shapes: set[tuple[int, ...]] = set()
+
+    def _settings(self) -> dict[str, Any]:
+        names = ("commitment", "loss", "strength", "margin")
+        return {name: getattr(self, name) for name in names}
 
     def _projection(self, shape: tuple[int, ...]) -> KernelProjection:
         """Returns the projection of kernels of one shape, derived once."""

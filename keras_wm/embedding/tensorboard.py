@@ -32,7 +32,6 @@ def write_detection(
         step: Number of epochs that the layer was trained for.
     """
     picture = recovered_bits(detection)
-    height, width, _ = picture.shape
     encoded = io.BytesIO()
     imsave(encoded, picture, format="png")
     values = [
@@ -42,8 +41,8 @@ def write_detection(
         Summary.Value(
             tag=f"{name}/recovered bits",
             image=Summary.Image(
-                height=height,
-                width=width,
+                height=picture.shape[0],
+                width=picture.shape[1],
                 colorspace=3,
                 encoded_image_string=encoded.getvalue(),
             ),
