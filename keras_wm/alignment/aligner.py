@@ -25,12 +25,12 @@ The unknowns are the order of each channel set and the signs of each segment (se
    every channel gets the norm that it has in the reference.
 
 The kernel that is tested for the mark takes no part in steps 2 to 5. The reference's
-kernel carries the mark. If the suspect's kernel were arranged to be similar to it, it
-would get a little of the mark in every network: with the papers' mark, p-values of 1e-8
-and below. The alignment is therefore determined by all *other* weights: by the channels
-of the layers before, behind and next to it. Of the kernel itself, step 6 only uses the
-norms, which do not depend on signs. The scores of an unmarked network thus remain
-independent standard normal deviates.
+kernel carries the mark. If the suspect's kernel were arranged to be similar to it, the
+kernel of every network would seem to carry a little of the mark: with the papers' mark,
+at p-values of 1e-8 and below. The alignment is therefore determined by all *other*
+weights: by the channels of the layers before, behind and next to it. Of the kernel
+itself, step 6 only uses the norms, which do not depend on signs. The scores of an
+unmarked network thus remain independent standard normal deviates.
 """
 
 from __future__ import annotations
@@ -47,8 +47,9 @@ from keras_wm.alignment.correspondence import MISSING, Correspondence, Weights
 from keras_wm.alignment.similarity import (
     ChannelComparison,
     balancing_factors,
-    compare_channels,
     other_axis,
+    sign_certainty,
+    unit_vectors,
 )
 from keras_wm.errors import AlignmentError
 from keras_wm.utils.arrays import Floats, Indices
@@ -235,16 +236,13 @@ class Alignment:
 
     def _update_signs(self, set_id: int) -> bool:
         """Determines the signs of a channel set; returns whether they have changed."""
-        segment_ids = [
-            segment_id
-            for segment_id, segment in enumerate(self._graph.segments)
-            if segment.set_id == set_id and segment.may_flip
-        ]
-        order = self.correspondence.order(set_id)
-        if not segment_ids or order is None:
+        order = self.correspondence.orders.get(set_id)
+        if order is None:
             return False
         changed = False
-        for segment_id in segment_ids:
+        for segment_id, segment in enumerate(self._graph.segments):
+            if segment.set_id != set_id or not segment.may_flip:
+                continue
             evidence = self._aligner._memoised(
                 ("signs", segment_id, self._state(set_id)),
                 partial(self._sign_evidence, segment_id, order),
@@ -295,7 +293,13 @@ class Alignment:
                     positions = self.correspondence.positions
                     reference = pair[0][positions(parts, index)]
                     suspect = pair[1][positions(parts, index, suspect=True)]
-                    yield compare_channels(part, other_segments, reference, suspect)
+                    yield ChannelComparison(
+                        part,
+                        other_segments,
+                        unit_vectors(reference),
+                        unit_vectors(suspect),
+                        sign_certainty(reference),
+                    )
 
     def _comparable(self, name: WeightName, axis: int) -> tuple[Floats, Floats] | None:
         """Returns the reference's and the suspect's weight, ready for comparison.

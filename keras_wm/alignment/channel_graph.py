@@ -114,12 +114,7 @@ class Part:
 
 @dataclass(frozen=True)
 class ChannelGraph:
-    """All channel sets and segments of a network.
-
-    Attributes:
-        sets: The channel sets.
-        segments: The segments.
-    """
+    """All channel sets and segments of a network."""
 
     sets: list[ChannelSet]
     segments: list[Segment]
@@ -172,11 +167,10 @@ class Layout:
         """Number of channels per pixel."""
         return sum(count for _, count in self.parts)
 
-    def has_sizes_of(self, other: Layout) -> bool:
-        """Returns whether the parts of two layouts have the same sizes."""
-        sizes = [count for _, count in self.parts]
-        other_sizes = [count for _, count in other.parts]
-        return sizes == other_sizes and self.flattened == other.flattened
+    @property
+    def sizes(self) -> tuple[list[int], bool]:
+        """The number of channels of each part, and whether they are flattened."""
+        return [count for _, count in self.parts], self.flattened
 
 
 class ChannelGraphBuilder:
@@ -275,15 +269,7 @@ class ChannelGraphBuilder:
 
 
 def _components(count: int, pairs: set[tuple[int, int]]) -> list[int]:
-    """Returns the component of each number from 0 to `count - 1` in a graph.
-
-    Args:
-        count: Number of nodes.
-        pairs: The edges.
-
-    Returns:
-        The index of each node's component, in order of appearance.
-    """
+    """Returns each node's connected component, numbered in order of appearance."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 

@@ -33,6 +33,8 @@ class Correspondence:
     Attributes:
         parts: The channel sets along each axis of each weight, see `ChannelGraph`.
         widths: Number of channels that the suspect has in each channel set.
+        orders: For each channel set that is known, the suspect's position of each
+            channel, -1 for a missing channel.
     """
 
     def __init__(
@@ -45,8 +47,7 @@ class Correspondence:
             set_id: self._width(set_id, suspect) for set_id in range(len(graph.sets))
         }
         self._check_shapes(reference, suspect)
-        # For each channel set that is known: the suspect's position of each channel.
-        self._orders = {
+        self.orders = {
             set_id: np.arange(channels.count)
             for set_id, channels in enumerate(graph.sets)
             if channels.fixed
@@ -63,7 +64,7 @@ class Correspondence:
         - `"flipped"`: Channels with the opposite sign.
         - `"added"`: Additional neurons; negative if the suspect has fewer.
         """
-        moved = [order != np.arange(len(order)) for order in self._orders.values()]
+        moved = [order != np.arange(len(order)) for order in self.orders.values()]
         flipped = [signs < 0 for signs in self._signs.values()]
         reference_count = sum(channels.count for channels in self._graph.sets)
         return {
@@ -72,30 +73,18 @@ class Correspondence:
             "added": sum(self.widths.values()) - reference_count,
         }
 
-    def order(self, set_id: int) -> Indices | None:
-        """Returns the suspect's positions of a set's channels, or None if unknown.
-
-        The position of a missing channel is -1.
-        """
-        return self._orders.get(set_id)
-
     def set_order(self, set_id: int, channels: Indices, positions: Indices) -> bool:
-        """Sets the suspect's positions of a set's channels. The others are missing.
+        """Sets the positions of a set's channels; the suspect lacks the others.
 
-        Returns:
-            Whether this changes what was known before.
+        Returns whether this changes what was known before.
         """
         order = np.full(self._graph.sets[set_id].count, MISSING)
         order[channels] = positions
-        self._orders[set_id] = order
+        self.orders[set_id] = order
         return self._update_digest(("order", set_id), order)
 
     def set_signs(self, segment_id: int, signs: Floats) -> bool:
-        """Sets the signs of a segment's channels.
-
-        Returns:
-            Whether this changes what was known before.
-        """
+        """Sets the signs of a segment's channels; returns whether they have changed."""
         self._signs[segment_id] = signs
         return self._update_digest(("signs", segment_id), signs)
 
@@ -120,8 +109,8 @@ class Correspondence:
 
     def sign_known(self, segment_id: int) -> bool:
         """Returns whether a segment's signs are known or cannot be flipped."""
-        is_known = segment_id in self._signs
-        return is_known or not self._graph.segments[segment_id].may_flip
+        segment = self._graph.segments[segment_id]
+        return segment_id in self._signs or not segment.may_flip
 
     def signs(self, segment_ids: Iterable[int], count: int) -> Floats:
         """Returns the product of several segments' signs, +1 where unknown."""
@@ -145,12 +134,12 @@ class Correspondence:
         size = self._shapes[name][axis]
         if parts is None:
             return array if array.shape[axis] == size else None
-        if any(part.set_id not in self._orders for part in parts):
+        if any(part.set_id not in self.orders for part in parts):
             return None
         front = np.moveaxis(array, axis, 0)
         result = np.zeros((size, *front.shape[1:]))
         for index, part in enumerate(parts):
-            order = self._orders[part.set_id]
+            order = self.orders[part.set_id]
             present = order != MISSING
             signs = self.signs(part.segment_ids, len(order))[present]
             sources = self.positions(parts, index, suspect=True)[:, order[present]]
@@ -210,6 +199,6 @@ class Correspondence:
             ]
             if list(shape) != expected:
                 raise AlignmentError(
-                    f"Expected {'/'.join(name)} of shape {tuple(expected)}, as the "
-                    f"layers around it have it. Received: shape={shape}"
+                    f"Expected {'/'.join(name)} of shape {tuple(expected)}, which fits "
+                    f"the neighbouring layers. Received: shape={shape}"
                 )

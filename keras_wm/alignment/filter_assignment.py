@@ -1,6 +1,6 @@
 r"""Undoing changes of a kernel's output filters with the key, without a reference.
 
-If the suspect's filter l of unit norm is put to position k, the bits of group g add
+If the suspect's filter l of unit norm is moved to position k, the bits of group g add
 \(r_g \cdot w_l \, a_{gk}\) to the sum of the scores, with \(r_g = \sum_j s_j x_j\)
 over the bits of the group. The order of the filters that maximises the sum is the
 solution of a linear assignment problem. If signs can be flipped as well, it is the

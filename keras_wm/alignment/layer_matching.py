@@ -68,12 +68,7 @@ def match_layers(reference: Reference, suspect: ModelFile) -> list[MatchedWeight
 
 
 class _LayerMatcher:
-    """Finds counterparts of the reference's layers in a suspect.
-
-    Args:
-        reference: The reference model.
-        suspect: The open suspect model.
-    """
+    """Finds counterparts of the reference's layers in a suspect."""
 
     def __init__(self, reference: Reference, suspect: ModelFile) -> None:
         self._reference = reference
@@ -83,19 +78,15 @@ class _LayerMatcher:
 
     def candidates(self) -> Iterator[LayerArrays]:
         """Yields a matching of layers for each way to match them."""
-        by_name = self._by_name()
-        yield by_name
-        by_path = self._by_path()
-        yield by_path
+        by_name, by_path = self._by_name(), self._by_path()
+        yield from (by_name, by_path)
         calls = calls_in(self._suspect.config())
         if calls is not None:
             called = {call.layer: call for call in calls.calls}
             names = [
                 name
                 for name, call in called.items()
-                if arrays_by_variable(
-                    call.kind, call.config, self._stored.get(name, [])
-                )
+                if arrays_by_variable(call, self._stored.get(name, []))
             ]
             if names != list(self._reference.layers):
                 yield self._by_order(names)
@@ -181,7 +172,7 @@ class _LayerMatcher:
         call = self._reference.layers.get(layer)
         if call is None:
             return {}
-        named = arrays_by_variable(call.kind, call.config, arrays)
+        named = arrays_by_variable(call, arrays)
         weights: MatchedWeights = {}
         for wanted in self._wanted[layer]:
             candidates = named.get(wanted.variable, [])

@@ -73,8 +73,7 @@ def read_reference(model: ModelFile) -> Reference:
     layers: dict[str, Call] = {}
     weights: dict[WeightName, Kernel] = {}
     for call in calls.calls:
-        arrays = stored.get(call.layer, [])
-        named = arrays_by_variable(call.kind, call.config, arrays)
+        named = arrays_by_variable(call, stored.get(call.layer, []))
         for variable, (first, *_) in named.items():
             layers.setdefault(call.layer, call)
             name = (call.layer, variable)
@@ -98,17 +97,14 @@ def group_by_layer(weights: Iterable[Kernel]) -> dict[str, list[Kernel]]:
     return groups
 
 
-def arrays_by_variable(
-    kind: str, config: Mapping[str, Any], arrays: Sequence[Kernel]
-) -> dict[str, list[Kernel]]:
+def arrays_by_variable(call: Call, arrays: Sequence[Kernel]) -> dict[str, list[Kernel]]:
     """Returns the arrays of a layer by the names of its variables in Keras 3.
 
     Files of Keras 3 number the variables, and Keras 2 used other names for some of
     them.
 
     Args:
-        kind: Name of the layer's class.
-        config: The layer's config.
+        call: A call of the layer.
         arrays: The stored arrays of the layer.
 
     Returns:
@@ -116,15 +112,15 @@ def arrays_by_variable(
         in several ways. Empty for layers whose channels cannot be followed.
     """
     named: dict[str, list[Kernel]] = {}
-    if kind in KERNEL_LAYERS | DEPTHWISE_LAYERS:
+    if call.kind in KERNEL_LAYERS | DEPTHWISE_LAYERS:
         for array in arrays:
             variable = "kernel" if len(array.shape) > 1 else "bias"
             named.setdefault(variable, []).append(array)
         # Several arrays must be readings of the same variable, not two kernels.
         if len({array.variable for array in named.get("kernel", [])}) > 1:
             return {}
-    elif kind == "BatchNormalization":
-        names = _normalization_names(config, [array.variable for array in arrays])
+    elif call.kind == "BatchNormalization":
+        names = _normalization_names(call.config, [array.variable for array in arrays])
         for array in arrays if names else ():
             named.setdefault(names[array.variable], []).append(array)
     return named

@@ -48,32 +48,15 @@ def other_axis(axis: int) -> int:
     return -3 - axis
 
 
-def compare_channels(
-    part: Part, other_segments: Sequence[int], reference: Floats, suspect: Floats
-) -> ChannelComparison:
-    """Returns the comparison of a channel set in one part of a weight.
+def unit_vectors(values: Floats) -> Vectors:
+    """Returns the weights of each channel as a vector of length 1, or of zeros.
 
     Args:
-        part: Part of the weight's axis.
-        other_segments: Segments of the other axis.
-        reference: The reference's weights of these channels, shape
-            `(repeats, channels, ...)`.
-        suspect: The same of the suspect.
+        values: Weights of shape `(repeats, channels, ...)`.
+
+    Returns:
+        Array of shape `(channels, size)`.
     """
-    vectors = _unit_vectors(reference)
-    # The cosine of n values is the more certain, the larger n is.
-    certainty = (
-        np.full(len(vectors), float(vectors.shape[1]))
-        if reference.ndim > 2
-        else _sign_certainty(reference[0])
-    )
-    return ChannelComparison(
-        part, other_segments, vectors, _unit_vectors(suspect), certainty
-    )
-
-
-def _unit_vectors(values: Floats) -> Vectors:
-    """Returns the weights of each channel as a vector of length 1, or of zeros."""
     vectors = np.moveaxis(values, 1, 0).reshape(values.shape[1], -1)
     # Dividing by the largest value first avoids an overflow of squares.
     vectors = _divided(vectors, np.abs(vectors).max(axis=1, keepdims=True))
@@ -81,19 +64,23 @@ def _unit_vectors(values: Floats) -> Vectors:
     return vectors.astype(np.float32)
 
 
-def _sign_certainty(values: Floats) -> Floats:
-    """Returns the certainty of values' signs in a network that was trained further.
+def sign_certainty(values: Floats) -> Floats:
+    """Returns the weight of each channel's values when its sign is determined.
 
-    This is the distance from 0 in standard deviations of all values. The gamma of a
-    batch normalization is mostly about 1, and training hardly ever changes its sign. A
-    bias is about 0 and can change it.
+    The cosine of n values is the more certain, the larger n is, and has the weight n.
+    A single value has the weight |value| / standard deviation over all channels, which
+    is 10 if all are alike. The gamma of a batch normalization is mostly about 1, and
+    training hardly ever changes its sign. A bias is about 0 and can change it.
 
     Args:
-        values: One value per channel, shape `(channels,)`.
+        values: Weights of shape `(repeats, channels, ...)`.
 
     Returns:
-        Array of the same shape, at most 10 for values that are all alike.
+        Array of shape `(channels,)`.
     """
+    if values.ndim > 2:
+        return np.full(values.shape[1], float(values[:, 0].size))
+    values = values[0]
     spread = max(
         float(values.std()), float(np.sqrt((values**2).mean())) / _MAX_CERTAINTY
     )

@@ -65,31 +65,26 @@ def trace_channels(config: Any, shapes: Shapes) -> ChannelGraph | None:
     calls = calls_in(config)
     if calls is None:
         return None
-    builder = ChannelGraphBuilder()
-    tracer = _Tracer(builder, shapes)
+    tracer = _Tracer(shapes)
     layouts: dict[Tensor, Layout | None] = {}
     for call in calls.calls:
         inputs = [layouts[tensor] for tensor in call.inputs]
         layouts[call.output] = tracer.trace(call, inputs)
     for layer, tensor in calls.entered:
-        builder.add_nested_input(layouts[tensor], layer)
+        tracer.add_nested_input(layouts[tensor], layer)
     for tensor in calls.outputs:
-        builder.freeze(layouts[tensor])
-    return builder.build()
+        tracer.freeze(layouts[tensor])
+    return tracer.build()
 
 
-class _Tracer:
+class _Tracer(ChannelGraphBuilder):
     """Follows channels through the calls of a network, in the order of the calls.
 
     A method that returns `None` cannot follow the channels of its output.
-
-    Args:
-        builder: Builder that collects the channels.
-        shapes: Shapes of the weights, as for `trace_channels`.
     """
 
-    def __init__(self, builder: ChannelGraphBuilder, shapes: Shapes) -> None:
-        self._builder = builder
+    def __init__(self, shapes: Shapes) -> None:
+        super().__init__()
         self._shapes = shapes
         # The first input and the output of each layer with weights. If the layer is
         # called again, its weights are used for the same channels.
@@ -104,7 +99,7 @@ class _Tracer:
         output = self._output(call, inputs) if call.understood else None
         if output is None:
             for layout in (*inputs, self._outputs.get(call.layer)):
-                self._builder.freeze(layout)
+                self.freeze(layout)
         return output
 
     def _output(self, call: Call, inputs: Sequence[Layout | None]) -> Layout | None:
@@ -123,10 +118,7 @@ class _Tracer:
         return None
 
     def _with_one_input(self, call: Call, layout: Layout) -> Layout | None:
-        if (
-            call.kind in DEPTHWISE_LAYERS
-            and call.config.get("depth_multiplier", 1) == 1
-        ):
+        if call.kind in DEPTHWISE_LAYERS:
             return self._depthwise(call, layout)
         if call.kind == "BatchNormalization":
             return self._normalized(call, layout)
@@ -135,7 +127,7 @@ class _Tracer:
         if _LINEAR.fullmatch(call.kind):
             return layout
         if _MAX_POOLING.fullmatch(call.kind):
-            return self._builder.restrict(layout, may_scale=True)
+            return self.restrict(layout, may_scale=True)
         return self._activation(call, layout)
 
     def _input(self, call: Call) -> Layout | None:
@@ -143,8 +135,8 @@ class _Tracer:
         count = shape[-1] if isinstance(shape, (list, tuple)) and shape else None
         if not isinstance(count, int) or count < 1:
             return None
-        layout = self._builder.add_channels(count)
-        self._builder.freeze(layout)
+        layout = self.add_channels(count)
+        self.freeze(layout)
         return layout
 
     def _with_kernel(self, call: Call, layout: Layout | None) -> Layout | None:
@@ -154,13 +146,11 @@ class _Tracer:
         if self._same_as_before(call, layout) and layout is not None:
             repeats, rest = divmod(shape[-2], layout.count)
             if rest or not (layout.flattened or repeats == 1):
-                self._builder.freeze(layout)
+                self.freeze(layout)
             else:
-                self._builder.add_member(
-                    layout, call.layer, "kernel", -2, "in", repeats
-                )
+                self.add_member(layout, call.layer, "kernel", -2, "in", repeats)
         if call.layer not in self._outputs:
-            output = self._builder.add_channels(shape[-1])
+            output = self.add_channels(shape[-1])
             self._add_members(call, output, "out", "kernel", "bias")
             self._outputs[call.layer] = output
         return self._activated(call.config.get("activation"), self._outputs[call.layer])
@@ -173,9 +163,9 @@ class _Tracer:
         if not self._same_as_before(call, layout):
             return None
         if call.layer not in self._outputs:
-            output = self._builder.add_segments(layout)
-            self._builder.add_member(layout, call.layer, name, -2, "in")
-            self._builder.add_member(output, call.layer, name, -2, "out")
+            output = self.add_segments(layout)
+            self.add_member(layout, call.layer, name, -2, "in")
+            self.add_member(output, call.layer, name, -2, "out")
             self._add_members(call, output, "out", "bias")
             self._outputs[call.layer] = output
         return self._activated(call.config.get("activation"), self._outputs[call.layer])
@@ -186,7 +176,7 @@ class _Tracer:
         if not self._same_as_before(call, layout):
             return None
         if call.layer not in self._outputs:
-            output = self._builder.add_segments(layout)
+            output = self.add_segments(layout)
             self._add_members(call, layout, "mean", "moving_mean")
             self._add_members(call, layout, "variance", "moving_variance")
             self._add_members(call, layout, "sign", "gamma")
@@ -194,8 +184,8 @@ class _Tracer:
             if not call.config.get("scale", True):
                 # No gamma can compensate a sign flip of the input or a scaling of the
                 # output.
-                self._builder.restrict(layout)
-                self._builder.restrict(output)
+                self.restrict(layout)
+                self.restrict(output)
             self._outputs[call.layer] = output
         return self._outputs[call.layer]
 
@@ -209,12 +199,12 @@ class _Tracer:
             parts = tuple(part for layout in layouts for part in layout.parts)
             return Layout(parts) if len(parts) <= _MAX_PARTS else None
         first, *others = layouts
-        if not all(first.has_sizes_of(layout) for layout in others):
+        if any(layout.sizes != first.sizes for layout in others):
             return None
         for layout in others:
-            self._builder.merge(first, layout)
+            self.merge(first, layout)
         if call.kind in _EXTREMA:
-            self._builder.restrict(first, may_scale=True)
+            self.restrict(first, may_scale=True)
         return first
 
     def _activation(self, call: Call, layout: Layout) -> Layout | None:
@@ -232,13 +222,13 @@ class _Tracer:
         if not isinstance(activation, str):
             return None
         if activation in _HOMOGENEOUS:
-            return self._builder.restrict(layout, may_scale=True)
+            return self.restrict(layout, may_scale=True)
         if activation in _ODD:
-            return self._builder.restrict(layout, may_flip=True)
+            return self.restrict(layout, may_flip=True)
         if activation in _ELEMENTWISE:
-            return self._builder.restrict(layout)
+            return self.restrict(layout)
         # It may mix channels, as softmax does.
-        self._builder.freeze(layout)
+        self.freeze(layout)
         return layout
 
     def _same_as_before(self, call: Call, layout: Layout | None) -> bool:
@@ -247,11 +237,11 @@ class _Tracer:
         If they can have, the channels of this input and of the first one are merged.
         """
         first = self._first_inputs.setdefault(call.layer, layout)
-        if first is None or layout is None or not first.has_sizes_of(layout):
-            self._builder.freeze(first)
-            self._builder.freeze(layout)
+        if first is None or layout is None or first.sizes != layout.sizes:
+            self.freeze(first)
+            self.freeze(layout)
             return False
-        self._builder.merge(first, layout)
+        self.merge(first, layout)
         return True
 
     def _add_members(
@@ -260,7 +250,7 @@ class _Tracer:
         """Adds the last axes of those variables that the layer has."""
         for variable in variables:
             if self._shape(call, variable):
-                self._builder.add_member(layout, call.layer, variable, -1, role)
+                self.add_member(layout, call.layer, variable, -1, role)
 
     def _shape(self, call: Call, variable: str) -> tuple[int, ...]:
         return self._shapes.get((call.layer, variable), ())
