@@ -89,5 +89,6 @@ def fit_linear(
             f"Received: spins of shape {np.shape(spins)}"
         )
     columns = np.column_stack([np.ones(len(sums)), sums])
-    offset, *couplings = np.linalg.lstsq(columns, np.asarray(log_weights), rcond=None)[0]
+    solution = np.linalg.lstsq(columns, np.asarray(log_weights), rcond=None)
+    offset, *couplings = solution[0]
     return LinearModel(lattice, np.array(couplings), float(offset))
