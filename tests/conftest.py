@@ -1,6 +1,7 @@
 """Fixtures that all tests share: fixed keys and a small marked model."""
 
 import os
+from functools import cache
 
 # Set before anything imports TensorFlow, whose log would hide the output of a failing
 # test.
@@ -16,18 +17,26 @@ from keras_wm.scheme.secret_source import SecretSource
 FIXED_SECRET = bytes(range(32))
 
 
+@cache
 def fixed_key(
     bits=32,
     projection="random",
     filters="keyed",
     owner="Example Ltd",
     secret=FIXED_SECRET,
-    groups=None,
+    groups=0,
 ):
     """Returns a key with a known secret, so that a test is deterministic."""
-    groups = groups or (min(16, bits) if filters == "keyed" else 1)
-    source = SecretSource(Secret(secret), owner, bits, projection, filters, groups)
+    source = SecretSource(
+        Secret(secret), owner, bits, projection, filters, groups=groups
+    )
     return WatermarkKey(source)
+
+
+def unrelated_keys(count, bits=32, projection="random", filters="keyed"):
+    """Returns independent keys of one root, so that many take little time."""
+    owner = fixed_key(bits, projection, filters, "Somebody else")
+    return [owner.for_recipient(str(number)) for number in range(count)]
 
 
 @pytest.fixture

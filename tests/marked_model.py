@@ -34,9 +34,9 @@ def with_mark(kernel, key, strength):
         key: The key of the mark.
         strength: Standard deviation of the added weights, in those of the kernel.
     """
-    size, count = key.check_shape(kernel.shape)
-    rows = key.signs[:, None] * key.matrix(size)
-    weights = key.filter_weights(count)[np.arange(key.bits) % key.groups]
+    mark = key.for_shape(kernel.shape)
+    rows = mark.signs[:, None] * mark.matrix
+    weights = mark.filter_weights[np.arange(key.bits) % key.groups]
     added = (rows.T @ weights).reshape(kernel.shape)
     return kernel + strength * kernel.std() / added.std() * added
 

@@ -233,8 +233,9 @@ def optimizer_variables(model):
 def signed_outputs(kernel, key):
     """Returns s_j y_j / spread_j and |u_j| of every bit; z is their quotient."""
     flat = np.asarray(kernel, np.float64).reshape(-1, np.shape(kernel)[-1])
-    size, count = flat.shape
-    x, a = key.matrix(size), key.filter_weights(count)
+    size = len(flat)
+    mark = key.for_shape(flat.shape)
+    x, a = mark.matrix, mark.filter_weights
     signed, norms = [], []
     for j in range(key.bits):
         u = flat @ a[j % len(a)]
@@ -244,7 +245,7 @@ def signed_outputs(kernel, key):
             "diff": np.sqrt(2 / size),
             "explicit": np.linalg.norm(x[j]) / np.sqrt(size),
         }[key.projection]
-        signed.append((2.0 * key.message[j] - 1.0) * (x[j] @ u) / spread)
+        signed.append((2.0 * mark.message[j] - 1.0) * (x[j] @ u) / spread)
         norms.append(np.linalg.norm(u))
     return np.array(signed), np.array(norms)
 
@@ -269,9 +270,10 @@ def expected_margin_loss(kernel, key, margin):
 def expected_crossentropy(kernel, key):
     """Returns sum_j BCE(sigmoid(y_j), b_j)."""
     flat = np.asarray(kernel, np.float64).reshape(-1, np.shape(kernel)[-1])
-    x, a = key.matrix(len(flat)), key.filter_weights(flat.shape[1])
+    mark = key.for_shape(flat.shape)
+    x, a = mark.matrix, mark.filter_weights
     y = np.array([x[j] @ flat @ a[j % len(a)] for j in range(key.bits)])
-    return np.sum(np.logaddexp(0.0, y) - key.message * y)
+    return np.sum(np.logaddexp(0.0, y) - mark.message * y)
 
 
 def number(tensor):
@@ -333,7 +335,7 @@ def _differentiated(function):
     return {"tensorflow": on_tensorflow, "torch": on_torch}[backend]
 
 
-def most_bits(shape, groups=16):
+def most_bits(shape, groups=64):
     """Returns how many random bits a kernel holds with keyed filters (Cover 1965)."""
     size, count = np.prod(shape[:-1]), shape[-1]
     # The signs of an even number of filters are balanced, and do not read the mean.

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_wm.scheme.kernel_key import KernelKey
 from keras_wm.scheme.key import WatermarkKey
 from keras_wm.utils.arrays import Floats
 
@@ -64,12 +65,13 @@ def arrangements(kernel: NDArray[Any], key: WatermarkKey) -> Iterator[Arrangemen
     """
     from scipy.optimize import linear_sum_assignment
 
-    size, count = key.check_shape(kernel.shape)
+    mark = key.for_shape(kernel.shape)
+    size, count = mark.size, mark.count
     if count > MAX_FILTERS or not np.isfinite(kernel).all():
         return
     flat = _unit_filters(kernel.reshape(size, count))
     # gains[l, k]: what filter l adds to the sum of scores at position k.
-    gains = (_group_rows(key, size) @ flat).T @ key.filter_weights(count)
+    gains = (_group_rows(mark) @ flat).T @ mark.filter_weights
     log10_orders, log10_signs = lgamma(count + 1) / log(10), count * log10(2)
     unchanged = np.arange(count)
     for is_reordered in (False,) if key.filters == "mean" else (False, True):
@@ -96,13 +98,13 @@ def _unit_filters(flat: NDArray[Any]) -> Floats:
     return units
 
 
-def _group_rows(key: WatermarkKey, size: int) -> Floats:
+def _group_rows(mark: KernelKey) -> Floats:
     """Returns r, the sum of s_j x_j over the bits of each group, shape `(G, M)`."""
-    sums = np.zeros((key.groups, size))
+    sums = np.zeros((mark.groups, mark.size))
     # Divided by the spread, all scores have the standard deviation 1.
-    factors = key.signs / key.spread(size)
-    for first, rows in key.row_blocks(size):
+    factors = mark.signs / mark.spread
+    for first, rows in mark.row_blocks():
         signed = rows * factors[first : first + len(rows), None]
-        for group in range(min(key.groups, len(rows))):
-            sums[group] += signed[group :: key.groups].sum(axis=0)
+        for group in range(min(mark.groups, len(rows))):
+            sums[group] += signed[group :: mark.groups].sum(axis=0)
     return sums

@@ -82,7 +82,7 @@ def attach(
             )
         host = host.regularizer
     regularizer = WatermarkRegularizer(key, loss, strength, margin, regularizer=host)
-    key.check_shape(kernel.shape)
+    key.for_shape(kernel.shape)
     # Inactive regularizers, which were loaded without their key, are removed.
     replace_penalties(target, lambda mark: mark if mark.key else mark.regularizer)
     kernel.regularizer = regularizer

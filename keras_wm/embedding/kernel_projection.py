@@ -79,11 +79,12 @@ class KernelProjection:
         Raises:
             ValueError: If the kernel cannot carry the message.
         """
-        size, count = key.check_shape(shape)
-        matrix = key.signs[:, None] * key.matrix(size)
-        weights = key.filter_weights(count)
+        mark = key.for_shape(shape)
+        size, count = mark.size, mark.count
+        matrix = mark.signs[:, None] * mark.matrix
+        weights = mark.filter_weights
         if loss == "margin":
-            matrix /= np.reshape(key.spread(size), (-1, 1))
+            matrix /= np.reshape(mark.spread, (-1, 1))
             margin = _checked_margin(key, size, count, margin)
         else:
             _check_readable_weights(key, size, count)

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from keras_wm.errors import KeyFileError
 from keras_wm.scheme.cache import read_only
 from keras_wm.scheme.key_file import Payload
-from keras_wm.scheme.secret_source import mean_filter
+from keras_wm.scheme.secret_source import Place, mean_filter
 from keras_wm.utils.arrays import Floats
 
 
@@ -79,18 +79,17 @@ class ArraySource:
         label = f"keras_wm explicit key 1 {self._matrix.shape} ".encode()
         return hashlib.sha256(label + content).hexdigest()
 
-    def message(self) -> NDArray[np.uint8]:
+    def message(self, place: Place) -> NDArray[np.uint8]:
         """Returns b, shape `(T,)`."""
         return self._message
 
-    def rows(self, size: int, first: int, last: int) -> Floats:
-        """Returns rows `first` to `last - 1` of X for M = `size`."""
-        self.check_size(size)
+    def rows(self, place: Place, first: int, last: int) -> Floats:
+        """Returns rows `first` to `last - 1` of X."""
         return self._matrix[first:last]
 
-    def filter_weights(self, count: int) -> Floats:
+    def filter_weights(self, place: Place) -> Floats:
         """Returns the weights of the mean filter, shape `(1, L)`."""
-        return mean_filter(count)
+        return mean_filter(place.filters)
 
     def spread(self, size: int) -> Floats:
         """Returns the standard deviation of x_j . v for a random unit vector v."""

@@ -22,6 +22,7 @@ from keras_wm.scheme.normal import log_tail
 from keras_wm.utils.arrays import Floats
 
 if TYPE_CHECKING:
+    from keras_wm.scheme.kernel_key import KernelKey
     from keras_wm.scheme.key import WatermarkKey
 
 _CHUNK_BYTES = 2 * 2**20
@@ -147,13 +148,13 @@ def detect(kernel: NDArray[Any], key: WatermarkKey) -> Detection:
 def detect_jointly(kernels: Iterable[NDArray[Any]], key: WatermarkKey) -> Detection:
     r"""Detects a key's message in several kernels that carry it, as one test.
 
-    Kernels with the same M are read through the same X, so the scores of similar
-    kernels are not independent. The unit vectors of all kernels with the same M are
-    therefore added before they are projected:
+    Kernels of one shape n are read through the same X, so the scores of similar kernels
+    are not independent. The unit vectors of all kernels of one shape are therefore
+    added before they are projected:
 
-    \[z_j = s_j \sum_M x^M_j \cdot v^M_j \Big/
-    \Big(\sum_M \lVert v^M_j \rVert^2\Big)^{1/2}, \qquad
-    v^M_j = \sum_{W \text{ of } M} u_j / \lVert u_j \rVert.\]
+    \[z_j = \sum_n s^n_j \, x^n_j \cdot v^n_j \Big/
+    \Big(\sum_n \lVert v^n_j \rVert^2\Big)^{1/2}, \qquad
+    v^n_j = \sum_{W \text{ of shape } n} u_j / \lVert u_j \rVert.\]
 
     If X is random and independent of the kernels, these scores are i.i.d. N(0, 1),
     however similar the kernels are.
@@ -163,39 +164,43 @@ def detect_jointly(kernels: Iterable[NDArray[Any]], key: WatermarkKey) -> Detect
         key: Key to look for.
 
     Returns:
-        A `Detection`. For a single kernel, it is the result of `detect`.
+        A `Detection`. For a single kernel, it is the result of `detect`. The message
+        is that of the first kernel.
 
     Raises:
         ValueError: If one of the kernels cannot hold the key's message.
     """
-    sums: dict[int, Floats] = {}
+    sums: dict[tuple[int, int], Floats] = {}
+    marks: dict[tuple[int, int], KernelKey] = {}
     problems = []
     for kernel in kernels:
-        size, count = key.check_shape(kernel.shape)
+        mark = key.for_shape(kernel.shape)
+        shape = (mark.size, mark.count)
         problem = _problem(kernel)
         if problem:
-            problems.append(problem)
+            problems.append((mark, problem))
             continue
-        weights = key.filter_weights(count)
-        units = _unit_vectors(kernel.reshape(size, count), weights)
-        sums[size] = sums[size] + units if size in sums else units
+        units = _unit_vectors(kernel.reshape(shape), mark.filter_weights)
+        sums[shape] = sums[shape] + units if shape in sums else units
+        marks[shape] = mark
     if not sums:
-        return Detection(np.zeros(key.bits), key.message, key.normal, problems[0])
-    y = sum(_projected(v, key, size) for size, v in sums.items())
+        mark, problem = problems[0]
+        return Detection(np.zeros(key.bits), mark.message, key.normal, problem)
+    y = sum(_projected(v, marks[shape]) for shape, v in sums.items())
     squares = sum(np.einsum("gm,gm->g", v, v) for v in sums.values())
     norms = np.sqrt(squares)[np.arange(key.bits) % key.groups]
     z = np.divide(y, norms, out=np.zeros(key.bits), where=norms > _SMALLEST_NORM)
-    return Detection(z * key.signs, key.message, key.normal)
+    return Detection(z, next(iter(marks.values())).message, key.normal)
 
 
-def _projected(vectors: Floats, key: WatermarkKey, size: int) -> Floats:
-    """Returns x_j . v_j over the spread of x_j, shape `(T,)`, for v of `(G, M)`."""
-    y = np.empty(key.bits)
-    for first, rows in key.row_blocks(size):
-        for group in range(min(key.groups, len(rows))):
-            bits = slice(first + group, first + len(rows), key.groups)
-            y[bits] = rows[group :: key.groups] @ vectors[group]
-    return y / key.spread(size)
+def _projected(vectors: Floats, mark: KernelKey) -> Floats:
+    """Returns s_j x_j . v_j over the spread of x_j, shape `(T,)`, for v of `(G, M)`."""
+    y = np.empty(mark.bits)
+    for first, rows in mark.row_blocks():
+        for group in range(min(mark.groups, len(rows))):
+            bits = slice(first + group, first + len(rows), mark.groups)
+            y[bits] = rows[group :: mark.groups] @ vectors[group]
+    return mark.signs * y / mark.spread
 
 
 def _unit_vectors(flat: NDArray[Any], weights: Floats) -> Floats:

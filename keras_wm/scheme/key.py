@@ -3,34 +3,28 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, NoReturn, Self
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from keras_wm.errors import KeyFileError
 from keras_wm.scheme.array_source import ArraySource, load_array
-from keras_wm.scheme.cache import MAX_ARRAY_BYTES, cached, read_only
 from keras_wm.scheme.capacity import USUAL_BITS, check_bits, flat_shape
+from keras_wm.scheme.kernel_key import KernelKey
 from keras_wm.scheme.key_file import Payload, read_key, write_key
 from keras_wm.scheme.secret import Secret
-from keras_wm.scheme.secret_source import (
-    Filters,
-    Projection,
-    SecretSource,
-    usual_groups,
-)
-from keras_wm.utils.arrays import Floats
+from keras_wm.scheme.secret_source import Filters, Place, Projection, SecretSource
 
 
 class WatermarkKey:
     r"""The secret of a watermark, and everything that is derived from it.
 
-    A key is 32 secret bytes and some public choices. The message b, the projection X
-    and the filter weights a for kernels of any size are derived from them by SHAKE-256
-    (see docs/key.md), so nobody can choose them to suit a given model. Bit j of the
-    message is read from a kernel W of shape (M, L) as the sign of
+    A key is 32 secret bytes and some public choices. Their root is computed by scrypt.
+    The message b, the projection X and the filter weights a for kernels of any shape
+    are derived from the root by SHAKE-256 (see docs/key.md), so nobody can choose them
+    to suit a given model, and each trial costs a whole derivation. Bit j of the message
+    is read from a kernel W of shape (M, L) as the sign of
 
     \[y_j = x_j \cdot W a_{j \bmod G}.\]
 
@@ -67,7 +61,6 @@ class WatermarkKey:
             secret. Publish it with a date (in a git commit, through a timestamping
             service) before the model is released. It later proves that the key is
             older than the dispute.
-        message: b, the bits that are embedded: 0 and 1, shape `(T,)`.
         normal: Whether the scores in an unmarked kernel are exactly N(0, 1).
     """
 
@@ -84,7 +77,6 @@ class WatermarkKey:
         self.recipient = source.recipient
         self.certified = source.certified
         self.commitment: Final = source.commitment()
-        self.message: Final[NDArray[np.uint8]] = read_only(source.message())
         self.normal = source.projection == "random"
 
     @classmethod
@@ -117,9 +109,8 @@ class WatermarkKey:
         Raises:
             ValueError: If an argument is not valid.
         """
-        groups = usual_groups(filters, bits)
         secret = Secret.generate()
-        return cls(SecretSource(secret, owner, bits, projection, filters, groups))
+        return cls(SecretSource(secret, owner, bits, projection, filters))
 
     @classmethod
     def load(
@@ -244,100 +235,30 @@ class WatermarkKey:
         """
         write_key(path, self.payload(), passphrase, overwrite)
 
-    @property
-    def signs(self) -> Floats:
-        """s = 2 b - 1, shape `(T,)`."""
-        return self.message * np.float64(2) - 1
-
-    def matrix(self, m: int) -> Floats:
-        """Returns X, the projection for kernels of `m` weights per filter.
+    def for_shape(self, shape: Sequence[int], slot: int = 0) -> KernelKey:
+        """Returns message, projection and filter weights for kernels of one shape.
 
         Args:
-            m: M, the weights per filter.
+            shape: Shape of the kernels, filters last.
+            slot: Number of the slot, from 0. Each slot has its own arrays.
 
         Returns:
-            Read-only array of shape `(T, M)`.
-
-        Raises:
-            ValueError: If no kernel with this M can hold the message.
-        """
-        return cached(
-            (self.commitment, "matrix", m), lambda: self._derive_rows(m, 0, self.bits)
-        )
-
-    def row_blocks(self, m: int) -> Iterator[tuple[int, Floats]]:
-        """Yields X in blocks of rows, so that a large X is never in memory as a whole.
-
-        Args:
-            m: M, the weights per filter.
-
-        Yields:
-            The number of the block's first row, which is a multiple of G, and the rows.
-        """
-        if 8 * m * self.bits <= MAX_ARRAY_BYTES:
-            yield 0, self.matrix(m)
-            return
-        step = self.groups * max(1, MAX_ARRAY_BYTES // (8 * m * self.groups))
-        for first in range(0, self.bits, step):
-            last = min(first + step, self.bits)
-            yield first, self._derive_rows(m, first, last)
-
-    def filter_weights(self, count: int) -> Floats:
-        """Returns a, the weights of the filters.
-
-        Args:
-            count: L, the number of filters.
-
-        Returns:
-            Read-only array of shape `(G, L)`. Bit j is read through row `j % G`.
-        """
-        return cached(
-            (self.commitment, "filters", count),
-            lambda: self._source.filter_weights(count),
-        )
-
-    def spread(self, m: int) -> float | Floats:
-        """Returns the standard deviation of x_j . v for a random unit vector v.
-
-        Args:
-            m: M, the length of v.
-
-        Returns:
-            A number, or an array of shape `(T,)` for an explicit key.
-        """
-        return self._source.spread(m)
-
-    def check_shape(self, shape: Sequence[int]) -> tuple[int, int]:
-        """Checks that a kernel can hold the message, and returns its flat shape.
-
-        Args:
-            shape: Shape of the kernel, filters last.
-
-        Returns:
-            `(M, L)`: the weights per filter and the number of filters.
+            A `KernelKey`.
 
         Raises:
             ValueError: If the kernel has fewer than 2 axes, is empty, or cannot hold
                 the message.
         """
         size, count = flat_shape(shape)
-        self._check_bits(size, count)
+        # A sparse projection has no rows beyond its limit; a random one always has.
+        if self._limited or self.projection != "random":
+            check_bits(self.bits, self.projection, size, count, self.groups)
         self._source.check_size(size)
-        return size, count
+        return KernelKey(self._source, self.commitment, Place(slot, size, count))
 
     def payload(self) -> Payload:
         """Returns the fields of a key file. The secret is still a `Secret`."""
         return self._source.payload()
-
-    def _derive_rows(self, m: int, first: int, last: int) -> Floats:
-        # L is unknown here. With 2 G filters the limit is as wide as with more.
-        self._check_bits(m, 2 * self.groups)
-        return self._source.rows(m, first, last)
-
-    def _check_bits(self, size: int, count: int) -> None:
-        # A sparse projection has no rows beyond its limit; a random one always has.
-        if self._limited or self.projection != "random":
-            check_bits(self.bits, self.projection, size, count, self.groups)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, WatermarkKey):

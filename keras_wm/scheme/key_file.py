@@ -18,7 +18,7 @@ from keras_wm.scheme.secret import Secret
 from keras_wm.utils.atomic import atomic_write
 
 FORMAT = "keras_wm key"
-VERSION = 1
+VERSION = 2
 # The file of an explicit key contains a whole projection matrix.
 _MAX_BYTES = 512 * 2**20
 # scrypt takes 128 n r bytes of memory: 64 MB for new files, 256 MB at most.
@@ -86,7 +86,8 @@ def read_key(path: str | os.PathLike[str], passphrase: str | None) -> Payload:
     if version != VERSION:
         raise KeyFileError(
             f"{name!r} is a key file of version {version!r}. This keras_wm reads "
-            f"version {VERSION}. Upgrade keras_wm to read it."
+            f"version {VERSION}. "
+            + ("Make a new key." if version == 1 else "Upgrade keras_wm to read it.")
         )
     checksum = content.pop("checksum", None)
     if checksum != _checksum(content):

@@ -9,10 +9,14 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
+from functools import lru_cache
 from typing import NoReturn
 
 SECRET_SIZE = 32
-_DOMAIN = "keras_wm key 1"
+_DOMAIN = "keras_wm key 2"
+# Parameters of scrypt (RFC 7914). A root takes about 40 ms and 16 MiB. Each trial of a
+# search for a key that fits a given model costs as much.
+_ROOT_COST = {"n": 2**14, "r": 8, "p": 1}
 
 
 class Secret:
@@ -54,6 +58,17 @@ class Secret:
         absorbed = _fields(_DOMAIN, self._bytes, label, *parameters)
         return hashlib.shake_256(absorbed).digest(size)
 
+    def root(self, *choices: int | str) -> Secret:
+        """Returns the root of a key: scrypt of the secret, with all choices as salt.
+
+        Another choice gives an unrelated root. Nobody can therefore try choices without
+        the cost of scrypt for each trial.
+
+        Args:
+            *choices: The public choices of the key.
+        """
+        return _root(self, *choices)
+
     def derive(self, label: str, *parameters: int | str) -> Secret:
         """Returns another secret, from which this one cannot be computed."""
         return Secret(self.expand(SECRET_SIZE, label, *parameters))
@@ -82,6 +97,14 @@ class Secret:
         raise TypeError(
             "A secret cannot be pickled. Save the key with key.save(path) instead."
         )
+
+
+# A program that loads a key again and again computes its root once.
+@lru_cache(64)
+def _root(secret: Secret, *choices: int | str) -> Secret:
+    salt = _fields(_DOMAIN, *choices)
+    root = hashlib.scrypt(secret._bytes, salt=salt, **_ROOT_COST, dklen=SECRET_SIZE)
+    return Secret(root)
 
 
 def _fields(*fields: bytes | int | str) -> bytes:

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import unicodedata
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import sqrt
-from typing import ClassVar, Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,12 +34,29 @@ KEYED_GROUPS = 64
 _CHUNK_SIZE = 2**14
 
 
+class Place(NamedTuple):
+    """The kernel that arrays are derived for.
+
+    Attributes:
+        slot: Number of the slot that the kernel is marked in.
+        size: M, the weights per filter.
+        filters: L, the number of filters.
+    """
+
+    slot: int
+    size: int
+    filters: int
+
+
 @dataclass(frozen=True)
 class SecretSource:
     """A secret and the public choices of a key. Everything is derived from them.
 
+    The root of the key is computed from the secret and all choices by scrypt, and the
+    arrays of each kernel from the root. A changed choice is therefore a changed key.
+
     Attributes:
-        secret: The 32 secret bytes.
+        secret: The 32 secret bytes. Of a recipient's key, its root.
         owner: Name of the owner.
         bits: T, the length of the message.
         projection: Type of X. `"random"`: i.i.d. standard normal entries. `"direct"`:
@@ -47,23 +65,23 @@ class SecretSource:
         filters: Type of a. `"keyed"`: signs, as many +1 as -1 (one more +1 if L is
             odd). The mean filter, which carries the papers' marks, is therefore not
             read. `"mean"`: all weights are `1 / L`.
-        groups: G, the number of vectors of filter weights that the bits share.
         recipient: Name of the recipient whose copy is marked; an empty string for the
             owner's own key.
+        groups: G, the number of vectors of filter weights that the bits share. `0` is
+            the number of the specification. A key with another number serves research
+            only, and is not certified.
 
     Raises:
         ValueError: If a choice is not valid.
     """
-
-    certified: ClassVar[bool] = True
 
     secret: Secret
     owner: str
     bits: int
     projection: Projection
     filters: Filters
-    groups: int
     recipient: str = ""
+    groups: int = 0
 
     def __post_init__(self) -> None:
         if not isinstance(self.owner, str) or not self.owner.strip():
@@ -75,18 +93,21 @@ class SecretSource:
             raise ValueError(
                 f"Expected a string. Received: recipient={self.recipient!r}"
             )
-        for name in ("bits", "groups"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(
-                    f"Expected a positive integer. Received: {name}={value!r}"
-                )
+        _check_count("bits", self.bits, least=1)
+        _check_count("groups", self.groups, least=0)
         check_choice("projection", self.projection, get_args(Projection))
         check_choice("filters", self.filters, get_args(Filters))
         # The same name can be written with different code points.
         for field in ("owner", "recipient"):
             text = unicodedata.normalize("NFC", getattr(self, field))
             object.__setattr__(self, field, text)
+        if not self.groups:
+            object.__setattr__(self, "groups", usual_groups(self.filters, self.bits))
+
+    @property
+    def certified(self) -> bool:
+        """Returns whether G is the number of the specification."""
+        return self.groups == usual_groups(self.filters, self.bits)
 
     def for_recipient(self, recipient: str) -> SecretSource:
         """Returns the source of a recipient's key."""
@@ -101,41 +122,39 @@ class SecretSource:
                 "recipients' keys from the owner's own key."
             )
         recipient = unicodedata.normalize("NFC", recipient)
-        secret = self.secret.derive("recipient", recipient)
+        secret = self._root.derive("recipient", recipient)
         return replace(self, secret=secret, recipient=recipient)
 
     def commitment(self) -> str:
         """Returns 64 hexadecimal digits that determine the key."""
-        choices = (self.owner, self.bits, self.projection, self.filters, self.groups)
         recipient = (self.recipient,) if self.recipient else ()
-        return self.secret.commit(*choices, *recipient)
+        return self.secret.commit(*self._choices, *recipient)
 
-    def message(self) -> NDArray[np.uint8]:
-        """Returns b, shape `(T,)`: coin flips derived from the secret and the owner."""
-        size = -(-self.bits // 8)
-        stream = self.secret.expand(size, "message", self.owner, self.bits)
+    def message(self, place: Place) -> NDArray[np.uint8]:
+        """Returns b, shape `(T,)`: coin flips."""
+        stream = self._expand(-(-self.bits // 8), "message", place)
         return np.unpackbits(np.frombuffer(stream, np.uint8), count=self.bits)
 
-    def rows(self, size: int, first: int, last: int) -> Floats:
-        """Returns rows `first` to `last - 1` of X for M = `size`."""
+    def rows(self, place: Place, first: int, last: int) -> Floats:
+        """Returns rows `first` to `last - 1` of X."""
         if self.projection == "random":
-            return self._random_rows(size, range(first, last))
-        matrix = np.zeros((last - first, size))
-        columns = self._shuffled(self.projection, size)
+            return self._random_rows(place, range(first, last))
+        matrix = np.zeros((last - first, place.size))
+        columns = self._shuffled(place.size, self.projection, place)
         rows = np.arange(last - first)
         values = [1.0] if self.projection == "direct" else [1.0, -1.0]
         for number, value in enumerate(values):
             matrix[rows, columns[number :: len(values)][first:last]] = value
         return matrix
 
-    def filter_weights(self, count: int) -> Floats:
-        """Returns a for L = `count` filters, shape `(G, L)`."""
+    def filter_weights(self, place: Place) -> Floats:
+        """Returns a, shape `(G, L)`."""
         if self.filters == "mean":
-            return mean_filter(count)
-        signs = np.full((self.groups, count), -1.0)
+            return mean_filter(place.filters)
+        signs = np.full((self.groups, place.filters), -1.0)
         for group in range(self.groups):
-            order = self._shuffled("filters", count, group)
-            signs[group, order[: -(-count // 2)]] = 1.0
+            order = self._shuffled(place.filters, "filters", place, group)
+            signs[group, order[: -(-place.filters // 2)]] = 1.0
         return signs
 
     def spread(self, size: int) -> float:
@@ -148,41 +167,74 @@ class SecretSource:
 
     def payload(self) -> Payload:
         """Returns the fields of a key file."""
-        names = ["owner", "bits", "projection", "filters", "groups", "secret"]
+        names = ["owner", "bits", "projection", "filters", "secret"]
         names += ["recipient"] if self.recipient else []
+        names += [] if self.certified else ["groups"]
         return {name: getattr(self, name) for name in names}
 
-    def _random_rows(self, size: int, rows: range) -> Floats:
-        matrix = np.empty((len(rows), size))
-        step = max(1, _CHUNK_SIZE // size)
+    @cached_property
+    def _root(self) -> Secret:
+        # A recipient's root is derived from the owner's root, so that a thousand
+        # recipients cost one scrypt.
+        return self.secret if self.recipient else self.secret.root(*self._choices)
+
+    @cached_property
+    def _seeds(self) -> dict[int, Secret]:
+        return {}
+
+    @property
+    def _choices(self) -> tuple[int | str, ...]:
+        choices = (self.owner, self.bits, self.projection, self.filters)
+        return choices if self.certified else (*choices, self.groups)
+
+    def _expand(self, size: int, label: str, place: Place, *parameters: int) -> bytes:
+        """Returns the first bytes of a stream of a kernel's slot."""
+        slot = place.slot
+        if slot not in self._seeds:
+            self._seeds[slot] = self._root.derive("slot", slot)
+        return self._seeds[slot].expand(
+            size, label, place.size, place.filters, *parameters
+        )
+
+    def _random_rows(self, place: Place, rows: range) -> Floats:
+        matrix = np.empty((len(rows), place.size))
+        step = max(1, _CHUNK_SIZE // place.size)
         for start in range(0, len(rows), step):
             chunk = slice(start, start + step)
-            matrix[chunk] = self._normals(size, rows[chunk])
+            matrix[chunk] = self._normals(place, rows[chunk])
         return matrix
 
-    def _normals(self, size: int, rows: range) -> Floats:
+    def _normals(self, place: Place, rows: range) -> Floats:
         """Returns normal deviates: the inverse CDF of 53-bit uniforms.
 
         The first bit of a word is the sign. The next 52 bits give a uniform in (0, 1/2)
         that a double represents exactly and that is never 0, so no entry is infinite.
         """
-        stream = b"".join(
-            self.secret.expand(8 * size, "random", size, row) for row in rows
-        )
+        size = place.size
+        stream = b"".join(self._expand(8 * size, "random", place, row) for row in rows)
         words = np.frombuffer(stream, ">u8").astype(np.uint64).reshape(len(rows), size)
         uniform = (words >> 11 & (2**52 - 1)).astype(np.float64)
         normals = quantile((uniform + 0.5) / 2.0**53)
         np.negative(normals, out=normals, where=words < 2**63)
         return normals
 
-    def _shuffled(self, label: str, size: int, *parameters: int) -> NDArray[np.intp]:
+    def _shuffled(
+        self, size: int, label: str, place: Place, *parameters: int
+    ) -> NDArray[np.intp]:
         """Returns 0 ... size - 1 in a secret order, that of a stream's 64-bit words."""
-        stream = self.secret.expand(8 * size, label, size, *parameters)
+        stream = self._expand(8 * size, label, place, *parameters)
         return np.argsort(np.frombuffer(stream, ">u8"), kind="stable")
 
 
+def _check_count(name: str, value: object, least: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(
+            f"Expected an integer of at least {least}. Received: {name}={value!r}"
+        )
+
+
 def usual_groups(filters: str, bits: int) -> int:
-    """Returns G, the number of weight vectors of a new key."""
+    """Returns G, the number of weight vectors that the specification fixes."""
     return min(KEYED_GROUPS, bits) if filters == "keyed" else 1
 
 

@@ -124,7 +124,7 @@ def kernels_to_search(
     """
     kernels = select(suspect.kernels, layer, suspect.path)
     if layer is not None and not any(fits(kernel, key) for kernel in kernels):
-        key.check_shape(kernels[0].shape)
+        key.for_shape(kernels[0].shape)
     return kernels
 
 
@@ -246,7 +246,7 @@ def check_work(
 def fits(kernel: Kernel, key: WatermarkKey) -> bool:
     """Returns whether a kernel can hold a key's message."""
     try:
-        key.check_shape(kernel.shape)
+        key.for_shape(kernel.shape)
     except ValueError:
         return False
     return True

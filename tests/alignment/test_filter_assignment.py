@@ -101,10 +101,11 @@ def test_no_other_arrangement_has_a_higher_sum_of_scores(rng):
     key = fixed_key(12, groups=3)
     kernel = rng.normal(size=(12, 5))
     units = kernel / np.linalg.norm(kernel, axis=0)
-    matrix, weights = key.matrix(12), key.filter_weights(5)
+    mark = key.for_shape(kernel.shape)
+    matrix, weights = mark.matrix, mark.filter_weights
 
     def gain(arranged):
-        rows = matrix * (2.0 * key.message - 1)[:, None]
+        rows = matrix * (2.0 * mark.message - 1)[:, None]
         directions = arranged @ weights.T
         return sum(row @ directions[:, j % 3] for j, row in enumerate(rows))
 
@@ -129,7 +130,7 @@ def test_corrected_p_values_of_unmarked_kernels_are_not_too_small(shape, rng):
     """
     alarms = 0
     for trial in range(300):
-        key = fixed_key(24, groups=2, secret=bytes([trial % 256, trial // 256]) * 16)
+        key = fixed_key(24, groups=2).for_recipient(str(trial))
         kernel = rng.normal(size=shape) + 0.5
         results = [
             detect(arranged.kernel, key).log10_p + arranged.log10_family

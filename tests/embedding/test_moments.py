@@ -29,10 +29,11 @@ def test_the_gradient_is_that_of_the_loss_made_orthogonal_plus_the_noise_correct
     kernel = rng.normal(size=(40, 24)).astype("float32")
     regularizer = WatermarkRegularizer(key, strength=STRENGTH, margin=MARGIN)
     _, gradient = value_and_gradient(regularizer, kernel)
-    w, x, a = kernel.astype(np.float64), key.matrix(40), key.filter_weights(24)
+    mark = key.for_shape(kernel.shape)
+    w, x, a = kernel.astype(np.float64), mark.matrix, mark.filter_weights
     z, loss_gradient = expected_scores(kernel, key), np.zeros((40, 24))
     shortfall = np.maximum(0.0, MARGIN - z)
-    for j, sign in enumerate(2.0 * key.message - 1.0):
+    for j, sign in enumerate(2.0 * mark.message - 1.0):
         weights = a[j % len(a)]
         # The norm of u_j counts as a constant.
         norm = np.linalg.norm(w @ weights)

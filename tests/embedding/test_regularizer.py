@@ -149,10 +149,10 @@ def test_bit_losses_are_the_terms_of_the_sum(key, rng):
     regularizer = WatermarkRegularizer(key, "crossentropy", strength=0.25)
     terms = keras.ops.convert_to_numpy(regularizer.bit_losses(kernel))
     assert terms.shape == (32,)
-    signs = 2.0 * key.message - 1.0
+    mark = key.for_shape(kernel.shape)
+    signs = 2.0 * mark.message - 1.0
     flat = kernel.astype(np.float64).reshape(72, 32)
-    a = key.filter_weights(32)
-    y = [key.matrix(72)[j] @ flat @ a[j % 16] for j in range(32)]
+    y = [mark.matrix[j] @ flat @ mark.filter_weights[j] for j in range(32)]
     np.testing.assert_allclose(terms, np.logaddexp(0, -signs * y), rtol=1e-4, atol=1e-5)
     assert number(regularizer(kernel)) == pytest.approx(0.25 * terms.sum(), rel=1e-5)
 
@@ -183,8 +183,9 @@ def test_the_margin_does_not_depend_on_the_scale_of_the_weights(key, rng, scale)
 
 def marked_kernel(key, size, count):
     """Returns a kernel that consists of the mark only."""
-    a, x = key.filter_weights(count), key.matrix(size)
-    signs = 2.0 * key.message - 1.0
+    mark = key.for_shape((size, count))
+    a, x = mark.filter_weights, mark.matrix
+    signs = 2.0 * mark.message - 1.0
     rows = [signs[j] * np.outer(x[j], a[j % len(a)]) for j in range(key.bits)]
     return np.sum(rows, axis=0).astype("float32")
 

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.backends
 
 @pytest.mark.parametrize(
     ("projection", "bits", "limit"),
-    [("direct", 33, 32), ("diff", 17, 16), ("random", 1024, 1023)],
+    [("direct", 33, 32), ("diff", 17, 16), ("random", 4032, 4031)],
 )
 def test_too_many_bits_are_refused_with_t_m_and_the_limit(projection, bits, limit):
     regularizer = WatermarkRegularizer(fixed_key(bits, projection))

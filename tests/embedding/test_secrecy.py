@@ -16,8 +16,9 @@ OWNER = "Nobody else is called that GmbH"
 
 def traces_of_the_matrix(key):
     """Yields X as it might be stored: rows or columns, either sign and precision."""
-    x = key.matrix(FEATURES)
-    signs = 2.0 * key.message[:, None] - 1.0
+    arrays = key.for_shape((FEATURES, UNITS))
+    x = arrays.matrix
+    signs = 2.0 * arrays.message[:, None] - 1.0
     for matrix in (x, -x, signs * x, -signs * x):
         for dtype in ("float32", "float64"):
             stored = matrix.astype(dtype)
@@ -30,7 +31,7 @@ def traces_of_the_matrix(key):
 
 def traces_of_the_weights(key):
     """Yields the filter weights as they might be stored, rows or columns."""
-    weights = key.filter_weights(UNITS)
+    weights = key.for_shape((FEATURES, UNITS)).filter_weights
     for dtype in ("int8", "float32", "float64"):
         for lines in (weights, -weights, weights.T, -weights.T):
             for line in lines.astype(dtype):
@@ -112,10 +113,10 @@ def test_no_row_of_x_and_no_filter_weights_are_in_any_file(written, owners_key):
 
 
 def test_the_search_would_find_them(owners_key):
-    x = owners_key.matrix(FEATURES)
-    stored = (x.T * (2.0 * owners_key.message - 1.0)).astype("float32").tobytes()
+    arrays = owners_key.for_shape((FEATURES, UNITS))
+    stored = (arrays.matrix.T * arrays.signs).astype("float32").tobytes()
     assert any(trace in stored for trace in traces_of_the_matrix(owners_key))
-    weights = owners_key.filter_weights(UNITS).astype("float32").T.copy().tobytes()
+    weights = arrays.filter_weights.astype("float32").T.copy().tobytes()
     assert any(trace in weights for trace in traces_of_the_weights(owners_key))
 
 

@@ -242,6 +242,7 @@ def test_a_bidirectional_layer_is_marked_inside_the_scope(key):
     assert all(number(loss) > 0 for loss in layer.losses)
 
 
+@pytest.mark.study
 def test_a_fresh_process_needs_only_the_code_of_the_documentation(key, tmp_path):
     """All claims use one process, because it takes seconds to start."""
     dense_model(mark(key)).save(tmp_path / "model.keras")

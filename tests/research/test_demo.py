@@ -93,10 +93,10 @@ def test_the_demo_writes_its_files_and_prints_its_results(demo):
 
 def test_only_the_key_file_contains_traces_of_the_key(demo):
     folder, _, _ = demo
-    key = fixed_key(BITS)
+    rows = fixed_key(BITS).for_shape((9 * 32, 32)).matrix[:4]
     traces = [FIXED_SECRET, FIXED_SECRET.hex().encode(), b"Example Ltd"]
-    traces += [row.tobytes() for row in key.matrix(9 * 32)[:4]]
-    traces += [row.astype("float32").tobytes() for row in key.matrix(9 * 32)[:4]]
+    traces += [row.tobytes() for row in rows]
+    traces += [row.astype("float32").tobytes() for row in rows]
     written = [
         path
         for path in folder.rglob("*")

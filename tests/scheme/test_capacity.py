@@ -31,13 +31,12 @@ def test_the_mean_filter_has_less_room_than_the_kernel():
 def test_the_share_is_that_of_the_mark_of_least_norm(rng):
     """Adds the smallest change that gives every bit a score of m, and measures it."""
     m, count, bits, margin = 400, 60, 32, 4.0
-    key = fixed_key(bits)
+    mark = fixed_key(bits).for_shape((m, count))
     kernel = rng.normal(size=(m, count))
     rows = [
-        np.outer(key.matrix(m)[j], key.filter_weights(count)[j % key.groups]).ravel()
-        for j in range(bits)
+        np.outer(mark.matrix[j], mark.filter_weights[j]).ravel() for j in range(bits)
     ]
-    target = margin * (2.0 * key.message - 1) * np.sqrt(m * count)
+    target = margin * mark.signs * np.sqrt(m * count)
     change = np.linalg.pinv(np.array(rows)) @ target
     measured = np.linalg.norm(change) / np.linalg.norm(kernel)
     assert measured == pytest.approx(share(bits, "keyed", m, count, margin), rel=0.1)

@@ -10,7 +10,7 @@ from scipy import stats
 
 from keras_wm import WatermarkKey, detect
 from keras_wm.scheme.detection import corrected, format_p, log10_binomial_tail
-from tests.conftest import fixed_key
+from tests.conftest import fixed_key, unrelated_keys
 
 
 def exact_log10_tail(matches, trials):
@@ -39,22 +39,23 @@ def test_256_correct_bits_have_a_probability_of_2_to_the_minus_256():
 def test_bits_and_scores_of_an_embedded_message_are_read_correctly(rng):
     # The kernel is the solution of x_j . W a_j = s_j with the least norm.
     key = fixed_key(32, filters="mean")
-    signs = 2.0 * key.message - 1
-    mean_filter = np.linalg.pinv(key.matrix(72)) @ signs
+    mark = key.for_shape((72, 5))
+    mean_filter = np.linalg.pinv(mark.matrix) @ (2.0 * mark.message - 1)
     kernel = np.repeat(mean_filter[:, None], 5, axis=1).reshape(3, 3, 8, 5)
     detection = detect(kernel, key)
     assert detection.ber == 0
     np.testing.assert_allclose(detection.z, 1 / np.linalg.norm(mean_filter))
-    np.testing.assert_array_equal(detection.recovered, key.message)
+    np.testing.assert_array_equal(detection.recovered, mark.message)
 
 
 def test_the_opposite_message_is_all_wrong():
     key = fixed_key(32, filters="mean")
-    mean_filter = np.linalg.pinv(key.matrix(72)) @ (1 - 2.0 * key.message)
+    mark = key.for_shape((72, 5))
+    mean_filter = np.linalg.pinv(mark.matrix) @ (1 - 2.0 * mark.message)
     detection = detect(np.repeat(mean_filter[:, None], 5, axis=1), key)
     assert detection.ber == 1
     assert detection.log10_p_hard == 0
-    np.testing.assert_array_equal(detection.recovered, 1 - key.message)
+    np.testing.assert_array_equal(detection.recovered, 1 - mark.message)
 
 
 def test_adding_the_same_to_all_filters_changes_no_keyed_score(rng):
@@ -71,12 +72,8 @@ def test_scores_of_unmarked_kernels_are_standard_normal(filters):
     # 200 keys of 32 bits on a heavy-tailed kernel: 6,400 scores. Kolmogorov-Smirnov
     # test at 1e-6; in addition, keys and kernel are fixed.
     kernel = np.random.default_rng(3).standard_cauchy((60, 24)) + 5
-    z = np.concatenate(
-        [
-            detect(kernel, fixed_key(32, filters=filters, secret=bytes([i]) * 32)).z
-            for i in range(200)
-        ]
-    )
+    keys = unrelated_keys(200, filters=filters)
+    z = np.concatenate([detect(kernel, key).z for key in keys])
     assert stats.kstest(z, "norm").pvalue > 1e-6
 
 
@@ -85,11 +82,8 @@ def test_p_values_of_unmarked_kernels_are_not_too_small(projection):
     # 400 keys on a kernel of positive weights: P[p <= 1/20] <= 1/20, so more than 47 of
     # 400 such p-values have a probability below 1e-7.
     kernel = np.abs(np.random.default_rng(4).normal(size=(80, 6)))
-    secrets = [i.to_bytes(32, "big") for i in range(400)]
-    detections = [
-        detect(kernel, fixed_key(40, projection, "mean", secret=secret))
-        for secret in secrets
-    ]
+    keys = unrelated_keys(400, 40, projection, "mean")
+    detections = [detect(kernel, key) for key in keys]
     for log10_p in (
         [detection.log10_p_hard for detection in detections],
         [detection.log10_p for detection in detections],

@@ -3,21 +3,14 @@
 benchmarks/false_alarms.py is the long version, with 2,000 keys and 20 networks.
 """
 
-import hashlib
-
 import numpy as np
 import pytest
 from scipy import stats
 
 from keras_wm import detect
-from tests.conftest import fixed_key
+from tests.conftest import unrelated_keys
 
 KEYS = 300
-
-
-def random_key(number, projection="random"):
-    secret = hashlib.sha256(f"false alarms {number}".encode()).digest()
-    return fixed_key(64, projection, secret=secret)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +23,7 @@ def kernels(marked):
 @pytest.mark.parametrize("index", [0, 1, 2])
 def test_p_values_of_scores_are_uniform_in_a_trained_kernel(kernels, index):
     # Kolmogorov-Smirnov test of independent keys, with a false alarm rate of 1e-6.
-    keys = map(random_key, range(KEYS))
+    keys = unrelated_keys(KEYS, bits=64)
     p = [10 ** detect(kernels[index], key).log10_p_soft for key in keys]
     assert stats.kstest(p, "uniform").pvalue > 1e-6
     assert min(p) > 1e-9 / KEYS
@@ -41,6 +34,6 @@ def test_matches_are_binomial_in_a_trained_kernel(kernels, projection):
     # The message is derived from the secret, so each bit is correct with probability
     # 1/2 for every projection. A deviation of 5.2 standard deviations is a false alarm
     # with a rate of 2e-7.
-    keys = [random_key(number, projection) for number in range(KEYS)]
+    keys = unrelated_keys(KEYS, 64, projection)
     matches = sum(detect(kernels[1], key).matches for key in keys)
     assert abs(matches - KEYS * 32) < 5.2 * np.sqrt(KEYS * 16)

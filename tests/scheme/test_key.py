@@ -15,7 +15,8 @@ def test_two_generated_keys_have_nothing_in_common():
     first, second = (WatermarkKey.generate("Example Ltd", 64) for _ in range(2))
     assert first != second
     assert first.commitment != second.commitment
-    assert not np.array_equal(first.message, second.message)
+    messages = [key.for_shape((40, 8)).message for key in (first, second)]
+    assert not np.array_equal(*messages)
 
 
 def test_defaults_are_64_bits_with_keyed_filters_and_a_group_each():
@@ -34,10 +35,29 @@ def test_a_short_message_has_no_more_groups_than_bits():
     assert WatermarkKey.generate("Example Ltd", 256).groups == 64
 
 
-def test_the_message_depends_on_the_owner():
-    assert not np.array_equal(
-        fixed_key(64, owner="a").message, fixed_key(64, owner="b").message
-    )
+def test_every_array_depends_on_every_choice_and_on_the_kernel():
+    kernels = [
+        fixed_key(64).for_shape((40, 8)),
+        fixed_key(64, owner="Another Ltd").for_shape((40, 8)),
+        fixed_key(64, secret=bytes(32)).for_shape((40, 8)),
+        fixed_key(64, groups=32).for_shape((40, 8)),
+        fixed_key(64).for_recipient("a").for_shape((40, 8)),
+        fixed_key(64).for_recipient("b").for_shape((40, 8)),
+        fixed_key(64).for_shape((40, 8), slot=1),
+        fixed_key(64).for_shape((40, 9)),
+        fixed_key(64).for_shape((41, 8)),
+        fixed_key(65).for_shape((40, 8)),
+    ]
+    # By chance 64 bits are alike in two of 45 pairs with a probability of 3e-18.
+    assert len({tuple(kernel.message[:64]) for kernel in kernels}) == len(kernels)
+    assert len({tuple(kernel.matrix[0, :40]) for kernel in kernels}) == len(kernels)
+    signs = {tuple(kernel.filter_weights[:, :8].ravel()[:256]) for kernel in kernels}
+    assert len(signs) == len(kernels)
+
+
+def test_a_key_with_another_number_of_groups_is_not_certified():
+    assert fixed_key(64).certified
+    assert not fixed_key(64, groups=32).certified
 
 
 def test_the_commitment_depends_on_every_choice():
@@ -58,21 +78,22 @@ def test_random_entries_are_standard_normal(rng):
     # (statistic 2.7 / sqrt(n)). In addition, the key is fixed.
     from scipy.special import ndtr
 
-    entries = np.sort(fixed_key(256).matrix(576).ravel())
+    entries = np.sort(fixed_key(256).for_shape((576, 64)).matrix.ravel())
     steps = np.arange(1, entries.size + 1) / entries.size
     assert np.abs(ndtr(entries) - steps).max() < 2.7 / np.sqrt(entries.size)
 
 
 @pytest.mark.parametrize(("projection", "ones"), [("direct", 1), ("diff", 2)])
 def test_sparse_projections_use_each_weight_once(projection, ones):
-    matrix = fixed_key(20, projection).matrix(41)
+    matrix = fixed_key(20, projection).for_shape((41, 8)).matrix
     assert (np.abs(matrix).sum(axis=1) == ones).all()
     assert np.abs(matrix).sum(axis=0).max() == 1
     assert matrix.sum() == (20 if projection == "direct" else 0)
 
 
 def test_arrays_of_a_key_are_read_only(key):
-    for array in (key.message, key.matrix(40), key.filter_weights(8)):
+    arrays = key.for_shape((40, 8))
+    for array in (arrays.message, arrays.matrix, arrays.filter_weights):
         with pytest.raises(ValueError, match="read-only"):
             array[...] = 0
 
@@ -83,36 +104,36 @@ def test_arrays_of_a_key_are_read_only(key):
 )
 def test_too_many_bits_are_an_error_that_names_the_limit(projection, bits, m, limit):
     with pytest.raises(ValueError, match=rf"T={bits} .*M={m} .*{limit}"):
-        fixed_key(bits, projection).matrix(m)
+        fixed_key(bits, projection).for_shape((m, 8))
 
 
 def test_an_even_number_of_filters_is_only_read_by_their_differences():
     # Two filters are read by their difference, three by three combinations.
-    assert fixed_key(79).check_shape((40, 2)) == (40, 2)
+    assert fixed_key(79).for_shape((40, 2)).size == 40
     with pytest.raises(ValueError, match=r"T=80 .*M=40 .*L=2 .*T <= 79"):
-        fixed_key(80).check_shape((40, 2))
-    assert fixed_key(239).check_shape((40, 3)) == (40, 3)
+        fixed_key(80).for_shape((40, 2))
+    assert fixed_key(239).for_shape((40, 3)).count == 3
 
 
 @pytest.mark.parametrize("count", [2, 5, 64, 65])
 def test_keyed_weights_have_as_many_positive_as_negative_signs(count):
-    weights = fixed_key(48).filter_weights(count)
-    assert weights.shape == (16, count)
+    weights = fixed_key(48).for_shape((40, count)).filter_weights
+    assert weights.shape == (48, count)
     assert set(np.unique(weights)) == {-1.0, 1.0}
     assert (weights.sum(axis=1) == count % 2).all()
 
 
 def test_a_random_projection_has_the_limit_of_cover():
     key = fixed_key(79, filters="mean")
-    assert key.check_shape((40, 5)) == (40, 5)
+    assert key.for_shape((40, 5)).size == 40
     with pytest.raises(ValueError, match=r"T=80 .*M=40 .*T <= 79"):
-        fixed_key(80, filters="mean").check_shape((40, 5))
+        fixed_key(80, filters="mean").for_shape((40, 5))
 
 
 @pytest.mark.parametrize("shape", [(7,), (), (3, 0)])
 def test_a_bias_is_not_a_kernel(key, shape):
     with pytest.raises(ValueError, match="rank 2 or more"):
-        key.check_shape(shape)
+        key.for_shape(shape)
 
 
 @pytest.mark.parametrize(
@@ -192,13 +213,14 @@ def test_an_explicit_key_can_be_saved_and_loaded(tmp_path, rng):
     loaded = WatermarkKey.load(tmp_path / "explicit.key")
     assert loaded == key
     assert not loaded.certified
-    np.testing.assert_array_equal(loaded.matrix(9), key.matrix(9))
+    matrices = [given.for_shape((9, 2)).matrix for given in (loaded, key)]
+    np.testing.assert_array_equal(*matrices)
 
 
 def test_an_explicit_key_does_not_fit_kernels_of_another_size(rng):
     key = WatermarkKey.from_arrays(rng.normal(size=(4, 9)), [0, 1, 1, 0])
     with pytest.raises(ValueError, match=r"M=9 .*M=12.*T=4"):
-        key.check_shape((12, 3))
+        key.for_shape((12, 3))
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import json
 import os
 import stat
 
+import numpy as np
 import pytest
 
 from keras_wm import KeyFileError, WatermarkKey, WrongPassphraseError
@@ -34,15 +35,16 @@ def test_a_saved_key_can_be_loaded(path, passphrase):
     loaded = WatermarkKey.load(path, passphrase)
     assert loaded == key
     assert loaded.owner == key.owner
-    assert loaded.message.tolist() == key.message.tolist()
+    messages = [given.for_shape((96, 4)).message for given in (loaded, key)]
+    np.testing.assert_array_equal(*messages)
 
 
 def test_a_golden_key_file_is_read(path):
     path.write_text(
-        '{"format": "keras_wm key", "version": 1, "key": {"owner": "Example Ltd",'
-        '"bits": 256, "projection": "random", "filters": "keyed", "groups": 16,'
+        '{"format": "keras_wm key", "version": 2, "key": {"owner": "Example Ltd",'
+        '"bits": 256, "projection": "random", "filters": "keyed",'
         f'"secret": "{FIXED_SECRET.hex()}"}}, "checksum":'
-        '"6f080bcc65b14978778aae17923fc406fe5828f52769d7b2e02e630ac0fdb9d9"}'
+        '"b93e0348fd97b2dc33397a68143f05fa281d0a24061166d9dae482a880f9489e"}'
     )
     assert WatermarkKey.load(path) == fixed_key(256)
 
@@ -135,9 +137,23 @@ def test_an_encrypted_file_with_a_corrected_checksum_cannot_be_opened(path):
 
 def test_the_error_for_a_newer_version_suggests_an_upgrade(path):
     fixed_key().save(path)
-    rewrite(path, lambda content: content.update(version=2))
-    with pytest.raises(KeyFileError, match=r"version 2.*Upgrade keras_wm"):
+    rewrite(path, lambda content: content.update(version=3))
+    with pytest.raises(KeyFileError, match=r"version 3.*Upgrade keras_wm"):
         WatermarkKey.load(path)
+
+
+def test_a_file_of_the_first_version_needs_a_new_key(path):
+    fixed_key().save(path)
+    rewrite(path, lambda content: content.update(version=1))
+    with pytest.raises(KeyFileError, match=r"version 1.*Make a new key"):
+        WatermarkKey.load(path)
+
+
+def test_a_research_key_is_not_certified_after_loading_either(path):
+    fixed_key(groups=8).save(path)
+    loaded = WatermarkKey.load(path)
+    assert loaded == fixed_key(groups=8)
+    assert not loaded.certified
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import hashlib
 import struct
+from pathlib import Path
 from statistics import NormalDist
 
 import numpy as np
@@ -18,9 +19,60 @@ def field(value):
     return struct.pack(">Q", len(encoded)) + encoded
 
 
-def stream(size, label, *parameters, secret=FIXED_SECRET):
-    absorbed = b"".join(map(field, ("keras_wm key 1", secret, label, *parameters)))
-    return hashlib.shake_256(absorbed).digest(size)
+def joined(*values):
+    return b"".join(map(field, ("keras_wm key 2", *values)))
+
+
+def root(*choices, secret=FIXED_SECRET):
+    """Returns the root of a key, for owner, T, projection and filters."""
+    salt = joined(*choices)
+    return hashlib.scrypt(secret, salt=salt, n=16384, r=8, p=1, dklen=32)
+
+
+def derived(seed, size, *parameters):
+    return hashlib.shake_256(joined(seed, *parameters)).digest(size)
+
+
+class Kernel:
+    """The streams of a kernel of shape (M, L) in a slot."""
+
+    def __init__(self, key_root, m, count, slot=0):
+        self.seed = derived(key_root, 32, "slot", slot)
+        self.m, self.count = m, count
+
+    def stream(self, size, label, *parameters):
+        return derived(self.seed, size, label, self.m, self.count, *parameters)
+
+    def message(self, bits):
+        return bits_of(self.stream(-(-bits // 8), "message"), bits)
+
+    def matrix(self, projection, bits):
+        matrix = np.zeros((bits, self.m))
+        if projection == "random":
+            for j in range(bits):
+                words = words_of(self.stream(8 * self.m, "random", j))
+                matrix[j] = [normal(word) for word in words]
+            return matrix
+        words = words_of(self.stream(8 * self.m, projection))
+        columns = sorted(range(self.m), key=words.__getitem__)
+        for j in range(bits):
+            if projection == "direct":
+                matrix[j, columns[j]] = 1
+            else:
+                matrix[j, columns[2 * j]], matrix[j, columns[2 * j + 1]] = 1, -1
+        return matrix
+
+    def weights(self, filters, bits):
+        if filters == "mean":
+            return np.full((1, self.count), 1 / self.count)
+        rows = np.empty((min(64, bits), self.count))
+        for g in range(len(rows)):
+            words = words_of(self.stream(8 * self.count, "filters", g))
+            order = sorted(range(self.count), key=words.__getitem__)
+            rows[g] = [
+                1 if 2 * order.index(i) < self.count else -1 for i in range(self.count)
+            ]
+        return rows
 
 
 def bits_of(data, count):
@@ -37,52 +89,26 @@ def normal(word):
     return -value if word >> 63 else value
 
 
-def specified_matrix(projection, bits, m):
-    matrix = np.zeros((bits, m))
-    if projection == "random":
-        for j in range(bits):
-            matrix[j] = [normal(w) for w in words_of(stream(8 * m, "random", m, j))]
-        return matrix
-    words = words_of(stream(8 * m, projection, m))
-    columns = sorted(range(m), key=words.__getitem__)
-    for j in range(bits):
-        if projection == "direct":
-            matrix[j, columns[j]] = 1
-        else:
-            matrix[j, columns[2 * j]], matrix[j, columns[2 * j + 1]] = 1, -1
-    return matrix
-
-
-def specified_weights(filters, groups, count):
-    if filters == "mean":
-        return np.full((1, count), 1 / count)
-    rows = np.empty((groups, count))
-    for g in range(groups):
-        words = words_of(stream(8 * count, "filters", count, g))
-        order = sorted(range(count), key=words.__getitem__)
-        rows[g] = [1 if 2 * order.index(i) < count else -1 for i in range(count)]
-    return rows
-
-
 @pytest.mark.parametrize("projection", ["random", "direct", "diff"])
 def test_the_projection_follows_the_specification(projection):
-    key = fixed_key(24, projection)
-    expected = specified_matrix(projection, 24, 60)
-    np.testing.assert_allclose(key.matrix(60), expected, rtol=1e-11)
+    kernel = Kernel(root("Example Ltd", 24, projection, "keyed"), 60, 8)
+    matrix = fixed_key(24, projection).for_shape((60, 8)).matrix
+    np.testing.assert_allclose(matrix, kernel.matrix(projection, 24), rtol=1e-11)
 
 
 @pytest.mark.parametrize("count", [1, 12, 13])
 @pytest.mark.parametrize("filters", ["keyed", "mean"])
 def test_the_filter_weights_follow_the_specification(filters, count):
-    key = fixed_key(24, filters=filters)
-    np.testing.assert_array_equal(
-        key.filter_weights(count), specified_weights(filters, key.groups, count)
-    )
+    kernel = Kernel(root("Example Ltd", 24, "random", filters), 60, count)
+    weights = fixed_key(24, filters=filters).for_shape((60, count)).filter_weights
+    np.testing.assert_array_equal(weights, kernel.weights(filters, 24))
 
 
 def test_the_message_follows_the_specification():
-    expected = bits_of(stream(8, "message", "Ünïcode & Sons", 60), 60)
-    assert fixed_key(60, owner="Ünïcode & Sons").message.tolist() == expected
+    kernel = Kernel(root("Ünïcode & Sons", 60, "random", "keyed"), 72, 5, slot=3)
+    key = fixed_key(60, owner="Ünïcode & Sons")
+    message = key.for_shape((3, 3, 8, 5), slot=3).message
+    assert message.tolist() == kernel.message(60)
 
 
 def test_unicode_forms_of_an_owners_name_give_the_same_key():
@@ -91,7 +117,7 @@ def test_unicode_forms_of_an_owners_name_give_the_same_key():
 
 @settings(deadline=None, max_examples=25, derandomize=True)
 @given(
-    bits=st.integers(1, 40),
+    bits=st.integers(1, 80),
     m=st.integers(12, 40),
     count=st.integers(3, 20),
     projection=st.sampled_from(["random", "direct", "diff"]),
@@ -99,54 +125,64 @@ def test_unicode_forms_of_an_owners_name_give_the_same_key():
 )
 def test_scores_follow_the_specification(bits, m, count, projection, filters):
     bits = min(bits, {"random": 2 * m - 1, "direct": m, "diff": m // 2}[projection])
-    key = fixed_key(bits, projection, filters)
-    kernel = np.random.default_rng(bits).normal(size=(m, count))
-    matrix = specified_matrix(projection, bits, m)
-    weights = specified_weights(filters, key.groups, count)
-    message = bits_of(stream(-(-bits // 8), "message", "Example Ltd", bits), bits)
+    values = np.random.default_rng(bits).normal(size=(m, count))
+    kernel = Kernel(root("Example Ltd", bits, projection, filters), m, count)
+    matrix, weights = kernel.matrix(projection, bits), kernel.weights(filters, bits)
     spread = {"random": 1, "direct": m**-0.5, "diff": (2 / m) ** 0.5}[projection]
     expected = []
-    for j in range(bits):
-        u = kernel @ weights[j % key.groups]
+    for j, bit in enumerate(kernel.message(bits)):
+        u = values @ weights[j % len(weights)]
         y = matrix[j] @ u
-        expected.append((2 * message[j] - 1) * y / (spread * np.linalg.norm(u)))
-    np.testing.assert_allclose(detect(kernel, key).z, expected, atol=1e-9)
+        expected.append((2 * bit - 1) * y / (spread * np.linalg.norm(u)))
+    z = detect(values, fixed_key(bits, projection, filters)).z
+    np.testing.assert_allclose(z, expected, atol=1e-9)
 
 
 def test_a_recipients_key_follows_the_specification():
-    derived = fixed_key(24).for_recipient("Müller & Söhne")
-    secret = stream(32, "recipient", "Müller & Söhne")
-    assert derived.message.tolist() == bits_of(
-        stream(3, "message", "Example Ltd", 24, secret=secret), 24
-    )
-    words = words_of(stream(8 * 60, "random", 60, 5, secret=secret))
-    np.testing.assert_allclose(derived.matrix(60)[5], [normal(w) for w in words])
-    choices = ("Example Ltd", 24, "random", "keyed", 16, "Müller & Söhne")
-    committed = ("keras_wm key 1", secret, "commitment", *choices)
-    expected = hashlib.sha256(b"".join(map(field, committed))).hexdigest()
-    assert derived.commitment == expected
+    recipients = fixed_key(24).for_recipient("Müller & Söhne")
+    owners_root = root("Example Ltd", 24, "random", "keyed")
+    recipients_root = derived(owners_root, 32, "recipient", "Müller & Söhne")
+    kernel, mark = Kernel(recipients_root, 60, 8), recipients.for_shape((60, 8))
+    assert mark.message.tolist() == kernel.message(24)
+    np.testing.assert_allclose(mark.matrix, kernel.matrix("random", 24), rtol=1e-11)
+    choices = ("Example Ltd", 24, "random", "keyed", "Müller & Söhne")
+    committed = joined(recipients_root, "commitment", *choices)
+    assert recipients.commitment == hashlib.sha256(committed).hexdigest()
+
+
+def packed(bits):
+    return np.packbits(bits).tobytes().hex()
 
 
 def test_the_vectors_of_the_specification():
     key = fixed_key(256)
-    matrix = key.matrix(576)
-    signs = (key.filter_weights(64)[0] > 0).astype(int)
-    direct = fixed_key(256, "direct").matrix(576)
-    assert (
-        key.commitment
-        == "239a5b6daca813d379f646e7e06f789e6bb30a4696a611ba3f010d358ae718a6"
-    )
-    assert (
-        np.packbits(key.message).tobytes().hex()
-        == "121bf01c1c7b4fb15b412adfc8446331b821a2a6bd30b84841f292870e5e78e3"
-    )
-    np.testing.assert_allclose(
-        [matrix[0, 0], matrix[0, 1], matrix[255, 575]],
-        [1.3630705978009536, 0.4127627225931145, 1.8115429869426771],
-        rtol=1e-11,
-    )
-    assert np.packbits(signs).tobytes().hex() == "314af46130eabfc6"
-    assert direct.argmax(axis=1)[:3].tolist() == [474, 352, 5]
-    assert key.for_recipient("customer-17").commitment == (
-        "7f45a7be36c0649e060210cf2eb9d4dc95c319dc3a1df461d8645aeb15ac7208"
-    )
+    kernel = key.for_shape((576, 64))
+    signs = (kernel.filter_weights[0] > 0).astype(int)
+    direct = fixed_key(256, "direct").for_shape((576, 64)).matrix
+    vectors = [
+        key.commitment,
+        key._source._root.reveal(),
+        packed(kernel.message),
+        packed(key.for_shape((576, 64), slot=1).message),
+        packed(signs),
+        key.for_recipient("customer-17").commitment,
+        ", ".join(map(str, direct.argmax(axis=1)[:3])),
+    ]
+    assert vectors == [
+        "81c9f061d2acf6ece85b39257597a83166209d4793c9b457bfdc617b2bfc1d3b",
+        "23f49f9d9fcd9ddd2316736e74a65c185e6011c3a91c2a282f6fcbcd4fcdd2f1",
+        "54f366e9edf01908fae83b1b85c64d0a3265ec3beae1bcd61d04fca3308b4072",
+        "d65acce0ba30f52968d91ecaac89051076a89b4a187afdc7b7e0a69da0bbf3fb",
+        "481aeebe3bef0610",
+        "3e36e00a0e5620d60ccb395801863a8b70ef00775b99fb369ab8aab5d028e7f3",
+        "333, 226, 168",
+    ]
+    entries = [-1.5998129557202545, -1.2560512911595714, -0.14393995716607205]
+    corners = [kernel.matrix[0, 0], kernel.matrix[0, 1], kernel.matrix[255, 575]]
+    np.testing.assert_allclose(corners, entries, rtol=1e-11)
+    page = Path(__file__, "../../../docs/key.md").resolve().read_text("utf-8")
+    for vector in [
+        *vectors,
+        ", ".join(map(str, entries)),
+    ]:
+        assert vector in page

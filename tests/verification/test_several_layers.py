@@ -8,7 +8,7 @@ from scipy import stats
 
 import keras_wm
 from keras_wm.scheme.detection import detect, detect_jointly
-from tests.conftest import fixed_key
+from tests.conftest import fixed_key, unrelated_keys
 from tests.marked_model import LAYER, with_mark
 
 
@@ -22,17 +22,15 @@ def faint(rng):
 
 
 def test_the_score_is_the_sum_of_scores_over_its_standard_deviation(rng):
-    # By definition, the scores of kernels with the same M are correlated by the cosine
-    # of their directions, and those with different M are independent.
+    # By definition, the scores of kernels of one shape are correlated by the cosine of
+    # their directions, and those of different shapes are independent.
     key = fixed_key(32)
-    kernels = [rng.normal(size=shape) for shape in ((50, 20), (50, 12), (70, 16))]
-    kernels[1] += 0.8 * kernels[0][:, :12]
+    kernels = [rng.normal(size=shape) for shape in ((50, 20), (50, 20), (50, 12))]
+    kernels[1] += 0.8 * kernels[0]
     z = np.array([detect(kernel, key).z for kernel in kernels])
     for bit in range(32):
-        u = [
-            kernel @ key.filter_weights(kernel.shape[1])[bit % key.groups]
-            for kernel in kernels[:2]
-        ]
+        weights = key.for_shape((50, 20)).filter_weights[bit]
+        u = [kernel @ weights for kernel in kernels[:2]]
         cosine = u[0] @ u[1] / np.linalg.norm(u[0]) / np.linalg.norm(u[1])
         expected = z[:, bit].sum() / np.sqrt(3 + 2 * cosine)
         assert detect_jointly(kernels, key).z[bit] == pytest.approx(expected)
@@ -69,14 +67,8 @@ def test_scores_of_similar_unmarked_kernels_are_standard_normal(filters):
     rng = np.random.default_rng(3)
     first = rng.standard_cauchy((60, 24)) + 5
     kernels = [first, first + rng.normal(size=first.shape), rng.normal(size=(45, 10))]
-    z = np.concatenate(
-        [
-            detect_jointly(
-                kernels, fixed_key(32, filters=filters, secret=bytes([i]) * 32)
-            ).z
-            for i in range(200)
-        ]
-    )
+    keys = unrelated_keys(200, filters=filters)
+    z = np.concatenate([detect_jointly(kernels, key).z for key in keys])
     assert stats.kstest(z, "norm").pvalue > 1e-6
 
 
@@ -84,12 +76,8 @@ def test_p_values_of_sparse_projections_are_not_too_small():
     # Of 400 keys, more than 47 have p <= 1/20 with a probability below 1e-7.
     rng = np.random.default_rng(4)
     kernels = [np.abs(rng.normal(size=(80, 6))), np.abs(rng.normal(size=(80, 9)))]
-    found = [
-        detect_jointly(
-            kernels, fixed_key(40, "direct", "mean", secret=i.to_bytes(32, "big"))
-        ).log10_p
-        for i in range(400)
-    ]
+    keys = unrelated_keys(400, 40, "direct", "mean")
+    found = [detect_jointly(kernels, key).log10_p for key in keys]
     assert np.mean(10.0 ** np.array(found) <= 0.05) <= 47 / 400
 
 

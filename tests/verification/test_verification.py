@@ -18,9 +18,12 @@ SUFFIXES = (".keras", ".h5", ".weights.h5")
 def expected_ber(kernel, key):
     """The bit error rate, computed from the definition of the scheme."""
     flat = np.asarray(kernel, np.float64).reshape(-1, kernel.shape[-1])
-    weights, matrix = key.filter_weights(kernel.shape[-1]), key.matrix(len(flat))
-    y = [row @ flat @ weights[j % key.groups] for j, row in enumerate(matrix)]
-    return np.mean((np.array(y) > 0) != key.message)
+    mark = key.for_shape(flat.shape)
+    y = [
+        row @ flat @ mark.filter_weights[j % key.groups]
+        for j, row in enumerate(mark.matrix)
+    ]
+    return np.mean((np.array(y) > 0) != mark.message)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -220,11 +223,12 @@ def test_the_projection_of_a_large_kernel_is_computed_in_blocks(rng):
     key = fixed_key(256)
     kernel = rng.normal(size=(40_000, 4))
     found = keras_wm.detect(kernel, key)
-    weights, matrix = key.filter_weights(4), key.matrix(40_000)
+    mark = key.for_shape(kernel.shape)
+    weights, matrix = mark.filter_weights, mark.matrix
     for bit in (0, 17, 255):
         u = kernel @ weights[bit % key.groups]
         y = matrix[bit] @ u / np.linalg.norm(u)
-        assert found.z[bit] == pytest.approx((2.0 * key.message[bit] - 1) * y)
+        assert found.z[bit] == pytest.approx((2.0 * mark.message[bit] - 1) * y)
 
 
 @pytest.mark.parametrize(

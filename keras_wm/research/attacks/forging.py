@@ -14,7 +14,7 @@ import numpy as np
 from keras_wm.scheme.detection import detect
 from keras_wm.scheme.key import WatermarkKey
 from keras_wm.scheme.secret import Secret
-from keras_wm.scheme.secret_source import SecretSource, usual_groups
+from keras_wm.scheme.secret_source import SecretSource
 from keras_wm.utils.arrays import Floats
 
 _SECONDS_PER_YEAR = 365.25 * 24 * 3600
@@ -56,9 +56,8 @@ def searched_keys(
     """
     rng = np.random.default_rng(seed)
     for _ in range(trials):
-        secret, groups = Secret(rng.bytes(32)), usual_groups("keyed", bits)
-        source = SecretSource(secret, "forger", bits, "random", "keyed", groups)
-        key = WatermarkKey(source)
+        secret = Secret(rng.bytes(32))
+        key = WatermarkKey(SecretSource(secret, "forger", bits, "random", "keyed"))
         yield key, detect(kernel, key).log10_p
 
 

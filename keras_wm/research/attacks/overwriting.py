@@ -83,7 +83,7 @@ class Overwriting:
             self.keys * self.bits,
             "random",
             self.filters,
-            self.keys * groups,
+            groups=self.keys * groups,
         )
         return WatermarkKey(source)
 
@@ -128,10 +128,10 @@ class Overwriting:
                 f"No layer of {model.name!r} can hold the attacker's {key.bits} bits."
             )
         for layer, kernel in kernels:
-            size, count = key.check_shape(kernel.shape)
+            mark = key.for_shape(kernel.shape)
             loss, margin = _LOSSES[self.filters], None
             if loss == "margin":
-                margin = unseen_margin(self.bits, self.filters, size, count)
+                margin = unseen_margin(self.bits, self.filters, mark.size, mark.count)
             attach(model, layer, key, loss, self.strength, margin, kernel.name)
 
 

@@ -228,16 +228,16 @@ def _fidelity(network: Any, twin: Any, data: Examples | None) -> Fidelity:
 
 
 def _capacity(kernel: Any, key: WatermarkKey, verification: Verification) -> Capacity:
-    size, count = key.check_shape(kernel.shape)
+    mark = key.for_shape(kernel.shape)
     margin = float(np.mean(verification.z))
     return Capacity(
         key.bits,
-        size,
-        count,
-        readable_weights(size, count, key.groups),
-        unseen_bits(key.filters, size, count),
+        mark.size,
+        mark.count,
+        readable_weights(mark.size, mark.count, key.groups),
+        unseen_bits(key.filters, mark.size, mark.count),
         margin,
-        share(key.bits, key.filters, size, count, margin),
+        share(key.bits, key.filters, mark.size, mark.count, margin),
     )
 
 

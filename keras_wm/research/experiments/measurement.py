@@ -52,11 +52,11 @@ def signed_outputs(kernel: Any, mark: Mark) -> Floats:
 
     A bit is read correctly where it is positive.
     """
-    key = mark.key()
-    size, count = key.check_shape(kernel.shape)
-    u = kernel.reshape(size, count).astype(np.float64) @ key.filter_weights(count).T
+    key = mark.key().for_shape(kernel.shape)
+    flat = kernel.reshape(key.size, key.count).astype(np.float64)
+    u = flat @ key.filter_weights.T
     groups = np.arange(key.bits) % key.groups
-    outputs: Floats = key.signs * np.einsum("tm,mt->t", key.matrix(size), u[:, groups])
+    outputs: Floats = key.signs * np.einsum("tm,mt->t", key.matrix, u[:, groups])
     return outputs
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from keras_wm.embedding.attachment import attach
@@ -19,7 +20,6 @@ from keras_wm.scheme.secret_source import (
     Filters,
     Projection,
     SecretSource,
-    usual_groups,
 )
 
 PAPER_BITS = 256
@@ -61,6 +61,24 @@ def group_layer(group: int) -> str:
     return f"conv{group}_block1_conv2"
 
 
+@cache
+def _owners_key(scheme: str, bits: int, owner: int) -> WatermarkKey:
+    """Returns an owner's key.
+
+    The secret is a hash of the owner's number, so anybody can repeat a run.
+    """
+    secret = hashlib.sha256(f"keras_wm experiments {owner}".encode()).digest()
+    source = SecretSource(
+        Secret(secret),
+        f"owner {owner}",
+        bits,
+        SCHEMES[scheme].projection,
+        SCHEMES[scheme].filters,
+    )
+    # Not limited, because the capacity experiment exceeds what a kernel can hold.
+    return WatermarkKey(source, limited=False)
+
+
 @dataclass(frozen=True)
 class Mark:
     """One mark: its scheme, its key and the layers that carry it.
@@ -82,22 +100,8 @@ class Mark:
     recipient: str = ""
 
     def key(self) -> WatermarkKey:
-        """Returns the owner's key, or the recipient's key derived from it.
-
-        The secret is a hash of the owner's number, so anybody can repeat a run.
-        """
-        scheme = SCHEMES[self.scheme]
-        secret = hashlib.sha256(f"keras_wm experiments {self.owner}".encode()).digest()
-        source = SecretSource(
-            Secret(secret),
-            f"owner {self.owner}",
-            self.bits,
-            scheme.projection,
-            scheme.filters,
-            usual_groups(scheme.filters, self.bits),
-        )
-        # Not limited, because the capacity experiment exceeds what a kernel can hold.
-        key = WatermarkKey(source, limited=False)
+        """Returns the owner's key, or the recipient's key derived from it."""
+        key = _owners_key(self.scheme, self.bits, self.owner)
         return key.for_recipient(self.recipient) if self.recipient else key
 
     def margin(self, shape: tuple[int, ...]) -> float | None:

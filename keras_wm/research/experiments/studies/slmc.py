@@ -79,7 +79,7 @@ class MarkSettings:
         """Returns the key of one training. It is reproducible, hence not secret."""
         secret = hashlib.sha256(f"keras_wm slmc {seed}".encode()).digest()
         source = SecretSource(
-            Secret(secret), f"owner {seed}", self.bits, "random", "keyed", self.bits
+            Secret(secret), f"owner {seed}", self.bits, "random", "keyed"
         )
         return WatermarkKey(source)
 

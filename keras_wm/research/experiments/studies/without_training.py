@@ -58,14 +58,14 @@ class _Objective:
     """The objective above and its gradient, as functions of W - W_0."""
 
     def __init__(self, kernel: Floats, mark: Mark, strength: float) -> None:
-        key = mark.key()
-        self._size, self._count = key.check_shape(kernel.shape)
+        key = mark.key().for_shape(kernel.shape)
+        self._size, self._count = key.size, key.count
         self._start = kernel.reshape(self._size, self._count).astype(np.float64)
         self._strength = strength / key.bits
-        self._rows = key.signs[:, None] * key.matrix(self._size)
-        self._weights = key.filter_weights(self._count)
+        self._rows = key.signs[:, None] * key.matrix
+        self._weights = key.filter_weights
         self._group = np.arange(key.bits) % key.groups
-        self._spread = key.spread(self._size)
+        self._spread = key.spread
         self._margin = mark.margin(kernel.shape)
 
     def __call__(self, change: Floats) -> tuple[float, Floats]:

@@ -54,9 +54,9 @@ def test_at_strength_zero_the_kernel_does_not_change(scheme, kernel):
 def test_for_the_mean_filter_the_objective_is_that_of_the_papers(scheme, kernel):
     # The papers change w, the mean of the filters: 1/2 |w - w_0|^2 + lambda E_R(w).
     mark = Mark(scheme, LAYERS, BITS)
-    key = mark.key()
+    key = mark.key().for_shape(kernel.shape)
     start = kernel.mean(axis=-1).reshape(-1)
-    x, signs = key.matrix(start.size), 2.0 * key.message - 1
+    x, signs = key.matrix, 2.0 * key.message - 1
 
     def papers(w):
         loss = np.logaddexp(0, -signs * (x @ w)).mean()

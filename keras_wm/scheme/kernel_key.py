@@ -1,0 +1,84 @@
+"""The part of a key that belongs to one kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from keras_wm.scheme.array_source import ArraySource
+from keras_wm.scheme.cache import MAX_ARRAY_BYTES, cached, read_only
+from keras_wm.scheme.secret_source import Place, SecretSource
+from keras_wm.utils.arrays import Floats
+
+
+class KernelKey:
+    """Message, projection and filter weights for kernels of one shape.
+
+    `WatermarkKey.for_shape` returns it. All arrays are read-only.
+
+    Attributes:
+        size: M, the weights per filter.
+        count: L, the number of filters.
+        bits: T, the length of the message.
+        groups: G, the number of vectors of filter weights that the bits share.
+    """
+
+    def __init__(
+        self, source: SecretSource | ArraySource, commitment: str, place: Place
+    ) -> None:
+        self._source = source
+        self._commitment = commitment
+        self._place = place
+        self.size, self.count = place.size, place.filters
+        self.bits = source.bits
+        self.groups = source.groups
+
+    @property
+    def message(self) -> NDArray[np.uint8]:
+        """b, the bits that are embedded: 0 and 1, shape `(T,)`."""
+        return read_only(self._source.message(self._place))
+
+    @property
+    def signs(self) -> Floats:
+        """s = 2 b - 1, shape `(T,)`."""
+        return self.message * np.float64(2) - 1
+
+    @property
+    def matrix(self) -> Floats:
+        """X, the projection, shape `(T, M)`."""
+        return self._cached("matrix", lambda: self._rows(0, self.bits))
+
+    @property
+    def filter_weights(self) -> Floats:
+        """a, shape `(G, L)`. Bit j is read through row `j % G`."""
+        return self._cached("filters", lambda: self._source.filter_weights(self._place))
+
+    @property
+    def spread(self) -> float | Floats:
+        """The standard deviation of x_j . v for a random unit vector v.
+
+        It is an array of shape `(T,)` for an explicit key.
+        """
+        return self._source.spread(self.size)
+
+    def row_blocks(self) -> Iterator[tuple[int, Floats]]:
+        """Yields X in blocks of rows, so that a large X is never in memory as a whole.
+
+        Yields:
+            The number of the block's first row, which is a multiple of G, and the rows.
+        """
+        if 8 * self.size * self.bits <= MAX_ARRAY_BYTES:
+            yield 0, self.matrix
+            return
+        step = self.groups * max(1, MAX_ARRAY_BYTES // (8 * self.size * self.groups))
+        for first in range(0, self.bits, step):
+            last = min(first + step, self.bits)
+            yield first, self._rows(first, last)
+
+    def _rows(self, first: int, last: int) -> Floats:
+        return self._source.rows(self._place, first, last)
+
+    def _cached(self, name: str, derive: Callable[[], Floats]) -> Floats:
+        return cached((self._commitment, name, *self._place), derive)
