@@ -38,6 +38,10 @@ Layers = Annotated[
         "--layer",
     ),
 ]
+Slots = Annotated[
+    int,
+    count("Slots of the key to test. Several --layer are read in slots 0, 1, ..."),
+]
 Sandbox = Annotated[
     bool,
     option(

@@ -54,6 +54,7 @@ def run_scan(
             sources,
             settings.keys,
             layer=settings.layer,
+            slots=settings.slots,
             limits=settings.limits,
             workers=workers,
             client=client,
@@ -109,7 +110,9 @@ def _match_table(report: ScanReport) -> Table:
         commitment = f" {key.commitment[:8]}" if keys_by_owner[key.owner] > 1 else ""
         cells = [match.file, f"{key.owner}{commitment}", match.verdict.upper()]
         cells += [format_p(match.log10_p), f"{key.bits - key.matches}/{key.bits}"]
-        cells.append(f"{key.layer} ({key.note})" if key.note else str(key.layer))
+        slot = f", slot {key.slot}" if key.slot else ""
+        note = f" ({key.note})" if key.note else ""
+        cells.append(f"{key.layer}{slot}{note}")
         _add_row(table, *cells)
     return table
 

@@ -21,6 +21,7 @@ def verify(
     file: options.File,
     key: options.Key,
     layers: options.Layers = None,
+    slots: options.Slots = 1,
     recipients: Annotated[
         Path | None,
         option("File of recipient names, one per line (- for stdin).", "FILE"),
@@ -69,7 +70,12 @@ def verify(
             from keras_wm.verification.verification import verify as verify_model
 
             report = verify_model(
-                file, load_key(key), _layer_of(layers), **alignment, **reader
+                file,
+                load_key(key),
+                _layer_of(layers),
+                slots=slots,
+                **alignment,
+                **reader,
             )
             is_found = report.marked
         else:
@@ -78,7 +84,7 @@ def verify(
             names = read_names(recipients)
             layer = layers[0] if layers else None
             report = identify(
-                file, load_key(key), names, layer, progress=True, **reader
+                file, load_key(key), names, layer, progress=True, slots=slots, **reader
             )
             is_found = bool(report.named)
     print_report(report, as_json)
@@ -99,6 +105,7 @@ def compare(
         ),
     ],
     layers: options.Layers = None,
+    slots: options.Slots = 1,
     sandbox: options.Sandbox = True,
     limit: options.Limit = None,
     as_json: options.Json = False,
@@ -117,7 +124,8 @@ def compare(
         from keras_wm.verification.comparison import compare as compare_marks
 
         claims = list(map(Claim, map(load_key, keys), originals))
-        comparison = compare_marks(file, claims, _layer_of(layers), **reader)
+        layer = _layer_of(layers)
+        comparison = compare_marks(file, claims, layer, slots=slots, **reader)
     print_report(comparison, as_json)
     raise typer.Exit(Exit.NOT_FOUND if comparison.first is None else Exit.FOUND)
 
@@ -149,6 +157,7 @@ def scan(
     layer: Annotated[
         str | None, option("Layer to search (default: all).", "NAME")
     ] = None,
+    slots: Annotated[int, count("Slots of each key to test.")] = 1,
     record: Annotated[
         Path | None,
         option("Results as JSON lines. An interrupted scan resumes from them.", "FILE"),
@@ -172,7 +181,8 @@ def scan(
     from keras_wm.cli.scan_output import run_scan
     from keras_wm.scanning.examiner import ScanSettings
 
-    settings = ScanSettings([load_key(key) for key in keys], layer, read_limits(limit))
+    loaded, limits = [load_key(key) for key in keys], read_limits(limit)
+    settings = ScanSettings(loaded, layer, limits, slots)
     paths = [*(sources or []), *read_names(list_file)]
     raise typer.Exit(run_scan(paths, settings, record, workers, dask, as_json))
 

@@ -14,6 +14,7 @@ from keras_wm.embedding.marked_layers import (
     rebuild_steps,
     replace_penalties,
     sublayers,
+    warn_of_shared_slots,
 )
 from keras_wm.embedding.regularizer import WatermarkRegularizer
 from keras_wm.scheme.key import WatermarkKey
@@ -30,6 +31,7 @@ def attach(
     strength: float | None = None,
     margin: float | None = None,
     variable: str | None = None,
+    slot: int | None = None,
 ) -> WatermarkRegularizer:
     """Adds a `WatermarkRegularizer` to one layer of a built model.
 
@@ -53,6 +55,8 @@ def attach(
         variable: Name of the layer's variable to mark, of rank 2 or more. Defaults to
             the layer's only variable of rank 2 or more, or `"kernel"` if it has
             several.
+        slot: Number of the key's slot, see `WatermarkRegularizer`. Kernels of one shape
+            need a slot each.
 
     Returns:
         The `WatermarkRegularizer` of the layer's kernel.
@@ -81,7 +85,7 @@ def attach(
                 "penalty with keras_wm.detach(model) first."
             )
         host = host.regularizer
-    regularizer = WatermarkRegularizer(key, loss, strength, margin, regularizer=host)
+    regularizer = WatermarkRegularizer(key, loss, strength, margin, host, slot)
     key.for_shape(kernel.shape)
     # Inactive regularizers, which were loaded without their key, are removed.
     replace_penalties(target, lambda mark: mark if mark.key else mark.regularizer)
@@ -95,6 +99,7 @@ def attach(
                 f"{marked.problem}.",
                 stacklevel=2,
             )
+    warn_of_shared_slots(model)
     return regularizer
 
 

@@ -18,6 +18,7 @@ from keras_wm.embedding.marked_layers import (
     find_marked_layers,
     is_built,
     rebuild_steps,
+    warn_of_shared_slots,
 )
 from keras_wm.scheme.detection import Detection, detect
 
@@ -141,6 +142,7 @@ class BitErrorRate(keras.callbacks.Callback):
                     f"{marked.problem}.",
                     stacklevel=3,
                 )
+        warn_of_shared_slots(self.model)
         # `attach` recompiled the steps of the model that it was given. If that was a
         # part of this model, the steps of this one still lack the penalty.
         attached_to = [marked.regularizer.attached_to for marked in marked_layers]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -94,6 +95,26 @@ def find_marked_layers(model: Any) -> list[MarkedLayer]:
             # A variable that several layers share is listed once.
             marked.setdefault(id(layer if variable is None else variable), mark)
     return list(marked.values())
+
+
+def warn_of_shared_slots(model: Any) -> None:
+    """Warns of kernels of one shape that carry the mark of one key in the same slot."""
+    layers: dict[tuple[Any, ...], list[str]] = {}
+    for marked in find_marked_layers(model):
+        if marked.variable is not None:
+            mark, shape = marked.regularizer, tuple(marked.variable.shape)
+            layers.setdefault((mark.commitment, mark.slot, shape), []).append(
+                marked.name
+            )
+    for (_, slot, shape), names in layers.items():
+        if len(names) > 1:
+            warnings.warn(
+                f"The layers {', '.join(map(repr, names))} have kernels of the same "
+                f"shape {shape} and carry the mark in the same slot {slot}. Their "
+                "kernels become correlated, which anybody can measure without the key. "
+                "Give each of them another slot: slot=0, slot=1 and so on.",
+                stacklevel=3,
+            )
 
 
 def sublayers(model: Any) -> list[Any]:

@@ -50,10 +50,13 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
     The penalty is part of `loss`, `val_loss` and the loss that `evaluate()` returns.
     Let `EarlyStopping` and `ModelCheckpoint` monitor a metric instead of `val_loss`.
 
-    One regularizer can be shared by several layers, of any shapes. Each of them then
-    carries the whole message. The key is never part of the regularizer's config: see
-    `keras_wm.keys` for loading a model that contains it, and `keras_wm.publish` for
-    saving a model without any trace of it.
+    One regularizer can be shared by several layers of different shapes. Each of them
+    then carries the whole message. Layers of one shape need a slot each, because with
+    the same projection their kernels would be correlated.
+
+    The key is never part of the regularizer's config: see `keras_wm.keys` for loading a
+    model that contains it, and `keras_wm.publish` for saving a model without any trace
+    of it.
 
     Args:
         key: The `WatermarkKey` to embed.
@@ -67,6 +70,8 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
         regularizer: The host network's own regularizer of the same kernel, which is
             added: a `keras.regularizers.Regularizer`, a function or a name such as
             `"l2"`. Defaults to `None`.
+        slot: Number of the key's slot, see `WatermarkKey.in_slot`. Defaults to the
+            slot of `key`, which is 0 unless it was changed.
 
     Raises:
         TypeError: If `key` is not a `WatermarkKey`.
@@ -79,6 +84,7 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
     Attributes:
         key: The key, or `None` if this was loaded without its key and is inactive.
         commitment: The key's commitment, also if the key is not loaded.
+        slot: Number of the key's slot.
         regularizer: The host network's own regularizer, or `None`.
 
     Example:
@@ -108,9 +114,13 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
         strength: float | None = None,
         margin: float | None = None,
         regularizer: Any = None,
+        slot: int | None = None,
     ) -> None:
         check_key(key)
-        self._configure(key, key.commitment, loss, strength, margin, regularizer)
+        if slot is not None:
+            key = key.in_slot(slot)
+        settings = (loss, strength, margin, regularizer, key.slot)
+        self._configure(key, key.commitment, *settings)
 
     def __call__(self, x: Any) -> Any:
         """Returns the penalty of a kernel, a scalar tensor.
@@ -178,7 +188,10 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
         the host's own penalty, and a warning says so.
         """
         regularizer = cls.__new__(cls)
-        regularizer._configure(find_key(config["commitment"]), **config)
+        key = find_key(config["commitment"])
+        if key is not None:
+            key = key.in_slot(config["slot"])
+        regularizer._configure(key, **config)
         if regularizer.key is None:
             warnings.warn(
                 "A WatermarkRegularizer was rebuilt without its key (commitment "
@@ -205,7 +218,7 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
         note = "" if self.key else ", inactive: key not loaded"
         return (
             f"<WatermarkRegularizer {self.commitment[:8]}: loss={self.loss!r}, "
-            f"strength={self.strength:g}{note}>"
+            f"strength={self.strength:g}, slot={self.slot}{note}>"
         )
 
     def _configure(
@@ -216,6 +229,7 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
         strength: float | None,
         margin: float | None,
         regularizer: Any,
+        slot: int,
     ) -> None:
         if loss not in get_args(Loss):
             raise ValueError(
@@ -226,7 +240,7 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
                 "Expected margin=None, because only loss='margin' has a margin. "
                 f"Received: margin={margin!r} with loss={loss!r}"
             )
-        self.key, self.commitment = key, commitment
+        self.key, self.commitment, self.slot = key, commitment, slot
         self.loss: Loss = loss
         self.strength = _positive(
             "strength", DEFAULT_STRENGTH[loss] if strength is None else strength
@@ -245,7 +259,7 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
         self._lora_shapes: set[tuple[int, ...]] = set()
 
     def _settings(self) -> dict[str, Any]:
-        names = ("commitment", "loss", "strength", "margin")
+        names = ("commitment", "loss", "strength", "margin", "slot")
         return {name: getattr(self, name) for name in names}
 
     def _projection(self, shape: tuple[int, ...]) -> KernelProjection:

@@ -11,7 +11,7 @@ from keras_wm.files import Limits, Sandbox, select
 from keras_wm.scanning.candidates import Candidate
 from keras_wm.scanning.scan_report import FileResult, KeyResult
 from keras_wm.scheme.key import WatermarkKey
-from keras_wm.verification.search import SearchResult, search
+from keras_wm.verification.search import SearchResult, search_slots
 
 # Name of the format of a scan's record, and its version.
 _RECORD_FORMAT = {"keras_wm_scan": 1}
@@ -25,17 +25,24 @@ class ScanSettings:
         keys: Keys to look for.
         layer: Name of the layer to search, or `None` to search all kernels.
         limits: Limits on the resources that reading and searching a file can use.
+        slots: Number of slots of each key.
     """
 
     keys: Sequence[WatermarkKey]
     layer: str | None
     limits: Limits
+    slots: int = 1
 
     def header(self) -> dict[str, Any]:
         """Returns the first line of the scan's record. It contains no secret."""
-        keys = [{"owner": key.owner, "commitment": key.commitment} for key in self.keys]
-        settings = {"keys": keys, "layer": self.layer, "limits": asdict(self.limits)}
-        return _RECORD_FORMAT | settings
+        names = ("owner", "commitment", "slot")
+        keys = [{name: getattr(key, name) for name in names} for key in self.keys]
+        return _RECORD_FORMAT | {
+            "keys": keys,
+            "layer": self.layer,
+            "limits": asdict(self.limits),
+            "slots": self.slots,
+        }
 
 
 class Examiner:
@@ -53,12 +60,13 @@ class Examiner:
         """Searches a file. If that fails, the result contains the error."""
         stamp = candidate.stamp()
         keys, layer = self._settings.keys, self._settings.layer
+        slots = self._settings.slots
         try:
             if candidate.problem:
                 raise ModelFileError(f"{candidate.path}: {candidate.problem}")
             with self._sandbox.open_model_file(candidate.path) as model_file:
                 kernels = select(model_file.kernels, layer, candidate.path)
-                results = search(kernels, keys, self._settings.limits)
+                results = search_slots(kernels, keys, slots, self._settings.limits)
         except ModelFileError as error:
             return FileResult(
                 candidate.path,
@@ -90,6 +98,7 @@ def _key_result(key: WatermarkKey, result: SearchResult) -> KeyResult:
         commitment=key.commitment,
         certified=key.certified,
         layer=result.layer,
+        slot=result.slot,
         log10_p=detection.log10_p if detection else 0.0,
         ber=detection.ber if detection else None,
         matches=detection.matches if detection else 0,

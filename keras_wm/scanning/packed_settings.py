@@ -20,16 +20,23 @@ from keras_wm.utils.child_process import Message
 
 def pack(settings: ScanSettings) -> Message:
     """Returns the settings as plain JSON values, which contain the keys' secrets."""
-    keys = [payload_to_json(key.payload()) for key in settings.keys]
-    return {"keys": keys, "layer": settings.layer, "limits": asdict(settings.limits)}
+    keys = [(payload_to_json(key.payload()), key.slot) for key in settings.keys]
+    return {
+        "keys": keys,
+        "layer": settings.layer,
+        "limits": asdict(settings.limits),
+        "slots": settings.slots,
+    }
 
 
 def unpack(message: Message) -> ScanSettings:
     """Returns the settings that `pack` converted."""
     keys = [
-        WatermarkKey.from_payload(payload_from_json(text)) for text in message["keys"]
+        WatermarkKey.from_payload(payload_from_json(text)).in_slot(slot)
+        for text, slot in message["keys"]
     ]
-    return ScanSettings(keys, message["layer"], Limits(**message["limits"]))
+    limits = Limits(**message["limits"])
+    return ScanSettings(keys, message["layer"], limits, message["slots"])
 
 
 class PackedSettings:

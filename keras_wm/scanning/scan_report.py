@@ -26,8 +26,9 @@ class KeyResult:
         ber: Bit error rate in that kernel; `None` if no kernel can hold the message.
         matches: Number of bits that are read correctly.
         bits: Number of bits T of the message.
-        tried: Number of kernels that were tested.
+        tried: Number of tests, one for each kernel and slot.
         note: Facts that a reader needs to judge the kernel; often empty.
+        slot: Number of the slot that has the smallest p-value.
     """
 
     owner: str
@@ -40,6 +41,7 @@ class KeyResult:
     bits: int
     tried: int
     note: str = ""
+    slot: int = 0
 
 
 @dataclass(frozen=True, slots=True)

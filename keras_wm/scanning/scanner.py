@@ -16,6 +16,7 @@ from keras_wm.utils.cores import usable_cores
 from keras_wm.utils.progress import progress_bar
 from keras_wm.utils.records import RecordFile
 from keras_wm.verification.result import MARKED
+from keras_wm.verification.search import check_slots
 from keras_wm.verification.verification import check_alpha
 
 # Searches files, and yields the result of each one when it is finished.
@@ -27,6 +28,7 @@ def scan(
     keys: WatermarkKey | Iterable[WatermarkKey],
     *,
     layer: str | None = None,
+    slots: int = 1,
     alpha: float = MARKED,
     limits: Limits | None = None,
     workers: int | None = None,
@@ -47,6 +49,8 @@ def scan(
         keys: The `WatermarkKey`, or several, to look for.
         layer: Name of the layer to search. `None` searches every kernel that can hold
             a message. Defaults to `None`.
+        slots: Number of slots in which each kernel is tested, see
+            `WatermarkKey.in_slot`. Each counts as a test. Defaults to 1.
         alpha: Threshold of the corrected p-value below which a file counts as marked.
             Defaults to 1e-9.
         limits: `Limits` on the resources that reading and searching each file can
@@ -80,7 +84,10 @@ def scan(
         print(match.file, match.key.owner, match.verdict)
     ```
     """
-    settings = ScanSettings(_distinct_keys(keys), layer, limits or DEFAULT_LIMITS)
+    check_slots(slots)
+    settings = ScanSettings(
+        _distinct_keys(keys), layer, limits or DEFAULT_LIMITS, slots
+    )
     check_alpha(alpha)
     if workers is not None and workers < 1:
         raise ValueError(f"Expected at least one worker. Received: workers={workers!r}")
@@ -160,4 +167,4 @@ def _distinct_keys(keys: WatermarkKey | Iterable[WatermarkKey]) -> list[Watermar
         check_key(key)
     if not keys:
         raise ValueError("Expected at least one key to look for. Received: none.")
-    return list({key.commitment: key for key in keys}.values())
+    return list(dict.fromkeys(keys))

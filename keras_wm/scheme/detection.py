@@ -142,26 +142,28 @@ def detect(kernel: NDArray[Any], key: WatermarkKey) -> Detection:
     print(detection.ber, detection.log10_p)
     ```
     """
-    return detect_jointly([kernel], key)
+    return detect_jointly([(kernel, key)])
 
 
-def detect_jointly(kernels: Iterable[NDArray[Any]], key: WatermarkKey) -> Detection:
+def detect_jointly(
+    marks: Iterable[tuple[NDArray[Any], WatermarkKey]],
+) -> Detection:
     r"""Detects a key's message in several kernels that carry it, as one test.
 
-    Kernels of one shape n are read through the same X, so the scores of similar kernels
-    are not independent. The unit vectors of all kernels of one shape are therefore
-    added before they are projected:
+    Kernels of one shape in one slot are read through the same X, so the scores of
+    similar kernels are not independent. The unit vectors of all kernels with the same
+    slot and shape n are therefore added before they are projected:
 
     \[z_j = \sum_n s^n_j \, x^n_j \cdot v^n_j \Big/
     \Big(\sum_n \lVert v^n_j \rVert^2\Big)^{1/2}, \qquad
-    v^n_j = \sum_{W \text{ of shape } n} u_j / \lVert u_j \rVert.\]
+    v^n_j = \sum_{W \text{ of } n} u_j / \lVert u_j \rVert.\]
 
     If X is random and independent of the kernels, these scores are i.i.d. N(0, 1),
     however similar the kernels are.
 
     Args:
-        kernels: Arrays as for `detect`. Kernels that are not evidence are left out.
-        key: Key to look for.
+        marks: Pairs of an array, as for `detect`, and the key in the slot of this
+            kernel. Kernels that are not evidence are left out.
 
     Returns:
         A `Detection`. For a single kernel, it is the result of `detect`. The message
@@ -170,27 +172,26 @@ def detect_jointly(kernels: Iterable[NDArray[Any]], key: WatermarkKey) -> Detect
     Raises:
         ValueError: If one of the kernels cannot hold the key's message.
     """
-    sums: dict[tuple[int, int], Floats] = {}
-    marks: dict[tuple[int, int], KernelKey] = {}
+    sums: dict[KernelKey, Floats] = {}
     problems = []
-    for kernel in kernels:
+    for kernel, key in marks:
         mark = key.for_shape(kernel.shape)
-        shape = (mark.size, mark.count)
         problem = _problem(kernel)
         if problem:
             problems.append((mark, problem))
             continue
-        units = _unit_vectors(kernel.reshape(shape), mark.filter_weights)
-        sums[shape] = sums[shape] + units if shape in sums else units
-        marks[shape] = mark
+        flat = kernel.reshape(mark.size, mark.count)
+        units = _unit_vectors(flat, mark.filter_weights)
+        sums[mark] = sums[mark] + units if mark in sums else units
     if not sums:
         mark, problem = problems[0]
-        return Detection(np.zeros(key.bits), mark.message, key.normal, problem)
-    y = sum(_projected(v, marks[shape]) for shape, v in sums.items())
+        return Detection(np.zeros(mark.bits), mark.message, mark.normal, problem)
+    y = sum(_projected(v, mark) for mark, v in sums.items())
     squares = sum(np.einsum("gm,gm->g", v, v) for v in sums.values())
-    norms = np.sqrt(squares)[np.arange(key.bits) % key.groups]
-    z = np.divide(y, norms, out=np.zeros(key.bits), where=norms > _SMALLEST_NORM)
-    return Detection(z, next(iter(marks.values())).message, key.normal)
+    mark, *_ = sums
+    norms = np.sqrt(squares)[np.arange(mark.bits) % mark.groups]
+    z = np.divide(y, norms, out=np.zeros(mark.bits), where=norms > _SMALLEST_NORM)
+    return Detection(z, mark.message, mark.normal)
 
 
 def _projected(vectors: Floats, mark: KernelKey) -> Floats:

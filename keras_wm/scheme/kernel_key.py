@@ -19,10 +19,12 @@ class KernelKey:
     `WatermarkKey.for_shape` returns it. All arrays are read-only.
 
     Attributes:
+        place: Slot and shape that the arrays are derived for.
         size: M, the weights per filter.
         count: L, the number of filters.
         bits: T, the length of the message.
         groups: G, the number of vectors of filter weights that the bits share.
+        normal: Whether the scores in an unmarked kernel are exactly N(0, 1).
     """
 
     def __init__(
@@ -30,15 +32,16 @@ class KernelKey:
     ) -> None:
         self._source = source
         self._commitment = commitment
-        self._place = place
+        self.place = place
         self.size, self.count = place.size, place.filters
         self.bits = source.bits
         self.groups = source.groups
+        self.normal = source.projection == "random"
 
     @property
     def message(self) -> NDArray[np.uint8]:
         """b, the bits that are embedded: 0 and 1, shape `(T,)`."""
-        return read_only(self._source.message(self._place))
+        return read_only(self._source.message(self.place))
 
     @property
     def signs(self) -> Floats:
@@ -53,7 +56,7 @@ class KernelKey:
     @property
     def filter_weights(self) -> Floats:
         """a, shape `(G, L)`. Bit j is read through row `j % G`."""
-        return self._cached("filters", lambda: self._source.filter_weights(self._place))
+        return self._cached("filters", lambda: self._source.filter_weights(self.place))
 
     @property
     def spread(self) -> float | Floats:
@@ -77,8 +80,20 @@ class KernelKey:
             last = min(first + step, self.bits)
             yield first, self._rows(first, last)
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, KernelKey):
+            return NotImplemented
+        return self._name == other._name
+
+    def __hash__(self) -> int:
+        return hash(self._name)
+
+    @property
+    def _name(self) -> tuple[str, Place]:
+        return self._commitment, self.place
+
     def _rows(self, first: int, last: int) -> Floats:
-        return self._source.rows(self._place, first, last)
+        return self._source.rows(self.place, first, last)
 
     def _cached(self, name: str, derive: Callable[[], Floats]) -> Floats:
-        return cached((self._commitment, name, *self._place), derive)
+        return cached((name, *self._name), derive)

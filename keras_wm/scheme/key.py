@@ -38,6 +38,7 @@ class WatermarkKey:
         source: Source of the key. Use one of the methods above instead.
         limited: Whether to raise an error for kernels that are too small for the
             message.
+        slot: Number of the slot, from 0. Use `in_slot` instead.
 
     Example:
 
@@ -55,20 +56,34 @@ class WatermarkKey:
         groups: G, the number of vectors of filter weights that the bits share.
         recipient: Name of the recipient whose copy is marked (see `for_recipient`), or
             an empty string.
+        slot: Number of the slot (see `in_slot`), 0 in a new key.
         certified: Whether everything is derived from a secret, so that finding the mark
             is evidence by itself.
         commitment: SHA-256 of the key, 64 hexadecimal digits that do not reveal the
             secret. Publish it with a date (in a git commit, through a timestamping
             service) before the model is released. It later proves that the key is
             older than the dispute.
-        normal: Whether the scores in an unmarked kernel are exactly N(0, 1).
     """
 
     def __init__(
-        self, source: SecretSource | ArraySource, *, limited: bool = True
+        self,
+        source: SecretSource | ArraySource,
+        *,
+        limited: bool = True,
+        slot: int = 0,
     ) -> None:
+        if not isinstance(slot, int) or isinstance(slot, bool) or slot < 0:
+            raise ValueError(
+                f"Expected the number of a slot, 0 or more. Received: slot={slot!r}"
+            )
+        if slot and isinstance(source, ArraySource):
+            raise ValueError(
+                "A key that was given as arrays has the same arrays in each slot. "
+                f"Expected slot 0. Received: slot={slot}"
+            )
         self._source = source
         self._limited = limited
+        self.slot = slot
         self.owner = source.owner
         self.bits = source.bits
         self.projection: str = source.projection
@@ -77,7 +92,6 @@ class WatermarkKey:
         self.recipient = source.recipient
         self.certified = source.certified
         self.commitment: Final = source.commitment()
-        self.normal = source.projection == "random"
 
     @classmethod
     def generate(
@@ -212,7 +226,37 @@ class WatermarkKey:
         ```
         """
         source = self._source.for_recipient(recipient)
-        return WatermarkKey(source, limited=self._limited)
+        return WatermarkKey(source, limited=self._limited, slot=self.slot)
+
+    def in_slot(self, slot: int) -> WatermarkKey:
+        """Returns this key in another slot.
+
+        In each slot, a key has other arrays for the same kernel. A network that carries
+        the mark in several kernels needs a slot for each of them: with the same
+        projection, kernels of one shape would be correlated, and anybody could measure
+        that without a key.
+
+        The slot is not a part of the key file.
+
+        Args:
+            slot: Number of the slot, from 0.
+
+        Returns:
+            A `WatermarkKey` with the same commitment.
+
+        Raises:
+            ValueError: If the number is negative, or this key was given as arrays.
+
+        Example:
+
+        ```python
+        keras_wm.attach(model, "block4_conv1", key)
+        keras_wm.attach(model, "block4_conv2", key, slot=1)
+        keras_wm.verify("model.keras", key, slots=2)
+        ```
+        """
+        other = WatermarkKey(self._source, limited=self._limited, slot=slot)
+        return self if other == self else other
 
     def save(
         self,
@@ -235,12 +279,11 @@ class WatermarkKey:
         """
         write_key(path, self.payload(), passphrase, overwrite)
 
-    def for_shape(self, shape: Sequence[int], slot: int = 0) -> KernelKey:
+    def for_shape(self, shape: Sequence[int]) -> KernelKey:
         """Returns message, projection and filter weights for kernels of one shape.
 
         Args:
             shape: Shape of the kernels, filters last.
-            slot: Number of the slot, from 0. Each slot has its own arrays.
 
         Returns:
             A `KernelKey`.
@@ -254,7 +297,7 @@ class WatermarkKey:
         if self._limited or self.projection != "random":
             check_bits(self.bits, self.projection, size, count, self.groups)
         self._source.check_size(size)
-        return KernelKey(self._source, self.commitment, Place(slot, size, count))
+        return KernelKey(self._source, self.commitment, Place(self.slot, size, count))
 
     def payload(self) -> Payload:
         """Returns the fields of a key file. The secret is still a `Secret`."""
@@ -263,15 +306,16 @@ class WatermarkKey:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, WatermarkKey):
             return NotImplemented
-        return self.commitment == other.commitment
+        return (self.commitment, self.slot) == (other.commitment, other.slot)
 
     def __hash__(self) -> int:
-        return hash(self.commitment)
+        return hash((self.commitment, self.slot))
 
     def __repr__(self) -> str:
         recipient = f" for {self.recipient!r}" if self.recipient else ""
+        slot = f" in slot {self.slot}" if self.slot else ""
         return (
-            f"<WatermarkKey {self.commitment[:8]} of {self.owner!r}{recipient}: "
+            f"<WatermarkKey {self.commitment[:8]} of {self.owner!r}{recipient}{slot}: "
             f"{self.bits} bits, projection={self.projection!r}, "
             f"filters={self.filters!r}>"
         )

@@ -28,7 +28,7 @@ _LISTED_LAYERS = 5
 
 def aligned_search(
     suspect: ModelFile,
-    key: WatermarkKey,
+    keys: Sequence[WatermarkKey],
     layer: str | None,
     limits: Limits,
     reference: Reference | None,
@@ -38,7 +38,7 @@ def aligned_search(
 
     Args:
         suspect: The open model.
-        key: The key to look for.
+        keys: The key to look for, in each slot.
         layer: Name of the layer to search, as in the reference if there is one.
             `None` searches all kernels.
         limits: Limits on the work of the search.
@@ -63,7 +63,7 @@ def aligned_search(
         try:
             matches = match_layers(reference, suspect)
             names = _kernel_names(reference, layer)
-            aligned, failures = _search_aligned(reference, matches, names, key, limits)
+            aligned, failures = _search_aligned(reference, matches, names, keys, limits)
         except AlignmentError as error:
             notes.append(f"Not aligned with {reference.source}: {error}")
         else:
@@ -74,13 +74,13 @@ def aligned_search(
                 ]
                 kernels = list({id(kernel): kernel for kernel in found}.values())
     if kernels is None:
-        kernels = kernels_to_search(suspect, layer, key)
-    (unaligned,) = search(kernels, [key], limits)
+        kernels = kernels_to_search(suspect, layer, keys[0])
+    unaligned = best_of(search(kernels, keys, limits))
     attempts = [replace(unaligned, name="unaligned")]
     if aligned is not None:
         attempts.append(replace(aligned, name="aligned"))
     if reordered:
-        result = _search_reordered(kernels, key, limits)
+        result = _search_reordered(kernels, keys, limits)
         attempts.append(replace(result, name="reordered"))
     return replace(best_of(attempts), attempts=tuple(attempts), notes=tuple(notes))
 
@@ -114,7 +114,7 @@ def _search_aligned(
     reference: Reference,
     matches: Sequence[MatchedWeights],
     wanted: Sequence[WeightName],
-    key: WatermarkKey,
+    keys: Sequence[WatermarkKey],
     limits: Limits,
 ) -> tuple[SearchResult, list[str]]:
     """Tests each wanted kernel after aligning it by all other weights.
@@ -122,9 +122,9 @@ def _search_aligned(
     Returns the most significant result, and the reasons why kernels could not be
     aligned. Raises AlignmentError if there is no result.
     """
-    fitting = [name for name in wanted if fits(reference.weights[name], key)]
+    fitting = [name for name in wanted if fits(reference.weights[name], keys[0])]
     names = [name for match in matches for name in fitting if name in match]
-    check_work([reference.weights[name] for name in names], [key], limits)
+    check_work([reference.weights[name] for name in names], keys, limits)
     results: list[SearchResult] = []
     # Several matchings often fail for the same reason, which is reported once.
     failures: dict[str, None] = {}
@@ -139,8 +139,17 @@ def _search_aligned(
             except AlignmentError as error:
                 failures[str(error)] = None
                 continue
-            detection, changes = detect(kernel, key), alignment.correspondence.changes
-            results.append(SearchResult((match[name],), detection, 1, undone=changes))
+            changes = alignment.correspondence.changes
+            results += [
+                SearchResult(
+                    (match[name],),
+                    detect(kernel, key),
+                    tried=1,
+                    slot=key.slot,
+                    undone=changes,
+                )
+                for key in keys
+            ]
     if not results:
         reasons = failures or ["No kernel that can hold the message has a counterpart."]
         raise AlignmentError(" ".join(reasons))
@@ -148,22 +157,24 @@ def _search_aligned(
 
 
 def _search_reordered(
-    kernels: Sequence[Kernel], key: WatermarkKey, limits: Limits
+    kernels: Sequence[Kernel], keys: Sequence[WatermarkKey], limits: Limits
 ) -> SearchResult:
     """Tests each kernel in the arrangements of its filters that maximise the score."""
     from keras_wm.alignment.filter_assignment import arrangements
 
-    fitting = [kernel for kernel in kernels if fits(kernel, key)]
-    check_work(fitting, [key], limits)
+    fitting = [kernel for kernel in kernels if fits(kernel, keys[0])]
+    check_work(fitting, keys, limits)
     results = [
         SearchResult(
             (kernel,),
             detect(arrangement.kernel, key),
             tried=1,
+            slot=key.slot,
             log10_arrangements=arrangement.log10_family,
             undone={"moved": arrangement.moved, "flipped": arrangement.flipped},
         )
         for kernel in fitting
+        for key in keys
         for arrangement in arrangements(kernel.read(), key)
     ]
     return best_of([SearchResult((), None, 0), *results])

@@ -157,6 +157,7 @@ def compare(
     alpha: float = MARKED,
     limits: Limits | None = None,
     sandbox: bool | Sandbox = False,
+    slots: int = 1,
 ) -> Comparison:
     """Determines which of two marks in a model was embedded first.
 
@@ -177,6 +178,7 @@ def compare(
             the default limits. Defaults to `None`.
         sandbox: Whether to read files in a child process, or the `Sandbox` to read
             them in. Defaults to `False`.
+        slots: Number of slots of both keys, as for `verify`. Defaults to 1.
 
     Returns:
         A `Comparison`.
@@ -204,13 +206,13 @@ def compare(
     first, second = claims
     for claim in claims:
         check_key(claim.key)
-    if first.key == second.key:
+    if first.key.commitment == second.key.commitment:
         raise ValueError(f"Expected two keys. Received {first.key!r} twice.")
 
     def verify_both(model: ModelSource) -> tuple[Verification, Verification]:
         return (
-            verify(model, first.key, layer, alpha, limits, sandbox),
-            verify(model, second.key, layer, alpha, limits, sandbox),
+            verify(model, first.key, layer, alpha, limits, sandbox, slots=slots),
+            verify(model, second.key, layer, alpha, limits, sandbox, slots=slots),
         )
 
     return Comparison(

@@ -14,7 +14,7 @@ from keras_wm.scheme.key import WatermarkKey, check_key
 from keras_wm.utils.progress import progress_bar
 from keras_wm.verification.report import TextReport
 from keras_wm.verification.result import MARKED
-from keras_wm.verification.search import kernels_to_search, search
+from keras_wm.verification.search import check_slots, kernels_to_search, search_slots
 from keras_wm.verification.verification import check_alpha
 
 
@@ -127,6 +127,7 @@ def identify(
     limits: Limits | None = None,
     sandbox: bool | Sandbox = False,
     progress: bool = False,
+    slots: int = 1,
 ) -> Identification:
     r"""Identifies the recipients whose marks are in a model.
 
@@ -151,6 +152,8 @@ def identify(
             it in. Defaults to `False`.
         progress: Whether to show a progress bar on a terminal or in a notebook.
             Defaults to `False`.
+        slots: Number of slots in which each kernel is tested, as for `verify`.
+            Defaults to 1.
 
     Returns:
         An `Identification`.
@@ -171,6 +174,7 @@ def identify(
     """
     check_key(key)
     check_alpha(alpha)
+    check_slots(slots)
     _check_recipients(recipients)
     keys = [key, *(key.for_recipient(name) for name in recipients)]
     limits = limits or DEFAULT_LIMITS
@@ -179,7 +183,7 @@ def identify(
         progress_bar("recipients", progress) as show,
     ):
         kernels = kernels_to_search(suspect, layer, key)
-        results = search(kernels, keys, limits, show)
+        results = search_slots(kernels, keys, slots, limits, show)
     tests = sum(result.tried for result in results)
     own, *traces = (
         Trace(name, result.layer, result.detection, corrected(result.log10_p, tests))

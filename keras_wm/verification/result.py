@@ -39,7 +39,7 @@ class Verification(TextReport):
             kernels that were tested jointly. `None` if no kernel can hold the message.
         detection: The `Detection` in that kernel, or in those kernels together.
             `None` if no kernel can hold the message.
-        tried: Number of tests, one for each kernel and attempt. The p-value is
+        tried: Number of tests, one for each kernel, slot and attempt. The p-value is
             multiplied by it.
         skipped: Number of kernels that cannot hold the message.
         recipient: Name of the recipient whose copy the key marks, or an empty string.
@@ -51,6 +51,7 @@ class Verification(TextReport):
         attempts: The `SearchResult` of each attempt, if the kernels were also aligned
             or reordered.
         notes: Facts that a reader needs to judge the result.
+        slot: Number of the key's slot in which the kernel was read.
     """
 
     source: str
@@ -68,6 +69,7 @@ class Verification(TextReport):
     log10_arrangements: float = 0.0
     attempts: Sequence[SearchResult] = ()
     notes: Sequence[str] = ()
+    slot: int = 0
 
     @property
     def bits(self) -> int:
@@ -128,7 +130,7 @@ class Verification(TextReport):
         attempts = {attempt.name: attempt.to_dict() for attempt in self.attempts}
         names = ["source", "owner", *(["recipient"] if self.recipient else [])]
         names += ["commitment", "verdict", "marked", "log10_p"]
-        names += ["alpha", "certified", "layer"]
+        names += ["alpha", "certified", "layer", "slot"]
         return {
             **{name: getattr(self, name) for name in names},
             "kernels_tried": self.tried,
@@ -176,6 +178,7 @@ class Verification(TextReport):
         errors, soft = detection.bits - detection.matches, detection.log10_p_soft
         return [
             ("kernels" if self.parts else "kernel", str(self.layer)),
+            *([("slot", str(self.slot))] if self.slot else []),
             ("bit errors", f"{errors} of {detection.bits}"),
             ("bit error rate", f"{detection.ber:.4g}"),
             ("score z", f"mean {detection.z_mean:.2f}, smallest {detection.z_min:.2f}"),

@@ -15,6 +15,9 @@ from keras_wm.files import Kernel, Limits, ModelFile, select
 from keras_wm.scheme.detection import Detection, detect, detect_jointly, format_p
 from keras_wm.scheme.key import WatermarkKey
 
+# A kernel, and the key in the slot in which it is read.
+_Place = tuple[Kernel, WatermarkKey]
+
 
 @dataclass(frozen=True)
 class SearchResult:
@@ -31,6 +34,7 @@ class SearchResult:
         log10_arrangements: log10 of the number of arrangements of the kernel's
             filters that were compared. The p-value must be multiplied by it, too.
         parts: The scores in each kernel of a joint search, by the kernel's name.
+        slot: Number of the slot in which the kernel was read.
         undone: Changes of the kernel that an aligned search has undone: numbers of
             channels (`"moved"`, `"flipped"`) and of neurons (`"added"`; negative if
             neurons are missing).
@@ -46,6 +50,7 @@ class SearchResult:
     skipped: int = 0
     log10_arrangements: float = 0.0
     parts: Mapping[str, Detection] = field(default_factory=dict)
+    slot: int = 0
     undone: Mapping[str, int] = field(default_factory=dict)
     name: str = ""
     attempts: tuple[SearchResult, ...] = ()
@@ -88,6 +93,7 @@ class SearchResult:
         """Returns the figures as plain Python values."""
         return {
             "layer": self.layer,
+            "slot": self.slot,
             "kernels_tried": self.tried,
             "log10_arrangements": self.log10_arrangements,
             **(self.detection.to_dict() if self.detection else {}),
@@ -168,19 +174,55 @@ def search(
             if progress is not None:
                 progress(done, tests.total())
             done += 1
-            result = SearchResult((kernel,), detect(values, keys[index]), 1)
+            detection, slot = detect(values, keys[index]), keys[index].slot
+            result = SearchResult((kernel,), detection, tried=1, slot=slot)
             best[index] = best_of([best[index], result])
     return best
 
 
+def search_slots(
+    kernels: Sequence[Kernel],
+    keys: Sequence[WatermarkKey],
+    slots: int,
+    limits: Limits,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[SearchResult]:
+    """Tests each kernel for each key in each slot, see `search`.
+
+    Returns:
+        A `SearchResult` for each key: the most significant one of all slots, in which
+        the tests in all slots are counted.
+    """
+    in_slots = [member for key in keys for member in keys_in_slots(key, slots)]
+    results = search(kernels, in_slots, limits, progress)
+    return [
+        best_of(results[first : first + slots])
+        for first in range(0, len(results), slots)
+    ]
+
+
+def keys_in_slots(key: WatermarkKey, slots: int) -> list[WatermarkKey]:
+    """Returns a key in each of several slots, or as it is if there is one slot."""
+    return [key] if slots == 1 else [key.in_slot(slot) for slot in range(slots)]
+
+
+def check_slots(slots: int) -> None:
+    """Raises ValueError unless `slots` is a positive integer."""
+    if not isinstance(slots, int) or isinstance(slots, bool) or slots < 1:
+        raise ValueError(f"Expected a number of slots. Received: slots={slots!r}")
+
+
 def search_jointly(
-    suspect: ModelFile, key: WatermarkKey, layers: Sequence[str], limits: Limits
+    suspect: ModelFile,
+    keys: Sequence[WatermarkKey],
+    layers: Sequence[str],
+    limits: Limits,
 ) -> SearchResult:
-    """Tests the kernels of several layers, which carry the same message, as one.
+    """Tests the kernels of several layers, which carry the same mark, as one.
 
     Args:
         suspect: The open model.
-        key: The key to look for.
+        keys: The key in the slot of each layer.
         layers: Names of the layers.
         limits: Limits on the work of the search.
 
@@ -193,35 +235,37 @@ def search_jointly(
     if not layers:
         raise ValueError("Expected the names of layers. Received: layer=[]")
     # A file without known axis order has several kernels per array, one per order.
-    orders: dict[str, list[Kernel]] = {}
-    for layer in layers:
+    orders: dict[tuple[str, int], list[_Place]] = {}
+    for layer, key in zip(layers, keys, strict=True):
         for kernel in kernels_to_search(suspect, layer, key):
             if fits(kernel, key):
-                kernels = orders.setdefault(kernel.path, [])
-                if kernel not in kernels:
-                    kernels.append(kernel)
+                places = orders.setdefault((kernel.path, key.slot), [])
+                if (kernel, key) not in places:
+                    places.append((kernel, key))
     # All arrays of a file have the same order, so the orders are not combined.
     count = max(map(len, orders.values()))
     candidates = [
-        [kernels[min(order, len(kernels) - 1)] for kernels in orders.values()]
+        [places[min(order, len(places) - 1)] for places in orders.values()]
         for order in range(count)
     ]
-    check_work([kernel for kernels in candidates for kernel in kernels], [key], limits)
-    return best_of([_detect_jointly(kernels, key) for kernels in candidates])
+    kernels = [kernel for places in candidates for kernel, _ in places]
+    check_work(kernels, keys[:1], limits)
+    return best_of(list(map(_detect_jointly, candidates)))
 
 
-def _detect_jointly(kernels: Sequence[Kernel], key: WatermarkKey) -> SearchResult:
+def _detect_jointly(places: Sequence[_Place]) -> SearchResult:
     parts: dict[str, Detection] = {}
 
-    def arrays() -> Iterator[NDArray[Any]]:
+    def marks() -> Iterator[tuple[NDArray[Any], WatermarkKey]]:
         # One at a time: together they may not fit into memory.
-        for kernel in kernels:
+        for kernel, key in places:
             values = kernel.read()
             parts[kernel.name] = detect(values, key)
-            yield values
+            yield values, key
 
-    detection = detect_jointly(arrays(), key)
-    return SearchResult(tuple(kernels), detection, 1, parts=parts)
+    detection = detect_jointly(marks())
+    kernels = tuple(kernel for kernel, _ in places)
+    return SearchResult(kernels, detection, tried=1, parts=parts)
 
 
 def check_work(

@@ -15,7 +15,10 @@ from keras_wm.scheme.key import WatermarkKey, check_key
 from keras_wm.verification.result import MARKED, Verification
 from keras_wm.verification.search import (
     SearchResult,
+    best_of,
+    check_slots,
     kernels_to_search,
+    keys_in_slots,
     search,
     search_jointly,
 )
@@ -35,6 +38,7 @@ def verify(
     sandbox: bool | Sandbox = False,
     reference: ModelSource | None = None,
     reordered: bool = False,
+    slots: int = 1,
 ) -> Verification:
     """Searches a model for the mark of a key.
 
@@ -64,6 +68,9 @@ def verify(
         reordered: Whether to test each kernel also with its filters in the order and
             signs that maximise the score. The p-value is multiplied by the number of
             orders. Needs no reference. Defaults to `False`.
+        slots: Number of slots in which each kernel is tested, see
+            `WatermarkKey.in_slot`. Each counts as a test. A list of layers is read in
+            slots 0, 1 and so on, and needs as many slots as layers. Defaults to 1.
 
     Returns:
         A `Verification`.
@@ -75,8 +82,8 @@ def verify(
         AlignmentError: If the reference does not say how its layers are connected.
         TypeError: If `model` or `key` has another type.
         ValueError: If a named layer cannot hold the message, if `alpha` is not
-            between 0 and 1, or if several layers are combined with `reference` or
-            `reordered`.
+            between 0 and 1, if several layers are combined with `reference` or
+            `reordered`, or if `slots` is neither 1 nor the number of several layers.
 
     Example:
 
@@ -88,6 +95,7 @@ def verify(
     """
     check_key(key)
     check_alpha(alpha)
+    check_slots(slots)
     several = layer is not None and not isinstance(layer, str)
     if several and (reference is not None or reordered):
         raise ValueError(
@@ -95,7 +103,13 @@ def verify(
             "reordered=True, because several layers are tested jointly without "
             f"alignment. Received: layer={layer!r}"
         )
+    if several and slots not in (1, len(layer or ())):
+        raise ValueError(
+            f"Expected slots=1, or a slot for each of the {len(layer or ())} layers. "
+            f"Received: slots={slots}"
+        )
     limits = limits or DEFAULT_LIMITS
+    keys = keys_in_slots(key, slots)
     owners = None
     # Imported late, because most calls need no alignment.
     if reference is not None:
@@ -105,14 +119,15 @@ def verify(
             owners = read_reference(model_file)
     with open_model(model, limits, sandbox) as suspect:
         if layer is not None and not isinstance(layer, str):
-            result = search_jointly(suspect, key, layer, limits)
+            keys = keys if slots > 1 else keys * len(layer)
+            result = search_jointly(suspect, keys, layer, limits)
         elif owners is not None or reordered:
             from keras_wm.verification.aligned_search import aligned_search
 
-            result = aligned_search(suspect, key, layer, limits, owners, reordered)
+            result = aligned_search(suspect, keys, layer, limits, owners, reordered)
         else:
             kernels = kernels_to_search(suspect, layer, key)
-            (result,) = search(kernels, [key], limits)
+            result = best_of(search(kernels, keys, limits))
     return Verification(
         source=suspect.path,
         owner=key.owner,
@@ -120,6 +135,7 @@ def verify(
         certified=key.certified,
         alpha=alpha,
         layer=result.layer,
+        slot=result.slot,
         detection=result.detection,
         tried=result.tried,
         skipped=result.skipped,

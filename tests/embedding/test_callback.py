@@ -1,5 +1,6 @@
 """BitErrorRate: the values that it reports, and the marks that it finds."""
 
+import itertools
 import json
 import math
 
@@ -144,7 +145,8 @@ def test_several_layers_are_reported_each_and_together(key):
 def test_one_regularizer_on_two_layers_is_two_marks(key):
     regularizer = mark(key)
     model = model_with_two_marks("ab", [regularizer, regularizer])
-    history = fit_eagerly(model, 1, [BitErrorRate()])
+    with pytest.warns(UserWarning, match="same slot"):
+        history = fit_eagerly(model, 1, [BitErrorRate()])
     for name in "ab":
         expected = expected_ber(kernel_of(model, name), key)
         assert history[f"ber/{name}"] == [pytest.approx(expected)]
@@ -155,8 +157,10 @@ def test_layers_of_one_name_in_nested_models_are_all_reported(key, place):
     # "d_2" is the name of another layer, and what the second "d" would be called.
     inputs = keras.Input((FEATURES,))
 
+    slots = itertools.count()
+
     def dense(name):
-        regularizer = mark(key, loss="crossentropy")
+        regularizer = mark(key, loss="crossentropy", slot=next(slots))
         return keras.layers.Dense(UNITS, kernel_regularizer=regularizer, name=name)
 
     parts = [

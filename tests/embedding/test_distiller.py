@@ -85,6 +85,7 @@ def test_true_labels_are_weighted_on_request(teacher):
     assert history["loss"][0] == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.study
 def test_a_student_learns_without_labels_and_carries_the_mark(teacher, key, tmp_path):
     student = dense_model()
     keras_wm.attach(student, LAYER, key, strength=STRENGTH)

@@ -267,6 +267,7 @@ def test_a_published_mark_is_found_in_the_file(key, tmp_path):
     assert keras_wm.verify(path, key).ber == 0
 
 
+@pytest.mark.study
 def test_a_python_without_keras_wm_loads_published_files_only(key, tmp_path):
     """All files use one process, because it takes seconds to start."""
     script = """

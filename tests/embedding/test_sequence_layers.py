@@ -48,6 +48,8 @@ def test_attach_does_not_choose_among_several_kernels_inside_a_layer():
         attach(model, "it", fixed_key(8))
 
 
+# The constructor of an attention layer gives its kernels one regularizer.
+@pytest.mark.filterwarnings("ignore:.*in the same slot 0")
 @pytest.mark.parametrize("name", SEQUENCE_LAYERS)
 def test_a_mark_of_the_constructor_is_trained_and_removed_by_detach(name):
     regularizer = mark(fixed_key(8), strength=0.1)

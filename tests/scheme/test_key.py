@@ -43,7 +43,7 @@ def test_every_array_depends_on_every_choice_and_on_the_kernel():
         fixed_key(64, groups=32).for_shape((40, 8)),
         fixed_key(64).for_recipient("a").for_shape((40, 8)),
         fixed_key(64).for_recipient("b").for_shape((40, 8)),
-        fixed_key(64).for_shape((40, 8), slot=1),
+        fixed_key(64).in_slot(1).for_shape((40, 8)),
         fixed_key(64).for_shape((40, 9)),
         fixed_key(64).for_shape((41, 8)),
         fixed_key(65).for_shape((40, 8)),
@@ -185,6 +185,30 @@ def test_a_key_cannot_be_pickled(key):
 def test_a_copy_of_a_key_is_the_key(key):
     assert copy.copy(key) is key
     assert copy.deepcopy({"a": key})["a"] is key
+
+
+def test_a_key_in_another_slot_is_the_same_key_with_other_arrays(key, tmp_path):
+    other = key.in_slot(3)
+    assert other != key
+    assert (other.commitment, other.slot) == (key.commitment, 3)
+    assert "slot 3" in repr(other)
+    assert other.in_slot(0) == key
+    assert other.for_recipient("a") == key.for_recipient("a").in_slot(3)
+    other.save(tmp_path / "owner.key")
+    assert WatermarkKey.load(tmp_path / "owner.key") == key
+
+
+@pytest.mark.parametrize("slot", [-1, 1.0, "1", True, None])
+def test_a_slot_is_a_number(key, slot):
+    with pytest.raises(ValueError, match=r"number of a slot.*slot="):
+        key.in_slot(slot)
+
+
+def test_an_explicit_key_has_one_slot(rng):
+    key = WatermarkKey.from_arrays(rng.normal(size=(4, 9)), [0, 1, 1, 0])
+    assert key.in_slot(0) == key
+    with pytest.raises(ValueError, match=r"given as arrays.*slot=1"):
+        key.in_slot(1)
 
 
 def test_an_explicit_key_uses_the_mean_filter(rng):

@@ -107,7 +107,7 @@ def test_the_filter_weights_follow_the_specification(filters, count):
 def test_the_message_follows_the_specification():
     kernel = Kernel(root("Ünïcode & Sons", 60, "random", "keyed"), 72, 5, slot=3)
     key = fixed_key(60, owner="Ünïcode & Sons")
-    message = key.for_shape((3, 3, 8, 5), slot=3).message
+    message = key.in_slot(3).for_shape((3, 3, 8, 5)).message
     assert message.tolist() == kernel.message(60)
 
 
@@ -163,7 +163,7 @@ def test_the_vectors_of_the_specification():
         key.commitment,
         key._source._root.reveal(),
         packed(kernel.message),
-        packed(key.for_shape((576, 64), slot=1).message),
+        packed(key.in_slot(1).for_shape((576, 64)).message),
         packed(signs),
         key.for_recipient("customer-17").commitment,
         ", ".join(map(str, direct.argmax(axis=1)[:3])),

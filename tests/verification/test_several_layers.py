@@ -12,6 +12,10 @@ from tests.conftest import fixed_key, unrelated_keys
 from tests.marked_model import LAYER, with_mark
 
 
+def jointly(kernels, key):
+    return detect_jointly([(kernel, key) for kernel in kernels])
+
+
 @pytest.fixture
 def faint(rng):
     """Three kernels of two sizes, each with a faint mark."""
@@ -33,32 +37,32 @@ def test_the_score_is_the_sum_of_scores_over_its_standard_deviation(rng):
         u = [kernel @ weights for kernel in kernels[:2]]
         cosine = u[0] @ u[1] / np.linalg.norm(u[0]) / np.linalg.norm(u[1])
         expected = z[:, bit].sum() / np.sqrt(3 + 2 * cosine)
-        assert detect_jointly(kernels, key).z[bit] == pytest.approx(expected)
+        assert jointly(kernels, key).z[bit] == pytest.approx(expected)
 
 
 def test_a_mark_too_faint_in_each_kernel_is_found_in_all_of_them_jointly(faint):
     key, kernels = faint
     alone = [detect(kernel, key).log10_p for kernel in kernels]
     assert min(alone) > -9
-    assert detect_jointly(kernels, key).log10_p < -9
+    assert jointly(kernels, key).log10_p < -9
 
 
 def test_a_copy_of_a_kernel_adds_no_evidence(rng):
     key, kernel = fixed_key(), rng.normal(size=(50, 20))
-    once, twice = detect(kernel, key), detect_jointly([kernel, 3 * kernel], key)
+    once, twice = detect(kernel, key), jointly([kernel, 3 * kernel], key)
     np.testing.assert_allclose(twice.z, once.z)
 
 
 def test_kernels_that_cancel_give_no_evidence(rng):
     key, kernel = fixed_key(), rng.normal(size=(50, 20))
-    assert not detect_jointly([kernel, -kernel], key).z.any()
+    assert not jointly([kernel, -kernel], key).z.any()
 
 
 def test_a_kernel_without_information_changes_nothing(rng):
     key, kernel = fixed_key(), rng.normal(size=(50, 20))
-    found = detect_jointly([np.zeros((60, 20)), kernel], key)
+    found = jointly([np.zeros((60, 20)), kernel], key)
     np.testing.assert_allclose(found.z, detect(kernel, key).z)
-    assert "equal" in detect_jointly([np.zeros((60, 20))] * 2, key).problem
+    assert "equal" in jointly([np.zeros((60, 20))] * 2, key).problem
 
 
 @pytest.mark.parametrize("filters", ["keyed", "mean"])
@@ -68,7 +72,7 @@ def test_scores_of_similar_unmarked_kernels_are_standard_normal(filters):
     first = rng.standard_cauchy((60, 24)) + 5
     kernels = [first, first + rng.normal(size=first.shape), rng.normal(size=(45, 10))]
     keys = unrelated_keys(200, filters=filters)
-    z = np.concatenate([detect_jointly(kernels, key).z for key in keys])
+    z = np.concatenate([jointly(kernels, key).z for key in keys])
     assert stats.kstest(z, "norm").pvalue > 1e-6
 
 
@@ -77,7 +81,7 @@ def test_p_values_of_sparse_projections_are_not_too_small():
     rng = np.random.default_rng(4)
     kernels = [np.abs(rng.normal(size=(80, 6))), np.abs(rng.normal(size=(80, 9)))]
     keys = unrelated_keys(400, 40, "direct", "mean")
-    found = [detect_jointly(kernels, key).log10_p for key in keys]
+    found = [jointly(kernels, key).log10_p for key in keys]
     assert np.mean(10.0 ** np.array(found) <= 0.05) <= 47 / 400
 
 
@@ -110,7 +114,7 @@ def test_a_list_of_layers_gives_one_p_value(file, faint):
     found = keras_wm.verify(path, key, ["c1", "c2", "dense"])
     kernels = [kernel.astype(np.float32) for kernel in faint[1]]
     assert found.tried == 1
-    assert found.log10_p == pytest.approx(detect_jointly(kernels, key).log10_p)
+    assert found.log10_p == pytest.approx(jointly(kernels, key).log10_p)
     assert found.marked
     assert not keras_wm.verify(path, key).marked
     assert found.layer == "c1/0, c2/0, dense/0"
@@ -148,7 +152,7 @@ def test_all_layers_are_tested_in_the_same_order_of_axes(faint, tmp_path):
     }
     save_file(arrays, tmp_path / "model.safetensors")
     found = keras_wm.verify(tmp_path / "model.safetensors", key, ["c0", "c1", "c2"])
-    log10_p = detect_jointly(kernels, key).log10_p
+    log10_p = jointly(kernels, key).log10_p
     assert found.tried == 2
     assert found.log10_p == pytest.approx(log10_p + np.log10(2))
     assert "PyTorch" in repr(found)

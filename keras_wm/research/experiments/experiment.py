@@ -100,7 +100,9 @@ def trained_run(
             measured["best_test_error"] = min(history["test_error"])
         if distribution:
             kernel = np.asarray(model.get_layer(mark.layers[0]).kernel)
-            outputs = [round(float(bit), 4) for bit in signed_outputs(kernel, mark)]
+            outputs = [
+                round(float(bit), 4) for bit in signed_outputs(kernel, mark.key())
+            ]
             measured |= {"history": history, **measure_kernel(kernel)}
             measured["outputs"] = outputs
         return measured

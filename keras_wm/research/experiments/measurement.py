@@ -10,6 +10,7 @@ from keras_wm.research.datasets import Pictures
 from keras_wm.research.experiments.run_records import Measurements
 from keras_wm.research.experiments.schemes import Mark
 from keras_wm.scheme.detection import corrected, detect
+from keras_wm.scheme.key import WatermarkKey
 from keras_wm.utils.arrays import Floats
 
 _BINS = 60
@@ -33,10 +34,10 @@ def measure_mark(model: Any, mark: Mark) -> Measurements:
         the number of layers.
     """
     kernels = [np.asarray(model.get_layer(layer).kernel) for layer in mark.layers]
-    key = mark.key()
-    detections = [detect(kernel, key) for kernel in kernels]
+    pairs = list(zip(kernels, mark.keys(), strict=True))
+    detections = [detect(kernel, key) for kernel, key in pairs]
     z = np.concatenate([detection.z for detection in detections])
-    outputs = np.concatenate([signed_outputs(kernel, mark) for kernel in kernels])
+    outputs = np.concatenate([signed_outputs(kernel, key) for kernel, key in pairs])
     return {
         "ber": float(np.mean(z <= 0)),
         "embedding_loss": float(np.logaddexp(0, -outputs).mean()),
@@ -47,16 +48,16 @@ def measure_mark(model: Any, mark: Mark) -> Measurements:
     }
 
 
-def signed_outputs(kernel: Any, mark: Mark) -> Floats:
+def signed_outputs(kernel: Any, key: WatermarkKey) -> Floats:
     r"""Returns \(s_j (x_j \cdot u_j)\) of each bit, shape `(T,)`.
 
     A bit is read correctly where it is positive.
     """
-    key = mark.key().for_shape(kernel.shape)
-    flat = kernel.reshape(key.size, key.count).astype(np.float64)
-    u = flat @ key.filter_weights.T
-    groups = np.arange(key.bits) % key.groups
-    outputs: Floats = key.signs * np.einsum("tm,mt->t", key.matrix, u[:, groups])
+    mark = key.for_shape(kernel.shape)
+    flat = kernel.reshape(mark.size, mark.count).astype(np.float64)
+    u = flat @ mark.filter_weights.T
+    groups = np.arange(mark.bits) % mark.groups
+    outputs: Floats = mark.signs * np.einsum("tm,mt->t", mark.matrix, u[:, groups])
     return outputs
 
 

@@ -85,7 +85,8 @@ class Mark:
 
     Attributes:
         scheme: Name in `SCHEMES`.
-        layers: Names of the marked layers. Each carries the whole message.
+        layers: Names of the marked layers. Each carries a whole message, in a slot of
+            its own.
         bits: T, length of the message.
         strength: Strength lambda; `None` is the regularizer's default.
         owner: Number of the owner. Every owner has a different key.
@@ -104,6 +105,10 @@ class Mark:
         key = _owners_key(self.scheme, self.bits, self.owner)
         return key.for_recipient(self.recipient) if self.recipient else key
 
+    def keys(self) -> list[WatermarkKey]:
+        """Returns the key in the slot of each layer."""
+        return [self.key().in_slot(slot) for slot in range(len(self.layers))]
+
     def margin(self, shape: tuple[int, ...]) -> float | None:
         """Returns the margin m in a kernel of this shape; `None` for other losses."""
         if SCHEMES[self.scheme].loss != "margin":
@@ -113,6 +118,6 @@ class Mark:
 
     def attach(self, model: Any) -> None:
         """Attaches the mark's regularizer to its layers in a model."""
-        key, loss = self.key(), SCHEMES[self.scheme].loss
-        for layer in self.layers:
+        loss = SCHEMES[self.scheme].loss
+        for layer, key in zip(self.layers, self.keys(), strict=True):
             attach(model, layer, key, loss, self.strength, variable="kernel")

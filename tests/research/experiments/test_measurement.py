@@ -37,7 +37,7 @@ def test_a_mark_is_measured_by_the_papers_equations(model, scheme):
     )
     assert measured["z_mean"] == pytest.approx(scores.mean())
     assert measured["z_min"] == pytest.approx(scores.min())
-    positive = signed_outputs(kernel, mark) > 0
+    positive = signed_outputs(kernel, mark.key()) > 0
     np.testing.assert_array_equal(positive, scores > 0)
 
 

@@ -31,6 +31,9 @@ from tests.slmc.chains import (
 )
 from tests.slmc.closed_forms import dimer
 
+# Chains long enough for these statistics take half a minute.
+pytestmark = pytest.mark.study
+
 
 def dimer_chain(kind, beta, J=1.0, chains=400):
     model = DoubleExchange(dimer(), beta, J=J)

@@ -142,12 +142,13 @@ def _reinitialised(
     if layers:
         model = reset(layers)(model, pictures, RESET_RATE, host.seed)
     key = host.own_mark.key()
-    joint = verify(model, key, LAYERS)
+    slots = len(LAYERS)
+    joint = verify(model, key, LAYERS, slots=slots)
     return {
         "test_error": pictures.test_error(model),
         "ber": joint.ber,
         "log10_p": joint.log10_p,
-        "best_log10_p": verify(model, key).log10_p,
+        "best_log10_p": verify(model, key, slots=slots).log10_p,
     }
 
 
