@@ -12,10 +12,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from keras_wm.errors import KeyFileError
-from keras_wm.scheme.cache import read_only
 from keras_wm.scheme.key_file import Payload
 from keras_wm.scheme.secret_source import Place, mean_filter
-from keras_wm.utils.arrays import Floats
+from keras_wm.utils.arrays import Floats, read_only
 
 
 class ArraySource:

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Hashable, Iterator
 
 import numpy as np
+from cachetools import LRUCache
 from numpy.typing import NDArray
 
 from keras_wm.scheme.array_source import ArraySource
-from keras_wm.scheme.cache import MAX_ARRAY_BYTES, cached, read_only
 from keras_wm.scheme.secret_source import Place, SecretSource
-from keras_wm.utils.arrays import Floats
+from keras_wm.utils.arrays import Floats, read_only
+
+# A larger array is derived again each time, so that one kernel of gigabytes does not
+# empty the cache.
+_MAX_ARRAY_BYTES = 32 * 2**20
+_MAX_TOTAL_BYTES = 256 * 2**20
+
+_cache: LRUCache[Hashable, Floats] = LRUCache(
+    _MAX_TOTAL_BYTES, getsizeof=lambda array: array.nbytes
+)
+_lock = threading.Lock()
 
 
 class KernelKey:
@@ -51,12 +62,13 @@ class KernelKey:
     @property
     def matrix(self) -> Floats:
         """X, the projection, shape `(T, M)`."""
-        return self._cached("matrix", lambda: self._rows(0, self.bits))
+        return _cached(("matrix", *self._name), lambda: self._rows(0, self.bits))
 
     @property
     def filter_weights(self) -> Floats:
         """a, shape `(G, L)`. Bit j is read through row `j % G`."""
-        return self._cached("filters", lambda: self._source.filter_weights(self.place))
+        name = ("filters", *self._name)
+        return _cached(name, lambda: self._source.filter_weights(self.place))
 
     @property
     def spread(self) -> float | Floats:
@@ -72,10 +84,10 @@ class KernelKey:
         Yields:
             The number of the block's first row, which is a multiple of G, and the rows.
         """
-        if 8 * self.size * self.bits <= MAX_ARRAY_BYTES:
+        if 8 * self.size * self.bits <= _MAX_ARRAY_BYTES:
             yield 0, self.matrix
             return
-        step = self.groups * max(1, MAX_ARRAY_BYTES // (8 * self.size * self.groups))
+        step = self.groups * max(1, _MAX_ARRAY_BYTES // (8 * self.size * self.groups))
         for first in range(0, self.bits, step):
             last = min(first + step, self.bits)
             yield first, self._rows(first, last)
@@ -95,5 +107,22 @@ class KernelKey:
     def _rows(self, first: int, last: int) -> Floats:
         return self._source.rows(self.place, first, last)
 
-    def _cached(self, name: str, derive: Callable[[], Floats]) -> Floats:
-        return cached((name, *self._name), derive)
+
+def _cached(name: Hashable, derive: Callable[[], Floats]) -> Floats:
+    """Returns an array from the cache, or derives it.
+
+    Args:
+        name: Name of the array. It must determine the array's values.
+        derive: Function that derives the array.
+
+    Returns:
+        The array, read-only.
+    """
+    with _lock:
+        if name in _cache:
+            return _cache[name]
+    array = read_only(derive())
+    if array.nbytes <= _MAX_ARRAY_BYTES:
+        with _lock:
+            _cache[name] = array
+    return array
