@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Hashable, Iterator
+from typing import Any
 
 import numpy as np
 from cachetools import LRUCache
@@ -18,7 +19,7 @@ from keras_wm.utils.arrays import Floats, read_only
 _MAX_ARRAY_BYTES = 32 * 2**20
 _MAX_TOTAL_BYTES = 256 * 2**20
 
-_cache: LRUCache[Hashable, Floats] = LRUCache(
+_cache: LRUCache[Hashable, NDArray[Any]] = LRUCache(
     _MAX_TOTAL_BYTES, getsizeof=lambda array: array.nbytes
 )
 _lock = threading.Lock()
@@ -52,7 +53,8 @@ class KernelKey:
     @property
     def message(self) -> NDArray[np.uint8]:
         """b, the bits that are embedded: 0 and 1, shape `(T,)`."""
-        return read_only(self._source.message(self.place))
+        name = ("message", *self._name)
+        return _cached(name, lambda: self._source.message(self.place))
 
     @property
     def signs(self) -> Floats:
@@ -108,7 +110,7 @@ class KernelKey:
         return self._source.rows(self.place, first, last)
 
 
-def _cached(name: Hashable, derive: Callable[[], Floats]) -> Floats:
+def _cached(name: Hashable, derive: Callable[[], NDArray[Any]]) -> NDArray[Any]:
     """Returns an array from the cache, or derives it.
 
     Args:
