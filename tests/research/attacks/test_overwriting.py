@@ -21,7 +21,8 @@ def test_the_attackers_own_mark_is_embedded(filters, monkeypatch):
     # Stronger than the default, because there are only 60 steps.
     settings = Overwriting(filters, MARKED, bits=32, strength=0.1, rate=0.05)
     attacked = settings(network(), PICTURES, seed=5)
-    assert detection(attacked, settings.key(5)).ber == 0
+    assert detection(attacked, settings.key(5)).ber < 0.05
+    assert detection(attacked, settings.key(5)).log10_p < -9
     # Another seed gives another key, which has p < 10^-4 once in 10^4 cases.
     assert detection(attacked, settings.key(6)).log10_p > -4
 
@@ -29,7 +30,7 @@ def test_the_attackers_own_mark_is_embedded(filters, monkeypatch):
 def test_every_layer_that_can_hold_the_message_is_overwritten(monkeypatch):
     monkeypatch.setattr(training, "STEPS", 60)
     # The head's 16 x 3 weights can hold at most 95 bits.
-    settings = Overwriting("keyed", bits=100, strength=0.01, rate=0.05)
+    settings = Overwriting("keyed", bits=100, strength=0.1, rate=0.05)
     attacked = settings(network(), PICTURES, seed=5)
     for layer in ("one", MARKED):
         assert detection(attacked, settings.key(5), layer).log10_p < -6
