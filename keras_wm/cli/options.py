@@ -40,7 +40,10 @@ Layers = Annotated[
 ]
 Slots = Annotated[
     int,
-    count("Slots of the key to test. Several --layer are read in slots 0, 1, ..."),
+    count(
+        "Number of slots of the key to test. Several --layer are read in slots 0, 1, "
+        "and so on."
+    ),
 ]
 Sandbox = Annotated[
     bool,

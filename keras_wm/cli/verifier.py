@@ -157,7 +157,7 @@ def scan(
     layer: Annotated[
         str | None, option("Layer to search (default: all).", "NAME")
     ] = None,
-    slots: Annotated[int, count("Slots of each key to test.")] = 1,
+    slots: Annotated[int, count("Number of slots of each key to test.")] = 1,
     record: Annotated[
         Path | None,
         option("Results as JSON lines. An interrupted scan resumes from them.", "FILE"),

@@ -52,6 +52,7 @@ class Verification(TextReport):
             or reordered.
         notes: Facts that a reader needs to judge the result.
         slot: Number of the key's slot in which the kernel was read.
+        slots: Number of slots in which each kernel was tested.
     """
 
     source: str
@@ -70,6 +71,7 @@ class Verification(TextReport):
     attempts: Sequence[SearchResult] = ()
     notes: Sequence[str] = ()
     slot: int = 0
+    slots: int = 1
 
     @property
     def bits(self) -> int:
@@ -157,7 +159,8 @@ class Verification(TextReport):
         if self.parts:
             tests = f"of {len(self.parts)} kernels together"
         else:
-            tests = f"with {self.tried} {'tries' if self.attempts else 'kernels tried'}"
+            several = self.attempts or self.slots > 1
+            tests = f"with {self.tried} {'tries' if several else 'kernels tried'}"
         return [
             ("verdict", self.verdict.upper()),
             ("p-value", f"{format_p(self.log10_p)}, {tests}"),

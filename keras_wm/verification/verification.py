@@ -136,6 +136,7 @@ def verify(
         alpha=alpha,
         layer=result.layer,
         slot=result.slot,
+        slots=slots,
         detection=result.detection,
         tried=result.tried,
         skipped=result.skipped,

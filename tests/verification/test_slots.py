@@ -44,7 +44,8 @@ def test_a_mark_is_found_in_its_slot_and_every_slot_is_counted(path, kernels):
     alone = detect(kernels[1], KEY.in_slot(1)).log10_p
     assert found.log10_p == pytest.approx(alone + np.log10(6), rel=1e-5)
     assert json.loads(json.dumps(found.to_dict()))["slot"] == 1
-    assert "slot" in repr(found)
+    assert "with 6 tries" in repr(found)
+    assert "slot  1" in repr(found)
 
 
 def test_a_mark_is_not_found_in_another_slot(path):
