@@ -86,6 +86,7 @@ def attach(
             )
         host = host.regularizer
     regularizer = WatermarkRegularizer(key, loss, strength, margin, host, slot)
+    # Raises an error if the kernel cannot hold the message.
     key.for_shape(kernel.shape)
     # Inactive regularizers, which were loaded without their key, are removed.
     replace_penalties(target, lambda mark: mark if mark.key else mark.regularizer)

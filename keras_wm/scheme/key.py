@@ -15,6 +15,7 @@ from keras_wm.scheme.kernel_key import KernelKey
 from keras_wm.scheme.key_file import Payload, read_key, write_key
 from keras_wm.scheme.secret import Secret
 from keras_wm.scheme.secret_source import Filters, Place, Projection, SecretSource
+from keras_wm.utils.arguments import is_integer
 
 
 class WatermarkKey:
@@ -72,7 +73,7 @@ class WatermarkKey:
         limited: bool = True,
         slot: int = 0,
     ) -> None:
-        if not isinstance(slot, int) or isinstance(slot, bool) or slot < 0:
+        if not is_integer(slot, 0):
             raise ValueError(
                 f"Expected the number of a slot, 0 or more. Received: slot={slot!r}"
             )

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from keras_wm.scheme.key_file import Payload
 from keras_wm.scheme.normal import quantile
 from keras_wm.scheme.secret import Secret
-from keras_wm.utils.arguments import check_choice
+from keras_wm.utils.arguments import check_choice, is_integer
 from keras_wm.utils.arrays import Floats
 
 Projection = Literal["random", "direct", "diff"]
@@ -227,7 +227,7 @@ class SecretSource:
 
 
 def _check_count(name: str, value: object, least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+    if not is_integer(value, least):
         raise ValueError(
             f"Expected an integer of at least {least}. Received: {name}={value!r}"
         )

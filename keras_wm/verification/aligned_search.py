@@ -164,17 +164,19 @@ def _search_reordered(
 
     fitting = [kernel for kernel in kernels if fits(kernel, keys[0])]
     check_work(fitting, keys, limits)
-    results = [
-        SearchResult(
-            (kernel,),
-            detect(arrangement.kernel, key),
-            tried=1,
-            slot=key.slot,
-            log10_arrangements=arrangement.log10_family,
-            undone={"moved": arrangement.moved, "flipped": arrangement.flipped},
-        )
-        for kernel in fitting
-        for key in keys
-        for arrangement in arrangements(kernel.read(), key)
-    ]
-    return best_of([SearchResult((), None, 0), *results])
+    results = [SearchResult((), None, 0)]
+    for kernel in fitting:
+        values = kernel.read()
+        results += [
+            SearchResult(
+                (kernel,),
+                detect(arrangement.kernel, key),
+                tried=1,
+                slot=key.slot,
+                log10_arrangements=arrangement.log10_family,
+                undone={"moved": arrangement.moved, "flipped": arrangement.flipped},
+            )
+            for key in keys
+            for arrangement in arrangements(values, key)
+        ]
+    return best_of(results)

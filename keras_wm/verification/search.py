@@ -14,9 +14,10 @@ from keras_wm.errors import UnsafeFileError
 from keras_wm.files import Kernel, Limits, ModelFile, select
 from keras_wm.scheme.detection import Detection, detect, detect_jointly, format_p
 from keras_wm.scheme.key import WatermarkKey
+from keras_wm.utils.arguments import is_integer
 
 # A kernel, and the key in the slot in which it is read.
-_Place = tuple[Kernel, WatermarkKey]
+_Mark = tuple[Kernel, WatermarkKey]
 
 
 @dataclass(frozen=True)
@@ -208,7 +209,7 @@ def keys_in_slots(key: WatermarkKey, slots: int) -> list[WatermarkKey]:
 
 def check_slots(slots: int) -> None:
     """Raises ValueError unless `slots` is a positive integer."""
-    if not isinstance(slots, int) or isinstance(slots, bool) or slots < 1:
+    if not is_integer(slots, 1):
         raise ValueError(f"Expected a number of slots. Received: slots={slots!r}")
 
 
@@ -235,36 +236,36 @@ def search_jointly(
     if not layers:
         raise ValueError("Expected the names of layers. Received: layer=[]")
     # A file without known axis order has several kernels per array, one per order.
-    orders: dict[tuple[str, int], list[_Place]] = {}
+    orders: dict[tuple[str, int], list[_Mark]] = {}
     for layer, key in zip(layers, keys, strict=True):
         for kernel in kernels_to_search(suspect, layer, key):
             if fits(kernel, key):
-                places = orders.setdefault((kernel.path, key.slot), [])
-                if (kernel, key) not in places:
-                    places.append((kernel, key))
+                marks = orders.setdefault((kernel.path, key.slot), [])
+                if (kernel, key) not in marks:
+                    marks.append((kernel, key))
     # All arrays of a file have the same order, so the orders are not combined.
     count = max(map(len, orders.values()))
     candidates = [
-        [places[min(order, len(places) - 1)] for places in orders.values()]
+        [marks[min(order, len(marks) - 1)] for marks in orders.values()]
         for order in range(count)
     ]
-    kernels = [kernel for places in candidates for kernel, _ in places]
+    kernels = [kernel for marks in candidates for kernel, _ in marks]
     check_work(kernels, keys[:1], limits)
     return best_of(list(map(_detect_jointly, candidates)))
 
 
-def _detect_jointly(places: Sequence[_Place]) -> SearchResult:
+def _detect_jointly(marks: Sequence[_Mark]) -> SearchResult:
     parts: dict[str, Detection] = {}
 
-    def marks() -> Iterator[tuple[NDArray[Any], WatermarkKey]]:
+    def arrays() -> Iterator[tuple[NDArray[Any], WatermarkKey]]:
         # One at a time: together they may not fit into memory.
-        for kernel, key in places:
+        for kernel, key in marks:
             values = kernel.read()
             parts[kernel.name] = detect(values, key)
             yield values, key
 
-    detection = detect_jointly(marks())
-    kernels = tuple(kernel for kernel, _ in places)
+    detection = detect_jointly(arrays())
+    kernels = tuple(kernel for kernel, _ in marks)
     return SearchResult(kernels, detection, tried=1, parts=parts)
 
 

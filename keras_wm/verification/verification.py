@@ -96,18 +96,8 @@ def verify(
     check_key(key)
     check_alpha(alpha)
     check_slots(slots)
-    several = layer is not None and not isinstance(layer, str)
-    if several and (reference is not None or reordered):
-        raise ValueError(
-            "Expected one layer, or None for all, with a reference or "
-            "reordered=True, because several layers are tested jointly without "
-            f"alignment. Received: layer={layer!r}"
-        )
-    if several and slots not in (1, len(layer or ())):
-        raise ValueError(
-            f"Expected slots=1, or a slot for each of the {len(layer or ())} layers. "
-            f"Received: slots={slots}"
-        )
+    if layer is not None and not isinstance(layer, str):
+        _check_layers(layer, slots, aligned=reference is not None or reordered)
     limits = limits or DEFAULT_LIMITS
     keys = keys_in_slots(key, slots)
     owners = None
@@ -147,6 +137,21 @@ def verify(
         attempts=result.attempts,
         notes=_notes(key, result),
     )
+
+
+def _check_layers(layers: Sequence[str], slots: int, aligned: bool) -> None:
+    """Raises ValueError if several layers cannot be tested jointly in this way."""
+    if aligned:
+        raise ValueError(
+            "Expected one layer, or None for all, with a reference or "
+            "reordered=True, because several layers are tested jointly without "
+            f"alignment. Received: layer={layers!r}"
+        )
+    if slots not in (1, len(layers)):
+        raise ValueError(
+            f"Expected slots=1, or a slot for each of the {len(layers)} layers. "
+            f"Received: slots={slots}"
+        )
 
 
 def _notes(key: WatermarkKey, result: SearchResult) -> list[str]:

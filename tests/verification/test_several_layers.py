@@ -26,8 +26,8 @@ def faint(rng):
 
 
 def test_the_score_is_the_sum_of_scores_over_its_standard_deviation(rng):
-    # By definition, the scores of kernels of one shape are correlated by the cosine of
-    # their directions, and those of different shapes are independent.
+    # Scores in two kernels of one shape have a correlation, the cosine of the angle
+    # between their vectors u. Scores in kernels of different shapes are independent.
     key = fixed_key(32)
     kernels = [rng.normal(size=shape) for shape in ((50, 20), (50, 20), (50, 12))]
     kernels[1] += 0.8 * kernels[0]
