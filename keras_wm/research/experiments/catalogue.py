@@ -10,8 +10,9 @@ from keras_wm.research.experiments.studies import (
     changed_layers,
     covertness,
     embedding,
-    forging_and_recipients,
+    forging,
     papers_attacks,
+    recipients,
     resistance,
     without_training,
 )
@@ -38,8 +39,8 @@ SUITES: dict[str, tuple[Experiment, ...]] = {
         resistance.EXPERIMENT,
         changed_layers.PLAIN_HOST,
         changed_layers.SEVERAL_LAYERS,
-        forging_and_recipients.FORGING,
-        forging_and_recipients.RECIPIENTS,
+        forging.EXPERIMENT,
+        recipients.EXPERIMENT,
     ),
 }
 EXPERIMENTS = {

@@ -15,7 +15,7 @@ from keras_wm.research.experiments.catalogue import SUITES, experiments_named
 from keras_wm.research.experiments.run_records import Records
 from keras_wm.research.experiments.runner import recorded_rows
 from keras_wm.research.experiments.schemes import SCHEMES
-from keras_wm.research.experiments.studies import forging_and_recipients, papers_attacks
+from keras_wm.research.experiments.studies import forging, papers_attacks
 from keras_wm.research.hosts.wide_resnet import wide_resnet
 from tests.research.experiments.conftest import made_pictures, run_eagerly
 
@@ -155,7 +155,7 @@ def test_a_run_of_each_kind_measures_what_its_record_holds(records, monkeypatch)
     # Attackers train for one epoch and prune little, and forgers try few secrets.
     monkeypatch.setattr(training, "STEPS", 4)
     monkeypatch.setattr(papers_attacks, "SHARES", (0, 0.5))
-    monkeypatch.setattr(forging_and_recipients, "TRIALS", 20)
+    monkeypatch.setattr(forging, "TRIALS", 20)
     store = SameNetwork()
     for name, suite in SUITE_OF.items():
         settings = STUDIES[suite][1]
