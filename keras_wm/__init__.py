@@ -24,7 +24,6 @@ from keras_wm.utils.lazy import attach as _attach_lazily
 __all__ = [
     "AlignmentError",
     "BitErrorRate",
-    "Claim",
     "Comparison",
     "Detection",
     "Distiller",
@@ -36,6 +35,7 @@ __all__ = [
     "LayerNotFoundError",
     "Limits",
     "ModelFileError",
+    "Party",
     "Sandbox",
     "ScanReport",
     "UnsafeFileError",
@@ -82,7 +82,7 @@ if TYPE_CHECKING:
     from keras_wm.scanning import FileResult, ScanReport, scan
     from keras_wm.scheme.detection import Detection, detect
     from keras_wm.scheme.key import WatermarkKey
-    from keras_wm.verification.comparison import Claim, Comparison, compare
+    from keras_wm.verification.comparison import Comparison, Party, compare
     from keras_wm.verification.identification import Identification, identify
     from keras_wm.verification.inspection import Inspection, KernelReport, inspect
     from keras_wm.verification.result import Verification
@@ -117,7 +117,7 @@ __getattr__, __dir__ = _attach_lazily(
         "scanning": ["FileResult", "ScanReport", "scan"],
         "scheme.detection": ["Detection", "detect"],
         "scheme.key": ["WatermarkKey"],
-        "verification.comparison": ["Claim", "Comparison", "compare"],
+        "verification.comparison": ["Comparison", "Party", "compare"],
         "verification.identification": ["Identification", "identify"],
         "verification.inspection": ["Inspection", "KernelReport", "inspect"],
         "verification.result": ["Verification"],

@@ -120,12 +120,12 @@ def compare(
             f"{len(keys)} and {len(originals)}."
         )
     with file_reader(limit, sandbox) as reader:
-        from keras_wm.verification.comparison import Claim
+        from keras_wm.verification.comparison import Party
         from keras_wm.verification.comparison import compare as compare_marks
 
-        claims = list(map(Claim, map(load_key, keys), originals))
+        parties = list(map(Party, map(load_key, keys), originals))
         layer = _layer_of(layers)
-        comparison = compare_marks(file, claims, layer, slots=slots, **reader)
+        comparison = compare_marks(file, parties, layer, slots=slots, **reader)
     print_report(comparison, as_json)
     raise typer.Exit(Exit.NOT_FOUND if comparison.first is None else Exit.FOUND)
 

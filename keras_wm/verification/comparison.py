@@ -15,8 +15,8 @@ from keras_wm.verification.verification import verify
 
 
 @dataclass(frozen=True)
-class Claim:
-    """A party's claim to a disputed model: its key, and its own model.
+class Party:
+    """A party to a dispute: its key, and its own model.
 
     Attributes:
         key: The party's `WatermarkKey`.
@@ -30,7 +30,7 @@ class Claim:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Comparison(TextReport):
-    """Report of `compare`: two claims to one model.
+    """Report of `compare`: two parties that claim one model.
 
     It prints as text, and as a table in a notebook.
 
@@ -152,7 +152,7 @@ class Comparison(TextReport):
 
 def compare(
     disputed: ModelSource,
-    claims: Sequence[Claim],
+    parties: Sequence[Party],
     layer: str | Sequence[str] | None = None,
     alpha: float = MARKED,
     limits: Limits | None = None,
@@ -169,7 +169,7 @@ def compare(
     Args:
         disputed: The model that both parties claim: a model file or a Keras model, as
             for `verify`.
-        claims: The two `Claim`s.
+        parties: The two `Party` objects.
         layer: Name of the layer to search, or names of several layers that are tested
             jointly. `None` searches every kernel. Defaults to `None`.
         alpha: Threshold of the corrected p-value below which a model counts as
@@ -187,25 +187,25 @@ def compare(
         ModelFileError: If a file cannot be read or is refused as unsafe.
         LayerNotFoundError: If a model has no layer of this name.
         TypeError: If a model or a key has another type.
-        ValueError: If there are not two claims with different keys, or a named layer
+        ValueError: If there are not two parties with different keys, or a named layer
             cannot hold a message.
 
     Example:
 
     ```python
-    ours = keras_wm.Claim(key, "ours.keras")
-    theirs = keras_wm.Claim(their_key, "theirs.keras")
+    ours = keras_wm.Party(key, "ours.keras")
+    theirs = keras_wm.Party(their_key, "theirs.keras")
     print(keras_wm.compare("disputed.keras", [ours, theirs]))
     ```
     """
-    if len(claims) != 2:
+    if len(parties) != 2:
         raise ValueError(
-            "Expected two claims, each a key and its owner's own model. "
-            f"Received: {len(claims)}"
+            "Expected two parties, each a key and its owner's own model. "
+            f"Received: {len(parties)}"
         )
-    first, second = claims
-    for claim in claims:
-        check_key(claim.key)
+    first, second = parties
+    for party in parties:
+        check_key(party.key)
     if first.key.commitment == second.key.commitment:
         raise ValueError(f"Expected two keys. Received {first.key!r} twice.")
 

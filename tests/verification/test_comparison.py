@@ -30,13 +30,13 @@ def models():
 
 
 def comparison(models, disputed, alices, bobs):
-    claims = [
-        keras_wm.Claim(ALICE, models[alices]),
-        keras_wm.Claim(BOB, models[bobs]),
+    parties = [
+        keras_wm.Party(ALICE, models[alices]),
+        keras_wm.Party(BOB, models[bobs]),
     ]
-    found = keras_wm.compare(models[disputed], claims)
-    reverse = keras_wm.compare(models[disputed], claims[::-1])
-    # The order of the claims does not matter.
+    found = keras_wm.compare(models[disputed], parties)
+    reverse = keras_wm.compare(models[disputed], parties[::-1])
+    # The order of the parties does not matter.
     assert (reverse.first, reverse.reason) == (found.first, found.reason) or (
         found.first is None is reverse.first
     )
@@ -71,8 +71,8 @@ def test_parties_with_the_same_name_are_distinguished(models):
     twin = fixed_key(64, owner="Alice", secret=b"\x07" * 32)
     kernel = with_mark(np.asarray(models["alice"].layers[0].kernel), twin, 0.5)
     both = model_of(kernel)
-    claims = [keras_wm.Claim(ALICE, models["alice"]), keras_wm.Claim(twin, both)]
-    found = keras_wm.compare(both, claims)
+    parties = [keras_wm.Party(ALICE, models["alice"]), keras_wm.Party(twin, both)]
+    found = keras_wm.compare(both, parties)
     assert found.first == f"Alice ({ALICE.commitment[:8]})"
 
 
@@ -82,19 +82,19 @@ def test_the_report_warns_of_a_key_given_as_arrays(models):
     forged = keras_wm.WatermarkKey.from_arrays(
         np.outer(2.0 * message - 1, mean_filter), message
     )
-    claims = [
-        keras_wm.Claim(ALICE, models["alice"]),
-        keras_wm.Claim(forged, models["alice"]),
+    parties = [
+        keras_wm.Party(ALICE, models["alice"]),
+        keras_wm.Party(forged, models["alice"]),
     ]
-    assert "proves nothing" in repr(keras_wm.compare(models["alice"], claims))
+    assert "proves nothing" in repr(keras_wm.compare(models["alice"], parties))
 
 
 def test_other_than_two_different_keys_are_refused(models):
-    claim = keras_wm.Claim(ALICE, models["alice"])
+    party = keras_wm.Party(ALICE, models["alice"])
     with pytest.raises(ValueError, match="Received: 1"):
-        keras_wm.compare(models["both"], [claim])
+        keras_wm.compare(models["both"], [party])
     with pytest.raises(ValueError, match="two keys"):
-        keras_wm.compare(models["both"], [claim, claim])
+        keras_wm.compare(models["both"], [party, party])
 
 
 def test_the_command_line_compares(models, tmp_path):

@@ -24,7 +24,7 @@ def reports(tmp_path_factory):
     write_weights(path, kernel, name=HOSTILE)
     key = fixed_key(owner=HOSTILE)
     other = fixed_key(owner=f"other {HOSTILE}", secret=b"\x01" * 32)
-    claims = [keras_wm.Claim(key, path), keras_wm.Claim(other, path)]
+    parties = [keras_wm.Party(key, path), keras_wm.Party(other, path)]
     (layer,) = {kernel.layer for kernel in keras_wm.inspect(path)}
     scan = ScanReport(1, 0.5)
     result = KeyResult(HOSTILE, "", True, HOSTILE, -30.0, 0.0, 32, 32, 1)
@@ -32,7 +32,7 @@ def reports(tmp_path_factory):
     return [
         keras_wm.verify(path, key, reordered=True),
         keras_wm.verify(path, key, layer=[layer]),
-        keras_wm.compare(path, claims),
+        keras_wm.compare(path, parties),
         keras_wm.identify(path, key, [HOSTILE + "a", "b"], alpha=0.999),
         keras_wm.inspect(path),
         scan,
