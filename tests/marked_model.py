@@ -27,7 +27,8 @@ class MarkedModel:
 def with_mark(kernel, key, strength):
     """Returns a kernel with a mark that is written into it, without training.
 
-    Adds the sum of all `s_j x_j a_j`, which raises the score of every bit.
+    Adds the sum of all `s_j x_j a_j`, or the `s_j x_j` of all blocks for a recipient's
+    key. It raises the score of every bit.
 
     Args:
         kernel: Array of rank 2 or more, filters last.
@@ -36,8 +37,11 @@ def with_mark(kernel, key, strength):
     """
     mark = key.for_shape(kernel.shape)
     rows = mark.signs[:, None] * mark.matrix
-    weights = mark.filter_weights[np.arange(key.bits) % key.groups]
-    added = (rows.T @ weights).reshape(kernel.shape)
+    if key.recipient:
+        added = np.pad(rows.ravel(), (0, kernel.size - rows.size))
+    else:
+        added = rows.T @ mark.filter_weights[np.arange(key.bits) % key.groups]
+    added = added.reshape(kernel.shape)
     return kernel + strength * kernel.std() / added.std() * added
 
 

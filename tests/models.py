@@ -230,22 +230,34 @@ def optimizer_variables(model):
 # The scheme from its equations, bit by bit, in double precision.
 
 
-def signed_outputs(kernel, key):
-    """Returns s_j y_j / spread_j and |u_j| of every bit; z is their quotient."""
+def signed_outputs(kernel, key, divided=True):
+    """Returns s_j y_j / spread_j and |u_j| of every bit; z is their quotient.
+
+    Without `divided`, it returns s_j y_j and |u_j|.
+    """
     flat = np.asarray(kernel, np.float64).reshape(-1, np.shape(kernel)[-1])
     size = len(flat)
     mark = key.for_shape(flat.shape)
-    x, a = mark.matrix, mark.filter_weights
+    x, length = mark.matrix, flat.size // key.bits
     signed, norms = [], []
     for j in range(key.bits):
-        u = flat @ a[j % len(a)]
-        spread = {
-            "random": 1.0,
-            "direct": np.sqrt(1 / size),
-            "diff": np.sqrt(2 / size),
-            "explicit": np.linalg.norm(x[j]) / np.sqrt(size),
-        }[key.projection]
-        signed.append((2.0 * mark.message[j] - 1.0) * (x[j] @ u) / spread)
+        if key.recipient:
+            u = flat.ravel()[j * length : (j + 1) * length]
+        else:
+            u = flat @ mark.filter_weights[j % key.groups]
+        spread = (
+            not divided
+            or {
+                "random": 1.0,
+                "direct": np.sqrt(1 / size),
+                "diff": np.sqrt(2 / size),
+                "sums": np.sqrt(2),
+                "explicit": np.linalg.norm(x[j]) / np.sqrt(size),
+            }[key.projection]
+        )
+        signed.append(
+            (2.0 * mark.message[j] - 1.0) * (x[j] @ u) / (spread if divided else 1)
+        )
         norms.append(np.linalg.norm(u))
     return np.array(signed), np.array(norms)
 
@@ -269,11 +281,8 @@ def expected_margin_loss(kernel, key, margin):
 
 def expected_crossentropy(kernel, key):
     """Returns sum_j BCE(sigmoid(y_j), b_j)."""
-    flat = np.asarray(kernel, np.float64).reshape(-1, np.shape(kernel)[-1])
-    mark = key.for_shape(flat.shape)
-    x, a = mark.matrix, mark.filter_weights
-    y = np.array([x[j] @ flat @ a[j % len(a)] for j in range(key.bits)])
-    return np.sum(np.logaddexp(0.0, y) - mark.message * y)
+    signed, _ = signed_outputs(kernel, key, divided=False)
+    return np.sum(np.logaddexp(0.0, -signed))
 
 
 def number(tensor):

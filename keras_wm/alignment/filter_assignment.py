@@ -71,7 +71,7 @@ def arrangements(kernel: NDArray[Any], key: WatermarkKey) -> Iterator[Arrangemen
         return
     flat = _unit_filters(kernel.reshape(size, count))
     # gains[l, k]: what filter l adds to the sum of scores at position k.
-    gains = (_group_rows(mark) @ flat).T @ mark.filter_weights
+    gains = flat.T @ _pattern(mark)
     log10_orders, log10_signs = lgamma(count + 1) / log(10), count * log10(2)
     unchanged = np.arange(count)
     for is_reordered in (False,) if key.filters == "mean" else (False, True):
@@ -96,6 +96,18 @@ def _unit_filters(flat: NDArray[Any]) -> Floats:
     norms = np.linalg.norm(values, axis=0)
     units: Floats = values / np.where(norms > 0, norms, 1.0)
     return units
+
+
+def _pattern(mark: KernelKey) -> Floats:
+    """Returns the sum of all s_j x_j a_j, shape `(M, L)`: the direction of the mark."""
+    if not mark.in_blocks:
+        return _group_rows(mark).T @ mark.filter_weights
+    pattern = np.zeros((mark.size, mark.count))
+    blocks = mark.blocks(pattern)
+    for first, rows in mark.row_blocks():
+        bits = slice(first, first + len(rows))
+        blocks[bits] = rows * mark.signs[bits, None]
+    return pattern
 
 
 def _group_rows(mark: KernelKey) -> Floats:

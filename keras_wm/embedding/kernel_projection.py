@@ -35,25 +35,27 @@ class KernelProjection:
 
     With the kernel W as a matrix of M x L weights, the output of bit j is
     \(s_j y_j = s_j \, x_j \cdot W a_j\) (see docs/glossary.md). Bit j uses the filter
-    weights of group j mod G.
+    weights of group j mod G. With a recipient's key, it uses the j-th block of the
+    flattened kernel in place of \(W a_j\).
 
     Attributes:
         shape: M and L of the kernel.
-        matrix: \(s_j x_j\), shape `(ceil(T / G), M, G)`, for the margin loss divided by
-            the spread of row j. Rows after the last bit are zeros.
-        filter_weights: The G vectors a, transposed, shape `(L, G)`.
+        matrix: \(s_j x_j\), for the margin loss divided by the spread of row j. Shape
+            `(ceil(T / G), M, G)`, with zeros after the last bit; `(T, N // T)` in
+            blocks.
+        filter_weights: The G vectors a, transposed, shape `(L, G)`. `None` in blocks.
         bits: The number of bits T.
         keyed: Whether the filter weights are keyed, so that the mark is not in the
             mean filter.
         margin: The margin m, 0 for the cross-entropy.
         negligible: Whether a mark with this margin changes the distribution of the
             weights too little to be worth correcting.
-        smallest_norm: Lower bound of \(\lVert W a_j \rVert\).
+        smallest_norm: Lower bound of the norm of what a bit is read from.
     """
 
     shape: tuple[int, int]
     matrix: NDArray[np.float32]
-    filter_weights: NDArray[np.float32]
+    filter_weights: NDArray[np.float32] | None
     bits: int
     keyed: bool
     margin: float
@@ -82,7 +84,6 @@ class KernelProjection:
         mark = key.for_shape(shape)
         size, count = mark.size, mark.count
         matrix = mark.signs[:, None] * mark.matrix
-        weights = mark.filter_weights
         if loss == "margin":
             matrix /= np.reshape(mark.spread, (-1, 1))
             margin = _checked_margin(key, size, count, margin)
@@ -90,15 +91,21 @@ class KernelProjection:
             _check_readable_weights(key, size, count)
             margin = 0.0
         mark_share = share(key.bits, key.filters, size, count, margin)
+        if mark.in_blocks:
+            weights, length = None, mark.row_length**0.5
+        else:
+            matrix = _grouped(matrix, key.groups)
+            weights = mark.filter_weights.T.astype(np.float32)
+            length = float(np.linalg.norm(weights[:, 0])) * size**0.5
         return cls(
             shape=(size, count),
-            matrix=_grouped(matrix, key.groups).astype(np.float32),
-            filter_weights=weights.T.astype(np.float32),
+            matrix=matrix.astype(np.float32),
+            filter_weights=weights,
             bits=key.bits,
             keyed=key.filters == "keyed",
             margin=margin,
             negligible=mark_share**2 < NEGLIGIBLE_SHARE,
-            smallest_norm=SMALLEST_RMS * float(np.linalg.norm(weights[0])) * size**0.5,
+            smallest_norm=SMALLEST_RMS * length,
         )
 
     def signed_outputs(self, kernel: Any) -> tuple[Any, Any]:
@@ -108,9 +115,11 @@ class KernelProjection:
             kernel: Float tensor of the shape that the projection was made for.
 
         Returns:
-            Two tensors of shape `(T,)`: \(s_j y_j\) and \(\lVert W a_j \rVert\). The
-            norm has no gradient.
+            Two tensors of shape `(T,)`: \(s_j y_j\) and \(\lVert W a_j \rVert\), or
+            the norm of the block. The norm has no gradient.
         """
+        if self.filter_weights is None:
+            return self._outputs_of_blocks(kernel)
         flat = ops.reshape(kernel, self.shape)
         # Products and sums in this order need no transposition. With one, XLA would
         # choose the layout of the large product for it, at five times the cost.
@@ -119,6 +128,14 @@ class KernelProjection:
         norms = ops.sqrt(ops.sum(ops.square(ops.stop_gradient(filters)), axis=0))
         norms = ops.broadcast_to(ops.maximum(norms, self.smallest_norm), outputs.shape)
         return self._by_bit(outputs), self._by_bit(norms)
+
+    def _outputs_of_blocks(self, kernel: Any) -> tuple[Any, Any]:
+        """Returns what `signed_outputs` does, for a recipient's key."""
+        read = ops.reshape(kernel, (-1,))[: self.matrix.size]
+        blocks = ops.reshape(read, self.matrix.shape)
+        outputs = ops.sum(ops.cast(self.matrix, kernel.dtype) * blocks, axis=1)
+        norms = ops.sqrt(ops.sum(ops.square(ops.stop_gradient(blocks)), axis=1))
+        return outputs, ops.maximum(norms, self.smallest_norm)
 
     def _by_bit(self, grouped: Any) -> Any:
         """Flattens `(ceil(T / G), G)` to `(T,)`: bit j is in group j mod G."""

@@ -13,7 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from keras_wm.errors import KeyFileError
 from keras_wm.scheme.key_file import Payload
-from keras_wm.scheme.secret_source import Place, mean_filter
+from keras_wm.scheme.secret_source import mean_filter
+from keras_wm.scheme.streams import Place
 from keras_wm.utils.arrays import Floats, read_only
 
 

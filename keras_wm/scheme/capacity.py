@@ -2,8 +2,8 @@ r"""Number of bits that a kernel can hold, with and without being detected.
 
 A mark of T bits with a score of m standard deviations for each bit takes the share
 \(\rho = m \sqrt{T / N}\) of the norm of the weights that are read. These are the
-N = M L weights of the kernel for keyed filters, and the N = M weights of the mean
-filter otherwise.
+N = M L weights of the kernel for keyed filters and for the blocks of a recipient's key,
+and the N = M weights of the mean filter otherwise.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ from math import floor, prod, sqrt
 # share, too little of the mark is left when 99 % of a small kernel is pruned. A mark of
 # the share for the mean filter increases that filter's norm by about a tenth. Without a
 # limit of the share, the norm grew twelvefold.
-UNSEEN_SHARE = {"keyed": 0.17, "mean": 0.5}
+UNSEEN_SHARE = {"keyed": 0.17, "blocks": 0.17, "mean": 0.5}
 # Largest default margin, in standard deviations of a score.
 FULL_MARGIN = 4.0
+# That of a recipient's mark: an average of c copies leaves 1 / c of it.
+RECIPIENT_MARGIN = 8.0
 # Below this relative increase of the squared norm, the mark cannot be detected from the
 # variance of the weights, which differs by tenths of a per cent between random seeds.
 NEGLIGIBLE_SHARE = 1e-3
@@ -66,7 +68,7 @@ def check_bits(bits: int, projection: str, size: int, count: int, groups: int) -
 
     Args:
         bits: T, the length of the message.
-        projection: `"random"`, `"direct"`, `"diff"` or `"explicit"`.
+        projection: `"random"`, `"direct"`, `"diff"`, `"explicit"` or `"sums"`.
         size: M, the weights per filter.
         count: L, the number of filters.
         groups: G, the number of weight vectors that the bits share.
@@ -81,6 +83,7 @@ def check_bits(bits: int, projection: str, size: int, count: int, groups: int) -
     limit, reason = {
         "direct": (size, "M, one weight per bit"),
         "diff": (size // 2, "M / 2, two weights per bit"),
+        "sums": (size * count, "M L, one weight per bit"),
     }.get(projection, (2 * weights - 1, f"below twice the {weights} weights read"))
     if bits > limit:
         raise ValueError(
@@ -96,9 +99,11 @@ def unseen_margin(bits: int, filters: str, size: int, count: int) -> float:
 
     \[m = \min(4, \rho \sqrt{N / T})\]
 
+    The limit is 8 in place of 4 for a recipient's mark.
+
     Args:
         bits: T, the length of the message.
-        filters: `"keyed"` or `"mean"`.
+        filters: `"keyed"`, `"mean"` or `"blocks"`.
         size: M, the weights per filter.
         count: L, the number of filters.
 
@@ -106,7 +111,8 @@ def unseen_margin(bits: int, filters: str, size: int, count: int) -> float:
         m, in standard deviations of a score.
     """
     room = _room(filters, size, count)
-    return min(FULL_MARGIN, UNSEEN_SHARE[filters] * sqrt(room / bits))
+    largest = RECIPIENT_MARGIN if filters == "blocks" else FULL_MARGIN
+    return min(largest, UNSEEN_SHARE[filters] * sqrt(room / bits))
 
 
 def unseen_bits(
@@ -123,4 +129,4 @@ def share(bits: int, filters: str, size: int, count: int, margin: float) -> floa
 
 def _room(filters: str, size: int, count: int) -> int:
     """Returns N, the number of weights that the mark is spread over."""
-    return size * count if filters == "keyed" else size
+    return size if filters == "mean" else size * count

@@ -2,9 +2,10 @@ r"""Detection of a message in a kernel: scores, bit errors and p-values.
 
 The score of bit j is \(z_j = s_j y_j / \lVert u_j \rVert\) with
 \(s_j = 2 b_j - 1\). If X is random and independent of the kernel, the scores are
-exactly i.i.d. N(0, 1), whatever the kernel is. For the other projections each score is
+exactly i.i.d. N(0, 1), whatever the kernel is. For a recipient's key the tail of their
+sum is bounded by that of a normal deviate. For the other projections each score is
 positive with probability exactly 1/2, because the message is derived from the secret.
-Both p-values below are therefore exact, not asymptotic.
+The p-values below are therefore exact or upper bounds, not asymptotic.
 """
 
 from __future__ import annotations
@@ -39,24 +40,24 @@ class Detection:
     the scores:
 
     \[p_\text{hard} = P[\mathrm{Bin}(T, 1/2) \ge k], \qquad
-    p_\text{soft} = P\Big[N(0, 1) \ge \sum_j z_j / \sqrt{T}\Big].\]
+    p_\text{soft} = c P\Big[N(0, 1) \ge \sum_j z_j / \sqrt{T}\Big].\]
 
-    Both are the probability of such a result in a kernel that does not depend on the
-    key. They are not corrected for the number of kernels that were tried.
+    The factor c is 1 for a random projection. Both are the probability of such a result
+    in a kernel that does not depend on the key, or an upper bound of it. They are not
+    corrected for the number of kernels that were tried.
 
     Attributes:
         z: The scores, shape `(T,)`, in standard deviations of the scores in an unmarked
             kernel. A bit is read correctly if its score is positive.
         message: The bits of the key, shape `(T,)`.
-        normal: Whether the scores in an unmarked kernel are exactly N(0, 1), so that
-            the soft p-value exists.
+        tail_factor: The factor c of the soft p-value, or `None` if that does not exist.
         problem: Reason why the kernel is not evidence (all weights are equal, or some
             are not finite), or an empty string.
     """
 
     z: Floats
     message: NDArray[np.uint8]
-    normal: bool
+    tail_factor: float | None
     problem: str = ""
 
     @property
@@ -96,13 +97,14 @@ class Detection:
 
     @cached_property
     def log10_p_soft(self) -> float | None:
-        """log10 of the soft p-value, P[N(0, 1) >= sum(z) / sqrt(T)].
+        """log10 of the soft p-value, c P[N(0, 1) >= sum(z) / sqrt(T)].
 
-        `None` if the scores are not normal.
+        `None` if there is no such bound of the tail.
         """
-        if not self.normal:
+        if self.tail_factor is None:
             return None
-        return log_tail(float(self.z.sum()) / sqrt(self.bits)) / log(10)
+        tail = log_tail(float(self.z.sum()) / sqrt(self.bits))
+        return min(0.0, (tail + log(self.tail_factor)) / log(10))
 
     @property
     def log10_p(self) -> float:
@@ -119,8 +121,9 @@ class Detection:
 def detect(kernel: NDArray[Any], key: WatermarkKey) -> Detection:
     r"""Detects a key's message in a kernel.
 
-    With \(u_j = W a_{j \bmod G}\) and the standard deviation c of \(x_j \cdot v\) for a
-    random unit vector v, bit j has the score
+    With \(u_j = W a_{j \bmod G}\), or the j-th block of W for a recipient's key, and
+    the standard deviation c of \(x_j \cdot v\) for a random unit vector v, bit j has
+    the score
 
     \[z_j = s_j \, x_j \cdot u_j / (c \lVert u_j \rVert), \qquad s_j = 2 b_j - 1.\]
 
@@ -181,41 +184,54 @@ def detect_jointly(
             problems.append((mark, problem))
             continue
         flat = kernel.reshape(mark.size, mark.count)
-        units = _unit_vectors(flat, mark.filter_weights)
+        units = _unit_vectors(flat, mark)
         sums[mark] = sums[mark] + units if mark in sums else units
     if not sums:
         mark, problem = problems[0]
-        return Detection(np.zeros(mark.bits), mark.message, mark.normal, problem)
+        return Detection(np.zeros(mark.bits), mark.message, mark.tail_factor, problem)
     y = sum(_projected(v, mark) for mark, v in sums.items())
     squares = sum(np.einsum("gm,gm->g", v, v) for v in sums.values())
     mark, *_ = sums
     norms = np.sqrt(squares)[np.arange(mark.bits) % mark.groups]
     z = np.divide(y, norms, out=np.zeros(mark.bits), where=norms > _SMALLEST_NORM)
-    return Detection(z, mark.message, mark.normal)
+    return Detection(z, mark.message, mark.tail_factor)
 
 
 def _projected(vectors: Floats, mark: KernelKey) -> Floats:
     """Returns s_j x_j . v_j over the spread of x_j, shape `(T,)`, for v of `(G, M)`."""
     y = np.empty(mark.bits)
     for first, rows in mark.row_blocks():
+        if mark.in_blocks:
+            bits = slice(first, first + len(rows))
+            y[bits] = np.einsum("jk,jk->j", rows, vectors[bits])
+            continue
         for group in range(min(mark.groups, len(rows))):
             bits = slice(first + group, first + len(rows), mark.groups)
             y[bits] = rows[group :: mark.groups] @ vectors[group]
     return mark.signs * y / mark.spread
 
 
-def _unit_vectors(flat: NDArray[Any], weights: Floats) -> Floats:
-    """Returns u / |u| with u = W a, shape `(G, M)`; zeros where u is 0."""
+def _unit_vectors(flat: NDArray[Any], mark: KernelKey) -> Floats:
+    """Returns u / |u| for all vectors u that bits are read from; zeros where u is 0."""
     # Scores do not depend on the scale. With weights of at most 1 no square overflows.
     scale = max(float(flat.max()), -float(flat.min()))
+    if mark.in_blocks:
+        u = mark.blocks(flat).astype(np.float64) / scale
+    else:
+        u = _combined(flat, mark.filter_weights, scale)
+    norms = np.linalg.norm(u, axis=1, keepdims=True)
+    np.divide(u, norms, out=u, where=norms > 0)
+    return u
+
+
+def _combined(flat: NDArray[Any], weights: Floats, scale: float) -> Floats:
+    """Returns the combinations W a / scale of the filters, shape `(G, M)`."""
     u = np.empty((len(weights), len(flat)))
     # In chunks, because a copy of a kernel of gigabytes may not fit into memory.
     step = max(1, _CHUNK_BYTES // (8 * flat.shape[1]))
     for start in range(0, len(flat), step):
         chunk = flat[start : start + step].astype(np.float64) / scale
         u[:, start : start + step] = weights @ chunk.T
-    norms = np.linalg.norm(u, axis=1, keepdims=True)
-    np.divide(u, norms, out=u, where=norms > 0)
     return u
 
 

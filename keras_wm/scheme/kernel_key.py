@@ -11,8 +11,19 @@ from cachetools import LRUCache
 from numpy.typing import NDArray
 
 from keras_wm.scheme.array_source import ArraySource
-from keras_wm.scheme.secret_source import Place, SecretSource
+from keras_wm.scheme.recipient_source import RecipientSource
+from keras_wm.scheme.secret_source import SecretSource
+from keras_wm.scheme.streams import Place
 from keras_wm.utils.arrays import Floats, read_only
+
+Source = SecretSource | RecipientSource | ArraySource
+
+# The factor of the normal tail that bounds the tail of the sum of the scores, for each
+# kind of projection whose scores have such a bound. For weighted sums of independent
+# signs it is 1 / (4 P[N(0, 1) >= sqrt(2)]), whatever the weights are (Bentkus and
+# Dzindzalieta 2015, A tight Gaussian bound for weighted sums of Rademacher random
+# variables).
+_TAIL_FACTORS = {"random": 1.0, "sums": 3.1787}
 
 # A larger array is derived again each time, so that one kernel of gigabytes does not
 # empty the cache.
@@ -35,20 +46,23 @@ class KernelKey:
         size: M, the weights per filter.
         count: L, the number of filters.
         bits: T, the length of the message.
-        groups: G, the number of vectors of filter weights that the bits share.
-        normal: Whether the scores in an unmarked kernel are exactly N(0, 1).
+        groups: G, the number of vectors that the bits are read from.
+        in_blocks: Whether bit j is read from the j-th block of the flattened kernel,
+            as in a recipient's key, in place of a combination of the filters.
+        tail_factor: The factor by which the sum of the scores in an unmarked kernel
+            can be more probable than a normal deviate: 1 if it is exactly normal.
+            `None` if there is no such bound.
     """
 
-    def __init__(
-        self, source: SecretSource | ArraySource, commitment: str, place: Place
-    ) -> None:
+    def __init__(self, source: Source, commitment: str, place: Place) -> None:
         self._source = source
         self._commitment = commitment
         self.place = place
         self.size, self.count = place.size, place.filters
         self.bits = source.bits
         self.groups = source.groups
-        self.normal = source.projection == "random"
+        self.in_blocks = isinstance(source, RecipientSource)
+        self.tail_factor = _TAIL_FACTORS.get(source.projection)
 
     @property
     def message(self) -> NDArray[np.uint8]:
@@ -63,14 +77,21 @@ class KernelKey:
 
     @property
     def matrix(self) -> Floats:
-        """X, the projection, shape `(T, M)`."""
+        """X, the projection, shape `(T, M)`, or `(T, N // T)` in blocks."""
         return _cached(("matrix", *self._name), lambda: self._rows(0, self.bits))
 
     @property
     def filter_weights(self) -> Floats:
-        """a, shape `(G, L)`. Bit j is read through row `j % G`."""
+        """a, shape `(G, L)`. Bit j is read through row `j % G`.
+
+        Raises:
+            TypeError: If the key reads blocks.
+        """
+        if isinstance(self._source, RecipientSource):
+            raise TypeError("A recipient's key reads blocks, not filters.")
+        source = self._source
         name = ("filters", *self._name)
-        return _cached(name, lambda: self._source.filter_weights(self.place))
+        return _cached(name, lambda: source.filter_weights(self.place))
 
     @property
     def spread(self) -> float | Floats:
@@ -80,16 +101,33 @@ class KernelKey:
         """
         return self._source.spread(self.size)
 
+    @property
+    def row_length(self) -> int:
+        """Number of columns of X: M, or the number N // T of weights in a block."""
+        return self.size * self.count // self.bits if self.in_blocks else self.size
+
+    def blocks(self, flat: NDArray[Any]) -> NDArray[Any]:
+        """Returns the blocks of a kernel, shape `(T, N // T)`.
+
+        Args:
+            flat: The kernel, shape `(M, L)`. Its last N mod T weights are not read.
+        """
+        read = self.bits * self.row_length
+        return flat.reshape(-1)[:read].reshape(self.bits, self.row_length)
+
     def row_blocks(self) -> Iterator[tuple[int, Floats]]:
         """Yields X in blocks of rows, so that a large X is never in memory as a whole.
 
         Yields:
-            The number of the block's first row, which is a multiple of G, and the rows.
+            The number of the block's first row, and the rows. Unless each bit is read
+            from its own block, the first row is a multiple of G.
         """
-        if 8 * self.size * self.bits <= _MAX_ARRAY_BYTES:
+        row_bytes = 8 * self.row_length
+        if row_bytes * self.bits <= _MAX_ARRAY_BYTES:
             yield 0, self.matrix
             return
-        step = self.groups * max(1, _MAX_ARRAY_BYTES // (8 * self.size * self.groups))
+        unit = 1 if self.in_blocks else self.groups
+        step = unit * max(1, _MAX_ARRAY_BYTES // (row_bytes * unit))
         for first in range(0, self.bits, step):
             last = min(first + step, self.bits)
             yield first, self._rows(first, last)

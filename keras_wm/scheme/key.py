@@ -11,10 +11,12 @@ from numpy.typing import ArrayLike
 from keras_wm.errors import KeyFileError
 from keras_wm.scheme.array_source import ArraySource, load_array
 from keras_wm.scheme.capacity import USUAL_BITS, check_bits, flat_shape
-from keras_wm.scheme.kernel_key import KernelKey
+from keras_wm.scheme.kernel_key import KernelKey, Source
 from keras_wm.scheme.key_file import Payload, read_key, write_key
+from keras_wm.scheme.recipient_source import RecipientSource
 from keras_wm.scheme.secret import Secret
-from keras_wm.scheme.secret_source import Filters, Place, Projection, SecretSource
+from keras_wm.scheme.secret_source import Filters, Projection, SecretSource
+from keras_wm.scheme.streams import Place
 from keras_wm.utils.arguments import is_integer
 
 
@@ -52,9 +54,10 @@ class WatermarkKey:
     Attributes:
         owner: Name of the owner.
         bits: T, the length of the message.
-        projection: `"random"`, `"direct"`, `"diff"` or `"explicit"`.
-        filters: `"keyed"` or `"mean"`.
-        groups: G, the number of vectors of filter weights that the bits share.
+        projection: `"random"`, `"direct"`, `"diff"` or `"explicit"`; in a recipient's
+            key `"sums"`.
+        filters: `"keyed"` or `"mean"`; in a recipient's key `"blocks"`.
+        groups: G, the number of vectors that the bits are read from.
         recipient: Name of the recipient whose copy is marked (see `for_recipient`), or
             an empty string.
         slot: Number of the slot (see `in_slot`), 0 in a new key.
@@ -68,7 +71,7 @@ class WatermarkKey:
 
     def __init__(
         self,
-        source: SecretSource | ArraySource,
+        source: Source,
         *,
         limited: bool = True,
         slot: int = 0,
@@ -156,6 +159,8 @@ class WatermarkKey:
     @classmethod
     def from_payload(cls, payload: Payload) -> WatermarkKey:
         """Returns the key that the fields of a key file describe."""
+        if "recipient" in payload:
+            return cls(RecipientSource(**payload))
         if "secret" in payload:
             return cls(SecretSource(**payload))
         return cls(ArraySource.from_payload(payload))
@@ -203,17 +208,18 @@ class WatermarkKey:
         """Derives the key that marks one recipient's copy of the model.
 
         Its secret is derived from this key's secret, which cannot be computed from it,
-        so the derived key can be given to the person who prepares the copy. It has its
-        own message, projection and filter weights: marks of several recipients do not
-        disturb each other or the owner's mark, and the average of several copies
-        contains the marks of all of them. `keras_wm.identify` finds the recipients
-        whose marks are in a file.
+        so the derived key can be given to the person who prepares the copy. Its mark is
+        spread over all weights of the kernel, whatever projection and filters this key
+        has. Marks of several recipients do not disturb each other or the owner's mark.
+        A combination of several copies contains the marks of all of them, and comparing
+        the copies does not help to remove them. `keras_wm.identify` finds the
+        recipients whose marks are in a file.
 
         Args:
             recipient: Name of the recipient, such as a customer number.
 
         Returns:
-            A `WatermarkKey` with the same owner and choices.
+            A `WatermarkKey` with the same owner and number of bits.
 
         Raises:
             ValueError: If the name is empty, this is already a recipient's key, or this

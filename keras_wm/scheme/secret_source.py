@@ -8,18 +8,20 @@ section 3; Nagai et al. 2018, section 3) use the mean filter,
 
 from __future__ import annotations
 
-import unicodedata
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from math import sqrt
-from typing import Literal, NamedTuple, get_args
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from keras_wm.scheme.key_file import Payload
+from keras_wm.scheme.names import checked_bits, checked_name
 from keras_wm.scheme.normal import quantile
+from keras_wm.scheme.recipient_source import RecipientSource
 from keras_wm.scheme.secret import Secret
+from keras_wm.scheme.streams import KernelStreams, Place
 from keras_wm.utils.arguments import check_choice, is_integer
 from keras_wm.utils.arrays import Floats
 
@@ -34,20 +36,6 @@ KEYED_GROUPS = 64
 _CHUNK_SIZE = 2**14
 
 
-class Place(NamedTuple):
-    """The kernel that arrays are derived for.
-
-    Attributes:
-        slot: Number of the slot that the kernel is marked in.
-        size: M, the weights per filter.
-        filters: L, the number of filters.
-    """
-
-    slot: int
-    size: int
-    filters: int
-
-
 @dataclass(frozen=True)
 class SecretSource:
     """A secret and the public choices of a key. Everything is derived from them.
@@ -56,7 +44,7 @@ class SecretSource:
     arrays of each kernel from the root. A changed choice is therefore a changed key.
 
     Attributes:
-        secret: The 32 secret bytes. Of a recipient's key, its root.
+        secret: The 32 secret bytes.
         owner: Name of the owner.
         bits: T, the length of the message.
         projection: Type of X. `"random"`: i.i.d. standard normal entries. `"direct"`:
@@ -65,8 +53,6 @@ class SecretSource:
         filters: Type of a. `"keyed"`: signs, as many +1 as -1 (one more +1 if L is
             odd). The mean filter, which carries the papers' marks, is therefore not
             read. `"mean"`: all weights are `1 / L`.
-        recipient: Name of the recipient whose copy is marked; an empty string for the
-            owner's own key.
         groups: G, the number of vectors of filter weights that the bits share. `0` is
             the number of the specification. A key with another number serves research
             only, and is not certified.
@@ -80,27 +66,19 @@ class SecretSource:
     bits: int
     projection: Projection
     filters: Filters
-    recipient: str = ""
     groups: int = 0
 
+    recipient: ClassVar[str] = ""
+
     def __post_init__(self) -> None:
-        if not isinstance(self.owner, str) or not self.owner.strip():
+        object.__setattr__(self, "owner", checked_name("owner", self.owner))
+        checked_bits(self.bits)
+        if not is_integer(self.groups, 0):
             raise ValueError(
-                "A key names its owner. Expected a non-empty string. "
-                f"Received: owner={self.owner!r}"
+                f"Expected an integer of at least 0. Received: groups={self.groups!r}"
             )
-        if not isinstance(self.recipient, str):
-            raise ValueError(
-                f"Expected a string. Received: recipient={self.recipient!r}"
-            )
-        _check_count("bits", self.bits, least=1)
-        _check_count("groups", self.groups, least=0)
         check_choice("projection", self.projection, get_args(Projection))
         check_choice("filters", self.filters, get_args(Filters))
-        # The same name can be written with different code points.
-        for field in ("owner", "recipient"):
-            text = unicodedata.normalize("NFC", getattr(self, field))
-            object.__setattr__(self, field, text)
         if not self.groups:
             object.__setattr__(self, "groups", usual_groups(self.filters, self.bits))
 
@@ -109,31 +87,20 @@ class SecretSource:
         """Returns whether G is the number of the specification."""
         return self.groups == usual_groups(self.filters, self.bits)
 
-    def for_recipient(self, recipient: str) -> SecretSource:
+    def for_recipient(self, recipient: str) -> RecipientSource:
         """Returns the source of a recipient's key."""
-        if not isinstance(recipient, str) or not recipient.strip():
-            raise ValueError(
-                "Expected the name of a recipient, a non-empty string. "
-                f"Received: recipient={recipient!r}"
-            )
-        if self.recipient:
-            raise ValueError(
-                f"This is already the key of the recipient {self.recipient!r}. Derive "
-                "recipients' keys from the owner's own key."
-            )
-        recipient = unicodedata.normalize("NFC", recipient)
-        secret = self._root.derive("recipient", recipient)
-        return replace(self, secret=secret, recipient=recipient)
+        recipient = checked_name("recipient", recipient)
+        # Derived from the root, so that a thousand recipients cost one scrypt.
+        root = self._root.derive("recipient", recipient)
+        return RecipientSource(root, self.owner, self.bits, recipient)
 
     def commitment(self) -> str:
         """Returns 64 hexadecimal digits that determine the key."""
-        recipient = (self.recipient,) if self.recipient else ()
-        return self.secret.commit(*self._choices, *recipient)
+        return self.secret.commit(*self._choices)
 
     def message(self, place: Place) -> NDArray[np.uint8]:
         """Returns b, shape `(T,)`: coin flips."""
-        stream = self._expand(-(-self.bits // 8), "message", place)
-        return np.unpackbits(np.frombuffer(stream, np.uint8), count=self.bits)
+        return self._streams.message(self.bits, place)
 
     def rows(self, place: Place, first: int, last: int) -> Floats:
         """Returns rows `first` to `last - 1` of X."""
@@ -168,33 +135,21 @@ class SecretSource:
     def payload(self) -> Payload:
         """Returns the fields of a key file."""
         names = ["owner", "bits", "projection", "filters", "secret"]
-        names += ["recipient"] if self.recipient else []
         names += [] if self.certified else ["groups"]
         return {name: getattr(self, name) for name in names}
 
     @cached_property
     def _root(self) -> Secret:
-        # A recipient's root is derived from the owner's root, so that a thousand
-        # recipients cost one scrypt.
-        return self.secret if self.recipient else self.secret.root(*self._choices)
+        return self.secret.root(*self._choices)
 
     @cached_property
-    def _seeds(self) -> dict[int, Secret]:
-        return {}
+    def _streams(self) -> KernelStreams:
+        return KernelStreams(self._root)
 
     @property
     def _choices(self) -> tuple[int | str, ...]:
         choices = (self.owner, self.bits, self.projection, self.filters)
         return choices if self.certified else (*choices, self.groups)
-
-    def _expand(self, size: int, label: str, place: Place, *parameters: int) -> bytes:
-        """Returns the first bytes of a stream of a kernel's slot."""
-        slot = place.slot
-        if slot not in self._seeds:
-            self._seeds[slot] = self._root.derive("slot", slot)
-        return self._seeds[slot].expand(
-            size, label, place.size, place.filters, *parameters
-        )
 
     def _random_rows(self, place: Place, rows: range) -> Floats:
         matrix = np.empty((len(rows), place.size))
@@ -210,8 +165,8 @@ class SecretSource:
         The first bit of a word is the sign. The next 52 bits give a uniform in (0, 1/2)
         that a double represents exactly and that is never 0, so no entry is infinite.
         """
-        size = place.size
-        stream = b"".join(self._expand(8 * size, "random", place, row) for row in rows)
+        size, expand = place.size, self._streams.expand
+        stream = b"".join(expand(8 * size, "random", place, row) for row in rows)
         words = np.frombuffer(stream, ">u8").astype(np.uint64).reshape(len(rows), size)
         uniform = (words >> 11 & (2**52 - 1)).astype(np.float64)
         normals = quantile((uniform + 0.5) / 2.0**53)
@@ -222,15 +177,8 @@ class SecretSource:
         self, size: int, label: str, place: Place, *parameters: int
     ) -> NDArray[np.intp]:
         """Returns 0 ... size - 1 in a secret order, that of a stream's 64-bit words."""
-        stream = self._expand(8 * size, label, place, *parameters)
+        stream = self._streams.expand(8 * size, label, place, *parameters)
         return np.argsort(np.frombuffer(stream, ">u8"), kind="stable")
-
-
-def _check_count(name: str, value: object, least: int) -> None:
-    if not is_integer(value, least):
-        raise ValueError(
-            f"Expected an integer of at least {least}. Received: {name}={value!r}"
-        )
 
 
 def usual_groups(filters: str, bits: int) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import prod
 from typing import Any
 
 from numpy.typing import NDArray
@@ -278,8 +277,8 @@ def check_work(
     could keep a search busy for hours.
     """
     for key in keys:
-        sizes = (prod(kernel.shape[:-1]) for kernel in kernels if fits(kernel, key))
-        work = key.bits * sum(sizes)
+        shapes = [kernel.shape for kernel in kernels if fits(kernel, key)]
+        work = key.bits * sum(key.for_shape(shape).row_length for shape in shapes)
         if work > limits.search_entries:
             raise UnsafeFileError(
                 f"searching all kernels for {key.bits} bits takes {work:,} entries of "

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keras_wm import WatermarkKey, WatermarkRegularizer
+from keras_wm.embedding.kernel_projection import without_capacity_warnings
 from tests.conftest import fixed_key
 from tests.models import (
     expected_crossentropy,
@@ -100,6 +101,20 @@ def test_the_penalty_of_an_explicit_key_is_that_of_the_equations(loss, rng):
     regularizer, expected = regularizer_and_loss(explicit_key(45), loss, MARGIN)
     value = number(regularizer(kernel))
     assert value == pytest.approx(STRENGTH * expected(kernel), rel=1e-5)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_penalty_of_a_recipients_key_is_that_of_the_equations(loss, rng):
+    # The last 15 of the 375 weights are in no block.
+    kernel = rng.normal(size=(5, 5, 3, 5)).astype("float32")
+    key = fixed_key(BITS, filters="mean").for_recipient("customer-17")
+    regularizer, expected = regularizer_and_loss(key, loss, MARGIN)
+    with without_capacity_warnings():
+        value, gradient = value_and_gradient(regularizer, kernel)
+    assert value == pytest.approx(STRENGTH * expected(kernel), rel=1e-5)
+    if loss == "crossentropy":
+        assert not gradient.ravel()[-15:].any()
+        assert np.all(np.any(gradient.ravel()[:360].reshape(BITS, 18) != 0, axis=1))
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)

@@ -1,5 +1,6 @@
 """Scores, bit errors and p-values, compared with formulas written out here."""
 
+from itertools import product
 from math import comb, log10
 
 import numpy as np
@@ -9,7 +10,12 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from keras_wm import WatermarkKey, detect
-from keras_wm.scheme.detection import corrected, format_p, log10_binomial_tail
+from keras_wm.scheme.detection import (
+    Detection,
+    corrected,
+    format_p,
+    log10_binomial_tail,
+)
 from tests.conftest import fixed_key, unrelated_keys
 
 
@@ -151,3 +157,46 @@ def test_tiny_p_values_do_not_print_as_zero():
     assert format_p(-1300.25) == "10^-1300.2"
     assert format_p(log10(0.031)) == "0.031"
     assert format_p(0.0) == "1"
+
+
+@settings(deadline=None, max_examples=60, derandomize=True)
+@given(
+    weights=st.lists(st.floats(0.01, 1), min_size=1, max_size=10),
+    lost=st.floats(0, 0.5),
+)
+def test_the_soft_p_value_of_a_recipients_key_bounds_every_sum_of_signs(weights, lost):
+    scaled = np.array(weights) * (1 - lost) / np.linalg.norm(weights)
+    signs = np.array(list(product([-1, 1], repeat=len(weights))))
+    sums = np.sort(signs @ scaled)
+    # The share of the sums that are at least as large, also where rounding differs.
+    p = 1 - np.searchsorted(sums, sums - 1e-12) / len(sums)
+    factor = fixed_key().for_recipient("a").for_shape((40, 8)).tail_factor
+    message = np.zeros(1, np.uint8)
+    bounds = [
+        10 ** Detection(np.array([value]), message, factor).log10_p_soft
+        for value in sums
+    ]
+    assert (np.array(bounds) >= p * (1 - 1e-9)).all()
+
+
+def test_the_scores_of_recipients_are_independent_of_the_kernel():
+    """Innocent recipients of kernels with few, equal and very different weights."""
+    owner, rng = fixed_key(64), np.random.default_rng(5)
+    kernels = [
+        rng.normal(size=(48, 16)),
+        np.ones((48, 16)) + np.eye(48, 16),
+        rng.standard_cauchy(size=(48, 16)) ** 3,
+    ]
+    for kernel in kernels:
+        found = [
+            detect(kernel, owner.for_recipient(f"innocent {number}"))
+            for number in range(400)
+        ]
+        for log10_p in (
+            [detection.log10_p_soft for detection in found],
+            [detection.log10_p_hard for detection in found],
+        ):
+            for level in (0.1, 0.01):
+                alarms = np.sum(np.array(log10_p) <= np.log10(level))
+                # More alarms have a probability of 1e-6, 12 times.
+                assert stats.binom.sf(alarms - 1, 400, level) > 1e-6

@@ -2,6 +2,7 @@
 
 import hashlib
 import struct
+from functools import cache
 from pathlib import Path
 from statistics import NormalDist
 
@@ -23,6 +24,7 @@ def joined(*values):
     return b"".join(map(field, ("keras_wm key 2", *values)))
 
 
+@cache
 def root(*choices, secret=FIXED_SECRET):
     """Returns the root of a key, for owner, T, projection and filters."""
     salt = joined(*choices)
@@ -61,6 +63,11 @@ class Kernel:
             else:
                 matrix[j, columns[2 * j]], matrix[j, columns[2 * j + 1]] = 1, -1
         return matrix
+
+    def sums(self, bits):
+        length = self.m * self.count // bits
+        streams = [self.stream(length, "sums", j) for j in range(bits)]
+        return [[byte.bit_count() - 4 for byte in stream] for stream in streams]
 
     def weights(self, filters, bits):
         if filters == "mean":
@@ -138,16 +145,44 @@ def test_scores_follow_the_specification(bits, m, count, projection, filters):
     np.testing.assert_allclose(z, expected, atol=1e-9)
 
 
+def recipients_root(recipient, *choices):
+    return derived(root(*choices), 32, "recipient", recipient)
+
+
 def test_a_recipients_key_follows_the_specification():
-    recipients = fixed_key(24).for_recipient("Müller & Söhne")
-    owners_root = root("Example Ltd", 24, "random", "keyed")
-    recipients_root = derived(owners_root, 32, "recipient", "Müller & Söhne")
-    kernel, mark = Kernel(recipients_root, 60, 8), recipients.for_shape((60, 8))
+    recipients = fixed_key(24, "diff", "mean").for_recipient("Müller & Söhne")
+    own_root = recipients_root("Müller & Söhne", "Example Ltd", 24, "diff", "mean")
+    kernel, mark = Kernel(own_root, 60, 8), recipients.for_shape((60, 8))
     assert mark.message.tolist() == kernel.message(24)
-    np.testing.assert_allclose(mark.matrix, kernel.matrix("random", 24), rtol=1e-11)
-    choices = ("Example Ltd", 24, "random", "keyed", "Müller & Söhne")
-    committed = joined(recipients_root, "commitment", *choices)
+    assert mark.matrix.tolist() == kernel.sums(24)
+    committed = joined(
+        own_root, "commitment", "Example Ltd", 24, "recipient", "Müller & Söhne"
+    )
     assert recipients.commitment == hashlib.sha256(committed).hexdigest()
+
+
+@settings(deadline=None, max_examples=20, derandomize=True)
+@given(
+    bits=st.sampled_from([1, 7, 24]),
+    shape=st.tuples(st.integers(2, 30), st.integers(1, 20)).filter(
+        lambda shape: shape[0] * shape[1] >= 24
+    ),
+    slot=st.integers(0, 2),
+)
+def test_a_recipients_scores_follow_the_specification(bits, shape, slot):
+    m, count = shape
+    values = np.random.default_rng(bits).normal(size=shape)
+    own_root = recipients_root("a", "Example Ltd", bits, "random", "keyed")
+    kernel, length = Kernel(own_root, m, count, slot), m * count // bits
+    expected = []
+    for j, (bit, row) in enumerate(
+        zip(kernel.message(bits), kernel.sums(bits), strict=True)
+    ):
+        block = values.ravel()[j * length : (j + 1) * length]
+        norm = np.sqrt(2) * np.linalg.norm(block)
+        expected.append((2 * bit - 1) * (row @ block) / norm)
+    key = fixed_key(bits).for_recipient("a").in_slot(slot)
+    np.testing.assert_allclose(detect(values, key).z, expected, atol=1e-9)
 
 
 def packed(bits):
@@ -159,13 +194,17 @@ def test_the_vectors_of_the_specification():
     kernel = key.for_shape((576, 64))
     signs = (kernel.filter_weights[0] > 0).astype(int)
     direct = fixed_key(256, "direct").for_shape((576, 64)).matrix
+    recipients = key.for_recipient("customer-17")
+    marked = recipients.for_shape((576, 64))
     vectors = [
         key.commitment,
         key._source._root.reveal(),
         packed(kernel.message),
         packed(key.in_slot(1).for_shape((576, 64)).message),
         packed(signs),
-        key.for_recipient("customer-17").commitment,
+        recipients.commitment,
+        packed(marked.message),
+        ", ".join(f"{entry:g}" for entry in marked.matrix[0, :4]),
         ", ".join(map(str, direct.argmax(axis=1)[:3])),
     ]
     assert vectors == [
@@ -174,7 +213,9 @@ def test_the_vectors_of_the_specification():
         "54f366e9edf01908fae83b1b85c64d0a3265ec3beae1bcd61d04fca3308b4072",
         "d65acce0ba30f52968d91ecaac89051076a89b4a187afdc7b7e0a69da0bbf3fb",
         "481aeebe3bef0610",
-        "3e36e00a0e5620d60ccb395801863a8b70ef00775b99fb369ab8aab5d028e7f3",
+        "e4cb043d33cd4709268831ea7ea94cb640dd388be5b5fdc11f44d6245fcf1598",
+        "fe1c438e4b340903bd223c4a7b16ad0f07bbd02891ae3c9d41ebb382ed368b5d",
+        "-2, 3, 0, 1",
         "333, 226, 168",
     ]
     entries = [-1.5998129557202545, -1.2560512911595714, -0.14393995716607205]

@@ -1,0 +1,57 @@
+"""The streams of bytes that everything about a kernel is derived from."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from keras_wm.scheme.secret import Secret
+
+
+class Place(NamedTuple):
+    """The kernel that arrays are derived for.
+
+    Attributes:
+        slot: Number of the slot that the kernel is marked in.
+        size: M, the weights per filter.
+        filters: L, the number of filters.
+    """
+
+    slot: int
+    size: int
+    filters: int
+
+
+class KernelStreams:
+    """The streams of all kernels, derived from the root of a key.
+
+    Args:
+        root: The root of the key.
+    """
+
+    def __init__(self, root: Secret) -> None:
+        self._root = root
+        self._seeds: dict[int, Secret] = {}
+
+    def expand(self, size: int, label: str, place: Place, *parameters: int) -> bytes:
+        """Returns the first bytes of a stream of a kernel in its slot.
+
+        Args:
+            size: Number of bytes.
+            label: Purpose of the stream.
+            place: The kernel.
+            *parameters: Values that the derived quantity depends on.
+        """
+        slot = place.slot
+        if slot not in self._seeds:
+            self._seeds[slot] = self._root.derive("slot", slot)
+        return self._seeds[slot].expand(
+            size, label, place.size, place.filters, *parameters
+        )
+
+    def message(self, bits: int, place: Place) -> NDArray[np.uint8]:
+        """Returns b, shape `(T,)`: coin flips."""
+        stream = self.expand(-(-bits // 8), "message", place)
+        return np.unpackbits(np.frombuffer(stream, np.uint8), count=bits)
