@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -87,6 +87,20 @@ def as_kernel(array: Stored, layer: str, variable: str) -> Kernel:
     )
 
 
+def arrays_of(layers: Iterable[Mapping[str, Stored]]) -> list[Stored]:
+    """Returns the arrays of all layers."""
+    return [array for arrays in layers for array in arrays.values()]
+
+
+# Lists the stored arrays.
+ListArrays = Callable[[], list[Stored]]
+
+
+def no_arrays() -> list[Stored]:
+    """The `Contents.arrays` of a model without arrays."""
+    return []
+
+
 # Reads a model's config as plain data, which must not be trusted. Returns `None` if
 # the config is missing or cannot be read.
 ReadConfig = Callable[[], Any]
@@ -105,11 +119,14 @@ class Contents:
         weights: All arrays of floats, with at least one axis, that the model computes
             with, in the file's order.
         config: Reads the model's config; see `ReadConfig`.
+        arrays: Lists the stored arrays that the weights are computed from, each once.
+            Others, such as counters, can be among them.
     """
 
     format: str
     weights: list[Kernel]
     config: ReadConfig = no_config
+    arrays: ListArrays = no_arrays
 
     @property
     def kernels(self) -> list[Kernel]:

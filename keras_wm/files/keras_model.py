@@ -43,7 +43,7 @@ def weights_in_memory(model: KerasModel) -> list[Kernel]:
     # Path, full name and variables of each layer.
     layers: list[tuple[str, str, dict[str, Stored]]] = []
     for weight in model.weights:
-        path = getattr(weight, "path", weight.name).removesuffix(":0")
+        path = _path_of(weight)
         layer, _, variable = path.rpartition("/")
         # Two layers of a model can have the same name.
         if not layers or layers[-1][0] != layer or variable in layers[-1][2]:
@@ -55,6 +55,11 @@ def weights_in_memory(model: KerasModel) -> list[Kernel]:
         for path, full_name, variables in layers
         for weight in weights_of_layer(full_name, variables, facts.get(path, NO_FACTS))
     ]
+
+
+def arrays_in_memory(model: KerasModel) -> list[Stored]:
+    """Returns the variables of a model as they are, see `Contents.arrays`."""
+    return [_as_stored(weight, _path_of(weight)) for weight in model.weights]
 
 
 def config_in_memory(model: KerasModel) -> Any:
@@ -88,6 +93,10 @@ def _full_name(path: str, name: str, prefix: str) -> str:
     if not name or not separator:
         return path
     return f"{prefix}{name}/{inside}".removesuffix("/")
+
+
+def _path_of(variable: Any) -> str:
+    return str(getattr(variable, "path", variable.name)).removesuffix(":0")
 
 
 def _as_stored(variable: Any, path: str) -> Stored:

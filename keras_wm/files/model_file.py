@@ -9,8 +9,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any, BinaryIO, TypeAlias
 
-from keras_wm.files.contents import ModelFile
-from keras_wm.files.keras_model import KerasModel, config_in_memory, weights_in_memory
+from keras_wm.files.contents import ModelFile, Stored
+from keras_wm.files.keras_model import (
+    KerasModel,
+    arrays_in_memory,
+    config_in_memory,
+    weights_in_memory,
+)
 from keras_wm.files.limits import DEFAULT_LIMITS, Limits
 from keras_wm.files.sandbox import Sandbox
 from keras_wm.files.storage.source import as_source, naming_errors, open_path
@@ -47,6 +52,7 @@ def open_model(
             "Keras model",
             weights_in_memory(model),
             lambda: config_in_memory(model),
+            lambda: arrays_in_memory(model),
             path=f"model {model.name!r} in memory",
         )
     elif not sandbox:
@@ -122,7 +128,14 @@ def open_model_file(
             for weight in contents.weights
         ]
         config = naming_errors(name)(contents.config)
-        yield ModelFile(contents.format, weights, config, path=name)
+
+        def arrays() -> list[Stored]:
+            return [
+                replace(array, read=naming_errors(name)(array.read))
+                for array in contents.arrays()
+            ]
+
+        yield ModelFile(contents.format, weights, config, arrays, path=name)
 
 
 def _name(file: Any) -> str:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from keras_wm import errors
 from keras_wm.errors import ModelFileError, UnsafeFileError
-from keras_wm.files.contents import Kernel, ModelFile
+from keras_wm.files.contents import Kernel, ModelFile, Stored
 from keras_wm.files.limits import DEFAULT_LIMITS, Limits
 from keras_wm.utils.child_process import Answer, ChildDiedError, ChildProcess, Message
 from keras_wm.utils.text import printable
@@ -101,8 +101,15 @@ class Sandbox:
         def config() -> Any:
             return ask({"config": True})[0]["config"]
 
+        def arrays() -> list[Stored]:
+            descriptions = ask({"arrays": True})[0]["arrays"]
+            return [
+                self._array(ask, index, description)
+                for index, description in enumerate(descriptions)
+            ]
+
         try:
-            yield ModelFile(str(listing["format"]), weights, config, path=path)
+            yield ModelFile(str(listing["format"]), weights, config, arrays, path=path)
         finally:
             self._generation += 1
 
@@ -129,18 +136,30 @@ class Sandbox:
         self, ask: Callable[..., Answer], index: int, description: Message
     ) -> Kernel:
         shape = tuple(int(axis) for axis in description.pop("shape"))
+        texts = {name: str(value) for name, value in description.items()}
+        read = self._reader(ask, {"read": index}, shape)
+        return Kernel(shape=shape, read=read, **texts)
 
+    def _array(
+        self, ask: Callable[..., Answer], index: int, description: Message
+    ) -> Stored:
+        shape = tuple(int(axis) for axis in description["shape"])
+        read = self._reader(ask, {"read_array": index}, shape)
+        return Stored(str(description["path"]), shape, str(description["dtype"]), read)
+
+    def _reader(
+        self, ask: Callable[..., Answer], question: Message, shape: tuple[int, ...]
+    ) -> Callable[[], NDArray[np.floating]]:
         def read() -> NDArray[np.floating]:
             # Imported late, so that the child starts while NumPy is imported here.
             import numpy as np
 
             max_bytes = _WIDEST_BYTES * min(math.prod(shape), self._limits.array_bytes)
-            answer, data = ask({"read": index}, max_bytes)
+            answer, data = ask(question, max_bytes)
             dtype = np.dtype("f8" if answer["dtype"] == "float64" else "f4")
             return np.frombuffer(data, dtype).reshape(shape)
 
-        texts = {name: str(value) for name, value in description.items()}
-        return Kernel(shape=shape, read=read, **texts)
+        return read
 
     def _ask(
         self, child: ChildProcess, question: Message, path: str, max_bytes: int = 0

@@ -6,14 +6,14 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
 
 from keras_wm.errors import ModelFileError
-from keras_wm.files.contents import Kernel, ModelFile
+from keras_wm.files.contents import Kernel, ModelFile, Stored
 from keras_wm.files.limits import Limits
 from keras_wm.files.model_file import open_model_file
 from keras_wm.utils.child_process import NO_DATA, Answer, Handler, Message
@@ -41,6 +41,7 @@ class _Reader:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._file: ModelFile
+        self._arrays: list[Stored] = []
         self._open = ExitStack()
         self._bounds = _Bounds(limits)
 
@@ -50,6 +51,10 @@ class _Reader:
                 return self._list(question["open"])
             if "config" in question:
                 return self._read_config()
+            if "arrays" in question:
+                return self._list_arrays()
+            if "read_array" in question:
+                return self._read(self._arrays[question["read_array"]])
             return self._read(self._file.weights[question["read"]])
         except ModelFileError as error:
             return {"error": type(error).__name__, "message": str(error)}, NO_DATA
@@ -58,11 +63,13 @@ class _Reader:
         self._open.close()
         with self._bounds.enforced():
             self._file = self._open.enter_context(open_model_file(path, self._limits))
-        descriptions = [
-            {name: value for name, value in vars(weight).items() if name != "read"}
-            for weight in self._file.weights
-        ]
+        descriptions = _descriptions(self._file.weights)
         return {"format": self._file.format, "weights": descriptions}, NO_DATA
+
+    def _list_arrays(self) -> Answer:
+        with self._bounds.enforced():
+            self._arrays = self._file.arrays()
+        return {"arrays": _descriptions(self._arrays)}, NO_DATA
 
     def _read_config(self) -> Answer:
         with self._bounds.enforced():
@@ -74,7 +81,7 @@ class _Reader:
                 config = None
         return {"config": config}, NO_DATA
 
-    def _read(self, weight: Kernel) -> Answer:
+    def _read(self, weight: Kernel | Stored) -> Answer:
         # The reader itself rejects an array above `Limits.array_bytes`. This minimum
         # only keeps such an array's shape from lifting the bounds.
         size = min(8 * math.prod(weight.shape), 2 * self._limits.array_bytes)
@@ -83,6 +90,14 @@ class _Reader:
         if values.dtype not in (np.float32, np.float64):
             values = values.astype(np.float64)
         return {"dtype": values.dtype.name}, values.data.cast("B")
+
+
+def _descriptions(arrays: Sequence[Kernel | Stored]) -> list[Message]:
+    """Returns all fields of weights or arrays that are plain values."""
+    return [
+        {name: value for name, value in vars(array).items() if name != "read"}
+        for array in arrays
+    ]
 
 
 class _Bounds:

@@ -89,11 +89,13 @@ def read_contents(opened: Source | Folder, stack: ExitStack) -> Contents:
 def _contents_of_bundle(bundle: Bundle, stack: ExitStack) -> Contents:
     """Lists the contents of a folder or archive that contains weights files."""
     files = weights_files(bundle.names)
-    weights = {file: _list_weights(bundle, file, stack) for file in files}
+    contents = {file: _list_contents(bundle, file, stack) for file in files}
+    weights = {file: part.weights for file, part in contents.items()}
     return Contents(
         f"model folder ({', '.join(files)})",
         weights[files[0]] if len(files) == 1 else _disambiguated(weights),
         partial(_read_config, bundle, _WEIGHTS[files[0]]),
+        lambda: [array for part in contents.values() for array in part.arrays()],
     )
 
 
@@ -106,17 +108,17 @@ def _recognise(source: Source, stack: ExitStack, config: ReadConfig) -> Contents
     return None
 
 
-def _list_weights(bundle: Bundle, name: str, stack: ExitStack) -> list[Kernel]:
-    """Lists the weights in one file of a bundle."""
+def _list_contents(bundle: Bundle, name: str, stack: ExitStack) -> Contents:
+    """Lists the contents of one file of a bundle."""
     config = partial(_read_config, bundle, _WEIGHTS[name])
     with naming_errors(name):
         source = bundle.open(name)
         contents = _recognise(source, stack, config)
         if contents is not None:
-            return contents.weights
+            return contents
         # Keras writes an HDF5 file also for a model without weights.
         if is_hdf5(source):
-            return []
+            return Contents("model without weights", [])
         raise unrecognised(source)
 
 

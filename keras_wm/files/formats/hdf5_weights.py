@@ -18,7 +18,13 @@ from typing import Any
 import h5py
 
 from keras_wm.files.config.layer_facts import NO_FACTS, LayerFacts, facts_by_name
-from keras_wm.files.contents import Contents, Kernel, ReadConfig, Stored
+from keras_wm.files.contents import (
+    Contents,
+    Kernel,
+    ReadConfig,
+    Stored,
+    arrays_of,
+)
 from keras_wm.files.formats.keras3 import weights_of_keras3
 from keras_wm.files.hdf5.array import StoredArrays
 from keras_wm.files.hdf5.file import BoundedFile, is_hdf5, read_text_attribute
@@ -56,19 +62,23 @@ def recognise(source: Source, stack: ExitStack, config: ReadConfig) -> Contents 
     if any(h5py.h5a.exists(group.id, name) for name in _LEGACY_LISTS):
         part = "" if is_whole else " weights"
         prefix = f"{_WHOLE_MODEL}/" if is_whole else ""
+        weights, arrays = _weights_of_legacy(file, prefix)
         return Contents(
             f"legacy HDF5{part} (.h5)",
-            _weights_of_legacy(file, prefix),
+            weights,
             lambda: _model_config(file),
+            lambda: arrays,
         )
-    weights = weights_of_keras3({"": file}, source.limits, config)
-    if weights is None:
+    listed = weights_of_keras3({"": file}, source.limits, config)
+    if listed is None:
         return None
-    return Contents("Keras weights (.weights.h5)", weights)
+    return Contents("Keras weights (.weights.h5)", listed[0], arrays=lambda: listed[1])
 
 
-def _weights_of_legacy(file: BoundedFile, top: str) -> list[Kernel]:
-    """Lists the weights of a legacy HDF5 file, all in the group `top`."""
+def _weights_of_legacy(
+    file: BoundedFile, top: str
+) -> tuple[list[Kernel], list[Stored]]:
+    """Lists the weights and the arrays of a legacy HDF5 file, in the group `top`."""
     stored = StoredArrays(file)
     layers: dict[str, dict[str, Stored]] = {}
     for path, item in walk(file, skip=lambda path: path == _OPTIMIZER):
@@ -85,7 +95,7 @@ def _weights_of_legacy(file: BoundedFile, top: str) -> list[Kernel]:
         layer_facts = facts.get(layer.rpartition("/")[2], NO_FACTS)
         named = _without_suffixes(arrays)
         weights += weights_of_layer(layer, named, layer_facts, file.source.limits)
-    return weights
+    return weights, arrays_of(layers.values())
 
 
 def _without_suffixes(arrays: dict[str, Stored]) -> dict[str, Stored]:

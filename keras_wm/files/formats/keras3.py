@@ -17,7 +17,7 @@ from keras_wm.errors import UnsafeFileError
 from keras_wm.files.config.layer_facts import NO_FACTS, LayerFacts
 from keras_wm.files.config.layer_names import is_state, layer_name, nodes_in_config
 from keras_wm.files.config.nodes import name_of
-from keras_wm.files.contents import Kernel, ReadConfig, Stored
+from keras_wm.files.contents import Kernel, ReadConfig, Stored, arrays_of
 from keras_wm.files.hdf5.array import StoredArrays
 from keras_wm.files.hdf5.file import BoundedFile, read_text_attribute
 from keras_wm.files.hdf5.walk import walk
@@ -31,8 +31,8 @@ _VARIABLES = "vars"
 
 def weights_of_keras3(
     shards: Mapping[str, BoundedFile], limits: Limits, config: ReadConfig
-) -> list[Kernel] | None:
-    """Lists the weights in a weights file, or in its shards.
+) -> tuple[list[Kernel], list[Stored]] | None:
+    """Lists the weights and the arrays in a weights file, or in its shards.
 
     Args:
         shards: The open HDF5 files by name. The name is empty if there is only one.
@@ -41,7 +41,8 @@ def weights_of_keras3(
             called only if the files do not name their layers, or contain integers.
 
     Returns:
-        The weights, or `None` if the files have another format.
+        The weights, and the stored arrays that they are computed from; or `None` if
+        the files have another format.
     """
     stored = {shard: StoredArrays(file) for shard, file in shards.items()}
     names: dict[str, str | None] = {}
@@ -69,13 +70,14 @@ def weights_of_keras3(
             owner: name or name_of(nodes.get(owner)) for owner, name in names.items()
         }
         facts = _layer_facts(layers, nodes)
-    return [
+    weights = [
         weight
         for owner, arrays in layers.items()
         for weight in weights_of_layer(
             layer_name(owner, names), arrays, facts.get(owner, NO_FACTS), limits
         )
     ]
+    return weights, arrays_of(layers.values())
 
 
 def _walk_shards(

@@ -52,9 +52,9 @@ def recognise(source: Source, stack: ExitStack, config: ReadConfig) -> Contents 
     """Returns the contents of a safetensors file; see `hdf5_weights.recognise`."""
     if not has_header(source):
         return None
-    return Contents(
-        "safetensors", weights_of_safetensors(read_header(source), source.limits)
-    )
+    arrays = read_header(source)
+    weights = weights_of_safetensors(arrays, source.limits)
+    return Contents("safetensors", weights, arrays=lambda: arrays)
 
 
 def weights_of_safetensors(arrays: Sequence[Stored], limits: Limits) -> list[Kernel]:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from keras_wm.errors import ModelFileError, UnsafeFileError, UnsupportedFileError
-from keras_wm.files.contents import Contents, Kernel, ReadConfig
+from keras_wm.files.contents import Contents, Kernel, ReadConfig, Stored
 from keras_wm.files.formats.keras3 import weights_of_keras3
 from keras_wm.files.formats.safetensors import (
     has_header,
@@ -81,11 +81,15 @@ def recognise(source: Source, stack: ExitStack, config: ReadConfig) -> Contents 
         for name, shard in shards.items():
             with naming_errors(name):
                 files[name] = stack.enter_context(BoundedFile(shard))
-        weights = weights_of_keras3(files, source.limits, config) or []
-        return Contents("sharded Keras weights (.weights.json)", weights)
+        listed = weights_of_keras3(files, source.limits, config) or ([], [])
+        return Contents(
+            "sharded Keras weights (.weights.json)",
+            listed[0],
+            arrays=lambda: listed[1],
+        )
     if all(map(has_header, shards.values())):
-        weights = _weights_of_safetensors(shards, source.limits)
-        return Contents("sharded safetensors", weights)
+        weights, arrays = _weights_of_safetensors(shards, source.limits)
+        return Contents("sharded safetensors", weights, arrays=lambda: arrays)
     raise ModelFileError(
         "some of its shards are HDF5 files, and others are safetensors."
     )
@@ -124,8 +128,11 @@ def _vet_name(name: Any, limits: Limits) -> None:
         )
 
 
-def _weights_of_safetensors(sources: dict[str, Source], limits: Limits) -> list[Kernel]:
+def _weights_of_safetensors(
+    sources: dict[str, Source], limits: Limits
+) -> tuple[list[Kernel], list[Stored]]:
     weights: list[Kernel] = []
+    listed: list[Stored] = []
     names: set[str] = set()
     for shard, source in sources.items():
         with naming_errors(shard):
@@ -138,8 +145,9 @@ def _weights_of_safetensors(sources: dict[str, Source], limits: Limits) -> list[
             names.update(array.path for array in arrays)
             problem = "the shards have more arrays together"
             vet_limit(limits, "arrays", len(names), problem)
+        listed += arrays
         weights += [
             replace(weight, path=f"{shard}/{weight.path}")
             for weight in weights_of_safetensors(arrays, limits)
         ]
-    return weights
+    return weights, listed
