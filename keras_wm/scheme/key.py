@@ -265,6 +265,22 @@ class WatermarkKey:
         other = WatermarkKey(self._source, limited=self._limited, slot=slot)
         return self if other == self else other
 
+    def slot_commitment(self, slot: int) -> str:
+        """Returns the commitment to one slot, which a claim contains.
+
+        The owner can later show the seed of this slot alone, and keep the others.
+
+        Args:
+            slot: Number of the slot, from 0.
+
+        Returns:
+            SHA-256 of the slot's seed, in hexadecimal.
+
+        Raises:
+            ValueError: If the number is negative, or this key was given as arrays.
+        """
+        return self._source.slot_commitment(self.in_slot(slot).slot)
+
     def save(
         self,
         path: str | os.PathLike[str],

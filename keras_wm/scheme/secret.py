@@ -12,6 +12,8 @@ import secrets
 from functools import lru_cache
 from typing import NoReturn
 
+from keras_wm.utils.fields import join_fields
+
 SECRET_SIZE = 32
 _DOMAIN = "keras_wm key 2"
 # Parameters of scrypt (RFC 7914). A root takes about 40 ms and 16 MiB. Each trial of a
@@ -55,7 +57,7 @@ class Secret:
             label: Purpose of the stream, such as `"message"`.
             *parameters: Values that the derived quantity depends on.
         """
-        absorbed = _fields(_DOMAIN, self._bytes, label, *parameters)
+        absorbed = join_fields(_DOMAIN, self._bytes, label, *parameters)
         return hashlib.shake_256(absorbed).digest(size)
 
     def root(self, *choices: int | str) -> Secret:
@@ -75,7 +77,7 @@ class Secret:
 
     def commit(self, *parameters: int | str) -> str:
         """Returns SHA-256 of the secret and the parameters, in hexadecimal."""
-        absorbed = _fields(_DOMAIN, self._bytes, "commitment", *parameters)
+        absorbed = join_fields(_DOMAIN, self._bytes, "commitment", *parameters)
         return hashlib.sha256(absorbed).hexdigest()
 
     def reveal(self) -> str:
@@ -102,17 +104,6 @@ class Secret:
 # A program that loads a key again and again computes its root once.
 @lru_cache(64)
 def _root(secret: Secret, *choices: int | str) -> Secret:
-    salt = _fields(_DOMAIN, *choices)
+    salt = join_fields(_DOMAIN, *choices)
     root = hashlib.scrypt(secret._bytes, salt=salt, **_ROOT_COST, dklen=SECRET_SIZE)
     return Secret(root)
-
-
-def _fields(*fields: bytes | int | str) -> bytes:
-    """Returns all fields as bytes, each after its length.
-
-    The lengths ensure that different lists of fields give different bytes.
-    """
-    encoded = [
-        field if isinstance(field, bytes) else str(field).encode() for field in fields
-    ]
-    return b"".join(len(field).to_bytes(8, "big") + field for field in encoded)

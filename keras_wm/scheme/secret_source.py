@@ -98,6 +98,10 @@ class SecretSource:
         """Returns 64 hexadecimal digits that determine the key."""
         return self.secret.commit(*self._choices)
 
+    def slot_commitment(self, slot: int) -> str:
+        """Returns 64 hexadecimal digits that determine the seed of a slot."""
+        return self._streams.slot_commitment(slot)
+
     def message(self, place: Place) -> NDArray[np.uint8]:
         """Returns b, shape `(T,)`: coin flips."""
         return self._streams.message(self.bits, place)

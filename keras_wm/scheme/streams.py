@@ -44,12 +44,18 @@ class KernelStreams:
             place: The kernel.
             *parameters: Values that the derived quantity depends on.
         """
-        slot = place.slot
+        seed = self.seed(place.slot)
+        return seed.expand(size, label, place.size, place.filters, *parameters)
+
+    def seed(self, slot: int) -> Secret:
+        """Returns the seed of a slot."""
         if slot not in self._seeds:
             self._seeds[slot] = self._root.derive("slot", slot)
-        return self._seeds[slot].expand(
-            size, label, place.size, place.filters, *parameters
-        )
+        return self._seeds[slot]
+
+    def slot_commitment(self, slot: int) -> str:
+        """Returns 64 hexadecimal digits that determine the seed of a slot."""
+        return self.seed(slot).commit("slot", slot)
 
     def message(self, bits: int, place: Place) -> NDArray[np.uint8]:
         """Returns b, shape `(T,)`: coin flips."""
