@@ -24,6 +24,8 @@ from keras_wm.utils.lazy import attach as _attach_lazily
 __all__ = [
     "AlignmentError",
     "BitErrorRate",
+    "Claim",
+    "ClaimError",
     "Comparison",
     "Detection",
     "Distiller",
@@ -46,6 +48,7 @@ __all__ = [
     "WrongPassphraseError",
     "__version__",
     "attach",
+    "claims",
     "compare",
     "detach",
     "detect",
@@ -62,7 +65,8 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from keras_wm import files, plots, research, slmc
+    from keras_wm import claims, files, plots, research, slmc
+    from keras_wm.claims.claim import Claim
     from keras_wm.embedding.attachment import attach, detach
     from keras_wm.embedding.callback import BitErrorRate
     from keras_wm.embedding.distiller import Distiller
@@ -71,6 +75,7 @@ if TYPE_CHECKING:
     from keras_wm.embedding.regularizer import WatermarkRegularizer
     from keras_wm.errors import (
         AlignmentError,
+        ClaimError,
         KeyFileError,
         LayerNotFoundError,
         ModelFileError,
@@ -98,6 +103,7 @@ def _register() -> None:
 __getattr__, __dir__ = _attach_lazily(
     __name__,
     {
+        "claims.claim": ["Claim"],
         "embedding.attachment": ["attach", "detach"],
         "embedding.callback": ["BitErrorRate"],
         "embedding.distiller": ["Distiller"],
@@ -106,6 +112,7 @@ __getattr__, __dir__ = _attach_lazily(
         "embedding.regularizer": ["WatermarkRegularizer"],
         "errors": [
             "AlignmentError",
+            "ClaimError",
             "KeyFileError",
             "LayerNotFoundError",
             "ModelFileError",
@@ -123,7 +130,7 @@ __getattr__, __dir__ = _attach_lazily(
         "verification.result": ["Verification"],
         "verification.verification": ["verify"],
     },
-    subpackages=["files", "plots", "research", "slmc"],
+    subpackages=["claims", "files", "plots", "research", "slmc"],
     before=_register,
 )
 

@@ -1,7 +1,8 @@
 """Errors that keras_wm raises besides `ValueError` and `TypeError`.
 
-There are two families: `ModelFileError` for model files and `KeyFileError` for key
-files. All errors are subclasses of `ValueError`, so `except ValueError` catches them.
+There are three families: `ModelFileError` for model files, `KeyFileError` for key files
+and `ClaimError` for claims. All errors are subclasses of `ValueError`, so
+`except ValueError` catches them.
 """
 
 from __future__ import annotations
@@ -37,6 +38,10 @@ class KeyFileError(ValueError):
 
 class WrongPassphraseError(KeyFileError):
     """The passphrase of an encrypted key file is missing or wrong."""
+
+
+class ClaimError(ValueError):
+    """A claim cannot be read or made, is not dated, or does not fit a key or model."""
 
 
 class AlignmentError(ValueError):

@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 
 import keras_wm
+import keras_wm.claims
 import keras_wm.files
 import keras_wm.research
+
+PACKAGES = [keras_wm, keras_wm.claims, keras_wm.files, keras_wm.research]
 
 
 def run(program):
@@ -33,13 +36,13 @@ def test_every_public_name_is_there_and_documented():
         assert name == "__version__" or inspect.getdoc(value), name
 
 
-@pytest.mark.parametrize("package", [keras_wm, keras_wm.files, keras_wm.research])
+@pytest.mark.parametrize("package", PACKAGES)
 def test_a_namespace_lists_public_names_only(package):
     assert dir(package) == sorted(package.__all__)
     assert all(hasattr(package, name) for name in package.__all__)
 
 
-@pytest.mark.parametrize("package", [keras_wm, keras_wm.files, keras_wm.research])
+@pytest.mark.parametrize("package", PACKAGES)
 def test_type_checkers_see_every_public_name(package):
     tree = ast.parse(Path(package.__file__).read_text("utf-8"))
     imported = {
@@ -70,7 +73,7 @@ def test_no_module_hides_a_public_function():
     import keras_wm.cli
 
     for name in keras_wm.__all__:
-        is_package = name in ("files", "plots", "research", "slmc")
+        is_package = name in ("claims", "files", "plots", "research", "slmc")
         assert inspect.ismodule(getattr(keras_wm, name)) == is_package, name
 
 

@@ -1,0 +1,44 @@
+"""Claims: what an owner says about a model, dated before the model is released.
+
+All names are imported when they are first used: a verification without a claim needs
+none of them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from keras_wm.utils.lazy import attach
+
+__all__ = [
+    "Claim",
+    "ClaimedLayer",
+    "Dating",
+    "ModelDigest",
+    "RecipientsRoot",
+    "Stamp",
+    "dated",
+    "renew",
+    "stamp",
+    "weight_digest",
+]
+
+if TYPE_CHECKING:
+    from keras_wm.claims.claim import Claim
+    from keras_wm.claims.dating import Dating, dated
+    from keras_wm.claims.facts import ClaimedLayer, Stamp
+    from keras_wm.claims.model_digest import ModelDigest, weight_digest
+    from keras_wm.claims.recipients import RecipientsRoot
+    from keras_wm.claims.stamping import renew, stamp
+
+__getattr__, __dir__ = attach(
+    __name__,
+    {
+        "claim": ["Claim"],
+        "dating": ["Dating", "dated"],
+        "facts": ["ClaimedLayer", "Stamp"],
+        "model_digest": ["ModelDigest", "weight_digest"],
+        "recipients": ["RecipientsRoot"],
+        "stamping": ["renew", "stamp"],
+    },
+)
