@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -16,10 +17,13 @@ from keras_wm.embedding.marked_layers import (
     sublayers,
 )
 from keras_wm.embedding.regularizer import WatermarkRegularizer
-from keras_wm.utils.atomic import atomic_write
+from keras_wm.utils.atomic import atomic_write, check_folder
 
 if TYPE_CHECKING:
+    from keras_wm.claims.claim import Claim
+    from keras_wm.files import ModelSource
     from keras_wm.files.keras_model import KerasModel
+    from keras_wm.scheme.key import WatermarkKey
 
 # Bytes that are searched for traces at once.
 _BLOCK = 2**24
@@ -30,6 +34,12 @@ def publish(
     path: str | os.PathLike[str],
     include_optimizer: bool = False,
     overwrite: bool = True,
+    claim: str | os.PathLike[str] | None = None,
+    *,
+    key: WatermarkKey | None = None,
+    checkpoint: ModelSource | None = None,
+    recipients: Sequence[str] = (),
+    predecessor: Claim | str | None = None,
 ) -> Path:
     """Saves a model without any trace of keras_wm.
 
@@ -49,6 +59,18 @@ def publish(
             Defaults to `False`.
         overwrite: Whether to replace an existing file. Defaults to `True`, as in
             `model.save`.
+        claim: Output path of a `keras_wm.Claim` for the model, which names its marked
+            layers and their slots. Keep it, and have its digest dated before anybody
+            sees the model. It is never overwritten. `None` writes no claim. Defaults to
+            `None`.
+        key: The key to claim, if the model carries the marks of several keys or was
+            loaded without its key. Only for a claim.
+        checkpoint: The network as it was before it was marked: a model file, as for
+            `verify`. Only for a claim.
+        recipients: Names of all recipients whose copies are marked with keys from
+            `key.for_recipient`. Only for a claim.
+        predecessor: The claim for an earlier version of the model, or its digest. Only
+            for a claim.
 
     Returns:
         The path.
@@ -57,13 +79,16 @@ def publish(
         TypeError: If `model` is not a Keras model.
         ValueError: If the path has another suffix, or if the file would still mention
             the mark. Nothing is written then.
-        FileExistsError: If the file exists and `overwrite` is `False`.
+        ClaimError: If the model does not carry the mark of one key. Nothing is written
+            then.
+        FileExistsError: If the file exists and `overwrite` is `False`, or if the claim
+            exists.
 
     Example:
 
     ```python
     model.fit(x, y, epochs=20, callbacks=[keras_wm.BitErrorRate()])
-    keras_wm.publish(model, "public.keras")
+    keras_wm.publish(model, "public.keras", claim="public.claim")
     keras_wm.verify("public.keras", key)
     ```
     """
@@ -76,10 +101,43 @@ def publish(
         )
     marks = [marked.regularizer for marked in find_marked_layers(model)]
     names = {WatermarkRegularizer.__name__, *(mark.commitment for mark in marks)}
-    with atomic_write(target, overwrite) as temporary:
-        _save_without_marks(model, temporary, include_optimizer)
-        _check_for_traces(temporary, target, sorted(names))
+    facts: dict[str, Any] = {
+        "key": key,
+        "checkpoint": checkpoint,
+        "recipients": recipients,
+        "predecessor": predecessor,
+    }
+    _check_claim(claim, facts)
+    with ExitStack() as undo:
+        with atomic_write(target, overwrite) as temporary:
+            _save_without_marks(model, temporary, include_optimizer)
+            _check_for_traces(temporary, target, sorted(names))
+            if claim is not None:
+                # Imported late, because most models are published without a claim.
+                from keras_wm.embedding.claiming import claim_for
+
+                written = claim_for(model, temporary, **facts).save(claim)
+                undo.callback(written.unlink)
+        # The model is at its path now, so the claim stays.
+        undo.pop_all()
     return target
+
+
+def _check_claim(claim: str | os.PathLike[str] | None, facts: dict[str, Any]) -> None:
+    """Raises an error if the claim cannot be written, before the model is saved."""
+    given = [name for name, value in facts.items() if value]
+    if claim is None and given:
+        raise ValueError(
+            f"Expected claim=PATH with {given[0]}=, which only a claim contains. "
+            "Received: claim=None"
+        )
+    if claim is not None:
+        check_folder(Path(claim))
+        if Path(claim).exists():
+            raise FileExistsError(
+                f"{os.fspath(claim)!r} exists already, and a claim is never "
+                "overwritten. Choose another name."
+            )
 
 
 def _save_without_marks(model: Any, path: Path, include_optimizer: bool) -> None:
