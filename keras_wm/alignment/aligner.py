@@ -21,16 +21,25 @@ The unknowns are the order of each channel set and the signs of each segment (se
 4. A channel was flipped if its weighted mean cosine with its counterpart is negative.
 5. A new order or new signs change the comparisons of the neighbouring channel sets.
    These are examined again, until nothing changes any more.
-6. To align a kernel, both of its axes are put into the reference's order and signs, and
-   every channel gets the norm that it has in the reference.
+6. To align a kernel, both of its axes are put into the reference's order and signs. Its
+   scales are removed: all slices along one of these axes get the same RMS.
 
-The kernel that is tested for the mark takes no part in steps 2 to 5. The reference's
-kernel carries the mark. If the suspect's kernel were arranged to be similar to it, the
-kernel of every network would seem to carry a little of the mark: with the papers' mark,
-at p-values of 1e-8 and below. The alignment is therefore determined by all *other*
-weights: by the channels of the layers before, behind and next to it. Of the kernel
-itself, step 6 only uses the norms, which do not depend on signs. The scores of an
-unmarked network thus remain independent standard normal deviates.
+The p-value of the aligned kernel is exact if nothing in steps 1 to 6 depends on the
+key's arrays for this kernel. There are two kinds of references:
+
+- The network as it was before the first marked step (a checkpoint). It depends on
+  nothing of the key, so all of its weights are used, those of the tested kernel too.
+- The owner's marked network. Its kernels that carry the mark take no part in steps 2
+  to 5, see `held_out`. If the suspect's kernel were arranged to be similar to a marked
+  one, the kernel of every network would seem to carry a little of the mark: with the
+  papers' mark, at p-values of 1e-8 and below. The alignment is therefore determined by
+  *other* weights: by the channels of the layers before, behind and next to the kernel.
+
+Step 6 uses nothing of the reference, because the norms of a marked kernel know the key
+as well: if they were copied, an unmarked network that was branched from the same
+weights would have p < 0.01 four times as often as it should
+(`benchmarks/aligned_false_alarms.py`). The norms of a checkpoint do not, but an equal
+norm for all channels leaves more of the mark.
 """
 
 from __future__ import annotations
@@ -64,8 +73,8 @@ Result = TypeVar("Result")
 class Aligner:
     """Aligns a suspect with the reference model, once for each kernel that is tested.
 
-    Two alignments differ only in the kernel that is left out, so most comparisons are
-    the same in both. Their results are kept.
+    Two alignments differ only in the kernels that are left out, so most comparisons
+    are the same in both. Their results are kept.
 
     Args:
         graph: Channel graph of the reference model.
@@ -130,13 +139,16 @@ class Alignment:
         self._align()
 
     def aligned(self, name: WeightName) -> Floats:
-        """Returns a weight of the suspect with the reference's order, signs and norms.
+        """Returns a weight of the suspect with the reference's order and signs.
+
+        It has no scales: all slices along one of its last two axes have the same RMS,
+        except slices of zeros.
 
         Args:
             name: Name of a weight with 2 or more axes.
 
         Raises:
-            AlignmentError: If the other weights do not determine the order.
+            AlignmentError: If the weights that are used do not determine the order.
         """
         array = self._suspect[name]
         for axis in (-1, -2):
@@ -148,9 +160,8 @@ class Alignment:
                 )
             array = restored
         factors = balancing_factors(array)
-        reference = self._aligner.reference_factors[name]
-        rescaled: Floats = array * (factors[-2] / reference[-2])
-        return rescaled * (factors[-1] / reference[-1])
+        balanced: Floats = array * factors[-2] * factors[-1]
+        return balanced
 
     def _align(self) -> None:
         """Updates each channel set until nothing around it changes."""

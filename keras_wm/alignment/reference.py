@@ -1,4 +1,7 @@
-"""The reference model: the owner's network that a suspect is aligned with."""
+"""The reference model: the owner's network that a suspect is aligned with.
+
+It is the marked network, or a checkpoint of it from before it was marked.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +67,7 @@ def read_reference(model: ModelFile) -> Reference:
     calls = calls_in(config)
     if calls is None:
         raise AlignmentError(
-            "Expected a reference model whose config shows how its layers are "
+            "Expected a network to align with whose config shows how its layers are "
             "connected: a .keras file, an .h5 file of a whole model, or a model in "
             "memory, Functional or Sequential. "
             f"Received: {model.path} ({model.format})"
@@ -82,7 +85,7 @@ def read_reference(model: ModelFile) -> Reference:
     graph = trace_channels(config, shapes)
     if graph is None or not any(len(shape) > 1 for shape in shapes.values()):
         raise AlignmentError(
-            "Expected a reference model with convolutions or dense layers that are "
+            "Expected a network to align with that has convolutions or dense layers "
             f"stored under the names in its config. Received: {model.path}"
         )
     values = read_weights(weights)

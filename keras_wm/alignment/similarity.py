@@ -92,10 +92,10 @@ def _divided(rows: Floats, lengths: Floats) -> Floats:
 
 
 def balancing_factors(array: Floats) -> dict[int, Floats]:
-    """Returns factors that give all slices of the last two axes an RMS of 1.
+    """Returns factors that give all slices along each of the last two axes one RMS.
 
     They exist for almost every array and remove every scaling of its channels (Sinkhorn
-    and Knopp 1967, applied to the squares).
+    and Knopp 1967, applied to the squares, which are added up over all other axes).
 
     Args:
         array: Array with 2 or more axes.

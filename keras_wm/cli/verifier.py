@@ -34,6 +34,12 @@ def verify(
             "FILE",
         ),
     ] = None,
+    checkpoint: Annotated[
+        str | None,
+        option(
+            "Your model from before it was marked; used for the same purpose.", "FILE"
+        ),
+    ] = None,
     reordered: Annotated[
         bool,
         flag(
@@ -52,7 +58,11 @@ def verify(
 
     Exit status: 0 a mark was found, 1 no mark was found.
     """
-    alignment: dict[str, Any] = {"reference": reference, "reordered": reordered}
+    alignment: dict[str, Any] = {
+        "reference": reference,
+        "checkpoint": checkpoint,
+        "reordered": reordered,
+    }
     if recipients is not None:
         given = [f"--{name}" for name, value in alignment.items() if value]
         if layers and len(layers) > 1:
@@ -60,9 +70,10 @@ def verify(
         if given:
             raise typer.BadParameter(
                 "Expected --recipients with one --layer at most, and without "
-                f"--reference and --reordered. Received: {', '.join(given)}. To use "
-                "these options, make the key of one recipient with `keras-wm derive`, "
-                "and pass it as --key without --recipients."
+                "--reference, --checkpoint and --reordered. Received: "
+                f"{', '.join(given)}. To use these options, make the key of one "
+                "recipient with `keras-wm derive`, and pass it as --key without "
+                "--recipients."
             )
     with file_reader(limit, sandbox) as reader:
         report: Verification | Identification

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from keras_wm.alignment.aligner import Aligner
 from keras_wm.alignment.channel_graph import WeightName
+from keras_wm.alignment.held_out import held_out_kernels
 from keras_wm.alignment.layer_matching import MatchedWeights, match_layers
 from keras_wm.alignment.reference import Reference, read_weights
 from keras_wm.errors import AlignmentError, LayerNotFoundError
@@ -25,6 +26,30 @@ from keras_wm.verification.search import (
 # A note lists at most this many layers.
 _LISTED_LAYERS = 5
 
+_Names = frozenset[WeightName]
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A network of the owner that the suspect is aligned with.
+
+    Attributes:
+        attempt: Name of the attempt.
+        network: The network.
+        is_marked: Whether the network can carry the mark.
+    """
+
+    attempt: str
+    network: Reference
+    is_marked: bool
+
+    def held_out(self, key: WatermarkKey) -> Mapping[WeightName, _Names]:
+        """Returns the kernels that must not determine the alignment of each kernel."""
+        if self.is_marked:
+            return held_out_kernels(self.network, key)
+        # A network from before the mark depends on nothing of the key.
+        return {name: frozenset() for name in self.network.weights}
+
 
 def aligned_search(
     suspect: ModelFile,
@@ -33,19 +58,21 @@ def aligned_search(
     limits: Limits,
     reference: Reference | None,
     reordered: bool,
+    checkpoint: Reference | None = None,
 ) -> SearchResult:
     """Tests a suspect's kernels unaligned, and in each way that is asked for.
 
     Args:
         suspect: The open model.
         keys: The key to look for, in each slot.
-        layer: Name of the layer to search, as in the reference if there is one.
-            `None` searches all kernels.
+        layer: Name of the layer to search, as in the reference or the checkpoint if
+            there is one. `None` searches all kernels.
         limits: Limits on the work of the search.
-        reference: The owner's network, with which the suspect is aligned; `None` to
-            skip the alignment.
+        reference: The owner's marked network, with which the suspect is aligned; `None`
+            to skip this alignment.
         reordered: Whether to test each kernel also with its filters in the order and
             signs that maximise the score.
+        checkpoint: The same network before it was marked, for another alignment.
 
     Returns:
         The most significant result, with all attempts. Every test is counted in it.
@@ -56,33 +83,43 @@ def aligned_search(
         UnsafeFileError: If the search would take too long.
         ValueError: If the named layer cannot hold the message.
     """
-    kernels: Sequence[Kernel] | None = None
-    aligned: SearchResult | None = None
+    named: dict[int, Kernel] = {}
+    aligned: list[SearchResult] = []
     notes: list[str] = []
-    if reference is not None:
+    for source in _sources(reference, checkpoint):
         try:
-            matches = match_layers(reference, suspect)
-            names = _kernel_names(reference, layer)
-            aligned, failures = _search_aligned(reference, matches, names, keys, limits)
+            matches = match_layers(source.network, suspect)
+            names = _kernel_names(source.network, layer)
+            result, failures = _search_aligned(source, matches, names, keys, limits)
         except AlignmentError as error:
-            notes.append(f"Not aligned with {reference.source}: {error}")
+            notes.append(f"Not aligned with {source.network.source}: {error}")
         else:
-            notes += [*_unmatched_layers(reference, matches), *failures]
-            if layer is not None:
-                found = [
-                    match[name] for match in matches for name in names if name in match
-                ]
-                kernels = list({id(kernel): kernel for kernel in found}.values())
-    if kernels is None:
+            aligned.append(replace(result, name=source.attempt))
+            notes += [*_unmatched_layers(source.network, matches), *failures]
+            found = (
+                match[name] for match in matches for name in names if name in match
+            )
+            named |= {id(kernel): kernel for kernel in found}
+    if aligned and layer is not None:
+        kernels: Sequence[Kernel] = list(named.values())
+    else:
         kernels = kernels_to_search(suspect, layer, keys[0])
     unaligned = best_of(search(kernels, keys, limits))
-    attempts = [replace(unaligned, name="unaligned")]
-    if aligned is not None:
-        attempts.append(replace(aligned, name="aligned"))
+    attempts = [replace(unaligned, name="unaligned"), *aligned]
     if reordered:
         result = _search_reordered(kernels, keys, limits)
         attempts.append(replace(result, name="reordered"))
     return replace(best_of(attempts), attempts=tuple(attempts), notes=tuple(notes))
+
+
+def _sources(
+    reference: Reference | None, checkpoint: Reference | None
+) -> Iterator[_Source]:
+    """Yields the networks to align with."""
+    if reference is not None:
+        yield _Source("aligned", reference, is_marked=True)
+    if checkpoint is not None:
+        yield _Source("aligned with the checkpoint", checkpoint, is_marked=False)
 
 
 def _unmatched_layers(
@@ -111,49 +148,71 @@ def _kernel_names(reference: Reference, layer: str | None) -> list[WeightName]:
 
 
 def _search_aligned(
-    reference: Reference,
+    source: _Source,
     matches: Sequence[MatchedWeights],
     wanted: Sequence[WeightName],
     keys: Sequence[WatermarkKey],
     limits: Limits,
 ) -> tuple[SearchResult, list[str]]:
-    """Tests each wanted kernel after aligning it by all other weights.
+    """Tests each wanted kernel after aligning it by the weights that may be used.
 
     Returns the most significant result, and the reasons why kernels could not be
     aligned. Raises AlignmentError if there is no result.
     """
-    fitting = [name for name in wanted if fits(reference.weights[name], keys[0])]
+    network = source.network
+    fitting = [name for name in wanted if fits(network.weights[name], keys[0])]
     names = [name for match in matches for name in fitting if name in match]
-    check_work([reference.weights[name] for name in names], keys, limits)
+    kernels = [network.weights[name] for name in names]
+    if source.is_marked:
+        # All of them are searched for the kernels to hold out.
+        kernels += network.kernels
+    check_work(kernels, keys, limits)
+    held_out = [source.held_out(key) for key in keys]
     results: list[SearchResult] = []
     # Several matchings often fail for the same reason, which is reported once.
     failures: dict[str, None] = {}
     for match in matches:
-        aligner = Aligner(reference.graph, reference.values, read_weights(match))
+        aligner = Aligner(network.graph, network.values, read_weights(match))
         for name in fitting:
             if name not in match:
                 continue
-            try:
-                alignment = aligner.align_without(name)
-                kernel = alignment.aligned(name)
-            except AlignmentError as error:
-                failures[str(error)] = None
-                continue
-            changes = alignment.correspondence.changes
-            results += [
-                SearchResult(
-                    (match[name],),
-                    detect(kernel, key),
-                    tried=1,
-                    slot=key.slot,
-                    undone=changes,
-                )
-                for key in keys
-            ]
+            together: dict[_Names, list[WatermarkKey]] = {}
+            for key, names_of in zip(keys, held_out, strict=True):
+                together.setdefault(names_of[name], []).append(key)
+            for names_out, members in together.items():
+                try:
+                    alignment = aligner.align_without(*names_out)
+                    kernel = alignment.aligned(name)
+                except AlignmentError as error:
+                    failures[f"{error}{_also_held_out(name, names_out)}"] = None
+                    continue
+                changes = alignment.correspondence.changes
+                results += [
+                    SearchResult(
+                        (match[name],),
+                        detect(kernel, key),
+                        tried=1,
+                        slot=key.slot,
+                        undone=changes,
+                    )
+                    for key in members
+                ]
     if not results:
         reasons = failures or ["No kernel that can hold the message has a counterpart."]
         raise AlignmentError(" ".join(reasons))
     return best_of(results), list(failures)
+
+
+def _also_held_out(name: WeightName, held_out: _Names) -> str:
+    """Returns which other kernels were left out and what to do, or an empty string."""
+    others = sorted(layer for layer, _ in held_out - {name})
+    if not others:
+        return ""
+    return (
+        f" Left out, because they carry the mark in the same slot: "
+        f"{', '.join(others[:_LISTED_LAYERS])}. Mark kernels of one shape in different "
+        "slots, or give the network from before the mark as checkpoint."
+    )
 
 
 def _search_reordered(

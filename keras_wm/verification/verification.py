@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from keras_wm.files import (
     DEFAULT_LIMITS,
@@ -23,6 +24,9 @@ from keras_wm.verification.search import (
     search_jointly,
 )
 
+if TYPE_CHECKING:
+    from keras_wm.alignment.reference import Reference
+
 _UNCERTIFIED = (
     "This key was given as arrays. It proves nothing by itself unless it is known to "
     "be older than the model: a projection can be solved for."
@@ -39,6 +43,7 @@ def verify(
     reference: ModelSource | None = None,
     reordered: bool = False,
     slots: int = 1,
+    checkpoint: ModelSource | None = None,
 ) -> Verification:
     """Searches a model for the mark of a key.
 
@@ -64,13 +69,19 @@ def verify(
             config. Permutations, scalings and sign flips of channels are undone by
             comparing the suspect's other weights with it, and each kernel is tested
             both unaligned and aligned. `layer` is then a name in the reference.
-            Defaults to `None`.
+            Kernels of the reference that carry the mark in the same slot are not
+            compared. Defaults to `None`.
         reordered: Whether to test each kernel also with its filters in the order and
             signs that maximise the score. The p-value is multiplied by the number of
             orders. Needs no reference. Defaults to `False`.
         slots: Number of slots in which each kernel is tested, see
             `WatermarkKey.in_slot`. Each counts as a test. A list of layers is read in
             slots 0, 1 and so on, and needs as many slots as layers. Defaults to 1.
+        checkpoint: The network as it was before it was marked, which `attach` saves,
+            in the same forms as `reference` and for the same purpose. It depends on
+            nothing of the key, so all of its weights are compared, those of the tested
+            kernel too. If both are given, both alignments are tested and counted.
+            Defaults to `None`.
 
     Returns:
         A `Verification`.
@@ -79,11 +90,13 @@ def verify(
         ModelFileError: If a file cannot be read or is not a Keras model
             (`UnsupportedFileError`), or is refused as unsafe (`UnsafeFileError`).
         LayerNotFoundError: If the model has no layer of this name.
-        AlignmentError: If the reference does not say how its layers are connected.
+        AlignmentError: If the reference or the checkpoint does not show how its layers
+            are connected.
         TypeError: If `model` or `key` has another type.
         ValueError: If a named layer cannot hold the message, if `alpha` is not
-            between 0 and 1, if several layers are combined with `reference` or
-            `reordered`, or if `slots` is neither 1 nor the number of several layers.
+            between 0 and 1, if several layers are combined with `reference`,
+            `checkpoint` or `reordered`, or if `slots` is neither 1 nor the number of
+            several layers.
 
     Example:
 
@@ -96,25 +109,23 @@ def verify(
     check_key(key)
     check_alpha(alpha)
     check_slots(slots)
+    is_aligned = reference is not None or checkpoint is not None
     if layer is not None and not isinstance(layer, str):
-        _check_layers(layer, slots, aligned=reference is not None or reordered)
+        _check_layers(layer, slots, aligned=is_aligned or reordered)
     limits = limits or DEFAULT_LIMITS
     keys = keys_in_slots(key, slots)
-    owners = None
-    # Imported late, because most calls need no alignment.
-    if reference is not None:
-        from keras_wm.alignment.reference import read_reference
-
-        with open_model(reference, limits, sandbox) as model_file:
-            owners = read_reference(model_file)
+    owners = _read_network(reference, limits, sandbox)
+    before = _read_network(checkpoint, limits, sandbox)
     with open_model(model, limits, sandbox) as suspect:
         if layer is not None and not isinstance(layer, str):
             keys = keys if slots > 1 else keys * len(layer)
             result = search_jointly(suspect, keys, layer, limits)
-        elif owners is not None or reordered:
+        elif is_aligned or reordered:
             from keras_wm.verification.aligned_search import aligned_search
 
-            result = aligned_search(suspect, keys, layer, limits, owners, reordered)
+            result = aligned_search(
+                suspect, keys, layer, limits, owners, reordered, before
+            )
         else:
             kernels = kernels_to_search(suspect, layer, key)
             result = best_of(search(kernels, keys, limits))
@@ -139,11 +150,24 @@ def verify(
     )
 
 
+def _read_network(
+    model: ModelSource | None, limits: Limits, sandbox: bool | Sandbox
+) -> Reference | None:
+    """Returns a network to align with, or `None` if there is none."""
+    if model is None:
+        return None
+    # Imported late, because most calls need no alignment.
+    from keras_wm.alignment.reference import read_reference
+
+    with open_model(model, limits, sandbox) as model_file:
+        return read_reference(model_file)
+
+
 def _check_layers(layers: Sequence[str], slots: int, aligned: bool) -> None:
     """Raises ValueError if several layers cannot be tested jointly in this way."""
     if aligned:
         raise ValueError(
-            "Expected one layer, or None for all, with a reference or "
+            "Expected one layer, or None for all, with a reference, a checkpoint or "
             "reordered=True, because several layers are tested jointly without "
             f"alignment. Received: layer={layers!r}"
         )

@@ -8,12 +8,14 @@ combine all of these.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from keras_wm.alignment.channel_graph import Member, Segment
+from keras_wm.alignment.channel_graph import ChannelGraph, Member, Segment, WeightName
 from keras_wm.research.attacks.architecture import (
     arrays_of,
     assign,
@@ -25,19 +27,31 @@ from keras_wm.research.datasets import Examples
 from keras_wm.utils.arrays import Floats, Indices
 
 
-class _Rewriter:
-    """Changes copies of a network's weights without changing its function."""
+class Rewriter:
+    """Changes copies of a network's weights without changing its function.
 
-    def __init__(self, model: Any, seed: int) -> None:
-        self._epsilons: dict[str, float] = {
-            path: layer.epsilon
-            for path, layer in layers_by_path(model)
-            if hasattr(layer, "epsilon")
-        }
-        self._graph = graph_of(model)
+    Args:
+        graph: The network's channel graph.
+        weights: The network's weights, named as in the graph.
+        seed: Random seed of the changes.
+        epsilons: The epsilon of each batch normalization, by the layer's name.
+
+    Attributes:
+        weights: The changed weights.
+    """
+
+    def __init__(
+        self,
+        graph: ChannelGraph,
+        weights: Mapping[WeightName, NDArray[Any]],
+        seed: int,
+        epsilons: Mapping[str, float] = MappingProxyType({}),
+    ) -> None:
+        self._graph = graph
+        self._epsilons = epsilons
         self._rng = np.random.default_rng(seed)
         self.weights = {
-            name: array.astype(np.float64) for name, array in arrays_of(model).items()
+            name: array.astype(np.float64) for name, array in weights.items()
         }
 
     def permute(self, share: float) -> None:
@@ -112,11 +126,16 @@ def _partial_permutation(rng: np.random.Generator, count: int, share: float) -> 
     return order
 
 
-def _rewritten(*steps: Callable[[_Rewriter, float], None]) -> Change:
+def _rewritten(*steps: Callable[[Rewriter, float], None]) -> Change:
     """Returns a change that consists of these steps, each at the same strength."""
 
     def change(model: Any, data: Examples | None, strength: float, seed: int) -> Any:
-        rewriter = _Rewriter(model, seed)
+        epsilons = {
+            path: layer.epsilon
+            for path, layer in layers_by_path(model)
+            if hasattr(layer, "epsilon")
+        }
+        rewriter = Rewriter(graph_of(model), arrays_of(model), seed, epsilons)
         for step in steps:
             step(rewriter, strength)
         assign(model, rewriter.weights)
@@ -130,27 +149,27 @@ PERMUTATION = Attack(
     "Permutes the channels of every layer.",
     "share of the channels that change places",
     (0.05, 0.25, 0.5, 1.0),
-    _rewritten(_Rewriter.permute),
+    _rewritten(Rewriter.permute),
 )
 SCALING = Attack(
     "scaling",
     "Multiplies channels by factors, and divides by them where the channels are used.",
     "standard deviation of the factors' logarithms",
     (0.1, 0.5, 1.0, 2.0),
-    _rewritten(_Rewriter.scale),
+    _rewritten(Rewriter.scale),
 )
 SIGN_FLIPS = Attack(
     "sign-flips",
     "Flips the signs of channels before batch normalizations.",
     "share of the channels",
     (0.05, 0.25, 0.5),
-    _rewritten(_Rewriter.flip),
+    _rewritten(Rewriter.flip),
 )
 CHAINED = Attack(
     "equivalence",
     "Permutes channels, scales them and flips their signs.",
     "share of the channels, and standard deviation of the factors' logarithms",
     (0.05, 0.25, 0.5, 1.0),
-    _rewritten(_Rewriter.permute, _Rewriter.scale, _Rewriter.flip),
+    _rewritten(Rewriter.permute, Rewriter.scale, Rewriter.flip),
 )
 ATTACKS = (PERMUTATION, SCALING, SIGN_FLIPS, CHAINED)
