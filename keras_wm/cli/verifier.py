@@ -48,6 +48,14 @@ def verify(
             "reference needed).",
         ),
     ] = False,
+    original: Annotated[
+        str | None,
+        option(
+            "With --recipients: your model that the copies were made from; finds "
+            "many recipients who mixed their copies.",
+            "FILE",
+        ),
+    ] = None,
     sandbox: options.Sandbox = True,
     limit: options.Limit = None,
     as_json: options.Json = False,
@@ -75,6 +83,11 @@ def verify(
                 "recipient with `keras-wm derive`, and pass it as --key without "
                 "--recipients."
             )
+    elif original is not None:
+        raise typer.BadParameter(
+            "Expected --original with --recipients only. To undo a permutation of "
+            f"channels, use --reference. Received: --original {original}."
+        )
     with file_reader(limit, sandbox) as reader:
         report: Verification | Identification
         if recipients is None:
@@ -95,7 +108,14 @@ def verify(
             names = read_names(recipients)
             layer = layers[0] if layers else None
             report = identify(
-                file, load_key(key), names, layer, progress=True, slots=slots, **reader
+                file,
+                load_key(key),
+                names,
+                layer,
+                progress=True,
+                slots=slots,
+                original=original,
+                **reader,
             )
             is_found = bool(report.named)
     print_report(report, as_json)

@@ -49,8 +49,8 @@ class KernelKey:
         groups: G, the number of vectors that the bits are read from.
         in_blocks: Whether bit j is read from the j-th block of the flattened kernel,
             as in a recipient's key, in place of a combination of the filters.
-        tail_factor: The factor by which the sum of the scores in an unmarked kernel
-            can be more probable than a normal deviate: 1 if it is exactly normal.
+        tail_factor: The tail of the sum of the scores in an unmarked kernel is at most
+            this many times that of a normal deviate: 1 if the sum is exactly normal,
             `None` if there is no such bound.
     """
 

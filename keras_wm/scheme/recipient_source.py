@@ -1,7 +1,7 @@
 r"""Source of a recipient's key, whose mark withstands the comparison of copies.
 
-Whoever has two marked copies knows their difference. A mark of low rank, such as the
-owner's \(\sum_j x_j a_j^T\), can be found in the difference as its largest singular
+A recipient with two marked copies knows their difference. A mark of low rank, such as
+the owner's \(\sum_j x_j a_j^T\), can be found in the difference as its largest singular
 vectors and removed from both. A recipient's mark is spread over all weights of a kernel
 as independent, nearly normal numbers instead. The sum of several such marks is
 independent of their differences. So the copies do not reveal the part of the marks that
@@ -28,7 +28,7 @@ from keras_wm.utils.arrays import Floats
 # The number of ones in each byte, minus its mean: a sum of eight signs, divided by 2.
 # Its distribution is close enough to the normal one that differences of copies reveal
 # nothing. For single signs, the weight of three copies that differs from the two others
-# would tell the sign of the sum.
+# would reveal the sign of the sum.
 _SUMS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=1) - 4.0
 
 

@@ -12,6 +12,7 @@ from keras_wm.files import DEFAULT_LIMITS, Limits, ModelSource, Sandbox, open_mo
 from keras_wm.scheme.detection import Detection, corrected, format_p
 from keras_wm.scheme.key import WatermarkKey, check_key
 from keras_wm.utils.progress import progress_bar
+from keras_wm.verification.original import Original
 from keras_wm.verification.report import TextReport
 from keras_wm.verification.result import MARKED
 from keras_wm.verification.search import check_slots, kernels_to_search, search_slots
@@ -28,16 +29,19 @@ class Trace:
             can hold the message.
         detection: The `Detection` in that kernel, or `None`.
         log10_p: log10 of the p-value, corrected for all recipients and kernels.
+        kernel_note: Steps from the stored arrays to what was tested, such as "change
+            from the original". Empty if it is a kernel that is stored directly.
     """
 
     recipient: str
     layer: str | None
     detection: Detection | None
     log10_p: float
+    kernel_note: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the figures as plain Python values."""
-        names = ("recipient", "log10_p", "layer")
+        names = ("recipient", "log10_p", "layer", "kernel_note")
         figures = self.detection.to_dict() if self.detection else {}
         return {name: getattr(self, name) for name in names} | figures
 
@@ -46,9 +50,10 @@ class Trace:
         if self.detection is None:
             return "no kernel can hold the message"
         errors = self.detection.bits - self.detection.matches
+        note = f" ({self.kernel_note})" if self.kernel_note else ""
         return (
             f"p-value {format_p(self.log10_p)}, {errors} of {self.detection.bits} bit "
-            f"errors, in {self.layer}"
+            f"errors, in {self.layer}{note}"
         )
 
 
@@ -128,14 +133,19 @@ def identify(
     sandbox: bool | Sandbox = False,
     progress: bool = False,
     slots: int = 1,
+    original: ModelSource | None = None,
 ) -> Identification:
     r"""Identifies the recipients whose marks are in a model.
 
     Every recipient's copy was marked with `key.for_recipient(name)`. Each of these
-    keys has its own projection, so an innocent recipient's scores are i.i.d. N(0, 1),
+    keys has its own projection, so the scores of an innocent recipient are noise,
     whatever other marks the model carries. In the mean of c copies every mark is
-    \(1/c\) as strong, and is found as long as \(\sqrt{T} m / c\) is far above 6, with
-    T bits and the margin m.
+    \(1/c\) as strong, and is found as long as \(\sqrt{T} m / c\) is far above 7, with
+    T bits and the margin m. Other ways to combine the copies do not make it weaker
+    than that, unless they damage the network.
+
+    With your `original`, the change from it is tested as well as the kernel itself.
+    There the mark of each of many colluding recipients is found.
 
     Args:
         model: Model file, as its path or URL or as an open binary file, or a Keras
@@ -154,6 +164,8 @@ def identify(
             Defaults to `False`.
         slots: Number of slots in which each kernel is tested, as for `verify`.
             Defaults to 1.
+        original: Your own model that the copies were made from, in the same forms as
+            `model`. Defaults to `None`.
 
     Returns:
         An `Identification`.
@@ -178,15 +190,27 @@ def identify(
     _check_recipients(recipients)
     keys = [key, *(key.for_recipient(name) for name in recipients)]
     limits = limits or DEFAULT_LIMITS
+    source = None
+    if original is not None:
+        with open_model(original, limits, sandbox) as model_file:
+            source = Original(model_file)
     with (
         open_model(model, limits, sandbox) as suspect,
         progress_bar("recipients", progress) as show,
     ):
         kernels = kernels_to_search(suspect, layer, key)
+        if source is not None:
+            kernels += source.changes(kernels)
         results = search_slots(kernels, keys, slots, limits, show)
     tests = sum(result.tried for result in results)
     own, *traces = (
-        Trace(name, result.layer, result.detection, corrected(result.log10_p, tests))
+        Trace(
+            name,
+            result.layer,
+            result.detection,
+            corrected(result.log10_p, tests),
+            result.kernel_note,
+        )
         for name, result in zip(["", *recipients], results, strict=True)
     )
     return Identification(

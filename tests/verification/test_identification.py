@@ -21,19 +21,24 @@ def owner():
 
 
 @pytest.fixture(scope="module")
-def copies(owner):
-    """A kernel with the owner's mark, and copies with the mark of each recipient."""
+def plain(owner):
+    """A kernel with the owner's mark."""
     kernel = np.random.default_rng(8).normal(size=(3, 3, 16, 24))
-    kernel = with_mark(kernel, owner, 0.5)
+    return with_mark(kernel, owner, 0.5)
+
+
+@pytest.fixture(scope="module")
+def copies(owner, plain):
+    """Copies of the kernel with the mark of each recipient."""
     return {
-        name: with_mark(kernel, owner.for_recipient(name), 0.5) for name in CUSTOMERS
+        name: with_mark(plain, owner.for_recipient(name), 0.5) for name in CUSTOMERS
     }
 
 
-def model_of(kernel):
+def model_of(kernel, name=LAYER):
     import keras
 
-    layer = keras.layers.Conv2D(24, 3, use_bias=False, name=LAYER)
+    layer = keras.layers.Conv2D(kernel.shape[-1], 3, use_bias=False, name=name)
     model = keras.Sequential([keras.Input((8, 8, 16)), layer])
     layer.kernel.assign(kernel)
     return model
@@ -84,6 +89,54 @@ def test_all_recipients_are_named_in_the_mean_of_their_copies(owner, copies, cou
     mean = np.mean([copies[name] for name in mixed], axis=0)
     found = keras_wm.identify(model_of(mean), owner, CUSTOMERS, LAYER, alpha=1e-6)
     assert names(found) == set(mixed)
+
+
+def test_with_the_original_each_of_many_colluders_is_named(owner, plain, copies):
+    mixed = CUSTOMERS[:12]
+    mean = np.mean([copies[name] for name in mixed], axis=0)
+    # Scaled filters are no change.
+    model = model_of(mean * np.linspace(0.5, 2, 24), name="another_name")
+    blind = keras_wm.identify(model, owner, CUSTOMERS)
+    found = keras_wm.identify(model, owner, CUSTOMERS, original=model_of(plain))
+    assert names(blind) < set(mixed)
+    assert names(found) == set(mixed)
+    assert found.tests == 2 * blind.tests
+    assert found.named[0].kernel_note == "change from the original"
+    assert "change from the original" in repr(found)
+    # The original has the owner's mark, and its change does not.
+    assert found.own.log10_p < -9
+    assert found.own.kernel_note == ""
+
+
+def test_the_original_itself_names_nobody(owner, plain):
+    model = model_of(plain)
+    found = keras_wm.identify(model, owner, CUSTOMERS, original=model)
+    assert found.named == []
+
+
+def test_an_original_of_other_shapes_is_not_compared(owner, plain, copies):
+    model = model_of(copies["customer-3"])
+    found = keras_wm.identify(
+        model, owner, CUSTOMERS[:5], original=model_of(plain[..., :20])
+    )
+    assert found.tests == 6
+    assert names(found) == {"customer-3"}
+
+
+def test_innocents_are_not_named_by_the_change_from_an_original(owner, plain, copies):
+    """Kolmogorov-Smirnov test at 1e-6 of 400 innocent recipients."""
+    mean = np.mean([copies[name] for name in CUSTOMERS[:3]], axis=0)
+    innocent = [f"innocent {number}" for number in range(400)]
+    found = keras_wm.identify(
+        model_of(mean), owner, innocent, LAYER, original=model_of(plain)
+    )
+    assert found.named == []
+    changes = [trace for trace in found.traces if trace.kernel_note]
+    assert 100 < len(changes) < 300
+    sums = [
+        detect(mean - plain, owner.for_recipient(name)).z.sum() for name in innocent
+    ]
+    assert stats.kstest(np.array(sums) / 8, "norm").pvalue > 1e-6
 
 
 def test_the_mark_of_one_recipient_is_not_evidence_against_another(owner, copies):
@@ -176,6 +229,20 @@ def test_the_command_line_names_the_recipient(leak):
     assert json.loads(result.stdout)["named"][0]["recipient"] == "customer-3"
     (leak / "customers.txt").write_text("nobody\n")
     assert run("verify", file, "--key", key, *listed).returncode == 1
+
+
+def test_the_command_line_compares_with_the_original(leak, plain):
+    model_of(plain).save(leak / "mine.keras")
+    command = ("verify", leak / "leaked.keras", "--key", leak / "owner.key")
+    original = ("--original", leak / "mine.keras")
+    listed = ("--recipients", leak / "customers.txt")
+    result = run(*command, *listed, *original, "--json")
+    (named,) = json.loads(result.stdout)["named"]
+    assert named["recipient"] == "customer-3"
+    assert named["kernel_note"] == "change from the original"
+    refused = run(*command, *original)
+    assert refused.returncode == 64
+    assert "--recipients only" in refused.stderr
 
 
 @pytest.mark.parametrize(
