@@ -63,6 +63,23 @@ def read_reference(model: ModelFile) -> Reference:
         AlignmentError: If the config does not show how the layers are connected.
         ModelFileError: If the file cannot be read.
     """
+    described = _described(model)
+    return Reference(model.path, *described, read_weights(described[-1]))
+
+
+def check_alignable(model: ModelFile) -> None:
+    """Raises AlignmentError if no suspect could be aligned with a network.
+
+    Reads none of its weights.
+    """
+    _described(model)
+
+
+_Description = tuple[Any, dict[str, Call], ChannelGraph, dict[WeightName, Kernel]]
+
+
+def _described(model: ModelFile) -> _Description:
+    """Returns the config, layers, channel graph and weights of a `Reference`."""
     config = model.config()
     calls = calls_in(config)
     if calls is None:
@@ -88,8 +105,7 @@ def read_reference(model: ModelFile) -> Reference:
             "Expected a network to align with that has convolutions or dense layers "
             f"stored under the names in its config. Received: {model.path}"
         )
-    values = read_weights(weights)
-    return Reference(model.path, config, layers, graph, weights, values)
+    return config, layers, graph, weights
 
 
 def group_by_layer(weights: Iterable[Kernel]) -> dict[str, list[Kernel]]:

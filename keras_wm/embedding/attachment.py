@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 import weakref
 from typing import TYPE_CHECKING, Any
 
+from keras_wm.embedding.checkpoint import save_checkpoint
 from keras_wm.embedding.kernel_projection import Loss
 from keras_wm.embedding.marked_layers import (
     check_is_model,
@@ -32,6 +34,7 @@ def attach(
     margin: float | None = None,
     variable: str | None = None,
     slot: int | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
 ) -> WatermarkRegularizer:
     """Adds a `WatermarkRegularizer` to one layer of a built model.
 
@@ -57,21 +60,30 @@ def attach(
             several.
         slot: Number of the key's slot, see `WatermarkRegularizer`. Kernels of one shape
             need a slot each.
+        checkpoint: Output path, ending in `.keras`, for the network as it is now,
+            before the first step of marking. Keep this file secret: `verify` undoes
+            rearranged channels with it, see its argument `checkpoint`. If several
+            layers are marked, pass it to the first `attach`. An existing file is never
+            overwritten. `None` saves nothing. Defaults to `None`.
 
     Returns:
         The `WatermarkRegularizer` of the layer's kernel.
 
     Raises:
+        AlignmentError: If `checkpoint` is given, and the model's config does not show
+            how its layers are connected.
+        FileExistsError: If the file of the checkpoint exists.
         TypeError: If `model` is not a Keras model or `key` not a `WatermarkKey`.
         ValueError: If the layer is not found, is not built, already carries a mark, or
-            cannot carry the key's message.
+            cannot carry the key's message; or if `checkpoint` is given, and the model
+            carries a mark already. The model is then unchanged.
 
     Example:
 
     ```python
     key = keras_wm.WatermarkKey.generate("Example Ltd")
     model = keras.saving.load_model("pretrained.keras")
-    keras_wm.attach(model, "block4_conv2", key)
+    keras_wm.attach(model, "block4_conv2", key, checkpoint="before.keras")
     model.fit(x, y, callbacks=[keras_wm.BitErrorRate()])
     ```
     """
@@ -88,6 +100,8 @@ def attach(
     regularizer = WatermarkRegularizer(key, loss, strength, margin, host, slot)
     # Raises an error if the kernel cannot hold the message.
     key.for_shape(kernel.shape)
+    if checkpoint is not None:
+        save_checkpoint(model, checkpoint, key.in_slot(regularizer.slot))
     # Inactive regularizers, which were loaded without their key, are removed.
     replace_penalties(target, lambda mark: mark if mark.key else mark.regularizer)
     kernel.regularizer = regularizer

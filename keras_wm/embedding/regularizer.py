@@ -54,6 +54,10 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
     then carries the whole message. Layers of one shape need a slot each, because with
     the same projection their kernels would be correlated.
 
+    A network whose regularizer is given to the constructor of a layer is not marked
+    until it is trained. `keras_wm.publish(model, "before.keras")`, called right after
+    it was built, saves the `checkpoint` of `keras_wm.verify`.
+
     The key is never part of the regularizer's config: see `keras_wm.keys` for loading a
     model that contains it, and `keras_wm.publish` for saving a model without any trace
     of it.
