@@ -26,7 +26,7 @@ from scipy.stats import kstest
 from keras_wm import WatermarkKey, detect
 from keras_wm.research.datasets import load_pictures
 from keras_wm.research.hosts.wide_resnet import wide_resnet
-from keras_wm.verification.result import MARKED
+from keras_wm.verification.standing import MARKED
 
 BITS = 64
 KINDS = ("dense", "convolutions", "wide residual")

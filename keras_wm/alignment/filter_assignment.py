@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from math import lgamma, log, log10
 from typing import Any
 
@@ -51,9 +52,7 @@ class Arrangement:
 def arrangements(kernel: NDArray[Any], key: WatermarkKey) -> Iterator[Arrangement]:
     """Yields the arrangements of a kernel's filters that maximise the sum of scores.
 
-    There is one for each family: unchanged, with flipped signs, in another order, and
-    with both. The mean filter does not depend on the order, so a key that uses it has
-    only the first two.
+    There is one for each family, see `families`.
 
     Args:
         kernel: A kernel that can hold the key's message.
@@ -74,19 +73,28 @@ def arrangements(kernel: NDArray[Any], key: WatermarkKey) -> Iterator[Arrangemen
     gains = flat.T @ _pattern(mark)
     log10_orders, log10_signs = lgamma(count + 1) / log(10), count * log10(2)
     unchanged = np.arange(count)
-    for is_reordered in (False,) if key.filters == "mean" else (False, True):
-        for may_flip in (False, True):
-            gain = np.abs(gains) if may_flip else gains
-            positions = linear_sum_assignment(-gain)[1] if is_reordered else unchanged
-            flipped = (gains[unchanged, positions] < 0) & may_flip
-            arranged = np.empty_like(flat)
-            arranged[:, positions] = flat * np.where(flipped, -1.0, 1.0)
-            yield Arrangement(
-                arranged.reshape(kernel.shape),
-                is_reordered * log10_orders + may_flip * log10_signs,
-                int(np.sum(positions != unchanged)),
-                int(np.sum(flipped)),
-            )
+    for is_reordered, may_flip in families(key):
+        gain = np.abs(gains) if may_flip else gains
+        positions = linear_sum_assignment(-gain)[1] if is_reordered else unchanged
+        flipped = (gains[unchanged, positions] < 0) & may_flip
+        arranged = np.empty_like(flat)
+        arranged[:, positions] = flat * np.where(flipped, -1.0, 1.0)
+        yield Arrangement(
+            arranged.reshape(kernel.shape),
+            is_reordered * log10_orders + may_flip * log10_signs,
+            int(np.sum(positions != unchanged)),
+            int(np.sum(flipped)),
+        )
+
+
+def families(key: WatermarkKey) -> list[tuple[bool, bool]]:
+    """Returns the families of arrangements: whether orders, and signs, are changed.
+
+    The mean filter does not depend on the order, so a key that uses it has only those
+    without another order.
+    """
+    orders = (False,) if key.filters == "mean" else (False, True)
+    return list(product(orders, (False, True)))
 
 
 def _unit_filters(flat: NDArray[Any]) -> Floats:

@@ -18,6 +18,7 @@ class Exit(IntEnum):
     FOUND = 0
     NOT_FOUND = 1
     FAILED = 2
+    UNUSED = 3
     USAGE = 64
     INTERRUPTED = 130
 
@@ -30,6 +31,30 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+
+
+def found_status(
+    is_met: bool, is_found: bool, is_unused: bool, required: str | None
+) -> Exit:
+    """Returns the exit status of a search.
+
+    Args:
+        is_met: Whether a mark was found with the required standing.
+        is_found: Whether a mark was found.
+        is_unused: Whether a mark was found in weights that the model does not use.
+        required: The required standing, or `None`. If a mark was found without it, a
+            line on standard error says so.
+    """
+    if is_met:
+        return Exit.FOUND
+    if is_found:
+        typer.echo(
+            f"keras-wm: A mark was found, but not as --require {required} asks: with "
+            "that standing, and a p-value that makes it evidence.",
+            err=True,
+        )
+        return Exit.NOT_FOUND
+    return Exit.UNUSED if is_unused else Exit.NOT_FOUND
 
 
 def print_report(report: Any, as_json: bool) -> None:

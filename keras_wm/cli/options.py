@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+
+class RequiredStanding(StrEnum):
+    """A standing that can be required of a finding."""
+
+    INDEPENDENT = "independent"
+    CLAIMED = "claimed"
 
 
 def argument(help: str, metavar: str, **settings: Any) -> Any:
@@ -43,6 +51,13 @@ Slots = Annotated[
     count(
         "Number of slots of the key to test. Several --layer are read in slots 0, 1, "
         "and so on."
+    ),
+]
+Require = Annotated[
+    RequiredStanding | None,
+    option(
+        "Standing that a mark must have to count as found: independent (p below "
+        "2^-64), or claimed (p below 1e-9), which includes independent."
     ),
 ]
 Sandbox = Annotated[

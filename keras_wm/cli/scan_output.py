@@ -15,9 +15,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from keras_wm.cli.app import Exit
+from keras_wm.cli.app import Exit, found_status
 from keras_wm.scanning.examiner import ScanSettings
-from keras_wm.scanning.scan_report import FileResult, ScanReport
+from keras_wm.scanning.scan_report import FileResult, Match, ScanReport
 from keras_wm.scanning.scanner import scan
 from keras_wm.scheme.detection import format_p
 from keras_wm.utils.text import printable
@@ -35,12 +35,13 @@ def run_scan(
     workers: int | None,
     dask: str | None,
     as_json: bool,
+    require: str | None,
 ) -> int:
     """Runs a scan and prints its results. The arguments are options of the command.
 
     Returns:
-        The exit status: 0 a mark was found, 1 no mark was found, 2 no mark was found
-        and a file could not be read.
+        The exit status: that of the found marks, see `found_status`, or 2 if no mark
+        was found and a file could not be read.
 
     Raises:
         ValueError: If there is no source.
@@ -66,9 +67,10 @@ def run_scan(
         typer.echo(json.dumps({"summary": report.to_dict()}))
     else:
         _print_tables(report)
-    if report.found:
-        return Exit.FOUND
-    return Exit.FAILED if report.unread else Exit.NOT_FOUND
+    status = found_status(
+        report.meets(require), bool(report.found), bool(report.unused), require
+    )
+    return Exit.FAILED if status == Exit.NOT_FOUND and report.unread else status
 
 
 def _print_result(result: FileResult) -> None:
@@ -78,9 +80,10 @@ def _print_result(result: FileResult) -> None:
 def _print_tables(report: ScanReport) -> None:
     """Prints the marks, the files that could not be read, and the correction."""
     console = Console(highlight=False)
-    if report.found:
-        console.print(_match_table(report))
-    else:
+    matches = [*report.found, *report.unused]
+    if matches:
+        console.print(_match_table(matches))
+    if not report.found:
         console.print("No mark was found.")
     if report.unread:
         console.print()
@@ -92,23 +95,23 @@ def _print_tables(report: ScanReport) -> None:
     if report.others:
         console.print(f"other files, not models: {report.others:,}")
     console.print(report.correction)
-    if any(not match.key.certified for match in report.found):
-        console.print(
-            "A key given as arrays proves nothing by itself unless it is known to be "
-            "older than the model."
-        )
+    # Many matches have the same explanation.
+    for explanation in dict.fromkeys(match.explanation for match in matches):
+        if explanation:
+            console.print(explanation)
 
 
-def _match_table(report: ScanReport) -> Table:
-    names = ("file", "owner", "verdict", "p", "errors", "kernel")
+def _match_table(matches: Sequence[Match]) -> Table:
+    names = ("file", "owner", "verdict", "standing", "p", "errors", "kernel")
     table = Table(*names, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    keys = {(match.key.owner, match.key.commitment) for match in report.found}
+    keys = {(match.key.owner, match.key.commitment) for match in matches}
     keys_by_owner = Counter(owner for owner, _ in keys)
-    for match in report.found:
+    for match in matches:
         key = match.key
         # Several keys of one owner are distinguished by their commitments.
         commitment = f" {key.commitment[:8]}" if keys_by_owner[key.owner] > 1 else ""
         cells = [match.file, f"{key.owner}{commitment}", match.verdict.upper()]
+        cells.append("" if key.unused else key.standing)
         cells += [format_p(match.log10_p), f"{key.bits - key.matches}/{key.bits}"]
         slot = f", slot {key.slot}" if key.slot else ""
         note = f" ({key.note})" if key.note else ""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from keras_wm.cli import options
-from keras_wm.cli.app import Exit, print_report
+from keras_wm.cli.app import Exit, found_status, print_report
 from keras_wm.cli.inputs import file_reader, load_key, read_limits, read_names
 from keras_wm.cli.options import argument, count, flag, option
 
@@ -56,6 +56,7 @@ def verify(
             "FILE",
         ),
     ] = None,
+    require: options.Require = None,
     sandbox: options.Sandbox = True,
     limit: options.Limit = None,
     as_json: options.Json = False,
@@ -64,7 +65,8 @@ def verify(
 
     With --recipients, search for each recipient's mark to see whose copy it is.
 
-    Exit status: 0 a mark was found, 1 no mark was found.
+    Exit status: 0 a mark was found, 1 no mark was found, 3 a mark was found only in
+    weights that the model does not use.
     """
     alignment: dict[str, Any] = {
         "reference": reference,
@@ -119,7 +121,8 @@ def verify(
             )
             is_found = bool(report.named)
     print_report(report, as_json)
-    raise typer.Exit(Exit.FOUND if is_found else Exit.NOT_FOUND)
+    is_unused = bool(report.unused)
+    raise typer.Exit(found_status(report.meets(require), is_found, is_unused, require))
 
 
 def compare(
@@ -199,6 +202,7 @@ def scan(
     dask: Annotated[
         str | None, option("Scan on the Dask cluster of this scheduler.", "ADDRESS")
     ] = None,
+    require: options.Require = None,
     limit: options.Limit = None,
     as_json: Annotated[
         bool, flag("--json", "Print JSON lines as results arrive.")
@@ -207,7 +211,8 @@ def scan(
     """Search many model files for the marks of many keys.
 
     Exit status: 0 a mark was found, 1 no mark was found, 2 no mark was found and
-    a file could not be read.
+    a file could not be read, 3 a mark was found only in weights that a model does not
+    use.
     """
     from keras_wm.cli.scan_output import run_scan
     from keras_wm.scanning.examiner import ScanSettings
@@ -215,7 +220,7 @@ def scan(
     loaded, limits = [load_key(key) for key in keys], read_limits(limit)
     settings = ScanSettings(loaded, layer, limits, slots)
     paths = [*(sources or []), *read_names(list_file)]
-    raise typer.Exit(run_scan(paths, settings, record, workers, dask, as_json))
+    raise typer.Exit(run_scan(paths, settings, record, workers, dask, as_json, require))
 
 
 def _layer_of(layers: list[str] | None) -> str | list[str] | None:

@@ -17,7 +17,7 @@ from keras_wm.files import ModelSource
 from keras_wm.files.keras_model import weights_in_memory
 from keras_wm.scheme.detection import detect_jointly, format_p
 from keras_wm.scheme.key import WatermarkKey
-from keras_wm.verification.result import MARKED
+from keras_wm.verification.standing import MARKED
 
 
 def claim_for(

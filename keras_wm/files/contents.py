@@ -45,6 +45,7 @@ class Kernel:
     dtype: str
     read: Callable[[], NDArray[np.floating]]
     note: str = ""
+    unused: str = ""
 
     @property
     def name(self) -> str:

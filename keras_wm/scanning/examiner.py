@@ -12,9 +12,10 @@ from keras_wm.scanning.candidates import Candidate
 from keras_wm.scanning.scan_report import FileResult, KeyResult
 from keras_wm.scheme.key import WatermarkKey
 from keras_wm.verification.search import SearchResult, search_slots
+from keras_wm.verification.standing import free_choices, standing_of
 
 # Name of the format of a scan's record, and its version.
-_RECORD_FORMAT = {"keras_wm_scan": 1}
+_RECORD_FORMAT = {"keras_wm_scan": 2}
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,11 @@ class Examiner:
             if candidate.problem:
                 raise ModelFileError(f"{candidate.path}: {candidate.problem}")
             with self._sandbox.open_model_file(candidate.path) as model_file:
-                kernels = select(model_file.kernels, layer, candidate.path)
-                results = search_slots(kernels, keys, slots, self._settings.limits)
+                everything = model_file.kernels
+                kernels = select(everything, layer, candidate.path)
+                results = search_slots(
+                    kernels, keys, slots, self._settings.limits, among=everything
+                )
         except ModelFileError as error:
             return FileResult(
                 candidate.path,
@@ -79,9 +83,13 @@ class Examiner:
             candidate.path,
             stamp,
             model_file.format,
-            kernels=len(kernels),
-            tests=sum(result.tried for result in results),
-            keys=tuple(map(_key_result, keys, results)),
+            kernels=len(everything),
+            tests=sum(result.counted for result in results),
+            keys=tuple(
+                key_result
+                for key, result in zip(keys, results, strict=True)
+                for key_result in _key_results(key, result)
+            ),
             named=candidate.named,
         )
 
@@ -90,7 +98,14 @@ class Examiner:
         self._sandbox.stop()
 
 
+def _key_results(key: WatermarkKey, result: SearchResult) -> list[KeyResult]:
+    """Returns the results in used kernels and, if there are any, in unused ones."""
+    unused = [] if result.unused is None else [result.unused]
+    return [_key_result(key, part) for part in (result, *unused)]
+
+
 def _key_result(key: WatermarkKey, result: SearchResult) -> KeyResult:
+    choices = free_choices(key)
     detection = result.detection
     notes = [result.kernel_note, detection.problem if detection else ""]
     return KeyResult(
@@ -105,4 +120,7 @@ def _key_result(key: WatermarkKey, result: SearchResult) -> KeyResult:
         bits=key.bits,
         tried=result.tried,
         note="; ".join(note for note in notes if note),
+        standing=standing_of(choices),
+        choices=tuple(sorted(choices)),
+        unused=result.unused_note,
     )

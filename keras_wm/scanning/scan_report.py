@@ -9,7 +9,14 @@ from typing import Any
 
 from keras_wm.scheme.detection import corrected, format_p
 from keras_wm.verification.report import TextReport
-from keras_wm.verification.result import PROVEN
+from keras_wm.verification.standing import (
+    PROVEN,
+    UNUSED_VERDICT,
+    Standing,
+    explain,
+    meets,
+    rank,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +36,10 @@ class KeyResult:
         tried: Number of tests, one for each kernel and slot.
         note: Facts that a reader needs to judge the kernel; often empty.
         slot: Number of the slot that has the smallest p-value.
+        standing: The standing of a finding of this key, see `Verification`.
+        choices: Names of the free choices that make it private.
+        unused: Reason why the model does not use the kernel, or an empty string. Such
+            a result is not evidence, and is reported apart.
     """
 
     owner: str
@@ -42,6 +53,16 @@ class KeyResult:
     tried: int
     note: str = ""
     slot: int = 0
+    standing: Standing = Standing.INDEPENDENT
+    choices: tuple[str, ...] = ()
+    unused: str = ""
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> KeyResult:
+        """Returns the result from the values in a record."""
+        standing = Standing(values["standing"])
+        choices = tuple(values["choices"])
+        return cls(**{**values, "standing": standing, "choices": choices})
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +75,9 @@ class FileResult:
             changes, a resumed scan reads the file again. Empty if not available.
         format: Format of the file. Empty if it could not be read.
         kernels: Number of its kernels.
-        tests: Number of pairs of a kernel and a key that were tested.
-        keys: A `KeyResult` for each key. Empty if the file could not be read.
+        tests: Number of pairs of a kernel and a key that are counted as tests.
+        keys: A `KeyResult` for each key, and a second one if the file has kernels that
+            its model does not use. Empty if the file could not be read.
         error: Kind of the error if the file could not be read: `"ModelFileError"`,
             `"UnsafeFileError"`, `"UnsupportedFileError"` or `"LayerNotFoundError"`.
             Otherwise empty.
@@ -86,7 +108,7 @@ class FileResult:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> FileResult:
         """Returns the result from the values that `to_dict` returned."""
-        keys = tuple(KeyResult(**key) for key in values["keys"])
+        keys = tuple(KeyResult.from_dict(key) for key in values["keys"])
         return cls(**{**values, "keys": keys})
 
 
@@ -106,14 +128,25 @@ class Match:
 
     @property
     def verdict(self) -> str:
-        """`"proven"` (corrected p below 2**-64) or `"marked"`."""
+        """`"proven"` (corrected p below 2**-64), `"marked"` or `"unused"`."""
+        if self.key.unused:
+            return "unused"
         return "proven" if self.log10_p < log10(PROVEN) else "marked"
+
+    @property
+    def explanation(self) -> str:
+        """The reason why the finding is limited, as a sentence; often empty."""
+        if self.key.unused:
+            return f"unused: {UNUSED_VERDICT}."
+        reason = explain(self.key.standing, self.log10_p, self.key.choices)
+        return f"{self.verdict}, {self.key.standing}: {reason}." if reason else ""
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the match as plain Python values, which JSON can hold."""
         return {
             "file": self.file,
             "verdict": self.verdict,
+            "standing": self.key.standing,
             **asdict(self.key),
             "log10_p": self.log10_p,
             "log10_p_uncorrected": self.key.log10_p,
@@ -133,8 +166,9 @@ class ScanReport(TextReport):
         alpha: Threshold of the corrected p-value below which a file is marked.
         files: Number of model files, whether they could be read or not.
         kernels: Number of their kernels.
-        tests: Number of pairs of a kernel and a key that were tested. Each p-value
-            is multiplied by it.
+        tests: Number of pairs of a kernel and a key that are counted as tests: those
+            that were tested, and with a named layer those of the other layers. Each
+            p-value is multiplied by it.
         formats: Number of files of each format.
         unread: The `FileResult`s of the files that could not be read.
         others: Number of files that were found next to models and are not models.
@@ -169,13 +203,39 @@ class ScanReport(TextReport):
 
     @property
     def found(self) -> list[Match]:
-        """The marks that were found, after correction, sorted by file."""
+        """The marks that were found, after correction.
+
+        They are sorted by file, then by standing, then by p-value.
+        """
+        return [match for match in self._matches() if not match.key.unused]
+
+    @property
+    def unused(self) -> list[Match]:
+        """The marks that were found in weights that the file's model does not use."""
+        return [match for match in self._matches() if match.key.unused]
+
+    def _matches(self) -> list[Match]:
         matches = [
             Match(file, key, corrected(key.log10_p, self.tests))
             for file, key in self._candidates
         ]
-        marked = [match for match in matches if match.log10_p < log10(self.alpha)]
-        return sorted(marked, key=lambda match: (match.file, match.log10_p))
+        return sorted(
+            (match for match in matches if match.log10_p < log10(self.alpha)),
+            key=lambda match: (
+                match.file,
+                rank(match.key.standing, match.log10_p, self.alpha),
+            ),
+        )
+
+    def meets(self, required: str | None) -> bool:
+        """Returns whether a mark was found, with a required standing.
+
+        Args:
+            required: A standing, as for `Verification.meets`, or `None` for any.
+        """
+        return any(
+            meets(required, match.key.standing, match.log10_p) for match in self.found
+        )
 
     @property
     def correction(self) -> str:
@@ -193,6 +253,7 @@ class ScanReport(TextReport):
         """Returns the report as plain Python values, which JSON can hold."""
         return {
             "found": [match.to_dict() for match in self.found],
+            "unused": [match.to_dict() for match in self.unused],
             "files": self.files,
             "files_unread": len(self.unread),
             "files_other": self.others,
@@ -210,10 +271,13 @@ class ScanReport(TextReport):
 
     def rows(self) -> list[tuple[str, str]]:
         """Returns the report as pairs of a name and a value."""
+        matches = [*self.found, *self.unused]
+        explanations = dict.fromkeys(match.explanation for match in matches)
         marks = [
-            f"{match.file}: {match.verdict.upper()} {match.key.owner}, "
+            f"{match.file}: {match.key.owner}, {match.verdict.upper()}, "
+            f"{match.key.unused or match.key.standing}, "
             f"p {format_p(match.log10_p)}, in {match.key.layer}"
-            for match in self.found
+            for match in matches
         ]
         counts = f"{_count(self.files - len(self.unread), 'model file')} read"
         if self.unread:
@@ -222,6 +286,7 @@ class ScanReport(TextReport):
             counts += f", {_count(self.others, 'other file')}"
         return [
             *(("found", mark) for mark in marks or ["No mark was found."]),
+            *(("note", text) for text in explanations if text),
             ("files", f"{counts}."),
             ("p-values", self.correction),
         ]

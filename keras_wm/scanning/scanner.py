@@ -15,8 +15,8 @@ from keras_wm.scheme.key import WatermarkKey, check_key
 from keras_wm.utils.cores import usable_cores
 from keras_wm.utils.progress import progress_bar
 from keras_wm.utils.records import RecordFile
-from keras_wm.verification.result import MARKED
 from keras_wm.verification.search import check_slots
+from keras_wm.verification.standing import MARKED
 from keras_wm.verification.verification import check_alpha
 
 # Searches files, and yields the result of each one when it is finished.

@@ -18,9 +18,11 @@ from keras_wm.verification.search import (
     SearchResult,
     best_of,
     check_work,
+    count_fitting,
     fits,
     kernels_to_search,
     search,
+    set_apart_if_unused,
 )
 
 # A note lists at most this many layers.
@@ -36,10 +38,12 @@ class _Source:
     Attributes:
         attempt: Name of the attempt.
         network: The network.
+        choice: Name of the free choice that the attempt rests on.
         is_marked: Whether the network can carry the mark.
     """
 
     attempt: str
+    choice: str
     network: Reference
     is_marked: bool
 
@@ -59,7 +63,7 @@ def aligned_search(
     reference: Reference | None,
     reordered: bool,
     checkpoint: Reference | None = None,
-) -> SearchResult:
+) -> tuple[list[SearchResult], list[str]]:
     """Tests a suspect's kernels unaligned, and in each way that is asked for.
 
     Args:
@@ -75,7 +79,7 @@ def aligned_search(
         checkpoint: The same network before it was marked, for another alignment.
 
     Returns:
-        The most significant result, with all attempts. Every test is counted in it.
+        The results of all attempts, and the reasons why kernels were not aligned.
 
     Raises:
         LayerNotFoundError: If there is no such layer.
@@ -94,7 +98,8 @@ def aligned_search(
         except AlignmentError as error:
             notes.append(f"Not aligned with {source.network.source}: {error}")
         else:
-            aligned.append(replace(result, name=source.attempt))
+            choices = frozenset({source.choice})
+            aligned.append(replace(result, name=source.attempt, choices=choices))
             notes += [*_unmatched_layers(source.network, matches), *failures]
             found = (
                 match[name] for match in matches for name in names if name in match
@@ -104,12 +109,13 @@ def aligned_search(
         kernels: Sequence[Kernel] = list(named.values())
     else:
         kernels = kernels_to_search(suspect, layer, keys[0])
-    unaligned = best_of(search(kernels, keys, limits))
+    among = suspect.kernels
+    unaligned = best_of(search(kernels, keys, limits, among=among))
     attempts = [replace(unaligned, name="unaligned"), *aligned]
     if reordered:
-        result = _search_reordered(kernels, keys, limits)
+        result = _search_reordered(kernels, keys, limits, among)
         attempts.append(replace(result, name="reordered"))
-    return replace(best_of(attempts), attempts=tuple(attempts), notes=tuple(notes))
+    return attempts, notes
 
 
 def _sources(
@@ -117,9 +123,10 @@ def _sources(
 ) -> Iterator[_Source]:
     """Yields the networks to align with."""
     if reference is not None:
-        yield _Source("aligned", reference, is_marked=True)
+        yield _Source("aligned", "reference", reference, is_marked=True)
     if checkpoint is not None:
-        yield _Source("aligned with the checkpoint", checkpoint, is_marked=False)
+        name = "aligned with the checkpoint"
+        yield _Source(name, "checkpoint", checkpoint, is_marked=False)
 
 
 def _unmatched_layers(
@@ -160,7 +167,12 @@ def _search_aligned(
     aligned. Raises AlignmentError if there is no result.
     """
     network = source.network
-    fitting = [name for name in wanted if fits(network.weights[name], keys[0])]
+    possible = [
+        name
+        for name in _kernel_names(network, None)
+        if fits(network.weights[name], keys[0])
+    ]
+    fitting = [name for name in possible if name in wanted]
     names = [name for match in matches for name in fitting if name in match]
     kernels = [network.weights[name] for name in names]
     if source.is_marked:
@@ -188,19 +200,22 @@ def _search_aligned(
                     continue
                 changes = alignment.correspondence.changes
                 results += [
-                    SearchResult(
-                        (match[name],),
-                        detect(kernel, key),
-                        tried=1,
-                        slot=key.slot,
-                        undone=changes,
+                    set_apart_if_unused(
+                        SearchResult(
+                            (match[name],),
+                            detect(kernel, key),
+                            tried=1,
+                            slot=key.slot,
+                            undone=changes,
+                        )
                     )
                     for key in members
                 ]
     if not results:
         reasons = failures or ["No kernel that can hold the message has a counterpart."]
         raise AlignmentError(" ".join(reasons))
-    return best_of(results), list(failures)
+    counted = sum(name in match for match in matches for name in possible) * len(keys)
+    return replace(best_of(results), counted=counted), list(failures)
 
 
 def _also_held_out(name: WeightName, held_out: _Names) -> str:
@@ -216,26 +231,35 @@ def _also_held_out(name: WeightName, held_out: _Names) -> str:
 
 
 def _search_reordered(
-    kernels: Sequence[Kernel], keys: Sequence[WatermarkKey], limits: Limits
+    kernels: Sequence[Kernel],
+    keys: Sequence[WatermarkKey],
+    limits: Limits,
+    among: Sequence[Kernel],
 ) -> SearchResult:
-    """Tests each kernel in the arrangements of its filters that maximise the score."""
-    from keras_wm.alignment.filter_assignment import arrangements
+    """Tests each kernel in the arrangements of its filters that maximise the score.
+
+    All kernels `among` which they were chosen are counted.
+    """
+    from keras_wm.alignment.filter_assignment import arrangements, families
 
     fitting = [kernel for kernel in kernels if fits(kernel, keys[0])]
     check_work(fitting, keys, limits)
-    results = [SearchResult((), None, 0)]
+    results = [SearchResult()]
     for kernel in fitting:
         values = kernel.read()
         results += [
-            SearchResult(
-                (kernel,),
-                detect(arrangement.kernel, key),
-                tried=1,
-                slot=key.slot,
-                log10_arrangements=arrangement.log10_family,
-                undone={"moved": arrangement.moved, "flipped": arrangement.flipped},
+            set_apart_if_unused(
+                SearchResult(
+                    (kernel,),
+                    detect(arrangement.kernel, key),
+                    tried=1,
+                    slot=key.slot,
+                    log10_arrangements=arrangement.log10_family,
+                    undone={"moved": arrangement.moved, "flipped": arrangement.flipped},
+                )
             )
             for key in keys
             for arrangement in arrangements(values, key)
         ]
-    return best_of(results)
+    tests = len(families(keys[0])) * len(keys)
+    return replace(best_of(results), counted=tests * count_fitting(among, keys[0]))

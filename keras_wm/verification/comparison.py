@@ -10,7 +10,8 @@ from keras_wm.files import Limits, ModelSource, Sandbox
 from keras_wm.scheme.detection import format_p
 from keras_wm.scheme.key import WatermarkKey, check_key
 from keras_wm.verification.report import TextReport
-from keras_wm.verification.result import MARKED, Verification
+from keras_wm.verification.result import Verification
+from keras_wm.verification.standing import MARKED
 from keras_wm.verification.verification import verify
 
 

@@ -14,9 +14,25 @@ from keras_wm.scheme.key import WatermarkKey, check_key
 from keras_wm.utils.progress import progress_bar
 from keras_wm.verification.original import Original
 from keras_wm.verification.report import TextReport
-from keras_wm.verification.result import MARKED
-from keras_wm.verification.search import check_slots, kernels_to_search, search_slots
+from keras_wm.verification.search import (
+    SearchResult,
+    check_slots,
+    kernels_to_search,
+    search_slots,
+)
+from keras_wm.verification.standing import (
+    MARKED,
+    UNUSED_VERDICT,
+    Standing,
+    describe,
+    meets,
+)
 from keras_wm.verification.verification import check_alpha
+
+_NOTE = (
+    "A recipient's mark informs the owner. It is not evidence against the recipient, "
+    "because the owner can embed this mark, too."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +47,7 @@ class Trace:
         log10_p: log10 of the p-value, corrected for all recipients and kernels.
         kernel_note: Steps from the stored arrays to what was tested, such as "change
             from the original". Empty if it is a kernel that is stored directly.
+        unused: Reason why the model does not use the kernel; empty if it does.
     """
 
     recipient: str
@@ -38,6 +55,7 @@ class Trace:
     detection: Detection | None
     log10_p: float
     kernel_note: str = ""
+    unused: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the figures as plain Python values."""
@@ -51,10 +69,11 @@ class Trace:
             return "no kernel can hold the message"
         errors = self.detection.bits - self.detection.matches
         note = f" ({self.kernel_note})" if self.kernel_note else ""
-        return (
+        text = (
             f"p-value {format_p(self.log10_p)}, {errors} of {self.detection.bits} bit "
             f"errors, in {self.layer}{note}"
         )
+        return f"{text}; {self.unused}" if self.unused else text
 
 
 @dataclass(frozen=True, repr=False)
@@ -69,9 +88,12 @@ class Identification(TextReport):
         commitment: Commitment of the owner's key.
         own: The `Trace` of the owner's own mark.
         traces: The `Trace` of each recipient's mark, the smallest p-value first.
-        tests: Number of pairs of a key and a kernel that were tested. Every p-value
-            is multiplied by it.
+        tests: Number of pairs of a key and a kernel that are counted as tests. Every
+            p-value is multiplied by it.
         alpha: Threshold of the corrected p-value below which a recipient is named.
+        standing: The standing of the findings, see `Verification`.
+        unused: The `Trace`s of recipients' marks that were found in weights that the
+            model does not use. They name nobody.
     """
 
     source: str
@@ -81,6 +103,8 @@ class Identification(TextReport):
     traces: Sequence[Trace]
     tests: int
     alpha: float
+    standing: Standing = Standing.PRIVATE
+    unused: Sequence[Trace] = ()
 
     @property
     def named(self) -> list[Trace]:
@@ -90,16 +114,29 @@ class Identification(TextReport):
     def to_dict(self) -> dict[str, Any]:
         """Returns the report as plain Python values, which JSON can hold."""
         return {
+            "named": [trace.to_dict() for trace in self.named],
+            "standing": self.standing,
             "source": self.source,
             "owner": self.owner,
             "commitment": self.commitment,
             "recipients_tried": len(self.traces),
             "tests": self.tests,
             "alpha": self.alpha,
-            "named": [trace.to_dict() for trace in self.named],
+            "unused": [trace.to_dict() for trace in self.unused],
             "strongest_other": self._other.to_dict() if self._other else None,
             "own_mark": self.own.to_dict(),
+            "notes": [_NOTE],
         }
+
+    def meets(self, required: str | None) -> bool:
+        """Returns whether a recipient was named, with a required standing.
+
+        Args:
+            required: A standing, as for `Verification.meets`, or `None` for any.
+        """
+        return any(
+            meets(required, self.standing, trace.log10_p) for trace in self.named
+        )
 
     @property
     def _other(self) -> Trace | None:
@@ -110,6 +147,11 @@ class Identification(TextReport):
     def rows(self) -> list[tuple[str, str]]:
         """Returns the report as pairs of a name and a value."""
         names = ", ".join(trace.recipient for trace in self.named)
+        if self.named:
+            smallest = self.named[0].log10_p
+            names += f" ({describe(self.standing, smallest, ['recipient'])})"
+        elif self.unused:
+            names = UNUSED_VERDICT.upper()
         rows = [
             ("recipients", names or "NONE FOUND"),
             ("model", self.source),
@@ -118,9 +160,10 @@ class Identification(TextReport):
             ("tried", f"{len(self.traces):,} recipients, {self.tests:,} tests"),
         ]
         rows += [(trace.recipient, str(trace)) for trace in self.named]
+        rows += [(trace.recipient, str(trace)) for trace in self.unused]
         if self._other:
             rows.append(("strongest other", f"p-value {format_p(self._other.log10_p)}"))
-        return [*rows, ("own mark", str(self.own))]
+        return [*rows, ("own mark", str(self.own)), ("note", _NOTE)]
 
 
 def identify(
@@ -199,20 +242,19 @@ def identify(
         progress_bar("recipients", progress) as show,
     ):
         kernels = kernels_to_search(suspect, layer, key)
+        everything = list(suspect.kernels)
         if source is not None:
             kernels += source.changes(kernels)
-        results = search_slots(kernels, keys, slots, limits, show)
-    tests = sum(result.tried for result in results)
-    own, *traces = (
-        Trace(
-            name,
-            result.layer,
-            result.detection,
-            corrected(result.log10_p, tests),
-            result.kernel_note,
-        )
-        for name, result in zip(["", *recipients], results, strict=True)
-    )
+            everything += source.changes(everything)
+        results = search_slots(kernels, keys, slots, limits, show, everything)
+    tests = sum(result.counted for result in results)
+    by_name = list(zip(["", *recipients], results, strict=True))
+    own, *traces = (_trace(name, result, tests) for name, result in by_name)
+    unused = [
+        _trace(name, result.unused, tests)
+        for name, result in by_name[1:]
+        if result.unused is not None
+    ]
     return Identification(
         source=suspect.path,
         owner=key.owner,
@@ -221,6 +263,19 @@ def identify(
         traces=sorted(traces, key=lambda trace: trace.log10_p),
         tests=tests,
         alpha=alpha,
+        unused=[trace for trace in unused if trace.log10_p < log10(alpha)],
+    )
+
+
+def _trace(name: str, result: SearchResult, tests: int) -> Trace:
+    log10_p = corrected(result.log10_p, tests)
+    return Trace(
+        name,
+        result.layer,
+        result.detection,
+        log10_p,
+        result.kernel_note,
+        result.unused_note,
     )
 
 

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import log10
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_wm.scheme.detection import Detection, corrected, format_p
+from keras_wm.scheme.detection import Detection, format_p
 from keras_wm.utils.arrays import Floats
 from keras_wm.verification.report import TextReport
+from keras_wm.verification.search import SearchResult
+from keras_wm.verification.standing import (
+    PROVEN,
+    UNUSED_VERDICT,
+    Standing,
+    describe,
+    meets,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-    from keras_wm.verification.search import SearchResult
-
-MARKED = 1e-9
-PROVEN = 2.0**-64
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -35,23 +38,10 @@ class Verification(TextReport):
         certified: Whether the key is derived from a secret. The mark of a key that
             was given as arrays is not evidence by itself.
         alpha: Threshold of the corrected p-value below which the model is marked.
-        layer: Name of the kernel with the smallest p-value, or the names of all
-            kernels that were tested jointly. `None` if no kernel can hold the message.
-        detection: The `Detection` in that kernel, or in those kernels together.
-            `None` if no kernel can hold the message.
-        tried: Number of tests, one for each kernel, slot and attempt. The p-value is
-            multiplied by it.
-        skipped: Number of kernels that cannot hold the message.
-        recipient: Name of the recipient whose copy the key marks, or an empty string.
-        kernel_note: Steps from the stored arrays to the kernel, such as "int8,
-            dequantized". Empty if it is stored directly.
-        parts: The `Detection` in each kernel of a joint test, by the kernel's name.
-        log10_arrangements: log10 of the number of arrangements of the kernel's
-            filters that were compared. The p-value is multiplied by it, too.
-        attempts: The `SearchResult` of each attempt, if the kernels were also aligned
-            or reordered.
+        finding: The `SearchResult` that the verdict rests on.
+        attempts: The results of all attempts, such as `"unaligned"` and `"aligned"`.
+        recipient: Name of the recipient whose key it is; empty for the owner's key.
         notes: Facts that a reader needs to judge the result.
-        slot: Number of the key's slot in which the kernel was read.
         slots: Number of slots in which each kernel was tested.
     """
 
@@ -60,18 +50,52 @@ class Verification(TextReport):
     commitment: str
     certified: bool
     alpha: float
-    layer: str | None
-    detection: Detection | None
-    tried: int
-    skipped: int
+    finding: SearchResult
+    attempts: Sequence[SearchResult]
     recipient: str = ""
-    kernel_note: str = ""
-    parts: Mapping[str, Detection] = field(default_factory=dict)
-    log10_arrangements: float = 0.0
-    attempts: Sequence[SearchResult] = ()
     notes: Sequence[str] = ()
-    slot: int = 0
     slots: int = 1
+
+    @property
+    def detection(self) -> Detection | None:
+        """The `Detection` in the kernel of the finding, or in its kernels together.
+
+        `None` if no kernel can hold the message.
+        """
+        return self.finding.detection
+
+    @property
+    def layer(self) -> str | None:
+        """Name of the kernel with the smallest p-value, or of all kernels together.
+
+        `None` if no kernel can hold the message.
+        """
+        return self.finding.layer
+
+    @property
+    def slot(self) -> int:
+        """Number of the key's slot in which the kernel was read."""
+        return self.finding.slot
+
+    @property
+    def parts(self) -> Mapping[str, Detection]:
+        """The `Detection` in each of the kernels that were tested together."""
+        return self.finding.parts
+
+    @property
+    def tried(self) -> int:
+        """Number of tests that were made."""
+        return sum(attempt.tried for attempt in self.attempts)
+
+    @property
+    def skipped(self) -> int:
+        """Number of kernels that cannot hold the message."""
+        return self.finding.skipped
+
+    @property
+    def standing(self) -> Standing:
+        """The standing of the finding: independent, claimed or private."""
+        return self.finding.standing
 
     @property
     def bits(self) -> int:
@@ -109,9 +133,7 @@ class Verification(TextReport):
     @property
     def log10_p(self) -> float:
         """log10 of the p-value of the verdict, corrected for all tests."""
-        if self.detection is None:
-            return 0.0
-        return corrected(self.detection.log10_p + self.log10_arrangements, self.tried)
+        return self.finding.log10_p_corrected
 
     @property
     def marked(self) -> bool:
@@ -119,27 +141,56 @@ class Verification(TextReport):
         return self.log10_p < log10(self.alpha)
 
     @property
+    def unused(self) -> SearchResult | None:
+        """The mark in weights that the model does not use, or `None`.
+
+        It does not show that the model was marked.
+        """
+        unused = [attempt.unused for attempt in self.attempts if attempt.unused]
+        best = min(unused, key=lambda result: result.log10_p_corrected, default=None)
+        is_found = best is not None and best.log10_p_corrected < log10(self.alpha)
+        return best if is_found else None
+
+    @property
     def verdict(self) -> str:
-        """`"proven"` (corrected p below 2**-64), `"marked"` or `"not found"`."""
-        if self.marked and self.log10_p < log10(PROVEN):
-            return "proven"
-        return "marked" if self.marked else "not found"
+        """`"proven"` (corrected p below 2**-64), `"marked"`, or `"not found"`.
+
+        `"unused"` if the mark was found in weights only that the model does not use.
+        """
+        if self.marked:
+            return "proven" if self.log10_p < log10(PROVEN) else "marked"
+        return "unused" if self.unused else "not found"
+
+    def meets(self, required: str | None) -> bool:
+        """Returns whether the mark was found, with a required standing.
+
+        Args:
+            required: `"independent"` (a corrected p-value below 2**-64), `"claimed"`
+                (below 1e-9, or independent), or `None` for any standing.
+        """
+        return self.marked and any(
+            meets(required, attempt.standing, attempt.log10_p_corrected)
+            for attempt in self.attempts
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the report as plain Python values, which JSON can hold."""
         figures = self.detection.to_dict() if self.detection else {}
         parts = {name: part.to_dict() for name, part in self.parts.items()}
         attempts = {attempt.name: attempt.to_dict() for attempt in self.attempts}
-        names = ["source", "owner", *(["recipient"] if self.recipient else [])]
-        names += ["commitment", "verdict", "marked", "log10_p"]
-        names += ["alpha", "certified", "layer", "slot"]
+        names = ["verdict", "standing", "source", "owner"]
+        names += ["recipient"] if self.recipient else []
+        names += ["commitment", "marked", "log10_p", "alpha", "certified"]
+        names += ["layer", "slot"]
         return {
             **{name: getattr(self, name) for name in names},
             "kernels_tried": self.tried,
             "kernels_skipped": self.skipped,
+            "tests_counted": self.finding.counted,
             **figures,
             **({"parts": parts} if parts else {}),
-            **({"attempts": attempts} if attempts else {}),
+            **({"attempts": attempts} if len(attempts) > 1 else {}),
+            **({"unused": self.unused.to_dict()} if self.unused else {}),
             "notes": list(self.notes),
         }
 
@@ -156,23 +207,27 @@ class Verification(TextReport):
 
     def rows(self) -> list[tuple[str, str]]:
         """Returns the report as pairs of a name and a value."""
-        if self.parts:
-            tests = f"of {len(self.parts)} kernels together"
-        else:
-            several = self.attempts or self.slots > 1
-            tests = f"with {self.tried} {'tries' if several else 'kernels tried'}"
+        several = len(self.attempts) > 1
         return [
-            ("verdict", self.verdict.upper()),
-            ("p-value", f"{format_p(self.log10_p)}, {tests}"),
+            ("verdict", self._verdict()),
+            ("p-value", f"{format_p(self.log10_p)}, {_tests_counted(self.finding)}"),
             ("model", self.source),
             ("owner", self.owner),
             *([("recipient", self.recipient)] if self.recipient else []),
             ("commitment", self.commitment),
             *self._detection_rows(),
             *((f"in {name}", _part_figures(part)) for name, part in self.parts.items()),
-            *((attempt.name, str(attempt)) for attempt in self.attempts),
+            *((attempt.name, str(attempt)) for attempt in self.attempts if several),
+            *([("not used", _unused_figures(self.unused))] if self.unused else []),
             *(("note", note) for note in self.notes),
         ]
+
+    def _verdict(self) -> str:
+        """Returns the verdict and its standing, for the first line of the report."""
+        if not self.marked:
+            return (UNUSED_VERDICT if self.unused else self.verdict).upper()
+        standing = describe(self.standing, self.log10_p, self.finding.choices)
+        return f"{self.verdict.upper()}, {standing}"
 
     def _detection_rows(self) -> list[tuple[str, str]]:
         detection = self.detection
@@ -188,6 +243,15 @@ class Verification(TextReport):
             ("p of the bits", format_p(detection.log10_p_hard)),
             ("p of the scores", "not exact here" if soft is None else format_p(soft)),
         ]
+
+
+def _tests_counted(result: SearchResult) -> str:
+    """Returns how many tests a p-value counts, as text."""
+    return f"counting {result.counted:,} {'test' if result.counted == 1 else 'tests'}"
+
+
+def _unused_figures(result: SearchResult) -> str:
+    return f"{result}; {result.unused_note}"
 
 
 def _part_figures(part: Detection) -> str:

@@ -5,15 +5,23 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import comb, perm
 from typing import Any
 
 from numpy.typing import NDArray
 
 from keras_wm.errors import UnsafeFileError
 from keras_wm.files import Kernel, Limits, ModelFile, select
-from keras_wm.scheme.detection import Detection, detect, detect_jointly, format_p
+from keras_wm.scheme.detection import (
+    Detection,
+    corrected,
+    detect,
+    detect_jointly,
+    format_p,
+)
 from keras_wm.scheme.key import WatermarkKey
 from keras_wm.utils.arguments import is_integer
+from keras_wm.verification.standing import Standing
 
 # A kernel, and the key in the slot in which it is read.
 _Mark = tuple[Kernel, WatermarkKey]
@@ -28,8 +36,9 @@ class SearchResult:
             search. Empty if no kernel can hold the message.
         detection: The scores in that kernel, or in those kernels together. `None` if
             no kernel can hold the message.
-        tried: Number of tests that were made. The smallest p-value of them must be
-            multiplied by it.
+        tried: Number of tests that were made.
+        counted: Factor of the p-value: the number of tests that were made or could
+            have been made in their place.
         skipped: Number of kernels that cannot hold the message.
         log10_arrangements: log10 of the number of arrangements of the kernel's
             filters that were compared. The p-value must be multiplied by it, too.
@@ -38,23 +47,27 @@ class SearchResult:
         undone: Changes of the kernel that an aligned search has undone: numbers of
             channels (`"moved"`, `"flipped"`) and of neurons (`"added"`; negative if
             neurons are missing).
-        name: Name of the attempt of an aligned search: `"unaligned"`, `"aligned"` or
-            `"reordered"`.
-        attempts: The results of all attempts of an aligned search.
-        notes: Reasons why a kernel or a layer was not aligned.
+        name: Name of this attempt if there are several: `"unaligned"`, `"aligned"`,
+            `"reordered"`, `"jointly"` or `"one by one"`.
+        unused: The result in kernels that the model does not use. It is never the
+            result of the search, but its tests are counted.
+        choices: Names of the free choices that the test rests on, see `standing`.
+        standing: The standing of the result.
     """
 
-    kernels: tuple[Kernel, ...]
-    detection: Detection | None
-    tried: int
+    kernels: tuple[Kernel, ...] = ()
+    detection: Detection | None = None
+    tried: int = 0
+    counted: int = 0
     skipped: int = 0
     log10_arrangements: float = 0.0
     parts: Mapping[str, Detection] = field(default_factory=dict)
     slot: int = 0
     undone: Mapping[str, int] = field(default_factory=dict)
     name: str = ""
-    attempts: tuple[SearchResult, ...] = ()
-    notes: tuple[str, ...] = ()
+    unused: SearchResult | None = None
+    choices: frozenset[str] = frozenset()
+    standing: Standing = Standing.INDEPENDENT
 
     @property
     def layer(self) -> str | None:
@@ -68,11 +81,24 @@ class SearchResult:
         return "; ".join(notes)
 
     @property
+    def unused_note(self) -> str:
+        """Reasons why the model does not use the kernels; empty if it does."""
+        reasons = dict.fromkeys(kernel.unused for kernel in self.kernels)
+        return "; ".join(filter(None, reasons))
+
+    @property
     def log10_p(self) -> float:
         """log10 of the p-value of one test, corrected for arrangements only."""
         if self.detection is None:
             return 0.0
         return min(0.0, self.detection.log10_p + self.log10_arrangements)
+
+    @property
+    def log10_p_corrected(self) -> float:
+        """log10 of the p-value, corrected for all tests that are counted."""
+        if self.detection is None:
+            return 0.0
+        return corrected(self.detection.log10_p + self.log10_arrangements, self.counted)
 
     def __str__(self) -> str:
         """The p-value, the bit errors, and what was undone, on one line."""
@@ -95,6 +121,7 @@ class SearchResult:
             "layer": self.layer,
             "slot": self.slot,
             "kernels_tried": self.tried,
+            "tests_counted": self.counted,
             "log10_arrangements": self.log10_arrangements,
             **(self.detection.to_dict() if self.detection else {}),
             **self.undone,
@@ -106,12 +133,26 @@ def best_of(results: Sequence[SearchResult]) -> SearchResult:
 
     The tests of all results are counted in it.
     """
-    best = min(results, key=lambda result: (result.log10_p, result.detection is None))
+    best = min(results, key=_significance)
+    unused = [result.unused for result in results if result.unused is not None]
     return replace(
         best,
         tried=sum(result.tried for result in results),
+        counted=sum(result.counted for result in results),
         skipped=results[0].skipped,
+        unused=min(unused, key=_significance, default=None),
     )
+
+
+def _significance(result: SearchResult) -> tuple[float, bool]:
+    return result.log10_p, result.detection is None
+
+
+def set_apart_if_unused(result: SearchResult) -> SearchResult:
+    """Returns a result, set apart if the model does not use one of its kernels."""
+    if not any(kernel.unused for kernel in result.kernels):
+        return result
+    return SearchResult(tried=result.tried, counted=result.counted, unused=result)
 
 
 def kernels_to_search(
@@ -139,6 +180,7 @@ def search(
     keys: Sequence[WatermarkKey],
     limits: Limits,
     progress: Callable[[int, int], None] | None = None,
+    among: Sequence[Kernel] | None = None,
 ) -> list[SearchResult]:
     """Tests each kernel for each key whose message it can hold.
 
@@ -147,6 +189,8 @@ def search(
         keys: Keys to look for.
         limits: Limits on the work of the search.
         progress: Called with the number of finished tests and of all tests.
+        among: The kernels that `kernels` were chosen from. All of them are counted,
+            because another choice could have been made. `None` if nothing was chosen.
 
     Returns:
         A `SearchResult` for each key.
@@ -162,8 +206,11 @@ def search(
     ]
     tests = Counter(index for indices in fitting for index in indices)
     best = [
-        SearchResult((), None, 0, skipped=len(kernels) - tests[index])
-        for index in range(len(keys))
+        SearchResult(
+            counted=tests[index] if among is None else count_fitting(among, key),
+            skipped=len(kernels) - tests[index],
+        )
+        for index, key in enumerate(keys)
     ]
     done = 0
     for kernel, indices in zip(kernels, fitting, strict=True):
@@ -176,8 +223,13 @@ def search(
             done += 1
             detection, slot = detect(values, keys[index]), keys[index].slot
             result = SearchResult((kernel,), detection, tried=1, slot=slot)
-            best[index] = best_of([best[index], result])
+            best[index] = best_of([best[index], set_apart_if_unused(result)])
     return best
+
+
+def count_fitting(kernels: Sequence[Kernel], key: WatermarkKey) -> int:
+    """Returns the number of kernels that can hold a key's message."""
+    return sum(fits(kernel, key) for kernel in kernels)
 
 
 def search_slots(
@@ -186,6 +238,7 @@ def search_slots(
     slots: int,
     limits: Limits,
     progress: Callable[[int, int], None] | None = None,
+    among: Sequence[Kernel] | None = None,
 ) -> list[SearchResult]:
     """Tests each kernel for each key in each slot, see `search`.
 
@@ -194,7 +247,7 @@ def search_slots(
         the tests in all slots are counted.
     """
     in_slots = [member for key in keys for member in keys_in_slots(key, slots)]
-    results = search(kernels, in_slots, limits, progress)
+    results = search(kernels, in_slots, limits, progress, among)
     return [
         best_of(results[first : first + slots])
         for first in range(0, len(results), slots)
@@ -217,29 +270,40 @@ def search_jointly(
     keys: Sequence[WatermarkKey],
     layers: Sequence[str],
     limits: Limits,
-) -> SearchResult:
+) -> list[SearchResult]:
     """Tests the kernels of several layers, which carry the same mark, as one.
 
     Args:
         suspect: The open model.
-        keys: The key in the slot of each layer.
+        keys: The key in the slot of each layer, or in its only slot.
         layers: Names of the layers.
         limits: Limits on the work of the search.
+
+    Returns:
+        Two results: of the joint test, and of each kernel by itself. All sets of
+        kernels that could have been named are counted in the first one.
 
     Raises:
         LayerNotFoundError: If there is no layer with one of the names.
         ModelFileError: If a kernel cannot be read.
         UnsafeFileError: If the search would take too long.
-        ValueError: If no layer is named, or a layer cannot hold the message.
+        ValueError: If no layer is named, if a layer cannot hold the message, or if a
+            kernel is named for two slots.
     """
     if not layers:
         raise ValueError("Expected the names of layers. Received: layer=[]")
+    in_order = keys if len(keys) > 1 else [*keys] * len(layers)
     # A file without known axis order has several kernels per array, one per order.
-    orders: dict[tuple[str, int], list[_Mark]] = {}
-    for layer, key in zip(layers, keys, strict=True):
+    orders: dict[str, list[_Mark]] = {}
+    for layer, key in zip(layers, in_order, strict=True):
         for kernel in kernels_to_search(suspect, layer, key):
             if fits(kernel, key):
-                marks = orders.setdefault((kernel.path, key.slot), [])
+                marks = orders.setdefault(kernel.path, [])
+                if any(known.slot != key.slot for _, known in marks):
+                    raise ValueError(
+                        f"Expected each layer once. Received {kernel.name!r} for two "
+                        f"slots: layer={list(layers)}"
+                    )
                 if (kernel, key) not in marks:
                     marks.append((kernel, key))
     # All arrays of a file have the same order, so the orders are not combined.
@@ -248,24 +312,51 @@ def search_jointly(
         [marks[min(order, len(marks) - 1)] for marks in orders.values()]
         for order in range(count)
     ]
-    kernels = [kernel for marks in candidates for kernel, _ in marks]
-    check_work(kernels, keys[:1], limits)
-    return best_of(list(map(_detect_jointly, candidates)))
+    check_work(
+        [kernel for marks in candidates for kernel, _ in marks], keys[:1], limits
+    )
+    jointly, alone = zip(*map(_jointly, candidates), strict=True)
+    fitting = [kernel for kernel in suspect.kernels if fits(kernel, keys[0])]
+    arrays = len({kernel.path for kernel in fitting})
+    sets = _count_sets(arrays, len(orders), is_ordered=len(keys) > 1)
+    return [
+        replace(best_of(jointly), name="jointly", counted=sets * count),
+        replace(best_of(alone), name="one by one", counted=len(fitting) * len(keys)),
+    ]
 
 
-def _detect_jointly(marks: Sequence[_Mark]) -> SearchResult:
-    parts: dict[str, Detection] = {}
+def _count_sets(count: int, chosen: int, is_ordered: bool) -> int:
+    """Returns how many choices of kernels a joint test counts.
+
+    Any number of kernels could have been chosen, so the sets of each size are
+    multiplied by the number of sizes. With slots their order is a choice, too.
+    """
+    if is_ordered:
+        return count * perm(count, chosen)
+    return count * comb(count, chosen) if chosen < count else 1
+
+
+def _jointly(marks: Sequence[_Mark]) -> tuple[SearchResult, SearchResult]:
+    """Returns the result of the joint test, and the best one of a kernel by itself."""
+    alone: list[SearchResult] = []
 
     def arrays() -> Iterator[tuple[NDArray[Any], WatermarkKey]]:
         # One at a time: together they may not fit into memory.
         for kernel, key in marks:
             values = kernel.read()
-            parts[kernel.name] = detect(values, key)
+            detection = detect(values, key)
+            alone.append(SearchResult((kernel,), detection, tried=1, slot=key.slot))
             yield values, key
 
     detection = detect_jointly(arrays())
+    parts = {
+        result.kernels[0].name: result.detection
+        for result in alone
+        if result.detection is not None
+    }
     kernels = tuple(kernel for kernel, _ in marks)
-    return SearchResult(kernels, detection, tried=1, parts=parts)
+    jointly = SearchResult(kernels, detection, tried=1, parts=parts)
+    return set_apart_if_unused(jointly), best_of(list(map(set_apart_if_unused, alone)))
 
 
 def check_work(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from keras_wm.files import (
@@ -13,7 +15,7 @@ from keras_wm.files import (
     open_model,
 )
 from keras_wm.scheme.key import WatermarkKey, check_key
-from keras_wm.verification.result import MARKED, Verification
+from keras_wm.verification.result import Verification
 from keras_wm.verification.search import (
     SearchResult,
     best_of,
@@ -22,6 +24,13 @@ from keras_wm.verification.search import (
     keys_in_slots,
     search,
     search_jointly,
+)
+from keras_wm.verification.standing import (
+    MARKED,
+    Standing,
+    free_choices,
+    rank,
+    standing_of,
 )
 
 if TYPE_CHECKING:
@@ -116,37 +125,36 @@ def verify(
     keys = keys_in_slots(key, slots)
     owners = _read_network(reference, limits, sandbox)
     before = _read_network(checkpoint, limits, sandbox)
+    notes: list[str] = []
     with open_model(model, limits, sandbox) as suspect:
         if layer is not None and not isinstance(layer, str):
-            keys = keys if slots > 1 else keys * len(layer)
-            result = search_jointly(suspect, keys, layer, limits)
+            attempts = search_jointly(suspect, keys, layer, limits)
         elif is_aligned or reordered:
             from keras_wm.verification.aligned_search import aligned_search
 
-            result = aligned_search(
+            attempts, notes = aligned_search(
                 suspect, keys, layer, limits, owners, reordered, before
             )
         else:
             kernels = kernels_to_search(suspect, layer, key)
-            result = best_of(search(kernels, keys, limits))
+            results = search(kernels, keys, limits, among=suspect.kernels)
+            attempts = [best_of(results)]
+    attempts = _with_standing(attempts, key)
+    finding = min(
+        attempts,
+        key=lambda result: rank(result.standing, result.log10_p_corrected, alpha),
+    )
     return Verification(
         source=suspect.path,
         owner=key.owner,
         commitment=key.commitment,
         certified=key.certified,
         alpha=alpha,
-        layer=result.layer,
-        slot=result.slot,
-        slots=slots,
-        detection=result.detection,
-        tried=result.tried,
-        skipped=result.skipped,
+        finding=finding,
+        attempts=attempts,
         recipient=key.recipient,
-        kernel_note=result.kernel_note,
-        parts=result.parts,
-        log10_arrangements=result.log10_arrangements,
-        attempts=result.attempts,
-        notes=_notes(key, result),
+        notes=_notes(key, finding, notes),
+        slots=slots,
     )
 
 
@@ -161,6 +169,33 @@ def _read_network(
 
     with open_model(model, limits, sandbox) as model_file:
         return read_reference(model_file)
+
+
+def _with_standing(
+    attempts: Sequence[SearchResult], key: WatermarkKey
+) -> list[SearchResult]:
+    """Returns attempts with their standing, and counts all attempts in each.
+
+    The best of several attempts of one standing is chosen. A private finding can be
+    the best of all attempts.
+    """
+    free = free_choices(key)
+    judged = []
+    for attempt in attempts:
+        choices = attempt.choices | free
+        standing = standing_of(choices)
+        judged.append(replace(attempt, choices=choices, standing=standing))
+    counts = Counter(attempt.standing for attempt in judged)
+    counts[Standing.PRIVATE] = len(judged)
+    return [_multiplied(attempt, counts[attempt.standing]) for attempt in judged]
+
+
+def _multiplied(result: SearchResult, factor: int) -> SearchResult:
+    """Returns a result whose counted tests are multiplied by a factor."""
+    counted, unused = result.counted * factor, result.unused
+    if unused is not None:
+        unused = replace(unused, counted=counted, choices=result.choices)
+    return replace(result, counted=counted, unused=unused)
 
 
 def _check_layers(layers: Sequence[str], slots: int, aligned: bool) -> None:
@@ -178,15 +213,18 @@ def _check_layers(layers: Sequence[str], slots: int, aligned: bool) -> None:
         )
 
 
-def _notes(key: WatermarkKey, result: SearchResult) -> list[str]:
+def _notes(
+    key: WatermarkKey, result: SearchResult, search_notes: Sequence[str]
+) -> list[str]:
+    """Returns the notes of a report."""
     notes = [] if key.certified else [_UNCERTIFIED]
-    if result.detection is None:
+    if result.detection is None and result.unused is None:
         notes.append(f"None of the {result.skipped} kernels can hold the message.")
-    elif result.detection.problem:
+    elif result.detection and result.detection.problem:
         notes.append(f"The kernel is not evidence: {result.detection.problem}.")
     if result.kernel_note:
         notes.append(f"How the kernel was read: {result.kernel_note}.")
-    return [*notes, *result.notes]
+    return [*notes, *search_notes]
 
 
 def check_alpha(alpha: float) -> None:

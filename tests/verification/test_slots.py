@@ -44,7 +44,7 @@ def test_a_mark_is_found_in_its_slot_and_every_slot_is_counted(path, kernels):
     alone = detect(kernels[1], KEY.in_slot(1)).log10_p
     assert found.log10_p == pytest.approx(alone + np.log10(6), rel=1e-5)
     assert json.loads(json.dumps(found.to_dict()))["slot"] == 1
-    assert "with 6 tries" in repr(found)
+    assert "counting 6 tests" in repr(found)
     assert "slot  1" in repr(found)
 
 
@@ -63,8 +63,14 @@ def test_layers_are_read_together_in_the_slots_of_their_order(path, kernels):
     found = keras_wm.verify(path, KEY, ["plain", "marked"], slots=2)
     z = [detect(kernel, KEY.in_slot(slot)).z for slot, kernel in enumerate(kernels)]
     # Scores in different slots are independent.
-    np.testing.assert_allclose(found.z, sum(z) / np.sqrt(2), rtol=1e-5)
-    assert found.tried == 1
+    jointly, alone = found.attempts
+    expected = sum(z) / np.sqrt(2)
+    np.testing.assert_allclose(jointly.detection.z, expected, rtol=1e-5)
+    # Two kernels in two orders, sets of two sizes, and two ways to test.
+    assert jointly.counted == 2 * 2 * 2
+    # The second kernel is marked, the first one is not.
+    np.testing.assert_allclose(alone.detection.z, z[1], rtol=1e-5)
+    assert found.tried == 1 + 2
     assert not keras_wm.verify(path, KEY, ["marked", "plain"], slots=2).marked
     with pytest.raises(ValueError, match=r"each of the 2 layers.*slots=3"):
         keras_wm.verify(path, KEY, ["plain", "marked"], slots=3)

@@ -40,7 +40,8 @@ from keras_wm.research.evaluation.evaluation import (
 from keras_wm.research.evaluation.outcomes import Families, Outcome, Subject, outcomes
 from keras_wm.scheme.capacity import readable_weights, share, unseen_bits
 from keras_wm.scheme.key import WatermarkKey
-from keras_wm.verification.result import MARKED, Verification
+from keras_wm.verification.result import Verification
+from keras_wm.verification.standing import MARKED
 from keras_wm.verification.verification import verify
 
 TOLERANCE = 0.02

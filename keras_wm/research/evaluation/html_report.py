@@ -20,7 +20,7 @@ from keras_wm.research.evaluation.evaluation import METHOD, AttackSummary, Evalu
 from keras_wm.research.evaluation.outcomes import MARKED_HOST
 from keras_wm.scheme.detection import format_p
 from keras_wm.utils.atomic import atomic_write
-from keras_wm.verification.result import PROVEN
+from keras_wm.verification.standing import PROVEN
 
 
 @dataclass(frozen=True)

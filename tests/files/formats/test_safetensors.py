@@ -140,7 +140,7 @@ def test_a_mark_is_found_in_every_axis_order(tmp_path, marked, axes, layer):
     report = verify(tmp_path / "a", marked.key, layer=layer)
     assert report.marked
     assert report.layer == "net.wide/weight"
-    assert ("PyTorch" in report.kernel_note) == (axes != (0, 1, 2, 3))
+    assert ("PyTorch" in report.finding.kernel_note) == (axes != (0, 1, 2, 3))
 
 
 @pytest.mark.parametrize(

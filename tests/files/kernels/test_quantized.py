@@ -409,7 +409,7 @@ def test_a_model_in_memory_gives_the_same_scores_as_its_file(tmp_path, mode):
     in_file = keras_wm.verify(path, key, "dense")
     # Keras quantizes the kernel again when it merges the factors.
     np.testing.assert_allclose(in_memory.z, in_file.z, atol=0.05)
-    assert mode.removesuffix("/4").split()[-1] in in_memory.kernel_note.lower()
+    assert mode.removesuffix("/4").split()[-1] in in_memory.finding.kernel_note.lower()
 
 
 @pytest.mark.parametrize("mode", ["int8", "int4/-1", "int4/128"])

@@ -25,7 +25,7 @@ from keras_wm.research.experiments.tables import (
 from keras_wm.research.experiments.training import from_scratch
 from keras_wm.scheme.detection import detect
 from keras_wm.utils.arrays import Floats
-from keras_wm.verification.result import MARKED, PROVEN
+from keras_wm.verification.standing import MARKED, PROVEN
 
 SEARCHED_BITS = (64, 256)
 TRIALS = 2000

@@ -42,7 +42,7 @@ from keras_wm.research.experiments.tables import (
     worst_of,
 )
 from keras_wm.research.experiments.training import from_scratch, mark_to_test
-from keras_wm.verification.result import MARKED
+from keras_wm.verification.standing import MARKED
 
 # Each network is attacked by hundreds of trainings.
 MAX_SEEDS = 3
