@@ -64,7 +64,7 @@ def held_out_kernels(
             continue  # It cannot hold the message.
         size, count = flat_shape(kernel.shape)
         # An explicit key has the same arrays for all kernels of the same size M.
-        arrays[name] = (size, count) if key.certified else (size,)
+        arrays[name] = (size,) if key.projection == "explicit" else (size, count)
         if detection.log10_p < log10(_MARKED):
             marked.add(name)
     return {

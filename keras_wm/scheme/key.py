@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NoReturn, Self
 
 from numpy.typing import ArrayLike
@@ -16,6 +16,7 @@ from keras_wm.scheme.key_file import Payload, read_key, write_key
 from keras_wm.scheme.recipient_source import RecipientSource
 from keras_wm.scheme.secret import Secret
 from keras_wm.scheme.secret_source import Filters, Projection, SecretSource
+from keras_wm.scheme.slot_source import SlotSource, unopened
 from keras_wm.scheme.streams import Place
 from keras_wm.utils.arguments import is_integer
 
@@ -71,7 +72,7 @@ class WatermarkKey:
 
     def __init__(
         self,
-        source: Source,
+        source: Source | SlotSource,
         *,
         limited: bool = True,
         slot: int = 0,
@@ -85,6 +86,16 @@ class WatermarkKey:
                 "A key that was given as arrays has the same arrays in each slot. "
                 f"Expected slot 0. Received: slot={slot}"
             )
+        # Keys of one commitment can differ in the seed that an opened one shows.
+        self._identity = source.commitment()
+        self._arrays: Source
+        if isinstance(source, SlotSource):
+            if slot != source.slot:
+                raise ValueError(unopened(source.commitment(), source.slot, slot))
+            self._identity += f" slot {source.slot_commitment(slot)}"
+            self._arrays = source.arrays
+        else:
+            self._arrays = source
         self._source = source
         self._limited = limited
         self.slot = slot
@@ -159,6 +170,9 @@ class WatermarkKey:
     @classmethod
     def from_payload(cls, payload: Payload) -> WatermarkKey:
         """Returns the key that the fields of a key file describe."""
+        if "slot" in payload:
+            opened = SlotSource(**payload)
+            return cls(opened, slot=opened.slot)
         if "recipient" in payload:
             return cls(RecipientSource(**payload))
         if "secret" in payload:
@@ -281,6 +295,82 @@ class WatermarkKey:
         """
         return self._source.slot_commitment(self.in_slot(slot).slot)
 
+    def open_slot(
+        self, slot: int, membership: Mapping[str, Any] | None = None
+    ) -> WatermarkKey:
+        """Returns a key that shows one slot only, to be given to a verifier.
+
+        It has the message, projection and filter weights of this slot, and can be saved
+        and used like any key. The secret, the other slots and recipients' keys cannot
+        be computed from it. Anybody who has it can remove the mark in this slot.
+
+        It proves nothing by itself (`certified` is `False`): that the slot belongs to
+        the key is shown by a `keras_wm.Claim`, which commits to each slot.
+
+        Args:
+            slot: Number of the slot to show, from 0.
+            membership: For a recipient's key, the proof that the recipient is in the
+                list of a claim, from `keras_wm.claims.Membership`. Defaults to `None`.
+
+        Returns:
+            A `WatermarkKey` with the same commitment, in this slot.
+
+        Raises:
+            ValueError: If the number is negative, or this key is not certified.
+
+        Example:
+
+        ```python
+        key.open_slot(1).save("slot-1.key")
+        ```
+        """
+        source = self.in_slot(slot)._source
+        if not isinstance(source, (SecretSource, RecipientSource)) or not (
+            source.certified
+        ):
+            raise ValueError(
+                "Expected a whole key that is derived as docs/key.md specifies. "
+                f"Received: {self!r}"
+            )
+        fields = {**source.payload(), "secret": source.slot_seed(slot)}
+        return WatermarkKey.from_payload(
+            {
+                **fields,
+                "commitment": self.commitment,
+                "slot": slot,
+                "membership": membership,
+            }
+        )
+
+    @property
+    def opened(self) -> bool:
+        """True if this key shows a single slot of a whole key; see `open_slot`."""
+        return isinstance(self._source, SlotSource)
+
+    @property
+    def caveat(self) -> str:
+        """The reason why its mark is not evidence by itself; empty if it is."""
+        if self.certified:
+            return ""
+        if self.opened:
+            return (
+                "This key shows one slot of a key. It proves nothing by itself, "
+                "because seeds can be tried until one fits. Check that it belongs to a "
+                "claim that is older than the model: keras-wm claim check CLAIM "
+                "--opening KEY."
+            )
+        if isinstance(self._source, ArraySource):
+            return (
+                "This key was given as arrays. It proves nothing by itself unless it "
+                "is known to be older than the model: a projection can be solved for."
+            )
+        return "This key has another number of filter weights than docs/key.md fixes."
+
+    @property
+    def membership(self) -> Mapping[str, Any] | None:
+        """The proof of membership that an opened recipient's key has, or `None`."""
+        return self._source.membership if isinstance(self._source, SlotSource) else None
+
     def save(
         self,
         path: str | os.PathLike[str],
@@ -319,8 +409,8 @@ class WatermarkKey:
         # A sparse projection has no rows beyond its limit; a random one always has.
         if self._limited or self.projection != "random":
             check_bits(self.bits, self.projection, size, count, self.groups)
-        self._source.check_size(size)
-        return KernelKey(self._source, self.commitment, Place(self.slot, size, count))
+        self._arrays.check_size(size)
+        return KernelKey(self._arrays, self._identity, Place(self.slot, size, count))
 
     def payload(self) -> Payload:
         """Returns the fields of a key file. The secret is still a `Secret`."""
@@ -329,14 +419,16 @@ class WatermarkKey:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, WatermarkKey):
             return NotImplemented
-        return (self.commitment, self.slot) == (other.commitment, other.slot)
+        return (self._identity, self.slot) == (other._identity, other.slot)
 
     def __hash__(self) -> int:
-        return hash((self.commitment, self.slot))
+        return hash((self._identity, self.slot))
 
     def __repr__(self) -> str:
         recipient = f" for {self.recipient!r}" if self.recipient else ""
         slot = f" in slot {self.slot}" if self.slot else ""
+        if self.opened:
+            slot = f", opened in slot {self.slot} only"
         return (
             f"<WatermarkKey {self.commitment[:8]} of {self.owner!r}{recipient}{slot}: "
             f"{self.bits} bits, projection={self.projection!r}, "

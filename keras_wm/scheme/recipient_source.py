@@ -82,6 +82,10 @@ class RecipientSource:
         """Returns 64 hexadecimal digits that determine the seed of a slot."""
         return self._streams.slot_commitment(slot)
 
+    def slot_seed(self, slot: int) -> Secret:
+        """Returns the seed of a slot, from which no other slot can be computed."""
+        return self._streams.seed(slot)
+
     def message(self, place: Place) -> NDArray[np.uint8]:
         """Returns b, shape `(T,)`: coin flips."""
         return self._streams.message(self.bits, place)

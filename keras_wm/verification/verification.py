@@ -36,11 +36,6 @@ from keras_wm.verification.standing import (
 if TYPE_CHECKING:
     from keras_wm.alignment.reference import Reference
 
-_UNCERTIFIED = (
-    "This key was given as arrays. It proves nothing by itself unless it is known to "
-    "be older than the model: a projection can be solved for."
-)
-
 
 def verify(
     model: ModelSource,
@@ -217,7 +212,7 @@ def _notes(
     key: WatermarkKey, result: SearchResult, search_notes: Sequence[str]
 ) -> list[str]:
     """Returns the notes of a report."""
-    notes = [] if key.certified else [_UNCERTIFIED]
+    notes = [key.caveat] if key.caveat else []
     if result.detection is None and result.unused is None:
         notes.append(f"None of the {result.skipped} kernels can hold the message.")
     elif result.detection and result.detection.problem:

@@ -1,6 +1,7 @@
 """A second implementation of docs/key.md, and its test vectors."""
 
 import hashlib
+import json
 import struct
 from functools import cache
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_wm import detect
+from keras_wm import WatermarkKey, detect
 from tests.conftest import FIXED_SECRET, fixed_key
 
 
@@ -185,6 +186,48 @@ def test_a_recipients_scores_follow_the_specification(bits, shape, slot):
     np.testing.assert_allclose(detect(values, key).z, expected, atol=1e-9)
 
 
+@pytest.mark.parametrize("projection", ["random", "direct"])
+def test_an_opened_slot_follows_the_specification(projection, tmp_path):
+    whole = fixed_key(24, projection)
+    path = tmp_path / "slot.key"
+    whole.open_slot(2).save(path)
+    fields = json.loads(path.read_text("utf-8"))["key"]
+    expected = Kernel(root("Example Ltd", 24, projection, "keyed"), 60, 8, slot=2)
+    assert fields == {
+        "owner": "Example Ltd",
+        "bits": 24,
+        "projection": projection,
+        "filters": "keyed",
+        "commitment": whole.commitment,
+        "slot": 2,
+        "secret": expected.seed.hex(),
+    }
+    mark = WatermarkKey.load(path).for_shape((60, 8))
+    assert mark.message.tolist() == expected.message(24)
+    np.testing.assert_allclose(mark.matrix, expected.matrix(projection, 24), rtol=1e-11)
+    np.testing.assert_array_equal(mark.filter_weights, expected.weights("keyed", 24))
+    committed = hashlib.sha256(joined(expected.seed, "commitment", "slot", 2))
+    assert whole.slot_commitment(2) == committed.hexdigest()
+
+
+def test_an_opened_slot_of_a_recipient_follows_the_specification(tmp_path):
+    path = tmp_path / "slot.key"
+    recipient = fixed_key(24).for_recipient("customer-17")
+    recipient.open_slot(1).save(path)
+    fields = json.loads(path.read_text("utf-8"))["key"]
+    owners_root = root("Example Ltd", 24, "random", "keyed")
+    recipients_root = derived(owners_root, 32, "recipient", "customer-17")
+    expected = Kernel(recipients_root, 60, 8, slot=1)
+    assert fields["secret"] == expected.seed.hex()
+    assert fields["commitment"] == recipient.commitment
+    assert "projection" not in fields
+    opened = WatermarkKey.load(path)
+    assert opened.for_shape((60, 8)).message.tolist() == expected.message(24)
+    values = np.random.default_rng(1).normal(size=(60, 8))
+    whole = detect(values, recipient.in_slot(1))
+    np.testing.assert_array_equal(detect(values, opened).z, whole.z)
+
+
 def packed(bits):
     return np.packbits(bits).tobytes().hex()
 
@@ -201,6 +244,7 @@ def test_the_vectors_of_the_specification():
         key._source._root.reveal(),
         packed(kernel.message),
         packed(key.in_slot(1).for_shape((576, 64)).message),
+        key.slot_commitment(1),
         packed(signs),
         recipients.commitment,
         packed(marked.message),
@@ -212,6 +256,7 @@ def test_the_vectors_of_the_specification():
         "23f49f9d9fcd9ddd2316736e74a65c185e6011c3a91c2a282f6fcbcd4fcdd2f1",
         "54f366e9edf01908fae83b1b85c64d0a3265ec3beae1bcd61d04fca3308b4072",
         "d65acce0ba30f52968d91ecaac89051076a89b4a187afdc7b7e0a69da0bbf3fb",
+        "849b847015e92062df82f99a4a60ab64a95f2c659ab21ca1df56f01b82a03b15",
         "481aeebe3bef0610",
         "e4cb043d33cd4709268831ea7ea94cb640dd388be5b5fdc11f44d6245fcf1598",
         "fe1c438e4b340903bd223c4a7b16ad0f07bbd02891ae3c9d41ebb382ed368b5d",
