@@ -24,7 +24,11 @@ from keras_wm.claims.claim_file import canonical, read_claim, write_claim
 from keras_wm.claims.facts import MOST_SLOTS, ClaimedLayer, Stamp
 from keras_wm.claims.layers import find_layers
 from keras_wm.claims.model_digest import ModelDigest
-from keras_wm.claims.recipients import RecipientsRoot, recipients_root
+from keras_wm.claims.recipients import (
+    RecipientsRoot,
+    check_opened_recipient,
+    recipients_root,
+)
 from keras_wm.errors import ClaimError
 from keras_wm.files import Limits, ModelSource, Sandbox
 from keras_wm.scheme.key import WatermarkKey, check_key
@@ -253,22 +257,43 @@ class Claim:
         """Raises ClaimError unless the claim is made for a key.
 
         Args:
-            key: The owner's key, or an opened slot of it.
+            key: The owner's key, or one slot of it, from `WatermarkKey.open_slot`. An
+                opened slot of a recipient's key needs a proof of membership.
         """
         check_key(key)
-        for name in _PUBLIC_FACTS:
+        if key.recipient:
+            check_opened_recipient(key, self.recipients)
+        # A recipient's key has a commitment and a kind of projection of its own.
+        for name in ("owner", "bits") if key.recipient else _PUBLIC_FACTS:
             claimed, received = getattr(self, name), getattr(key, name)
             if claimed != received:
                 raise ClaimError(
                     f"The claim is made for another key. Expected {name}="
                     f"{printable(repr(claimed))}. Received: {printable(repr(received))}"
                 )
-        for slot, commitment in enumerate(self.slots):
-            if key.slot_commitment(slot) != commitment:
+        if key.recipient:
+            return
+        for slot in [key.slot] if key.opened else range(len(self.slots)):
+            if self.slots[slot : slot + 1] != (key.slot_commitment(slot),):
                 raise ClaimError(
                     f"The claim names another seed for slot {slot} than the key has. "
                     "Use the claim that was made with this key."
                 )
+
+    def check_recipients(self, key: WatermarkKey, names: Sequence[str]) -> None:
+        """Raises ClaimError unless the claim is made for this list of recipients.
+
+        Args:
+            key: The owner's key.
+            names: Names of all recipients, in any order.
+        """
+        received = recipients_root(key, names, len(self.slots))
+        if received != self.recipients:
+            number = self.recipients.number if self.recipients else 0
+            raise ClaimError(
+                f"Expected the {number:,} recipients that the claim was made with. "
+                f"Received: {len(names):,} names, not the same ones."
+            )
 
     def _check_key_facts(self) -> None:
         check_digest("commitment", self.commitment)

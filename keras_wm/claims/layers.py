@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from math import log10
 
 from keras_wm.claims.facts import ClaimedLayer
 from keras_wm.errors import ClaimError
-from keras_wm.files import Kernel, Limits, ModelSource, Sandbox, open_model, select
-from keras_wm.scheme.detection import detect
+from keras_wm.files import (
+    Kernel,
+    Limits,
+    ModelFile,
+    ModelSource,
+    Sandbox,
+    open_model,
+    select,
+)
+from keras_wm.scheme.detection import detect, detect_jointly, format_p
 from keras_wm.scheme.key import WatermarkKey
+
+
+def claimed_kernels(opened: ModelFile, layer: ClaimedLayer) -> list[Kernel]:
+    """Returns the kernels of a model that a claim names: those of a name and shape.
+
+    Raises:
+        LayerNotFoundError: If the model has no layer of the name.
+    """
+    kernels = select(opened.kernels, layer.name, opened.path)
+    return [kernel for kernel in kernels if kernel.shape == layer.shape]
 
 
 def find_layers(
@@ -32,16 +51,79 @@ def find_layers(
         ClaimError: If several kernels of a layer can hold the message, or none.
     """
     with open_model(model, limits, sandbox) as opened:
-        return [
-            ClaimedLayer(
-                name,
-                slot,
-                _marked_kernel(
-                    select(opened.kernels, name, opened.path), name, key, slot
-                ).shape,
-            )
-            for name, slot in slots.items()
+        layers = []
+        for name, slot in slots.items():
+            kernels = select(opened.kernels, name, opened.path)
+            kernel = _marked_kernel(kernels, name, key, slot)
+            layers.append(ClaimedLayer(name, slot, kernel.shape))
+        return layers
+
+
+def search_layers(
+    model: ModelSource,
+    key: WatermarkKey,
+    slots: int,
+    alpha: float,
+    limits: Limits | None = None,
+    sandbox: bool | Sandbox = False,
+) -> list[ClaimedLayer]:
+    """Returns the layers of a model in which a key's mark is found.
+
+    Args:
+        model: The model file or Keras model.
+        key: The owner's key.
+        slots: Number of slots in which each kernel is tested.
+        alpha: Threshold of the p-value, multiplied by the number of tests.
+        limits: `Limits` on the resources that reading the file can use.
+        sandbox: Whether to read the file in a child process, or the `Sandbox`.
+
+    Returns:
+        The layers, each in the slot with the smallest p-value; none if no mark is
+        found.
+    """
+    found: dict[str, tuple[float, ClaimedLayer]] = {}
+    with open_model(model, limits, sandbox) as opened:
+        kernels = [kernel for kernel in opened.kernels if _fits(kernel, key)]
+        threshold = log10(alpha) - log10(max(1, slots * len(kernels)))
+        for kernel in kernels:
+            values = kernel.read()
+            for slot in range(slots):
+                log10_p = detect(values, key.in_slot(slot)).log10_p
+                # An array can be listed as several kernels, with its axes in other
+                # orders.
+                best, _ = found.get(kernel.path, (threshold, None))
+                if log10_p < best:
+                    layer = ClaimedLayer(kernel.layer, slot, kernel.shape)
+                    found[kernel.path] = log10_p, layer
+    return [layer for _, layer in found.values()]
+
+
+def check_marked(
+    model: ModelSource,
+    layers: Sequence[ClaimedLayer],
+    key: WatermarkKey,
+    alpha: float,
+    limits: Limits | None = None,
+    sandbox: bool | Sandbox = False,
+) -> None:
+    """Raises ClaimError unless a key's mark is in the claimed layers of a model.
+
+    See `search_layers` for the arguments. Several layers are tested jointly.
+    """
+    with open_model(model, limits, sandbox) as opened:
+        marks = [
+            (kernel, key.in_slot(layer.slot))
+            for layer in layers
+            for kernel in claimed_kernels(opened, layer)
         ]
+        detection = detect_jointly((kernel.read(), slot) for kernel, slot in marks)
+    if detection.log10_p >= log10(alpha):
+        names = ", ".join(repr(layer.name) for layer in layers)
+        raise ClaimError(
+            f"Expected a model that carries the mark. Received: p-value "
+            f"{format_p(detection.log10_p)} in {names}. Train the model until "
+            "BitErrorRate logs a ber of 0, and check layers and slots."
+        )
 
 
 def _marked_kernel(

@@ -8,16 +8,19 @@ more.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from keras_wm.claims.checks import check_count, check_digest
+from keras_wm.claims.checks import check_count, check_digest, unexpected
+from keras_wm.claims.facts import MOST_SLOTS
 from keras_wm.errors import ClaimError
 from keras_wm.scheme.key import WatermarkKey
 from keras_wm.utils.fields import join_fields
 
 _DOMAIN = "keras_wm recipients 1"
 _MOST_RECIPIENTS = 2**32
+_PLAIN = ("slots", "position", "siblings")
 
 
 @dataclass(frozen=True)
@@ -42,22 +45,52 @@ class Membership:
     """A proof that a recipient is in the list. It shows nothing of the others.
 
     Attributes:
+        name: Name of the recipient.
         commitment: Commitment of the recipient's key.
         slots: Commitments to the slots of the recipient's key.
         position: Position of the recipient's leaf, from 0.
         siblings: Hashes beside the path from the leaf to the root, the leaf's first.
     """
 
+    name: str
     commitment: str
     slots: tuple[str, ...]
     position: int
     siblings: tuple[str, ...]
 
+    @classmethod
+    def of_key(cls, key: WatermarkKey, fields: Mapping[str, Any]) -> Membership:
+        """Returns the proof that the file of an opened recipient's key holds."""
+        if not isinstance(fields, dict) or fields.keys() != set(_PLAIN):
+            raise unexpected("membership", f"an object of {', '.join(_PLAIN)}", fields)
+        slots, siblings = fields["slots"], fields["siblings"]
+        for name, digests in (("slots", slots), ("siblings", siblings)):
+            if not isinstance(digests, list) or len(digests) > MOST_SLOTS:
+                raise unexpected(name, f"a list of at most {MOST_SLOTS}", digests)
+            for digest in digests:
+                check_digest(name, digest)
+        check_count("position", fields["position"], 0, _MOST_RECIPIENTS)
+        return cls(
+            key.recipient,
+            key.commitment,
+            tuple(slots),
+            fields["position"],
+            tuple(siblings),
+        )
+
+    def to_plain(self) -> dict[str, Any]:
+        """Returns the proof as plain values, without what the key itself holds."""
+        return {
+            "slots": list(self.slots),
+            "position": self.position,
+            "siblings": list(self.siblings),
+        }
+
     def check(self, recipients: RecipientsRoot) -> None:
         """Raises ClaimError unless the proof belongs to a list of recipients."""
         try:
             tree = _climb(
-                _leaf(self.commitment, self.slots),
+                _leaf(self.name, self.commitment, self.slots),
                 self.position,
                 recipients.number,
                 [bytes.fromhex(sibling) for sibling in self.siblings],
@@ -105,8 +138,8 @@ def prove_membership(
         ClaimError: If the recipient is not in the list.
     """
     leaves = _leaves(key, names, slots)
-    commitment, commitments = _facts(key, recipient, slots)
-    leaf = _leaf(commitment, commitments)
+    facts = _facts(key, recipient, slots)
+    leaf = _leaf(*facts)
     if leaf not in leaves:
         raise ClaimError(
             f"Expected a recipient of the list. Received: {recipient!r}, which is not "
@@ -114,7 +147,36 @@ def prove_membership(
         )
     position = leaves.index(leaf)
     siblings = tuple(node.hex() for node in _siblings(leaves, position))
-    return Membership(commitment, commitments, position, siblings)
+    return Membership(*facts, position, siblings)
+
+
+def check_opened_recipient(
+    key: WatermarkKey, recipients: RecipientsRoot | None
+) -> None:
+    """Raises ClaimError unless a recipient's opened slot belongs to a list.
+
+    Args:
+        key: The opened slot of a recipient's key, with its proof of membership.
+        recipients: The list in the claim, or `None`.
+    """
+    if recipients is None:
+        raise ClaimError(
+            f"Expected the owner's key. Received the key of {key.recipient!r}, and the "
+            "claim has no list of recipients."
+        )
+    if key.membership is None:
+        raise ClaimError(
+            "Expected an opened slot of a recipient's key, with its proof of "
+            f"membership. Received: {key!r}. Make it with: keras-wm claim open CLAIM "
+            "--key OWNER --recipient NAME --recipients FILE --slot N"
+        )
+    membership = Membership.of_key(key, key.membership)
+    membership.check(recipients)
+    if membership.slots[key.slot : key.slot + 1] != (key.slot_commitment(key.slot),):
+        raise ClaimError(
+            f"The proof of membership names another seed for slot {key.slot} than the "
+            "key has. Use the proof that was made with this key."
+        )
 
 
 def _leaves(key: WatermarkKey, names: Sequence[str], slots: int) -> list[bytes]:
@@ -128,13 +190,19 @@ def _leaves(key: WatermarkKey, names: Sequence[str], slots: int) -> list[bytes]:
     return leaves
 
 
-def _facts(key: WatermarkKey, name: str, slots: int) -> tuple[str, tuple[str, ...]]:
+def _facts(
+    key: WatermarkKey, name: str, slots: int
+) -> tuple[str, str, tuple[str, ...]]:
+    """Returns the name, the commitment and those to the slots of a recipient's key."""
     recipient = key.for_recipient(name)
-    return recipient.commitment, tuple(map(recipient.slot_commitment, range(slots)))
+    commitments = tuple(map(recipient.slot_commitment, range(slots)))
+    return recipient.recipient, recipient.commitment, commitments
 
 
-def _leaf(commitment: str, slots: Sequence[str]) -> bytes:
-    return _hash("leaf", commitment, *slots)
+def _leaf(name: str, commitment: str, slots: Sequence[str]) -> bytes:
+    # Nobody can guess a name from its leaf, because the commitment is as good as random
+    # to all who do not know the key.
+    return _hash("leaf", name, commitment, *slots)
 
 
 def _node(left: bytes, right: bytes) -> bytes:
