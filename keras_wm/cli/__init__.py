@@ -12,7 +12,7 @@ from typing import Any
 
 import typer
 
-from keras_wm.cli import owner, research, slmc, verifier
+from keras_wm.cli import claim, owner, research, slmc, verifier
 from keras_wm.cli.app import Exit, app
 
 # In the order in which the help lists them.
@@ -23,6 +23,7 @@ for command in (
     *(research.evaluate, research.experiment, research.demo),
 ):
     app.command()(command)
+app.add_typer(claim.claim, name="claim")
 app.add_typer(slmc.slmc, name="slmc")
 
 
