@@ -36,6 +36,9 @@ class Kernel:
         read: Reads the array, as a NumPy array of floats.
         note: Steps from the stored arrays to the kernel (unpacked, merged, axes
             permuted), for the reader of a report. Empty if it is stored directly.
+        unused: The reason why the model does not compute with this array, according
+            to its config. Empty if it does, or if this cannot be known; see
+            `Contents.has_config`.
     """
 
     layer: str
@@ -117,17 +120,24 @@ class Contents:
 
     Attributes:
         format: Format of the file, recognised by its content.
-        weights: All arrays of floats, with at least one axis, that the model computes
-            with, in the file's order.
+        weights: All arrays of floats, with at least one axis, in the file's order. The
+            model does not compute with those that are `Kernel.unused`.
         config: Reads the model's config; see `ReadConfig`.
         arrays: Lists the stored arrays that the weights are computed from, each once.
             Others, such as counters, can be among them.
+        has_config: Whether a config of Keras says which layers the model has. Without
+            one, as in a file of weights, nobody can know which arrays are unused.
+        custom_classes: Names of the classes in the config that are not Keras's own.
+            Nobody can know what they compute with, so every array in an object of
+            such a class counts as used.
     """
 
     format: str
     weights: list[Kernel]
     config: ReadConfig = no_config
     arrays: ListArrays = no_arrays
+    has_config: bool = False
+    custom_classes: tuple[str, ...] = ()
 
     @property
     def kernels(self) -> list[Kernel]:

@@ -53,6 +53,8 @@ def open_model(
             weights_in_memory(model),
             lambda: config_in_memory(model),
             lambda: arrays_in_memory(model),
+            # Keras has read the config already, and dropped what the model ignores.
+            has_config=True,
             path=f"model {model.name!r} in memory",
         )
     elif not sandbox:
@@ -127,7 +129,6 @@ def open_model_file(
             replace(weight, read=naming_errors(name)(weight.read))
             for weight in contents.weights
         ]
-        config = naming_errors(name)(contents.config)
 
         def arrays() -> list[Stored]:
             return [
@@ -135,7 +136,15 @@ def open_model_file(
                 for array in contents.arrays()
             ]
 
-        yield ModelFile(contents.format, weights, config, arrays, path=name)
+        yield ModelFile(
+            contents.format,
+            weights,
+            naming_errors(name)(contents.config),
+            arrays,
+            contents.has_config,
+            contents.custom_classes,
+            path=name,
+        )
 
 
 def _name(file: Any) -> str:

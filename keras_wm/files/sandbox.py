@@ -109,7 +109,15 @@ class Sandbox:
             ]
 
         try:
-            yield ModelFile(str(listing["format"]), weights, config, arrays, path=path)
+            yield ModelFile(
+                str(listing["format"]),
+                weights,
+                config,
+                arrays,
+                bool(listing["has_config"]),
+                tuple(map(str, listing["custom_classes"])),
+                path=path,
+            )
         finally:
             self._generation += 1
 

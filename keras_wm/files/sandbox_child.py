@@ -63,8 +63,12 @@ class _Reader:
         self._open.close()
         with self._bounds.enforced():
             self._file = self._open.enter_context(open_model_file(path, self._limits))
-        descriptions = _descriptions(self._file.weights)
-        return {"format": self._file.format, "weights": descriptions}, NO_DATA
+        return {
+            "format": self._file.format,
+            "weights": _descriptions(self._file.weights),
+            "has_config": self._file.has_config,
+            "custom_classes": self._file.custom_classes,
+        }, NO_DATA
 
     def _list_arrays(self) -> Answer:
         with self._bounds.enforced():

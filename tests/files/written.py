@@ -33,6 +33,7 @@ def write_legacy(path):
     with h5py.File(path, "w", libver="latest") as file:
         file.create_group("model_weights").attrs["layer_names"] = [b"c1"]
         file["model_weights/c1/c1/kernel:0"] = KERNEL
+        file["model_weights/c1"].attrs["weight_names"] = [b"c1/kernel:0"]
     return path
 
 

@@ -301,7 +301,12 @@ def test_a_hostile_config_does_not_hide_the_mark(case, change, tmp_path):
     with zipfile.ZipFile(suspect, "w") as target:
         for name, data in members.items():
             target.writestr(name, data)
-    assert found(case, suspect, layer=LAYER).log10_p < -30
+    verification = found(case, suspect, layer=LAYER)
+    # Keras loads no model from these two, so that it uses no weight of the file.
+    if change in ("cycle", "text"):
+        assert verification.unused.log10_p < -30
+    else:
+        assert verification.log10_p < -30
 
 
 def hostile(config, change):

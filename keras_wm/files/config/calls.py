@@ -75,12 +75,12 @@ def calls_in(config: Any) -> Calls | None:
         outputs = reader.model(_model_settings(config), "", [], 0)
     # KeyError is raised for a tensor that no layer returns, CycleError for layers in a
     # cycle, and RecursionError for models inside themselves.
-    except (_NotUnderstoodError, KeyError, CycleError, RecursionError):
+    except (NotUnderstoodError, KeyError, CycleError, RecursionError):
         return None
     return Calls(reader.calls, outputs, reader.entered)
 
 
-class _NotUnderstoodError(Exception):
+class NotUnderstoodError(Exception):
     """The config does not contain the calls."""
 
 
@@ -88,7 +88,7 @@ def _model_settings(config: Any) -> dict[str, Any]:
     """Returns the settings of a model, given them or their node."""
     settings = settings_of(config) or config
     if not isinstance(settings, dict) or not isinstance(settings.get("layers"), list):
-        raise _NotUnderstoodError
+        raise NotUnderstoodError
     return settings
 
 
@@ -111,7 +111,7 @@ class _Reader:
             depth: Number of models that contain it.
         """
         if depth > _DEEPEST:
-            raise _NotUnderstoodError
+            raise NotUnderstoodError
         if "input_layers" in settings:
             return self._functional(settings, prefix, inputs, depth)
         return self._sequential(settings, prefix, inputs, depth)
@@ -121,7 +121,7 @@ class _Reader:
     ) -> list[Tensor]:
         tensors = inputs
         for node in layers_of(settings):
-            layer = _read_layer(node)
+            layer = read_layer(node)
             if layer.kind == "InputLayer" and tensors:
                 path = f"{prefix}{layer.name}"
                 self.entered += [(path, tensor) for tensor in tensors]
@@ -132,14 +132,14 @@ class _Reader:
     def _functional(
         self, settings: dict[str, Any], prefix: str, inputs: list[Tensor], depth: int
     ) -> list[Tensor]:
-        names = [name for name, *_ in _references(settings["input_layers"])]
+        names = [name for name, *_ in references(settings["input_layers"])]
         passed = dict(zip(names, inputs, strict=False))
         self.entered += [(f"{prefix}{name}", tensor) for name, tensor in passed.items()]
         # From the tensors inside this model to the tensors in the result.
         tensors: dict[Tensor, Tensor] = {}
         nodes: dict[tuple[str, int], tuple[_Layer, list[Tensor], bool]] = {}
         for node in layers_of(settings):
-            layer = _read_layer(node)
+            layer = read_layer(node)
             if layer.name in passed:
                 tensors[layer.name, 0, 0] = passed[layer.name]
             elif layer.kind == "InputLayer":
@@ -147,7 +147,7 @@ class _Reader:
                 tensors[layer.name, 0, 0] = output
             else:
                 inbound = as_list(node.get("inbound_nodes"))
-                for number, call in enumerate(inbound, _first_call(layer, inbound)):
+                for number, call in enumerate(inbound, first_call(layer, inbound)):
                     nodes[layer.name, number] = (layer, *_arguments(call))
         graph = {
             key: [tensor[:2] for tensor in arguments]
@@ -160,9 +160,9 @@ class _Reader:
             passed_on = [tensors[tensor] for tensor in arguments]
             outputs = self._call(layer, prefix, passed_on, depth, understood)
             tensors |= {(*key, index): output for index, output in enumerate(outputs)}
-        outputs = _references(settings.get("output_layers"))
+        outputs = references(settings.get("output_layers"))
         if not outputs:
-            raise _NotUnderstoodError
+            raise NotUnderstoodError
         return [tensors[tensor] for tensor in outputs]
 
     def _call(
@@ -179,7 +179,7 @@ class _Reader:
             settings = _model_settings(layer.settings)
             return self.model(settings, f"{path}/", inputs, depth + 1)
         if len(self.calls) >= _MOST_CALLS:
-            raise _NotUnderstoodError
+            raise NotUnderstoodError
         output = (path, len(self.calls), 0)
         call = Call(path, layer.kind, layer.settings, tuple(inputs), output, understood)
         self.calls.append(call)
@@ -195,18 +195,18 @@ class _Layer:
     settings: dict[str, Any]
 
 
-def _read_layer(node: Any) -> _Layer:
+def read_layer(node: Any) -> _Layer:
     if not isinstance(node, dict) or not isinstance(node.get("config"), dict):
-        raise _NotUnderstoodError
+        raise NotUnderstoodError
     settings, kind = node["config"], node.get("class_name")
     # References in a functional model use the name in the node itself.
     name = node.get("name", settings.get("name"))
     if not isinstance(name, str) or not isinstance(kind, str):
-        raise _NotUnderstoodError
+        raise NotUnderstoodError
     return _Layer(name, kind, settings)
 
 
-def _first_call(layer: _Layer, inbound: list[Any]) -> int:
+def first_call(layer: _Layer, inbound: list[Any]) -> int:
     """Returns the number of a layer's first call.
 
     Keras 2 counts from 1 for a model with input layers of its own, because it counts
@@ -218,16 +218,16 @@ def _first_call(layer: _Layer, inbound: list[Any]) -> int:
     return int(is_keras_2 and layer.kind in _MODELS and has_inputs)
 
 
-def _references(value: Any) -> list[Tensor]:
+def references(value: Any) -> list[Tensor]:
     """Returns the tensors in `["name", 0, 0]`, or in a list or a dict of such lists."""
-    if _is_reference(value):
+    if is_reference(value):
         return [(value[0], value[1], value[2])]
     if isinstance(value, dict):
         value = list(value.values())
-    return [tensor for part in as_list(value) for tensor in _references(part)]
+    return [tensor for part in as_list(value) for tensor in references(part)]
 
 
-def _is_reference(value: Any) -> bool:
+def is_reference(value: Any) -> bool:
     return (
         isinstance(value, (list, tuple))
         and len(value) >= 3
@@ -242,8 +242,8 @@ def _arguments(call: Any) -> tuple[list[Tensor], bool]:
     Keras 3 writes `{"args": ..., "kwargs": ...}`, Keras 2 `[["name", 0, 0, {}], ...]`.
     """
     if not isinstance(call, dict):
-        others = [part[3:] for part in as_list(call) if _is_reference(part)]
-        return _references(call), not any(any(values) for values in others)
+        others = [part[3:] for part in as_list(call) if is_reference(part)]
+        return references(call), not any(any(values) for values in others)
     tensors: list[Tensor] = []
     only_tensors = _collect(call.get("args"), tensors)
     keywords = call.get("kwargs") or {}
@@ -267,8 +267,8 @@ def _collect(value: Any, tensors: list[Tensor]) -> bool:
         return min((_collect(part, tensors) for part in value), default=True)
     if not isinstance(value, dict) or value.get("class_name") != "__keras_tensor__":
         return False
-    references = _references(settings_of(value).get("keras_history"))
-    if len(references) != 1:
-        raise _NotUnderstoodError
-    tensors += references
+    found = references(settings_of(value).get("keras_history"))
+    if len(found) != 1:
+        raise NotUnderstoodError
+    tensors += found
     return True

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from typing import Any
 
+from keras_wm.files.config.connections import connected_layers
+from keras_wm.files.config.layer_classes import class_of
 from keras_wm.files.config.nodes import as_list, settings_of
 
 # The lists of a model's layers in Keras 3 and in Keras 2.
@@ -58,12 +60,16 @@ def layer_name(owner: str, names: Mapping[str, str | None]) -> str:
     )
 
 
-def nodes_in_config(config: Any, owners: Iterable[str]) -> dict[str, Any]:
+def nodes_in_config(
+    config: Any, owners: Iterable[str], connected: bool = True
+) -> dict[str, Any]:
     """Finds the nodes of the objects that own variables.
 
     Args:
         config: Untrusted config of the model.
         owners: Paths of the objects, such as `"layers/dense_1"`.
+        connected: Whether to leave out layers that are not connected to the outputs
+            of their model, as Keras does when it loads a model.
 
     Returns:
         The nodes by path, as far as they were found. They are not vetted.
@@ -71,45 +77,59 @@ def nodes_in_config(config: Any, owners: Iterable[str]) -> dict[str, Any]:
     owners = sorted(owners)
     ranks = _ranks(owners)
     nodes = {"": config}
-    families: dict[int, dict[str, list[Any]]] = {}
+    families: dict[tuple[int, str], dict[str, list[Any]]] = {}
     spellings: dict[str, set[str]] = {}
     # Sorted, so that the node of a parent is known before the nodes of its children.
     for owner in filter(None, owners):
         holder, _, component = owner.rpartition("/")
         outer, _, attribute = holder.rpartition("/")
-        if holder in nodes:
+        if isinstance(nodes.get(holder), dict):
             nodes[owner] = _attribute(nodes[holder], component)
         elif outer in nodes:
-            container = _attribute(nodes[outer], attribute)
-            if id(container) not in families:
-                families[id(container)] = _nodes_by_class(container, spellings)
+            family = (id(nodes[outer]), attribute)
+            if family not in families:
+                container = _attribute(nodes[outer], attribute)
+                if connected and is_list(attribute):
+                    container = connected_layers(settings_of(nodes[outer]))
+                families[family] = _nodes_by_class(container, spellings)
             # Only a list of Keras 2 starts with an underscore; see `_ranks`.
-            rank = ranks[owner] if attribute.startswith("_") else None
-            nodes[owner] = _element(families[id(container)], component, rank)
+            ranked = ranks[owner] if attribute.startswith("_") else None
+            nodes[owner] = _element(families[family], component, ranked)
     return nodes
 
 
 def _attribute(node: Any, attribute: str) -> Any:
-    return settings_of(node).get(_RENAMED.get(attribute, attribute))
+    settings = settings_of(node)
+    # The backward layer is in the config only if the user gave one.
+    if attribute == "backward_layer" and not settings.get(attribute):
+        attribute = "forward_layer"
+    return settings.get(_RENAMED.get(attribute, attribute))
 
 
 def _element(
-    family: dict[str, list[Any]], component: str, rank: int | None
+    family: dict[str, list[Any]], component: str, ranked: tuple[int, int] | None
 ) -> Any | None:
     """Returns the node of a container's element, by its name in the file."""
-    name, number = (component, 0) if component in family else _split_counter(component)
-    nodes, index = family.get(name, []), number if rank is None else rank
+    name, index = (component, 0) if component in family else _split_counter(component)
+    nodes = family.get(name, [])
+    if ranked is not None:
+        index, count = ranked
+        # With more paths than layers, nobody knows which of them are the layers.
+        nodes = nodes if count <= len(nodes) else []
     return nodes[index] if index < len(nodes) else None
 
 
 def _split_counter(path: str) -> tuple[str, int]:
     """Splits `"conv2d_2"` into `("conv2d", 2)`, and `"conv2d"` into `("conv2d", 0)`."""
-    match = re.fullmatch(r"(.+)_([0-9]{1,9})", path, re.DOTALL)
+    # Keras writes neither conv2d_0 nor conv2d_02.
+    match = re.fullmatch(r"(.+)_([1-9][0-9]{0,8})", path, re.DOTALL)
     return (match[1], int(match[2])) if match else (path, 0)
 
 
-def _ranks(owners: Iterable[str]) -> dict[str, int]:
+def _ranks(owners: Iterable[str]) -> dict[str, tuple[int, int]]:
     """Returns the rank of each path among paths that differ only in their counter.
+
+    Each rank comes with the number of these paths.
 
     Keras 2.13 counts a layer with weights twice: conv2d, conv2d_2, conv2d_4.
     """
@@ -118,7 +138,7 @@ def _ranks(owners: Iterable[str]) -> dict[str, int]:
         name, number = _split_counter(owner)
         same_name[name].append((number, owner))
     return {
-        owner: rank
+        owner: (rank, len(numbered))
         for numbered in same_name.values()
         for rank, (_, owner) in enumerate(sorted(numbered))
     }
@@ -150,8 +170,8 @@ def _nodes_by_class(
 def _class_name(node: Any) -> str | None:
     if not isinstance(node, dict):
         return None
-    name, module = node.get("class_name"), node.get("module")
-    if not isinstance(name, str) or len(name) > _CLASS_CHARS:
+    name, module = class_of(node), node.get("module")
+    if not 0 < len(name) <= _CLASS_CHARS:
         return None
     # A config lists operations such as `keras.ops.add` among the layers.
     if isinstance(module, str) and ".ops." in module:

@@ -14,7 +14,15 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from keras_wm.files.contents import Contents, Kernel, ReadConfig, no_config
+from keras_wm.files.config.layer_classes import is_model
+from keras_wm.files.config.usage import is_config
+from keras_wm.files.contents import (
+    Contents,
+    Kernel,
+    ReadConfig,
+    no_arrays,
+    no_config,
+)
 from keras_wm.files.formats import hdf5_weights, safetensors, sharded
 from keras_wm.files.formats.unrecognised import (
     unrecognised,
@@ -41,6 +49,9 @@ _WEIGHTS = {
     for part, config in _CONFIGS.items()
     for ending in _ENDINGS
 }
+
+
+_IGNORED = "Keras does not load this file of the model"
 
 
 def is_model_folder(names: Collection[str]) -> bool:
@@ -90,13 +101,42 @@ def _contents_of_bundle(bundle: Bundle, stack: ExitStack) -> Contents:
     """Lists the contents of a folder or archive that contains weights files."""
     files = weights_files(bundle.names)
     contents = {file: _list_contents(bundle, file, stack) for file in files}
-    weights = {file: part.weights for file, part in contents.items()}
+    if len(files) > 1:
+        contents = _used_by_keras(bundle, contents)
+    weights = {file: content.weights for file, content in contents.items()}
+    classes = {name for content in contents.values() for name in content.custom_classes}
     return Contents(
         f"model folder ({', '.join(files)})",
         weights[files[0]] if len(files) == 1 else _disambiguated(weights),
         partial(_read_config, bundle, _WEIGHTS[files[0]]),
         lambda: [array for part in contents.values() for array in part.arrays()],
+        has_config=all(content.has_config for content in contents.values()),
+        custom_classes=tuple(sorted(classes)),
     )
+
+
+def _used_by_keras(
+    bundle: Bundle, contents: dict[str, Contents]
+) -> dict[str, Contents]:
+    """Returns the contents of several files, with the weights that Keras ignores.
+
+    Only KerasHub reads a second file, that of a task, and its models are of classes of
+    its own.
+    """
+    if not is_model(_read_config(bundle, _CONFIG)):
+        return contents
+    first, *others = contents
+    return {first: contents[first]} | {
+        file: replace(
+            contents[file],
+            weights=[
+                replace(weight, unused=_IGNORED) for weight in contents[file].weights
+            ],
+            arrays=no_arrays,
+            has_config=True,
+        )
+        for file in others
+    }
 
 
 def _recognise(source: Source, stack: ExitStack, config: ReadConfig) -> Contents | None:
@@ -118,7 +158,7 @@ def _list_contents(bundle: Bundle, name: str, stack: ExitStack) -> Contents:
             return contents
         # Keras writes an HDF5 file also for a model without weights.
         if is_hdf5(source):
-            return Contents("model without weights", [])
+            return Contents("model without weights", [], has_config=is_config(config()))
         raise unrecognised(source)
 
 

@@ -53,8 +53,9 @@ def shards_of(
     path = os.fspath(path)
     with ExitStack() as stack, naming_errors(path):
         source = open_path(path, limits or DEFAULT_LIMITS, stack)
-        names = _read_index(source) if isinstance(source, Source) else None
-        return frozenset(names or ())
+        if not isinstance(source, Source):
+            return frozenset()
+        return frozenset(_shards_in(_read_index(source) or {}, source.limits))
 
 
 def recognise(source: Source, stack: ExitStack, config: ReadConfig) -> Contents | None:
@@ -62,9 +63,10 @@ def recognise(source: Source, stack: ExitStack, config: ReadConfig) -> Contents 
 
     See `hdf5_weights.recognise` for the arguments.
     """
-    names = _read_index(source)
-    if names is None:
+    index = _read_index(source)
+    if index is None:
         return None
+    names = _shards_in(index, source.limits)
     if source.bundle is None:
         raise UnsupportedFileError(
             "it is the index of a model in several files, and the others cannot be "
@@ -81,12 +83,16 @@ def recognise(source: Source, stack: ExitStack, config: ReadConfig) -> Contents 
         for name, shard in shards.items():
             with naming_errors(name):
                 files[name] = stack.enter_context(BoundedFile(shard))
-        listed = weights_of_keras3(files, source.limits, config) or ([], [])
-        return Contents(
-            "sharded Keras weights (.weights.json)",
-            listed[0],
-            arrays=lambda: listed[1],
-        )
+        name = "sharded Keras weights (.weights.json)"
+
+        def is_listed(shard: str, owner: str) -> bool:
+            listed = index.get(owner) or index.get(
+                f"/{owner}/vars" if owner else "/vars"
+            )
+            return shard in (listed if isinstance(listed, list) else [listed])
+
+        contents = weights_of_keras3(files, source.limits, config, is_listed)
+        return replace(contents, format=name) if contents else Contents(name, [])
     if all(map(has_header, shards.values())):
         weights, arrays = _weights_of_safetensors(shards, source.limits)
         return Contents("sharded safetensors", weights, arrays=lambda: arrays)
@@ -95,18 +101,21 @@ def recognise(source: Source, stack: ExitStack, config: ReadConfig) -> Contents 
     )
 
 
-def _read_index(source: Source) -> list[str] | None:
-    """Returns the sorted names in an index of shards, or `None` for another file."""
+def _read_index(source: Source) -> dict[str, Any] | None:
+    """Returns the map of weights to shards, or `None` for another file."""
     limits, start = source.limits, source.head.lstrip()
     if not start.startswith(b"{") or not any(key in start for key in _FIRST_KEYS):
         return None
     problem = f"an index of {source.size:,} bytes, more"
     vet_limit(limits, "config_bytes", source.size, problem)
     shards_by_weight = parse_json(source.file.read(), limits).get(_MAP)
-    if not isinstance(shards_by_weight, dict):
-        return None
+    return shards_by_weight if isinstance(shards_by_weight, dict) else None
+
+
+def _shards_in(index: dict[str, Any], limits: Limits) -> list[str]:
+    """Returns the sorted names of the shards in a map of weights to shards."""
     names: set[str] = set()
-    for shards in shards_by_weight.values():
+    for shards in index.values():
         # A group of weights can begin in one shard and end in the next.
         for name in shards if isinstance(shards, list) else [shards]:
             _vet_name(name, limits)

@@ -31,6 +31,10 @@ _COLLECTION_MAGIC = b"GCOL"
 _COLLECTION = struct.Struct("<4s4xQ")
 _OBJECT = struct.Struct("<H6xQ")
 _MOST_OBJECTS = 10_000
+# Bounds of a list of texts: HDF5 copies a text for every element that refers to it. It
+# puts a text above this size into a collection of its own. Keras splits longer lists.
+_TEXT_BYTES = 64 * 1024
+_MOST_TEXTS = 4096
 
 
 def is_hdf5(source: Source) -> bool:
@@ -80,6 +84,15 @@ class BoundedFile(h5py.File):
         self._stream.budget = None
 
     @contextmanager
+    def short_texts(self) -> Iterator[None]:
+        """Makes a text of variable length an error if it is too long for a list."""
+        self._stream.text_bytes = _TEXT_BYTES
+        try:
+            yield
+        finally:
+            self._stream.text_bytes = None
+
+    @contextmanager
     def listing(self) -> Iterator[None]:
         """Applies the budget again, to read metadata after the listing has ended."""
         self._stream.budget = self.source.limits.listing_bytes
@@ -91,6 +104,9 @@ class BoundedFile(h5py.File):
 
 class _VettedStream(Window):
     """The whole file as HDF5 reads it; heap collections are vetted during listing."""
+
+    # Most bytes of an object in a collection.
+    text_bytes: int | None = None
 
     def __init__(self, source: Source) -> None:
         budget = source.limits.listing_bytes
@@ -104,12 +120,14 @@ class _VettedStream(Window):
         # The bytes of an array can contain the magic by chance, but arrays are not
         # read during listing.
         if self.budget is not None and data.startswith(_COLLECTION_MAGIC):
-            _vet_collection(self._file, start)
+            _vet_collection(self._file, start, self.text_bytes)
         return data
 
 
-def _vet_collection(file: BinaryIO, start: int) -> None:
+def _vet_collection(file: BinaryIO, start: int, text_bytes: int | None) -> None:
     """Raises UnsafeFileError if HDF5 would search a heap collection endlessly.
+
+    Or if a text in it has more than `text_bytes`.
 
     HDF5 steps through a collection object by object. It never returns if an object
     has size zero, which takes a single flipped byte.
@@ -132,6 +150,10 @@ def _vet_collection(file: BinaryIO, start: int) -> None:
         # Free space has index 0, and its length includes the header. The data of any
         # other object follow its header and are padded to multiples of 8 bytes.
         step = _OBJECT.size + -(-length // 8) * 8 if index else length
+        if index and text_bytes is not None and length > text_bytes:
+            raise UnsafeFileError(
+                f"a text in a list has {length:,} bytes. {NOT_FROM_KERAS}"
+            )
         if not 0 < step <= end - position:
             break
         position += step
@@ -181,3 +203,57 @@ def read_text_attribute(
     text: bytes | str = array.item()
     vet_limit(limits, limit, len(text), problem)
     return text.decode("utf-8", "replace") if isinstance(text, bytes) else text
+
+
+def read_text_list(
+    file: BoundedFile, holder: h5py.Group, name: str, limits: Limits
+) -> list[str]:
+    """Reads a list of texts from an attribute, or from several, as Keras writes it.
+
+    Keras splits a long list into attributes `name0`, `name1` and so on.
+
+    Args:
+        file: The file, while it is listed.
+        holder: Group that has the attributes.
+        name: Name of the list.
+        limits: Limits on the resources that the file can use.
+
+    Returns:
+        The texts; none if there is no such list.
+
+    Raises:
+        UnsafeFileError: If the list is too long.
+    """
+    if h5py.h5a.exists(holder.id, name.encode()):
+        return _read_texts(file, holder, name, limits)
+    texts: list[str] = []
+    number = 0
+    while h5py.h5a.exists(holder.id, f"{name}{number}".encode()):
+        texts += _read_texts(file, holder, f"{name}{number}", limits)
+        number += 1
+        problem = f"the list {name!r} of '{printable(holder.name)}' has more texts"
+        vet_limit(limits, "objects", len(texts), problem)
+    return texts
+
+
+def _read_texts(
+    file: BoundedFile, holder: h5py.Group, name: str, limits: Limits
+) -> list[str]:
+    attribute = h5py.h5a.open(holder.id, name.encode())
+    stored, shape = attribute.get_type(), attribute.shape
+    is_list = attribute.get_space().get_simple_extent_type() == h5py.h5s.SIMPLE
+    if not is_list or len(shape) != 1 or stored.get_class() != h5py.h5t.STRING:
+        return []
+    size = 0 if stored.is_variable_str() else stored.get_size()
+    if shape[0] > _MOST_TEXTS or size > limits.name_chars:
+        raise UnsafeFileError(
+            f"the list {name!r} of '{printable(holder.name)}' is longer than Keras "
+            "makes it: do not use this file."
+        )
+    array = np.empty(shape, f"S{size}" if size else _VARIABLE_LENGTH)
+    with file.short_texts():
+        attribute.read(array)
+    return [
+        text.decode("utf-8", "surrogateescape") if isinstance(text, bytes) else text
+        for text in array.tolist()
+    ]
