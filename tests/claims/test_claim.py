@@ -237,6 +237,8 @@ def test_a_fact_of_another_kind_is_refused(claim, tmp_path, name, value, complai
     [
         ("owner", " "),
         ("owner", "U\u0308"),
+        ("owner", "a\nb"),
+        ("owner", "\x1b[2J"),
         ("owner", "a" * 1001),
         ("bits", 0),
         ("bits", "64"),
