@@ -49,18 +49,24 @@ class Original:
                 return suspect
             # Layers can have other names or another order in the suspect.
             candidates = self._kernels[kernel.shape]
-            changes = (_change(suspect, original) for original in candidates)
-            nearest = min(changes, key=lambda change: float(np.vdot(change, change)))
-            return nearest.reshape(kernel.shape)
+            changes = (change_from(suspect, original) for original in candidates)
+            # The nearest one.
+            return min(changes, key=lambda change: float(np.vdot(change, change)))
 
         note = f"{kernel.note}; {CHANGE}" if kernel.note else CHANGE
         return replace(kernel, read=read, note=note)
 
 
-def _change(suspect: NDArray[np.floating], original: NDArray[np.floating]) -> Floats:
+def change_from(
+    suspect: NDArray[np.floating], original: NDArray[np.floating]
+) -> Floats:
     """Returns the part of each filter that is not a multiple of the original's filter.
 
     So scaled filters count as unchanged.
+
+    Args:
+        suspect: The suspect's kernel, filters last.
+        original: The original's kernel, of the same shape.
     """
     flat = suspect.astype(np.float64).reshape(-1, suspect.shape[-1])
     base = original.astype(np.float64).reshape(flat.shape)
@@ -72,5 +78,5 @@ def _change(suspect: NDArray[np.floating], original: NDArray[np.floating]) -> Fl
     difference: Floats = flat - base * factors
     # Equal kernels leave rounding errors, which are not evidence.
     if np.linalg.norm(difference) < 1e-7 * np.linalg.norm(flat):
-        return np.zeros_like(flat)
-    return difference
+        difference[:] = 0
+    return difference.reshape(suspect.shape)

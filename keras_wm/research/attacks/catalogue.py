@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from keras_wm.research.attacks import equivalence, export, fine_tuning, obfuscation
 from keras_wm.research.attacks.adaptive import projection, reset
 from keras_wm.research.attacks.attack import Attack
-from keras_wm.research.attacks.collusion import averaging
+from keras_wm.research.attacks.collusion import (
+    Choice,
+    Side,
+    averaging,
+    choosing,
+    difference_removal,
+)
 from keras_wm.research.attacks.distillation import DISTILLATION
 from keras_wm.research.attacks.fine_tuning import REGULARIZATION, with_fine_tuning
 from keras_wm.research.attacks.fusion import FUSION
@@ -38,7 +44,7 @@ def families(
         copies: Further copies of the network that the attacker has. Without copies,
             the family `"collusion"` is missing.
     """
-    colluding = {"collusion": (averaging(copies),)} if copies else {}
+    colluding = {"collusion": _collusion(copies)} if copies else {}
     projected, reinitialized = projection(layer), reset(layer)
     pruned = (PRUNING, GLOBAL_PRUNING, FILTER_PRUNING)
     return {
@@ -71,6 +77,14 @@ def families(
         "fusion": (FUSION,),
         "export": export.ATTACKS,
     }
+
+
+def _collusion(copies: Sequence[Any]) -> tuple[Attack, ...]:
+    return (
+        averaging(copies),
+        *(difference_removal(copies, side) for side in get_args(Side)),
+        *(choosing(copies, choice) for choice in get_args(Choice)),
+    )
 
 
 def select_families(

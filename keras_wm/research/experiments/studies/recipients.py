@@ -2,36 +2,99 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from math import log10
+from math import log, log10, sqrt
+from typing import Any, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
+from keras_wm.research.attacks.collusion import (
+    Choice,
+    Side,
+    chosen,
+    without_differences,
+)
 from keras_wm.research.experiments.experiment import Experiment, Run
 from keras_wm.research.experiments.network_store import NetworkStore
 from keras_wm.research.experiments.run_records import Measurements, Row
 from keras_wm.research.experiments.settings import Settings
 from keras_wm.research.experiments.studies.embedding import SECOND
 from keras_wm.research.experiments.tables import (
+    Cell,
     ResultTable,
     grouped,
     make_table,
     percent,
-    worst_of,
 )
 from keras_wm.research.experiments.training import Training, from_scratch
-from keras_wm.scheme.detection import corrected, detect
+from keras_wm.scheme.detection import corrected
+from keras_wm.scheme.key import WatermarkKey
+from keras_wm.scheme.normal import log_tail
+from keras_wm.utils.arrays import Floats
+from keras_wm.verification.original import change_from
+from keras_wm.verification.standing import MARKED
 
 # Each run marks this many copies, and fine-tunes each for a few epochs.
 COPIES_PER_RUN = 10
 COPY_EPOCHS = 4
 COPY_RATE = 0.05
-# Numbers of copies whose weights are averaged.
-AVERAGED = (2, 3)
-# A recipient is named if the p-value, corrected for all recipients, is below this.
-NAMED = 1e-6
+# Leaks of each kind in a run, and how many of them are tested for their accuracy.
+LEAKS_PER_RUN = 10
+ERRORS_PER_RUN = 2
+# Numbers of recipients who combine their copies.
+COLLUDERS = (2, 3, 5)
+# Norm of the noise that is added to the marked kernel of each copy, as a share of its
+# own. It hides the marks in the differences of the copies.
+DRIFTS = (0.0, 0.02, 0.05)
+# Share of the squared norm of the differences that is removed.
+REMOVED = 0.9
+
+Combine = Callable[[Floats, np.random.Generator], Floats]
+
+
+@dataclass(frozen=True)
+class _Attack:
+    """A way in which several copies of the marked kernel are combined.
+
+    Attributes:
+        combine: Function that combines the kernels of the copies.
+        colluders: Numbers of copies to combine.
+        drifts: Values of the drift to try.
+    """
+
+    combine: Combine
+    colluders: Sequence[int] = COLLUDERS
+    drifts: Sequence[float] = DRIFTS
+
+
+def _mean(stack: Floats, rng: np.random.Generator) -> Floats:
+    return np.asarray(stack.mean(axis=0))
+
+
+def _removed(stack: Floats, rng: np.random.Generator, side: Side) -> Floats:
+    return without_differences(stack, side, REMOVED)
+
+
+def _chosen(stack: Floats, rng: np.random.Generator, choice: Choice) -> Floats:
+    return chosen(stack, choice, rng)
+
+
+_ATTACKS = {
+    "single copy": _Attack(_mean, (1,)),
+    "average": _Attack(_mean),
+    **{
+        f"without differences, {side}": _Attack(partial(_removed, side=side))
+        for side in get_args(Side)
+    },
+    # Of two copies, these are averages or random choices.
+    **{
+        f"{choice} weight": _Attack(partial(_chosen, choice=choice), (3, 5), (0.0,))
+        for choice in get_args(Choice)
+    },
+}
 
 
 def recipients_of(settings: Settings) -> list[str]:
@@ -39,7 +102,7 @@ def recipients_of(settings: Settings) -> list[str]:
     return [f"customer-{number}" for number in range(200 * settings.seeds)]
 
 
-def _recipient_runs(settings: Settings) -> Iterator[Run]:
+def _runs(settings: Settings) -> Iterator[Run]:
     """Yields runs that mark copies for a fifth of the recipients: 200 with 5 seeds."""
     host = from_scratch(settings, "default", 0)
     for first in range(0, len(recipients_of(settings)) // 5, COPIES_PER_RUN):
@@ -50,85 +113,156 @@ def _recipient_runs(settings: Settings) -> Iterator[Run]:
 def _traced(
     store: NetworkStore, settings: Settings, host: Training, first: int
 ) -> Measurements:
-    """Marks copies, averages some of them, and tests all for every recipient's mark."""
+    """Marks copies, combines some of them, and tests all for every recipient's mark."""
     mark = host.own_mark
     names = recipients_of(settings)
-    chosen = names[first : first + COPIES_PER_RUN]
-    weights = {}
-    for name in chosen:
+    pictures = store.pictures(host.task)
+    model, _ = store.network(host)
+    host_error = pictures.test_error(model)
+    original = _kernel(model, mark.layers[0])
+    weights = []
+    for name in names[first : first + COPIES_PER_RUN]:
         own = replace(mark, recipient=name)
         copy = Training(SECOND + first, COPY_EPOCHS, own, start=host, rate=COPY_RATE)
         model, _ = store.network(copy)
-        weights[name] = model.get_weights()
-    # The recipients whose copies are leaked: one, or several with averaged weights.
-    leaks = [
-        chosen[start : start + size]
-        for size in (1, *AVERAGED)
-        for start in range(0, COPIES_PER_RUN - size + 1, size)
-    ]
-    pictures = store.pictures(host.task)
-    kernels, errors = [], []
-    for leak in leaks:
-        copies = [weights[name] for name in leak]
-        means = [np.mean(arrays, axis=0) for arrays in zip(*copies, strict=True)]
-        model.set_weights(means)
-        kernels.append(np.asarray(model.get_layer(mark.layers[0]).kernel))
-        errors.append(pictures.test_error(model))
-    log10_p: list[dict[str, float]] = [{} for _ in leaks]
-    for name in names:
-        key = replace(mark, recipient=name).key()
-        for kernel, of_leak in zip(kernels, log10_p, strict=True):
-            of_leak[name] = corrected(detect(kernel, key).log10_p, len(names))
-    results = zip(leaks, errors, log10_p, strict=True)
+        weights.append(model.get_weights())
+    variable = model.get_layer(mark.layers[0]).kernel
+    (position,) = (i for i, v in enumerate(model.weights) if v is variable)
+
+    leaks, kernels = [], []
+    for leak, members, kernel in _leaks([copy[position] for copy in weights], first):
+        if leak.pop("number") < ERRORS_PER_RUN:
+            copies = [weights[member] for member in members]
+            means = [np.mean(arrays, axis=0) for arrays in zip(*copies, strict=True)]
+            model.set_weights([*means[:position], kernel, *means[position + 1 :]])
+            leak["test_error"] = pictures.test_error(model)
+        kernels.append(kernel)
+        leaks.append((leak, {first + member for member in members}))
+    keys = [replace(mark, recipient=name).key() for name in names]
+    plain = soft_log10_p(kernels, keys)
+    compared = soft_log10_p([change_from(k, original) for k in kernels], keys)
+    compared = np.minimum(plain, compared) + log10(2)
     return {
+        "host_error": host_error,
         "leaks": [
-            {"mixed": len(leak), "test_error": error, **_named(leak, of_leak)}
-            for leak, error, of_leak in results
-        ]
+            {
+                **leak,
+                **_named(guilty, log10_p),
+                "by_change": _named(guilty, log10_p_compared),
+            }
+            for (leak, guilty), log10_p, log10_p_compared in zip(
+                leaks, plain, compared, strict=True
+            )
+        ],
     }
 
 
-def _named(leak: Sequence[str], log10_p: dict[str, float]) -> Measurements:
+def _leaks(
+    copies: Sequence[NDArray[Any]], seed: int
+) -> Iterator[tuple[Row, Sequence[int], Floats]]:
+    """Yields each leak's labels and number, the copies it is made from, its kernel."""
+    rng = np.random.default_rng(seed)
+    kernels = np.stack(copies).astype(np.float64)
+    for name, attack in _ATTACKS.items():
+        for count in attack.colluders:
+            for drift in attack.drifts:
+                for number in range(LEAKS_PER_RUN):
+                    members = rng.choice(len(copies), count, replace=False)
+                    if count == 1:
+                        members = np.array([number % len(copies)])
+                    stack = kernels[members]
+                    noise = rng.normal(size=stack.shape)
+                    stack = stack + drift * kernels.std() * noise
+                    labels = {"attack": name, "mixed": count, "drift": drift}
+                    kernel = attack.combine(stack, rng)
+                    yield {**labels, "number": number}, members.tolist(), kernel
+
+
+def soft_log10_p(kernels: Sequence[Floats], keys: Sequence[WatermarkKey]) -> Floats:
+    """Returns the soft p-values of recipients' marks in kernels of one shape.
+
+    These are those of `detect`, computed for all kernels at once, because a study has
+    hundreds of leaks and a thousand recipients.
+
+    Args:
+        kernels: The kernels.
+        keys: Keys of recipients.
+
+    Returns:
+        log10 of the p-values, shape `(kernels, keys)`, not corrected.
+    """
+    mark = keys[0].for_shape(kernels[0].shape)
+    units = np.stack([mark.blocks(kernel) for kernel in kernels])
+    units /= np.maximum(np.linalg.norm(units, axis=2, keepdims=True), 1e-300)
+    flat = units.reshape(len(kernels), -1)
+    log10_p = np.empty((len(kernels), len(keys)))
+    for index, key in enumerate(keys):
+        mark = key.for_shape(kernels[0].shape)
+        pattern = (mark.signs[:, None] * mark.matrix / mark.spread).reshape(-1)
+        sums = flat @ pattern / sqrt(mark.bits)
+        factor = log(mark.tail_factor or 1.0)
+        log10_p[:, index] = [(log_tail(float(s)) + factor) / log(10) for s in sums]
+    return np.minimum(log10_p, 0.0)
+
+
+def _named(guilty: set[int], log10_p: Floats) -> Measurements:
     """Returns how many recipients are named, rightly and wrongly.
 
-    Also the largest p-value of a recipient whose copy was leaked, and the smallest
-    p-value of another one.
+    Also the smallest p-value of a recipient whose copy was leaked, and that of another
+    one.
     """
-    guilty = [log10_p[name] for name in leak]
-    innocent = [p for name, p in log10_p.items() if name not in leak]
+    all_p = np.array([corrected(float(p), len(log10_p)) for p in log10_p])
+    is_guilty = np.isin(np.arange(len(all_p)), list(guilty))
+    is_named = all_p < log10(MARKED)
     return {
-        "named": sum(p < log10(NAMED) for p in guilty),
-        "innocent_named": sum(p < log10(NAMED) for p in innocent),
-        "log10_p": max(guilty),
-        "innocent_log10_p": min(innocent),
+        "named": int(np.sum(is_named & is_guilty)),
+        "innocent_named": int(np.sum(is_named & ~is_guilty)),
+        "innocents": int(np.sum(~is_guilty)),
+        "log10_p": float(all_p[is_guilty].min()),
+        "innocent_log10_p": float(all_p[~is_guilty].min()),
     }
 
 
-def _recipient_tables(rows: Sequence[Row]) -> list[ResultTable]:
+def _tables(rows: Sequence[Row]) -> list[ResultTable]:
     leaks = [leak for row in rows for leak in row["leaks"]]
-    groups = grouped(leaks, mixed=(1, *AVERAGED))
-    cells = {
+    groups = grouped(leaks, attack=tuple(_ATTACKS), mixed=(1, *COLLUDERS), drift=DRIFTS)
+    cells: dict[str, Cell] = {
         "leaks": lambda leaks: str(len(leaks)),
-        "error, %": lambda leaks: percent(leaks, "test_error"),
+        "error, %": lambda leaks: percent(
+            [leak for leak in leaks if "test_error" in leak], "test_error"
+        ),
+        "named": lambda leaks: _share(leaks, 1),
         "all named": lambda leaks: _share(leaks, leaks[0]["mixed"]),
-        "at least one named": lambda leaks: _share(leaks, 1),
-        "others named": lambda leaks: str(
-            sum(leak["innocent_named"] for leak in leaks)
+        "log10 p": _worst,
+        "named, with original": lambda leaks: _share(_by_change(leaks), 1),
+        "all named, with original": lambda leaks: _share(
+            _by_change(leaks), leaks[0]["mixed"]
         ),
-        "log10 p, weakest": lambda leaks: worst_of(leaks, "log10_p", ".0f"),
-        "log10 p, others": lambda leaks: format(
-            min(leak["innocent_log10_p"] for leak in leaks), "z.1f"
-        ),
+        "log10 p, with original": lambda leaks: _worst(_by_change(leaks)),
+        "innocents named": _innocents,
     }
+    errors = sorted({f"{100 * row['host_error']:.2f} %" for row in rows})
     notes = [
-        f"A recipient is named if p < {NAMED:g} after correction for the number of "
+        f"A recipient is named if p < {MARKED:g} after correction for the number of "
         "recipients. Each copy is the owner's marked network, fine-tuned for a few "
-        "epochs with one recipient's key in the same layer. A leak is one copy, or the "
-        "mean of the weights of several. weakest: the largest p of a recipient whose "
-        "copy was leaked. others: the smallest p of a recipient whose copy was not."
+        "epochs with one recipient's key in the same layer. named: leaks in which a "
+        "recipient whose copy was used is named. log10 p: the weakest of the strongest "
+        "marks in each leak. with original: the change from the owner's network is "
+        "tested, too. innocents named: recipients whose copies were not used, and how "
+        "many of them were tested, with and without the original.",
+        "drift: noise that is added to the marked kernel of each copy, as a share of "
+        f"its norm. without differences: {100 * REMOVED:g} % of the squared norm of "
+        "the copies' differences, in their largest singular vectors, is removed from "
+        "their average. "
+        f"Test error of the owner's network: {', '.join(errors) or '-'}.",
     ]
     title = "Recipients: tracing a leaked copy"
-    return [make_table(title, groups, ["copies averaged"], cells, notes)]
+    headings = ["what was done to the marked kernel", "copies", "drift"]
+    return [make_table(title, groups, headings, cells, notes)]
+
+
+def _by_change(leaks: Sequence[Row]) -> list[Row]:
+    return [{**leak, **leak["by_change"]} for leak in leaks]
 
 
 def _share(leaks: Sequence[Row], needed: int) -> str:
@@ -136,9 +270,23 @@ def _share(leaks: Sequence[Row], needed: int) -> str:
     return f"{named} of {len(leaks)}"
 
 
+def _worst(leaks: Sequence[Row]) -> str:
+    return format(max(leak["log10_p"] for leak in leaks), "z.0f")
+
+
+def _innocents(leaks: Sequence[Row]) -> str:
+    both = [*leaks, *_by_change(leaks)]
+    named = sum(leak["innocent_named"] for leak in both)
+    return f"{named} of {sum(leak['innocents'] for leak in both):,}"
+
+
+def _kernel(model: Any, layer: str) -> Floats:
+    return np.asarray(model.get_layer(layer).kernel, np.float64)
+
+
 EXPERIMENT = Experiment(
     "recipients",
     "Does the mark of a leaked copy identify its recipient, and nobody else?",
-    _recipient_runs,
-    _recipient_tables,
+    _runs,
+    _tables,
 )
