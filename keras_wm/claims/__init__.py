@@ -14,10 +14,14 @@ __all__ = [
     "Claim",
     "ClaimedLayer",
     "Dating",
+    "Membership",
     "ModelDigest",
     "RecipientsRoot",
     "Stamp",
+    "check_stamps",
+    "claimed_kernels",
     "dated",
+    "open_claimed_slot",
     "renew",
     "stamp",
     "weight_digest",
@@ -25,20 +29,24 @@ __all__ = [
 
 if TYPE_CHECKING:
     from keras_wm.claims.claim import Claim
-    from keras_wm.claims.dating import Dating, dated
+    from keras_wm.claims.dating import Dating, check_stamps, dated
     from keras_wm.claims.facts import ClaimedLayer, Stamp
+    from keras_wm.claims.layers import claimed_kernels
     from keras_wm.claims.model_digest import ModelDigest, weight_digest
-    from keras_wm.claims.recipients import RecipientsRoot
+    from keras_wm.claims.opening import open_claimed_slot
+    from keras_wm.claims.recipients import Membership, RecipientsRoot
     from keras_wm.claims.stamping import renew, stamp
 
 __getattr__, __dir__ = attach(
     __name__,
     {
         "claim": ["Claim"],
-        "dating": ["Dating", "dated"],
+        "dating": ["Dating", "check_stamps", "dated"],
         "facts": ["ClaimedLayer", "Stamp"],
+        "layers": ["claimed_kernels"],
         "model_digest": ["ModelDigest", "weight_digest"],
-        "recipients": ["RecipientsRoot"],
+        "opening": ["open_claimed_slot"],
+        "recipients": ["Membership", "RecipientsRoot"],
         "stamping": ["renew", "stamp"],
     },
 )

@@ -104,6 +104,10 @@ class Claim:
         for name in ("model", "checkpoint"):
             check_kind(name, getattr(self, name), ModelDigest, name == "checkpoint")
         check_kind("recipients", self.recipients, RecipientsRoot, optional=True)
+        if self.checkpoint and self.checkpoint.weights == self.model.weights:
+            raise ClaimError(
+                "Expected a checkpoint from before the mark. Received the model itself."
+            )
         for name in ("jointly", "released"):
             check_flag(name, getattr(self, name))
         check_digest("nonce", self.nonce)

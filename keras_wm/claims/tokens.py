@@ -20,7 +20,7 @@ from keras_wm.utils.text import printable
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
-_MOST_CERTIFICATES = 20
+_MOST_CERTIFICATES = 10
 _REASON_CHARS = 200
 
 
@@ -187,6 +187,7 @@ def _reason(message: str) -> str:
             "its signature does not lead to a trusted root, by certificates that are "
             "valid at its time and made for time stamps",
         ),
+        ("Error while verifying", "its signature cannot be read"),
         ("Nonce", "it answers another request"),
         ("PKIStatus", "the authority refused the request"),
     ):

@@ -23,6 +23,7 @@ from keras_wm.cli.inputs import (
 from keras_wm.cli.options import argument, count, flag, option
 
 if TYPE_CHECKING:
+    from keras_wm.claims.claim import Claim
     from keras_wm.claims.facts import ClaimedLayer
     from keras_wm.scheme.key import WatermarkKey
 
@@ -139,7 +140,7 @@ def stamp(path: ClaimFile, tsa: Tsa, tsa_certificates: TsaCertificates = None) -
 
     stamped = stamp_claim(Claim.load(path), tsa, tsa_certificates)
     stamped.save(path, overwrite=True)
-    typer.echo(f"{path}: {len(stamped.stamps)} time stamps.")
+    _report_stamps(path, stamped)
 
 
 @claim.command()
@@ -150,7 +151,7 @@ def renew(path: ClaimFile, tsa: Tsa, tsa_certificates: TsaCertificates = None) -
 
     renewed = renew_claim(Claim.load(path), tsa, tsa_certificates)
     renewed.save(path, overwrite=True)
-    typer.echo(f"{path}: {len(renewed.stamps)} time stamps.")
+    _report_stamps(path, renewed)
 
 
 @claim.command()
@@ -277,6 +278,15 @@ def _name_and_slot(option: str) -> tuple[str, int]:
     if not separator or not slot.isdecimal():
         return option, 0
     return name, int(slot)
+
+
+def _report_stamps(path: Path, stamped: Claim) -> None:
+    number = len(stamped.stamps)
+    typer.echo(f"{path}: {number} time stamp{'s' if number > 1 else ''}.")
+    typer.echo(
+        f"Check the date: keras-wm claim check {path} --tsa-certificates PEM, with the "
+        "authority's root certificate."
+    )
 
 
 def _describe(layer: ClaimedLayer) -> str:

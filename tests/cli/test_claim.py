@@ -1,6 +1,8 @@
 """keras-wm claim: from a marked file to a dated claim, and what refuses it."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -275,6 +277,25 @@ def test_the_help_shows_both_forms():
     for command in ("make", "stamp", "renew", "check", "card", "digest", "open"):
         assert command in shown
     assert run("claim").returncode == 64
+
+
+@pytest.mark.study
+def test_a_verification_without_a_claim_does_not_import_this_room(folder):
+    program = (
+        "import sys; sys.argv[1:1] = ['verify', '--no-sandbox']\n"
+        "from keras_wm.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as end: assert end.code == 1\n"
+        "print([name for name in sys.modules if name.startswith('keras_wm.claims')])"
+    )
+    options = ["--key", folder / "owner.key", folder / "model.weights.h5"]
+    result = subprocess.run(
+        [sys.executable, "-c", program, *map(str, options)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.stdout.splitlines()[-1] == "[]", result.stderr
 
 
 @pytest.mark.study
