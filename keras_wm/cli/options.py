@@ -53,6 +53,34 @@ Slots = Annotated[
         "and so on."
     ),
 ]
+Claim = Annotated[
+    str | None, option("The owner's claim, which fixes choices of a test.", "FILE")
+]
+Published = Annotated[
+    str | None,
+    option(
+        "Day on which the model and all its ancestors first appeared, for --claim.",
+        "YYYY-MM-DD",
+    ),
+]
+Controls = Annotated[
+    list[str] | None,
+    option(
+        "Model that was public before the claim and that the model may descend from. "
+        "Repeatable.",
+        "FILE",
+        "--control",
+    ),
+]
+TsaCertificates = Annotated[
+    list[Path] | None,
+    option(
+        "Root certificates (PEM) of time-stamping authorities that you trust. "
+        "Repeatable.",
+        "PEM",
+        "--tsa-certificates",
+    ),
+]
 Require = Annotated[
     RequiredStanding | None,
     option(

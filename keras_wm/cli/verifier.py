@@ -56,6 +56,10 @@ def verify(
             "FILE",
         ),
     ] = None,
+    claim: options.Claim = None,
+    published: options.Published = None,
+    controls: options.Controls = None,
+    tsa_certificates: options.TsaCertificates = None,
     require: options.Require = None,
     sandbox: options.Sandbox = True,
     limit: options.Limit = None,
@@ -90,6 +94,12 @@ def verify(
             "Expected --original with --recipients only. To undo a permutation of "
             f"channels, use --reference. Received: --original {original}."
         )
+    dating: dict[str, Any] = {
+        "claim": claim,
+        "published": published,
+        "controls": controls or (),
+        "tsa_certificates": tsa_certificates,
+    }
     with file_reader(limit, sandbox) as reader:
         report: Verification | Identification
         if recipients is None:
@@ -101,6 +111,7 @@ def verify(
                 _layer_of(layers),
                 slots=slots,
                 **alignment,
+                **dating,
                 **reader,
             )
             is_found = report.marked
@@ -117,6 +128,7 @@ def verify(
                 progress=True,
                 slots=slots,
                 original=original,
+                **dating,
                 **reader,
             )
             is_found = bool(report.named)

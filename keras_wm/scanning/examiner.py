@@ -11,8 +11,9 @@ from keras_wm.files import Limits, Sandbox, select
 from keras_wm.scanning.candidates import Candidate
 from keras_wm.scanning.scan_report import FileResult, KeyResult
 from keras_wm.scheme.key import WatermarkKey
-from keras_wm.verification.search import SearchResult, search_slots
-from keras_wm.verification.standing import free_choices, standing_of
+from keras_wm.verification.search import search_slots
+from keras_wm.verification.search_result import SearchResult
+from keras_wm.verification.standing import Standing, free_choices
 
 # Name of the format of a scan's record, and its version.
 _RECORD_FORMAT = {"keras_wm_scan": 2}
@@ -120,7 +121,7 @@ def _key_result(key: WatermarkKey, result: SearchResult) -> KeyResult:
         bits=key.bits,
         tried=result.tried,
         note="; ".join(note for note in notes if note),
-        standing=standing_of(choices),
+        standing=Standing.PRIVATE if choices else Standing.INDEPENDENT,
         choices=tuple(sorted(choices)),
         unused=result.unused_note,
     )

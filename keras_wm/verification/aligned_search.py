@@ -15,13 +15,15 @@ from keras_wm.files import Kernel, Limits, ModelFile, select
 from keras_wm.scheme.detection import detect
 from keras_wm.scheme.key import WatermarkKey
 from keras_wm.verification.search import (
-    SearchResult,
-    best_of,
     check_work,
     count_fitting,
     fits,
     kernels_to_search,
     search,
+)
+from keras_wm.verification.search_result import (
+    SearchResult,
+    best_of,
     set_apart_if_unused,
 )
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import log10
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from keras_wm.files import DEFAULT_LIMITS, Limits, ModelSource, Sandbox, open_model
 from keras_wm.scheme.detection import Detection, corrected, format_p
@@ -14,12 +15,8 @@ from keras_wm.scheme.key import WatermarkKey, check_key
 from keras_wm.utils.progress import progress_bar
 from keras_wm.verification.original import Original
 from keras_wm.verification.report import TextReport
-from keras_wm.verification.search import (
-    SearchResult,
-    check_slots,
-    kernels_to_search,
-    search_slots,
-)
+from keras_wm.verification.search import check_slots, kernels_to_search, search_slots
+from keras_wm.verification.search_result import SearchResult
 from keras_wm.verification.standing import (
     MARKED,
     UNUSED_VERDICT,
@@ -27,7 +24,12 @@ from keras_wm.verification.standing import (
     describe,
     meets,
 )
-from keras_wm.verification.verification import check_alpha
+from keras_wm.verification.verification import check_alpha, check_no_claim
+
+if TYPE_CHECKING:
+    from keras_wm.claims.claim import Claim
+    from keras_wm.claims.dating import Certificates
+    from keras_wm.verification.claimed import ClaimEvidence, Published
 
 _NOTE = (
     "A recipient's mark informs the owner. It is not evidence against the recipient, "
@@ -92,8 +94,10 @@ class Identification(TextReport):
             p-value is multiplied by it.
         alpha: Threshold of the corrected p-value below which a recipient is named.
         standing: The standing of the findings, see `Verification`.
+        choices: Names of the free choices that the findings rest on.
         unused: The `Trace`s of recipients' marks that were found in weights that the
             model does not use. They name nobody.
+        claim: The claim, and whether it counts; `None` if none was given.
     """
 
     source: str
@@ -104,7 +108,9 @@ class Identification(TextReport):
     tests: int
     alpha: float
     standing: Standing = Standing.PRIVATE
+    choices: frozenset[str] = frozenset({"recipient"})
     unused: Sequence[Trace] = ()
+    claim: ClaimEvidence | None = None
 
     @property
     def named(self) -> list[Trace]:
@@ -125,6 +131,7 @@ class Identification(TextReport):
             "unused": [trace.to_dict() for trace in self.unused],
             "strongest_other": self._other.to_dict() if self._other else None,
             "own_mark": self.own.to_dict(),
+            **({"claim": self.claim.to_dict()} if self.claim else {}),
             "notes": [_NOTE],
         }
 
@@ -149,7 +156,7 @@ class Identification(TextReport):
         names = ", ".join(trace.recipient for trace in self.named)
         if self.named:
             smallest = self.named[0].log10_p
-            names += f" ({describe(self.standing, smallest, ['recipient'])})"
+            names += f" ({describe(self.standing, smallest, self.choices)})"
         elif self.unused:
             names = UNUSED_VERDICT.upper()
         rows = [
@@ -157,6 +164,7 @@ class Identification(TextReport):
             ("model", self.source),
             ("owner", self.owner),
             ("commitment", self.commitment),
+            *([("claim", str(self.claim))] if self.claim else []),
             ("tried", f"{len(self.traces):,} recipients, {self.tests:,} tests"),
         ]
         rows += [(trace.recipient, str(trace)) for trace in self.named]
@@ -177,6 +185,10 @@ def identify(
     progress: bool = False,
     slots: int = 1,
     original: ModelSource | None = None,
+    claim: Claim | str | os.PathLike[str] | None = None,
+    published: Published | None = None,
+    controls: Sequence[ModelSource] = (),
+    tsa_certificates: Certificates | None = None,
 ) -> Identification:
     r"""Identifies the recipients whose marks are in a model.
 
@@ -209,6 +221,12 @@ def identify(
             Defaults to 1.
         original: Your own model that the copies were made from, in the same forms as
             `model`. Defaults to `None`.
+        claim: The owner's `Claim`, or the path of its file. The findings are claimed if
+            it counts and was made for exactly these recipients. Defaults to `None`.
+        published: Day on which the model first appeared, as for `verify`.
+        controls: Models that were public before the claim, as for `verify`.
+        tsa_certificates: Root certificates of time-stamping authorities, as for
+            `verify`.
 
     Returns:
         An `Identification`.
@@ -216,6 +234,7 @@ def identify(
     Raises:
         ModelFileError: If the file cannot be read or is refused as unsafe.
         LayerNotFoundError: If the model has no layer of this name.
+        ClaimError: If the file of the claim is not a claim.
         TypeError: If `model` or `key` has another type.
         ValueError: If there is no recipient, or one is listed twice; if the key is a
             recipient's; or if a named layer cannot hold the message.
@@ -233,6 +252,22 @@ def identify(
     _check_recipients(recipients)
     keys = [key, *(key.for_recipient(name) for name in recipients)]
     limits = limits or DEFAULT_LIMITS
+    evidence = None
+    choices = {"recipient"} | ({"original"} if original is not None else set())
+    if claim is None:
+        check_no_claim(published, controls, tsa_certificates)
+    else:
+        from keras_wm.verification.claimed import Control, examine_claim
+
+        evidence = examine_claim(
+            claim,
+            key,
+            published,
+            tsa_certificates,
+            {"original": original},
+            limits,
+            sandbox,
+        ).with_recipients(key, recipients)
     source = None
     if original is not None:
         with open_model(original, limits, sandbox) as model_file:
@@ -255,6 +290,22 @@ def identify(
         for name, result in by_name[1:]
         if result.unused is not None
     ]
+    if evidence is not None and not evidence.problem:
+        tested = []
+        for control in controls:
+            found = identify(
+                control,
+                key,
+                recipients,
+                alpha=alpha,
+                limits=limits,
+                sandbox=sandbox,
+                slots=slots,
+                original=original,
+            )
+            tested.append(Control(found.source, bool(found.named or found.unused)))
+        evidence = evidence.with_controls(tested)
+    is_claimed = evidence is not None and evidence.covers(choices)
     return Identification(
         source=suspect.path,
         owner=key.owner,
@@ -263,7 +314,10 @@ def identify(
         traces=sorted(traces, key=lambda trace: trace.log10_p),
         tests=tests,
         alpha=alpha,
+        standing=Standing.CLAIMED if is_claimed else Standing.PRIVATE,
+        choices=frozenset(choices),
         unused=[trace for trace in unused if trace.log10_p < log10(alpha)],
+        claim=evidence,
     )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from keras_wm.scheme.detection import Detection, format_p
 from keras_wm.utils.arrays import Floats
 from keras_wm.verification.report import TextReport
-from keras_wm.verification.search import SearchResult
+from keras_wm.verification.search_result import SearchResult
 from keras_wm.verification.standing import (
     PROVEN,
     UNUSED_VERDICT,
@@ -23,6 +23,8 @@ from keras_wm.verification.standing import (
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from keras_wm.verification.claimed import ClaimEvidence
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -43,6 +45,7 @@ class Verification(TextReport):
         recipient: Name of the recipient whose key it is; empty for the owner's key.
         notes: Facts that a reader needs to judge the result.
         slots: Number of slots in which each kernel was tested.
+        claim: The claim, and whether it counts; `None` if none was given.
     """
 
     source: str
@@ -55,6 +58,7 @@ class Verification(TextReport):
     recipient: str = ""
     notes: Sequence[str] = ()
     slots: int = 1
+    claim: ClaimEvidence | None = None
 
     @property
     def detection(self) -> Detection | None:
@@ -190,6 +194,7 @@ class Verification(TextReport):
             **figures,
             **({"parts": parts} if parts else {}),
             **({"attempts": attempts} if len(attempts) > 1 else {}),
+            **({"claim": self.claim.to_dict()} if self.claim else {}),
             **({"unused": self.unused.to_dict()} if self.unused else {}),
             "notes": list(self.notes),
         }
@@ -215,6 +220,7 @@ class Verification(TextReport):
             ("owner", self.owner),
             *([("recipient", self.recipient)] if self.recipient else []),
             ("commitment", self.commitment),
+            *([("claim", str(self.claim))] if self.claim else []),
             *self._detection_rows(),
             *((f"in {name}", _part_figures(part)) for name, part in self.parts.items()),
             *((attempt.name, str(attempt)) for attempt in self.attempts if several),

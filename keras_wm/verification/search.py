@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from math import comb, perm
 from typing import Any
 
@@ -13,146 +13,19 @@ from numpy.typing import NDArray
 from keras_wm.errors import UnsafeFileError
 from keras_wm.files import Kernel, Limits, ModelFile, select
 from keras_wm.scheme.detection import (
-    Detection,
-    corrected,
     detect,
     detect_jointly,
-    format_p,
 )
 from keras_wm.scheme.key import WatermarkKey
 from keras_wm.utils.arguments import is_integer
-from keras_wm.verification.standing import Standing
+from keras_wm.verification.search_result import (
+    SearchResult,
+    best_of,
+    set_apart_if_unused,
+)
 
 # A kernel, and the key in the slot in which it is read.
-_Mark = tuple[Kernel, WatermarkKey]
-
-
-@dataclass(frozen=True)
-class SearchResult:
-    """The result of searching kernels for one key.
-
-    Attributes:
-        kernels: The kernel with the smallest p-value, or all kernels of a joint
-            search. Empty if no kernel can hold the message.
-        detection: The scores in that kernel, or in those kernels together. `None` if
-            no kernel can hold the message.
-        tried: Number of tests that were made.
-        counted: Factor of the p-value: the number of tests that were made or could
-            have been made in their place.
-        skipped: Number of kernels that cannot hold the message.
-        log10_arrangements: log10 of the number of arrangements of the kernel's
-            filters that were compared. The p-value must be multiplied by it, too.
-        parts: The scores in each kernel of a joint search, by the kernel's name.
-        slot: Number of the slot in which the kernel was read.
-        undone: Changes of the kernel that an aligned search has undone: numbers of
-            channels (`"moved"`, `"flipped"`) and of neurons (`"added"`; negative if
-            neurons are missing).
-        name: Name of this attempt if there are several: `"unaligned"`, `"aligned"`,
-            `"reordered"`, `"jointly"` or `"one by one"`.
-        unused: The result in kernels that the model does not use. It is never the
-            result of the search, but its tests are counted.
-        choices: Names of the free choices that the test rests on, see `standing`.
-        standing: The standing of the result.
-    """
-
-    kernels: tuple[Kernel, ...] = ()
-    detection: Detection | None = None
-    tried: int = 0
-    counted: int = 0
-    skipped: int = 0
-    log10_arrangements: float = 0.0
-    parts: Mapping[str, Detection] = field(default_factory=dict)
-    slot: int = 0
-    undone: Mapping[str, int] = field(default_factory=dict)
-    name: str = ""
-    unused: SearchResult | None = None
-    choices: frozenset[str] = frozenset()
-    standing: Standing = Standing.INDEPENDENT
-
-    @property
-    def layer(self) -> str | None:
-        """The names of the kernels, or `None` if there is no kernel."""
-        return ", ".join(kernel.name for kernel in self.kernels) or None
-
-    @property
-    def kernel_note(self) -> str:
-        """Steps from the stored arrays to the kernels; often empty."""
-        notes = dict.fromkeys(kernel.note for kernel in self.kernels if kernel.note)
-        return "; ".join(notes)
-
-    @property
-    def unused_note(self) -> str:
-        """Reasons why the model does not use the kernels; empty if it does."""
-        reasons = dict.fromkeys(kernel.unused for kernel in self.kernels)
-        return "; ".join(filter(None, reasons))
-
-    @property
-    def log10_p(self) -> float:
-        """log10 of the p-value of one test, corrected for arrangements only."""
-        if self.detection is None:
-            return 0.0
-        return min(0.0, self.detection.log10_p + self.log10_arrangements)
-
-    @property
-    def log10_p_corrected(self) -> float:
-        """log10 of the p-value, corrected for all tests that are counted."""
-        if self.detection is None:
-            return 0.0
-        return corrected(self.detection.log10_p + self.log10_arrangements, self.counted)
-
-    def __str__(self) -> str:
-        """The p-value, the bit errors, and what was undone, on one line."""
-        detection, undone = self.detection, self.undone
-        p_value = f"p {format_p(self.log10_p)} of this test"
-        if detection is None:
-            return f"{p_value}, no kernel that can hold the message"
-        errors = detection.bits - detection.matches
-        text = f"{p_value}, {errors} of {detection.bits} bits wrong in {self.layer}"
-        if not undone:
-            return text
-        steps = f"{undone['moved']} channels moved, {undone['flipped']} signs flipped"
-        if added := undone.get("added", 0):
-            steps += f", {abs(added)} neurons {'added' if added > 0 else 'removed'}"
-        return f"{text}; undone: {steps}, all scaling"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the figures as plain Python values."""
-        return {
-            "layer": self.layer,
-            "slot": self.slot,
-            "kernels_tried": self.tried,
-            "tests_counted": self.counted,
-            "log10_arrangements": self.log10_arrangements,
-            **(self.detection.to_dict() if self.detection else {}),
-            **self.undone,
-        }
-
-
-def best_of(results: Sequence[SearchResult]) -> SearchResult:
-    """Returns the most significant of several results of one key.
-
-    The tests of all results are counted in it.
-    """
-    best = min(results, key=_significance)
-    unused = [result.unused for result in results if result.unused is not None]
-    return replace(
-        best,
-        tried=sum(result.tried for result in results),
-        counted=sum(result.counted for result in results),
-        skipped=results[0].skipped,
-        unused=min(unused, key=_significance, default=None),
-    )
-
-
-def _significance(result: SearchResult) -> tuple[float, bool]:
-    return result.log10_p, result.detection is None
-
-
-def set_apart_if_unused(result: SearchResult) -> SearchResult:
-    """Returns a result, set apart if the model does not use one of its kernels."""
-    if not any(kernel.unused for kernel in result.kernels):
-        return result
-    return SearchResult(tried=result.tried, counted=result.counted, unused=result)
+Mark = tuple[Kernel, WatermarkKey]
 
 
 def kernels_to_search(
@@ -294,7 +167,7 @@ def search_jointly(
         raise ValueError("Expected the names of layers. Received: layer=[]")
     in_order = keys if len(keys) > 1 else [*keys] * len(layers)
     # A file without known axis order has several kernels per array, one per order.
-    orders: dict[str, list[_Mark]] = {}
+    orders: dict[str, list[Mark]] = {}
     for layer, key in zip(layers, in_order, strict=True):
         for kernel in kernels_to_search(suspect, layer, key):
             if fits(kernel, key):
@@ -306,23 +179,41 @@ def search_jointly(
                     )
                 if (kernel, key) not in marks:
                     marks.append((kernel, key))
-    # All arrays of a file have the same order, so the orders are not combined.
-    count = max(map(len, orders.values()))
-    candidates = [
-        [marks[min(order, len(marks) - 1)] for marks in orders.values()]
-        for order in range(count)
-    ]
-    check_work(
-        [kernel for marks in candidates for kernel, _ in marks], keys[:1], limits
-    )
-    jointly, alone = zip(*map(_jointly, candidates), strict=True)
+    jointly, alone = search_sets(list(orders.values()), limits)
     fitting = [kernel for kernel in suspect.kernels if fits(kernel, keys[0])]
     arrays = len({kernel.path for kernel in fitting})
     sets = _count_sets(arrays, len(orders), is_ordered=len(keys) > 1)
     return [
-        replace(best_of(jointly), name="jointly", counted=sets * count),
-        replace(best_of(alone), name="one by one", counted=len(fitting) * len(keys)),
+        replace(jointly, name="jointly", counted=sets * jointly.tried),
+        replace(alone, name="one by one", counted=len(fitting) * len(keys)),
     ]
+
+
+def search_sets(
+    arrays: Sequence[Sequence[Mark]], limits: Limits
+) -> tuple[SearchResult, SearchResult]:
+    """Tests a set of kernels as one.
+
+    Args:
+        arrays: The kernels of each array, one for each order of its axes, with the key
+            in the slot in which they are read.
+        limits: Limits on the work of the search.
+
+    Returns:
+        The result of the joint test, and the best result of a kernel by itself.
+    """
+    # All arrays of a file have the same order, so the orders are not combined.
+    candidates = [
+        [marks[min(order, len(marks) - 1)] for marks in arrays]
+        for order in range(max(map(len, arrays)))
+    ]
+    check_work(
+        [kernel for marks in candidates for kernel, _ in marks],
+        [arrays[0][0][1]],
+        limits,
+    )
+    jointly, alone = zip(*map(_jointly, candidates), strict=True)
+    return best_of(jointly), best_of(alone)
 
 
 def _count_sets(count: int, chosen: int, is_ordered: bool) -> int:
@@ -336,7 +227,7 @@ def _count_sets(count: int, chosen: int, is_ordered: bool) -> int:
     return count * comb(count, chosen) if chosen < count else 1
 
 
-def _jointly(marks: Sequence[_Mark]) -> tuple[SearchResult, SearchResult]:
+def _jointly(marks: Sequence[Mark]) -> tuple[SearchResult, SearchResult]:
     """Returns the result of the joint test, and the best one of a kernel by itself."""
     alone: list[SearchResult] = []
 
@@ -355,7 +246,7 @@ def _jointly(marks: Sequence[_Mark]) -> tuple[SearchResult, SearchResult]:
         if result.detection is not None
     }
     kernels = tuple(kernel for kernel, _ in marks)
-    jointly = SearchResult(kernels, detection, tried=1, parts=parts)
+    jointly = SearchResult(kernels, detection, tried=1, counted=1, parts=parts)
     return set_apart_if_unused(jointly), best_of(list(map(set_apart_if_unused, alone)))
 
 

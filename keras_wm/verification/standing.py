@@ -78,6 +78,10 @@ CHOICES: Final[Mapping[str, Handling]] = MappingProxyType(
         "checkpoint": Handling.CLAIM,
         "original": Handling.CLAIM,
         "alpha": Handling.STATED,
+        "claim": Handling.EVIDENCE,
+        "published": Handling.EVIDENCE,
+        "controls": Handling.EVIDENCE,
+        "tsa_certificates": Handling.EVIDENCE,
         "require": Handling.EVIDENCE,
         "limits": Handling.NEUTRAL,
         "sandbox": Handling.NEUTRAL,
@@ -97,10 +101,12 @@ UNUSED_VERDICT: Final = "found in weights that this model does not use"
 _REASONS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "arrays": "the key was given as arrays, which can be solved for",
+        "seed": "the seed of an opened slot can be chosen freely",
         "groups": "the key has a number of weight vectors that its owner chose",
         "recipient": "the recipient's name was chosen freely",
         "reference": "the reference can be made to fit the key",
         "checkpoint": "the checkpoint can be made to fit the key",
+        "original": "the original can be made to fit the key",
     }
 )
 
@@ -110,26 +116,13 @@ def free_choices(key: WatermarkKey) -> frozenset[str]:
     choices = []
     if key.projection == "explicit":
         choices.append("arrays")
+    elif key.opened:
+        choices.append("seed")
     elif not key.certified:
         choices.append("groups")
     if key.recipient:
         choices.append("recipient")
     return frozenset(choices)
-
-
-def standing_of(
-    choices: Collection[str], claimed: Collection[str] | None = None
-) -> Standing:
-    """Returns the standing of a test.
-
-    Args:
-        choices: Names of the free choices that the test rests on.
-        claimed: Names of the choices that a dated claim fixes. `None` if the test is
-            not one that a claim describes.
-    """
-    if claimed is not None and set(choices) <= set(claimed):
-        return Standing.CLAIMED
-    return Standing.PRIVATE if choices else Standing.INDEPENDENT
 
 
 def is_evidence(standing: Standing, log10_p: float) -> bool:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import os
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from math import log10
 from typing import TYPE_CHECKING
 
+from keras_wm.errors import LayerNotFoundError
 from keras_wm.files import (
     DEFAULT_LIMITS,
     Limits,
+    ModelFile,
     ModelSource,
     Sandbox,
     open_model,
@@ -17,24 +20,20 @@ from keras_wm.files import (
 from keras_wm.scheme.key import WatermarkKey, check_key
 from keras_wm.verification.result import Verification
 from keras_wm.verification.search import (
-    SearchResult,
-    best_of,
     check_slots,
     kernels_to_search,
     keys_in_slots,
     search,
     search_jointly,
 )
-from keras_wm.verification.standing import (
-    MARKED,
-    Standing,
-    free_choices,
-    rank,
-    standing_of,
-)
+from keras_wm.verification.search_result import SearchResult, best_of, judge, strongest
+from keras_wm.verification.standing import MARKED
 
 if TYPE_CHECKING:
     from keras_wm.alignment.reference import Reference
+    from keras_wm.claims.claim import Claim
+    from keras_wm.claims.dating import Certificates
+    from keras_wm.verification.claimed import ClaimEvidence, Control, Published
 
 
 def verify(
@@ -48,6 +47,10 @@ def verify(
     reordered: bool = False,
     slots: int = 1,
     checkpoint: ModelSource | None = None,
+    claim: Claim | str | os.PathLike[str] | None = None,
+    published: Published | None = None,
+    controls: Sequence[ModelSource] = (),
+    tsa_certificates: Certificates | None = None,
 ) -> Verification:
     """Searches a model for the mark of a key.
 
@@ -86,6 +89,17 @@ def verify(
             nothing of the key, so all of its weights are compared, those of the tested
             kernel too. If both are given, both alignments are tested and counted.
             Defaults to `None`.
+        claim: The owner's `Claim`, or the path of its file. It can raise the standing
+            of a finding from private to claimed, and adds a test of the layers that it
+            names. The four arguments from here on are the verifier's. Defaults to
+            `None`.
+        published: Day, or time, at which the model and everything which it descends
+            from first appeared, such as `"2026-03-31"`. The claim must be older.
+        controls: Models that were public before the claim and that the model may
+            descend from, in the same forms as `model`. If the same test finds the mark
+            in one of them, the claim does not count. Defaults to none.
+        tsa_certificates: Files with the root certificates, in PEM, of the time-stamping
+            authorities that you trust. Other dates of the claim do not count.
 
     Returns:
         A `Verification`.
@@ -96,6 +110,8 @@ def verify(
         LayerNotFoundError: If the model has no layer of this name.
         AlignmentError: If the reference or the checkpoint does not show how its layers
             are connected.
+        ClaimError: If the file of the claim is not a claim.
+        ImportError: If a claim is checked and rfc3161-client is not installed.
         TypeError: If `model` or `key` has another type.
         ValueError: If a named layer cannot hold the message, if `alpha` is not
             between 0 and 1, if several layers are combined with `reference`,
@@ -117,28 +133,34 @@ def verify(
     if layer is not None and not isinstance(layer, str):
         _check_layers(layer, slots, aligned=is_aligned or reordered)
     limits = limits or DEFAULT_LIMITS
-    keys = keys_in_slots(key, slots)
-    owners = _read_network(reference, limits, sandbox)
-    before = _read_network(checkpoint, limits, sandbox)
-    notes: list[str] = []
-    with open_model(model, limits, sandbox) as suspect:
-        if layer is not None and not isinstance(layer, str):
-            attempts = search_jointly(suspect, keys, layer, limits)
-        elif is_aligned or reordered:
-            from keras_wm.verification.aligned_search import aligned_search
+    if claim is not None:
+        from keras_wm.verification.claimed import examine_claim
 
-            attempts, notes = aligned_search(
-                suspect, keys, layer, limits, owners, reordered, before
-            )
-        else:
-            kernels = kernels_to_search(suspect, layer, key)
-            results = search(kernels, keys, limits, among=suspect.kernels)
-            attempts = [best_of(results)]
-    attempts = _with_standing(attempts, key)
-    finding = min(
-        attempts,
-        key=lambda result: rank(result.standing, result.log10_p_corrected, alpha),
+        sources = {"reference": reference, "checkpoint": checkpoint}
+        evidence = examine_claim(
+            claim, key, published, tsa_certificates, sources, limits, sandbox
+        )
+    else:
+        evidence = None
+        check_no_claim(published, controls, tsa_certificates)
+    search_all = _Search(
+        keys_in_slots(key, slots),
+        layer,
+        limits,
+        _read_network(reference, limits, sandbox),
+        _read_network(checkpoint, limits, sandbox),
+        reordered,
+        evidence,
     )
+    with open_model(model, limits, sandbox) as suspect:
+        attempts, notes = search_all.attempts(suspect)
+    if evidence is not None and not evidence.problem:
+        evidence = evidence.with_controls(
+            [search_all.control(control, sandbox, alpha) for control in controls]
+        )
+    is_dated = evidence is not None and not evidence.problem
+    attempts = judge(attempts, key, evidence if is_dated else None)
+    finding = strongest(attempts, alpha)
     return Verification(
         source=suspect.path,
         owner=key.owner,
@@ -148,9 +170,76 @@ def verify(
         finding=finding,
         attempts=attempts,
         recipient=key.recipient,
-        notes=_notes(key, finding, notes),
+        notes=[*_notes(key, finding), *notes],
         slots=slots,
+        claim=evidence,
     )
+
+
+@dataclass(frozen=True)
+class _Search:
+    """All tests that a call of `verify` makes in a model.
+
+    Attributes:
+        keys: The key in each slot.
+        layer: Name of the layer, or names of several layers, or `None` for all.
+        limits: Limits on the work of the search.
+        owners: The owner's marked network, for an alignment.
+        before: The network before it was marked, for an alignment.
+        reordered: Whether filters are also tested in the best order.
+        evidence: The claim whose layers are tested, too.
+    """
+
+    keys: list[WatermarkKey]
+    layer: str | Sequence[str] | None
+    limits: Limits
+    owners: Reference | None
+    before: Reference | None
+    reordered: bool
+    evidence: ClaimEvidence | None
+
+    def attempts(self, suspect: ModelFile) -> tuple[list[SearchResult], list[str]]:
+        """Returns the results of all attempts, and notes on them."""
+        attempts, notes = self._usual_attempts(suspect)
+        if self.evidence is not None and not self.evidence.problem:
+            from keras_wm.verification.claimed import search_claimed
+
+            key, claim = self.keys[0], self.evidence.claim
+            attempts.append(search_claimed(suspect, key, claim, self.limits))
+        return attempts, notes
+
+    def _usual_attempts(
+        self, suspect: ModelFile
+    ) -> tuple[list[SearchResult], list[str]]:
+        keys, layer, limits = self.keys, self.layer, self.limits
+        if layer is not None and not isinstance(layer, str):
+            return search_jointly(suspect, keys, layer, limits), []
+        if self.owners or self.before or self.reordered:
+            from keras_wm.verification.aligned_search import aligned_search
+
+            return aligned_search(
+                suspect, keys, layer, limits, self.owners, self.reordered, self.before
+            )
+        kernels = kernels_to_search(suspect, layer, keys[0])
+        results = search(kernels, keys, limits, among=suspect.kernels)
+        return [replace(best_of(results), name="all kernels")], []
+
+    def control(
+        self, control: ModelSource, sandbox: bool | Sandbox, alpha: float
+    ) -> Control:
+        """Returns whether the same tests find the mark in a control."""
+        from keras_wm.verification.claimed import Control
+
+        with open_model(control, self.limits, sandbox) as model_file:
+            try:
+                attempts, _ = self.attempts(model_file)
+            except LayerNotFoundError:
+                # Its layers have other names, so all of them are searched.
+                attempts, _ = replace(self, layer=None).attempts(model_file)
+        results = judge(attempts, self.keys[0], None)
+        results += [result.unused for result in results if result.unused]
+        found = any(result.log10_p_corrected < log10(alpha) for result in results)
+        return Control(model_file.path, found)
 
 
 def _read_network(
@@ -164,33 +253,6 @@ def _read_network(
 
     with open_model(model, limits, sandbox) as model_file:
         return read_reference(model_file)
-
-
-def _with_standing(
-    attempts: Sequence[SearchResult], key: WatermarkKey
-) -> list[SearchResult]:
-    """Returns attempts with their standing, and counts all attempts in each.
-
-    The best of several attempts of one standing is chosen. A private finding can be
-    the best of all attempts.
-    """
-    free = free_choices(key)
-    judged = []
-    for attempt in attempts:
-        choices = attempt.choices | free
-        standing = standing_of(choices)
-        judged.append(replace(attempt, choices=choices, standing=standing))
-    counts = Counter(attempt.standing for attempt in judged)
-    counts[Standing.PRIVATE] = len(judged)
-    return [_multiplied(attempt, counts[attempt.standing]) for attempt in judged]
-
-
-def _multiplied(result: SearchResult, factor: int) -> SearchResult:
-    """Returns a result whose counted tests are multiplied by a factor."""
-    counted, unused = result.counted * factor, result.unused
-    if unused is not None:
-        unused = replace(unused, counted=counted, choices=result.choices)
-    return replace(result, counted=counted, unused=unused)
 
 
 def _check_layers(layers: Sequence[str], slots: int, aligned: bool) -> None:
@@ -208,10 +270,8 @@ def _check_layers(layers: Sequence[str], slots: int, aligned: bool) -> None:
         )
 
 
-def _notes(
-    key: WatermarkKey, result: SearchResult, search_notes: Sequence[str]
-) -> list[str]:
-    """Returns the notes of a report."""
+def _notes(key: WatermarkKey, result: SearchResult) -> list[str]:
+    """Returns notes on the key, and on the kernel of a finding."""
     notes = [key.caveat] if key.caveat else []
     if result.detection is None and result.unused is None:
         notes.append(f"None of the {result.skipped} kernels can hold the message.")
@@ -219,7 +279,16 @@ def _notes(
         notes.append(f"The kernel is not evidence: {result.detection.problem}.")
     if result.kernel_note:
         notes.append(f"How the kernel was read: {result.kernel_note}.")
-    return [*notes, *search_notes]
+    return notes
+
+
+def check_no_claim(*arguments: object) -> None:
+    """Raises ValueError if arguments that are for a claim were given without one."""
+    if any(arguments):
+        raise ValueError(
+            "Expected published, controls and tsa_certificates together with a claim, "
+            "which they are for. Received: claim=None"
+        )
 
 
 def check_alpha(alpha: float) -> None:
