@@ -139,7 +139,7 @@ def test_a_reference_that_the_claim_names_is_claimed(owners, dates, claim):
     report = json.loads(json.dumps(found.to_dict()))
     assert report["standing"] == "claimed"
     assert report["claim"]["digest"] == claim.digest
-    assert report["claim"]["fixed"] == ["arrays", "reference"]
+    assert report["claim"]["fixed"] == ["arrays", "reference", "seed"]
     # The claim does not name this reference.
     other = copy_of(owners)
     bias = other.get_layer("third").bias

@@ -94,7 +94,7 @@ def test_all_recipients_are_named_in_the_mean_of_their_copies(owner, copies, cou
 def test_with_the_original_each_of_many_colluders_is_named(owner, plain, copies):
     mixed = CUSTOMERS[:12]
     mean = np.mean([copies[name] for name in mixed], axis=0)
-    # Scaled filters are no change.
+    # Scaled filters do not count as a change.
     model = model_of(mean * np.linspace(0.5, 2, 24), name="another_name")
     blind = keras_wm.identify(model, owner, CUSTOMERS)
     found = keras_wm.identify(model, owner, CUSTOMERS, original=model_of(plain))
