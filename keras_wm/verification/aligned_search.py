@@ -39,8 +39,8 @@ class _Source:
 
     Attributes:
         attempt: Name of the attempt.
-        network: The network.
         choice: Name of the free choice that the attempt rests on.
+        network: The network.
         is_marked: Whether the network can carry the mark.
     """
 

@@ -9,7 +9,7 @@ from keras_wm.alignment.aligner import Aligner
 from keras_wm.alignment.held_out import held_out_kernels
 from keras_wm.alignment.reference import read_reference
 from keras_wm.files import open_model
-from keras_wm.research.alignment_trials import with_margin
+from keras_wm.research.alignment_trials.trials import with_margin
 from keras_wm.research.attacks import equivalence
 from keras_wm.research.attacks.architecture import arrays_of, graph_of
 from tests.conftest import fixed_key
