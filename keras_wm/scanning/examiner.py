@@ -89,7 +89,7 @@ class Examiner:
             keys=tuple(
                 key_result
                 for key, result in zip(keys, results, strict=True)
-                for key_result in _key_results(key, result)
+                for key_result in _key_results(key, result, model_file.has_config)
             ),
             named=candidate.named,
         )
@@ -99,16 +99,19 @@ class Examiner:
         self._sandbox.stop()
 
 
-def _key_results(key: WatermarkKey, result: SearchResult) -> list[KeyResult]:
+def _key_results(
+    key: WatermarkKey, result: SearchResult, has_config: bool
+) -> list[KeyResult]:
     """Returns the results in used kernels and, if there are any, in unused ones."""
     unused = [] if result.unused is None else [result.unused]
-    return [_key_result(key, part) for part in (result, *unused)]
+    return [_key_result(key, part, has_config) for part in (result, *unused)]
 
 
-def _key_result(key: WatermarkKey, result: SearchResult) -> KeyResult:
+def _key_result(key: WatermarkKey, result: SearchResult, has_config: bool) -> KeyResult:
     choices = free_choices(key)
     detection = result.detection
     notes = [result.kernel_note, detection.problem if detection else ""]
+    notes += [] if has_config else ["file without a config"]
     return KeyResult(
         owner=key.owner,
         commitment=key.commitment,

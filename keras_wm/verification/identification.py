@@ -15,7 +15,12 @@ from keras_wm.scheme.key import WatermarkKey, check_key
 from keras_wm.utils.progress import progress_bar
 from keras_wm.verification.original import Original
 from keras_wm.verification.report import TextReport
-from keras_wm.verification.search import check_slots, kernels_to_search, search_slots
+from keras_wm.verification.search import (
+    check_slots,
+    kernels_to_search,
+    search_slots,
+    usage_notes,
+)
 from keras_wm.verification.search_result import SearchResult
 from keras_wm.verification.standing import (
     MARKED,
@@ -98,6 +103,7 @@ class Identification(TextReport):
         unused: The `Trace`s of recipients' marks that were found in weights that the
             model does not use. They name nobody.
         claim: The claim, and whether it counts; `None` if none was given.
+        notes: Facts that a reader needs to judge the result.
     """
 
     source: str
@@ -111,6 +117,7 @@ class Identification(TextReport):
     choices: frozenset[str] = frozenset({"recipient"})
     unused: Sequence[Trace] = ()
     claim: ClaimEvidence | None = None
+    notes: Sequence[str] = (_NOTE,)
 
     @property
     def named(self) -> list[Trace]:
@@ -132,7 +139,7 @@ class Identification(TextReport):
             "strongest_other": self._other.to_dict() if self._other else None,
             "own_mark": self.own.to_dict(),
             **({"claim": self.claim.to_dict()} if self.claim else {}),
-            "notes": [_NOTE],
+            "notes": list(self.notes),
         }
 
     def meets(self, required: str | None) -> bool:
@@ -171,7 +178,8 @@ class Identification(TextReport):
         rows += [(trace.recipient, str(trace)) for trace in self.unused]
         if self._other:
             rows.append(("strongest other", f"p-value {format_p(self._other.log10_p)}"))
-        return [*rows, ("own mark", str(self.own)), ("note", _NOTE)]
+        rows.append(("own mark", str(self.own)))
+        return [*rows, *(("note", note) for note in self.notes)]
 
 
 def identify(
@@ -318,6 +326,7 @@ def identify(
         choices=frozenset(choices),
         unused=[trace for trace in unused if trace.log10_p < log10(alpha)],
         claim=evidence,
+        notes=(_NOTE, *usage_notes(suspect)),
     )
 
 

@@ -48,6 +48,22 @@ def kernels_to_search(
     return kernels
 
 
+def usage_notes(suspect: ModelFile) -> list[str]:
+    """Returns notes on weights that the model may not use, although they count."""
+    if not suspect.has_config:
+        return [
+            "The file has no config, so it is not known whether a model computes with "
+            "these weights."
+        ]
+    if suspect.custom_classes:
+        names = ", ".join(map(repr, suspect.custom_classes))
+        return [
+            f"It is not known which weights these classes compute with, because they "
+            f"are not Keras's own: {names}."
+        ]
+    return []
+
+
 def search(
     kernels: Sequence[Kernel],
     keys: Sequence[WatermarkKey],

@@ -25,6 +25,7 @@ from keras_wm.verification.search import (
     keys_in_slots,
     search,
     search_jointly,
+    usage_notes,
 )
 from keras_wm.verification.search_result import SearchResult, best_of, judge, strongest
 from keras_wm.verification.standing import MARKED
@@ -170,7 +171,7 @@ def verify(
         finding=finding,
         attempts=attempts,
         recipient=key.recipient,
-        notes=[*_notes(key, finding), *notes],
+        notes=[*_notes(key, finding), *notes, *usage_notes(suspect)],
         slots=slots,
         claim=evidence,
     )
