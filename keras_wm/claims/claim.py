@@ -9,19 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import get_args
 
-from keras_wm.claims.checks import (
-    check_count,
-    check_digest,
-    check_flag,
-    check_kind,
-    check_text,
-    check_tuple,
-    unexpected,
-)
 from keras_wm.claims.claim_file import canonical, read_claim, write_claim
-from keras_wm.claims.facts import MOST_SLOTS, ClaimedLayer, Stamp
+from keras_wm.claims.facts import PUBLIC_FACTS, ClaimedLayer, Stamp
 from keras_wm.claims.layers import find_layers
 from keras_wm.claims.model_digest import ModelDigest
 from keras_wm.claims.recipients import (
@@ -29,19 +19,15 @@ from keras_wm.claims.recipients import (
     check_opened_recipient,
     recipients_root,
 )
+from keras_wm.claims.validation import EXPLICIT, check_values
 from keras_wm.errors import ClaimError
 from keras_wm.files import Limits, ModelSource, Sandbox
 from keras_wm.scheme.key import WatermarkKey, check_key
-from keras_wm.scheme.secret_source import Filters, Projection
 from keras_wm.utils.fields import join_fields
 from keras_wm.utils.text import printable
 
 _DOMAIN = "keras_wm claim 1"
 _RENEWAL = "keras_wm claim renewal 1"
-_MOST_LAYERS = 2**14
-_MOST_STAMPS = 64
-_EXPLICIT = "explicit"
-_PUBLIC_FACTS = ("commitment", "owner", "bits", "projection", "filters")
 
 
 @dataclass(frozen=True)
@@ -99,23 +85,7 @@ class Claim:
     stamps: tuple[Stamp, ...] = ()
 
     def __post_init__(self) -> None:
-        self._check_key_facts()
-        self._check_layers()
-        for name in ("model", "checkpoint"):
-            check_kind(name, getattr(self, name), ModelDigest, name == "checkpoint")
-        check_kind("recipients", self.recipients, RecipientsRoot, optional=True)
-        if self.checkpoint and self.checkpoint.weights == self.model.weights:
-            raise ClaimError(
-                "Expected a checkpoint from before the mark. Received the model itself."
-            )
-        for name in ("jointly", "released"):
-            check_flag(name, getattr(self, name))
-        check_digest("nonce", self.nonce)
-        if self.predecessor is not None:
-            check_digest("predecessor", self.predecessor)
-        check_tuple("stamps", self.stamps, Stamp, _MOST_STAMPS)
-        if self.stamps and self.stamps[0].renewal:
-            raise unexpected("stamps", "a stamp before the first renewal", self.stamps)
+        check_values(self)
 
     @classmethod
     def make(
@@ -170,7 +140,7 @@ class Claim:
             tuple(map(key.slot_commitment, range(last + 1))) if key.certified else ()
         )
         return cls(
-            **{name: getattr(key, name) for name in _PUBLIC_FACTS},
+            **{name: getattr(key, name) for name in PUBLIC_FACTS},
             slots=slots,
             layers=tuple(layers),
             jointly=jointly,
@@ -227,7 +197,7 @@ class Claim:
     def facts(self) -> dict[str, object]:
         """Returns what the digest covers, as plain values."""
         return {
-            "key": {name: getattr(self, name) for name in _PUBLIC_FACTS},
+            "key": {name: getattr(self, name) for name in PUBLIC_FACTS},
             "slots": list(self.slots),
             "layers": [
                 {"name": layer.name, "slot": layer.slot, "shape": list(layer.shape)}
@@ -268,7 +238,7 @@ class Claim:
         if key.recipient:
             check_opened_recipient(key, self.recipients)
         # A recipient's key has a commitment and a kind of projection of its own.
-        for name in ("owner", "bits") if key.recipient else _PUBLIC_FACTS:
+        for name in ("owner", "bits") if key.recipient else PUBLIC_FACTS:
             claimed, received = getattr(self, name), getattr(key, name)
             if claimed != received:
                 raise ClaimError(
@@ -299,43 +269,6 @@ class Claim:
                 f"Received: {len(names):,} names, not the same ones."
             )
 
-    def _check_key_facts(self) -> None:
-        check_digest("commitment", self.commitment)
-        check_text("owner", self.owner)
-        check_count("bits", self.bits, 1, 2**31)
-        projections = (*get_args(Projection), _EXPLICIT)
-        for name, choices in (
-            ("projection", projections),
-            ("filters", get_args(Filters)),
-        ):
-            value = getattr(self, name)
-            if not isinstance(value, str) or value not in choices:
-                raise unexpected(name, f"one of {', '.join(choices)}", value)
-        check_tuple("slots", self.slots, str, MOST_SLOTS)
-        for digest in self.slots:
-            check_digest("slots", digest)
-        if bool(self.slots) == (self.projection == _EXPLICIT):
-            raise unexpected(
-                "slots",
-                "a digest of each slot, and none of an explicit key",
-                self.slots,
-            )
-
-    def _check_layers(self) -> None:
-        check_tuple("layers", self.layers, ClaimedLayer, _MOST_LAYERS)
-        # A layer can have several kernels, such as those of a recurrent layer.
-        kernels = {(layer.name, layer.shape) for layer in self.layers}
-        if not kernels or len(kernels) < len(self.layers):
-            raise unexpected("layers", "at least one layer, and each once", self.layers)
-        if self.jointly is True and len(kernels) < 2:
-            raise unexpected(
-                "layers", "several layers that are read as one", self.layers
-            )
-        slots = max(1, len(self.slots))
-        for layer in self.layers:
-            if layer.slot >= slots:
-                raise unexpected("slot", f"a slot below {slots}", layer.slot)
-
 
 def _check_claimable(key: WatermarkKey) -> None:
     check_key(key)
@@ -344,7 +277,7 @@ def _check_claimable(key: WatermarkKey) -> None:
             "Expected the owner's own key, because a claim lists recipients by "
             f"recipients=. Received: the key of the recipient {key.recipient!r}"
         )
-    if not key.certified and key.projection != _EXPLICIT:
+    if not key.certified and key.projection != EXPLICIT:
         raise ClaimError(
             "Expected a key from WatermarkKey.generate, or one that was given as "
             f"arrays. Received: {key!r}, which serves research only."

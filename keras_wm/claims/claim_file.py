@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_wm.claims.checks import unexpected
-from keras_wm.claims.facts import ClaimedLayer, Stamp
+from keras_wm.claims.facts import PUBLIC_FACTS, ClaimedLayer, Stamp
 from keras_wm.claims.model_digest import ModelDigest
 from keras_wm.claims.recipients import RecipientsRoot
 from keras_wm.errors import ClaimError, ModelFileError
@@ -30,7 +30,6 @@ _FACTS = (
     *("key", "slots", "layers", "jointly", "model", "checkpoint", "recipients"),
     *("predecessor", "released", "nonce"),
 )
-_KEY_FACTS = ("commitment", "owner", "bits", "projection", "filters")
 
 
 def canonical(value: object) -> str:
@@ -118,7 +117,7 @@ def _arguments(content: Any) -> dict[str, Any]:
     ]
     arguments = {
         **facts,
-        **_members("key", facts["key"], _KEY_FACTS),
+        **_members("key", facts["key"], PUBLIC_FACTS),
         "slots": tuple(_list("slots", facts["slots"])),
         "layers": tuple(
             ClaimedLayer(

@@ -14,6 +14,8 @@ from keras_wm.claims.checks import (
 from keras_wm.errors import ClaimError
 from keras_wm.files.contents import MOST_AXES
 
+# Names of the facts about a key that a claim contains.
+PUBLIC_FACTS = ("commitment", "owner", "bits", "projection", "filters")
 # Time stamps have 2 to 8 KB.
 MOST_TOKEN_BYTES = 2**16
 MOST_SLOTS = 2**16

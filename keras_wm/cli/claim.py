@@ -174,7 +174,10 @@ def check(
 ) -> None:
     """Check a claim offline: its date, and what it is made for.
 
-    Exit status: 0 everything that was asked is confirmed, 1 something is not.
+    The date is checked with --tsa-certificates.
+
+    Exit status: 0 everything that was asked is confirmed, 1 something is not, or
+    nothing was asked.
     """
     from keras_wm.claims.claim import Claim
     from keras_wm.verification.claim_check import check_claim

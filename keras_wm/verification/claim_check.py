@@ -34,8 +34,9 @@ class ClaimCheck(TextReport):
 
     @property
     def valid(self) -> bool:
-        """True if everything that was asked is confirmed."""
-        return all(confirmed for _, confirmed, _ in self.findings)
+        """True if something was asked, and everything that was asked is confirmed."""
+        confirmed = [confirmed for _, confirmed, _ in self.findings]
+        return bool(confirmed) and all(confirmed)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the report as plain Python values, which JSON can hold."""
@@ -56,7 +57,7 @@ class ClaimCheck(TextReport):
 
     def rows(self) -> list[tuple[str, str]]:
         """Returns the report as pairs of a name and a value."""
-        claim = self.claim
+        claim, asked = self.claim, {name for name, _, _ in self.findings}
         optional = {
             "checkpoint": claim.checkpoint and f"weights {claim.checkpoint.weights}",
             "recipients": claim.recipients and f"{claim.recipients.number:,}",
@@ -66,6 +67,7 @@ class ClaimCheck(TextReport):
         return [
             ("claim", "CONFIRMED" if self.valid else "NOT CONFIRMED"),
             *((name, text) for name, _, text in self.findings),
+            *(() if "date" in asked else (("date", "not checked: no certificates"),)),
             ("digest", claim.digest),
             ("owner", claim.owner),
             ("commitment", claim.commitment),

@@ -116,7 +116,11 @@ def test_a_claim_can_name_everything_else(folder, claim_file, tmp_path):
     assert second.released
     assert second.checkpoint != second.model
     assert first.recipients.number == 3
-    shown = run("claim", "check", other).stdout
+    result = run("claim", "check", other)
+    # Nothing was asked, so nothing is confirmed.
+    assert result.returncode == 1
+    shown = result.stdout
+    assert "not checked: no certificates" in shown
     for text in ("before the claim was made", first.digest, second.checkpoint.weights):
         assert text in shown
 
