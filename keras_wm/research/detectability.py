@@ -5,12 +5,16 @@ the weights (Wang & Kerschbaum, ICASSP 2019). A mark that is spread over the fil
 show in the singular values, which for random weights end at an edge (Marchenko & Pastur
 1967).
 
+Two kernels with the same mark resemble each other. For unrelated kernels, and for marks
+with different X, `pair_statistics` are as if by chance.
+
 All statistics except `"scale"` are independent of the weights' scale. W is the kernel
 as a matrix of M weights by L filters, and s is its standard deviation.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -21,6 +25,8 @@ from keras_wm.utils.arrays import Floats
 # Weights below this share of s count as small: about 8 % of normally distributed ones.
 _SMALL = 0.1
 _WEIGHT_QUANTILES, _OTHER_QUANTILES = 33, 17
+# Number of singular vectors whose subspaces are compared.
+_VECTORS = 8
 
 
 def kernel_statistics(kernel: ArrayLike) -> dict[str, float]:
@@ -72,6 +78,34 @@ def sorted_weights(kernel: ArrayLike) -> Floats:
             )
         ]
     )
+
+
+def pair_statistics(first: ArrayLike, second: ArrayLike) -> dict[str, float]:
+    """Returns the statistics of two kernels by their names in `PAIR_STATISTICS`.
+
+    A mark adds the same matrix to all kernels in which it has the same X, message and
+    filter weights. With a share of the squared norm that is rho^2, the cosine of two
+    kernels is about rho^2, which is rho^2 sqrt(M L) in standard errors.
+
+    Args:
+        first: Kernel of rank 2 or more, filters last.
+        second: Kernel of the same shape.
+
+    Returns:
+        A finite number for each name.
+
+    Raises:
+        ValueError: If the shapes differ, or as for `kernel_statistics`.
+    """
+    if np.shape(first) != np.shape(second):
+        raise ValueError(
+            "Expected two kernels of one shape. Received: shapes "
+            f"{np.shape(first)} and {np.shape(second)}"
+        )
+    pair = _ScaledKernel(first), _ScaledKernel(second)
+    return {
+        name: float(statistic(*pair)) for name, statistic in PAIR_STATISTICS.items()
+    }
 
 
 class _ScaledKernel:
@@ -150,4 +184,48 @@ STATISTICS: dict[str, Callable[[_ScaledKernel], float]] = {
     "mean cosine": lambda w: float(w.cosines.mean()),
     "largest cosine": lambda w: float(np.abs(w.cosines).max()),
     "root mean square cosine": lambda w: float(np.sqrt(np.mean(w.cosines**2))),
+}
+
+
+def _cosine(first: Floats, second: Floats) -> float:
+    """Returns the cosine of two arrays in standard errors; 0 if one of them is zero."""
+    norms = float(np.linalg.norm(first) * np.linalg.norm(second))
+    cosine = float(np.sum(first * second)) / norms if norms > 0 else 0.0
+    return cosine * math.sqrt(first.size)
+
+
+def _overlap(first: Floats, second: Floats) -> float:
+    """Returns the overlap of two subspaces over that of random ones, k^2 / n.
+
+    The subspaces are spanned by k orthonormal columns of n entries.
+    """
+    size, count = first.shape
+    overlap = float(np.sum((first.T @ second) ** 2))
+    return overlap * float(size) / float(count) ** 2
+
+
+def _singular_vectors(kernel: _ScaledKernel) -> tuple[Floats, Floats]:
+    """Returns the first left and right singular vectors of W as columns."""
+    left, _, right = np.linalg.svd(kernel.matrix, full_matrices=False)
+    return left[:, :_VECTORS], right[:_VECTORS].T
+
+
+def _row_products(kernel: _ScaledKernel) -> Floats:
+    """Returns the scalar products of all pairs of rows of W."""
+    products: Floats = kernel.matrix @ kernel.matrix.T
+    return products[np.triu_indices(len(products), 1)]
+
+
+PAIR_STATISTICS: dict[str, Callable[[_ScaledKernel, _ScaledKernel], float]] = {
+    "cosine": lambda v, w: _cosine(v.matrix, w.matrix),
+    "cosine of mean filters": lambda v, w: _cosine(
+        v.matrix.mean(axis=1), w.matrix.mean(axis=1)
+    ),
+    "cosine of row products": lambda v, w: _cosine(_row_products(v), _row_products(w)),
+    "overlap of left singular vectors": lambda v, w: _overlap(
+        _singular_vectors(v)[0], _singular_vectors(w)[0]
+    ),
+    "overlap of right singular vectors": lambda v, w: _overlap(
+        _singular_vectors(v)[1], _singular_vectors(w)[1]
+    ),
 }

@@ -91,6 +91,7 @@ class Mark:
         strength: Strength lambda; `None` is the regularizer's default.
         owner: Number of the owner. Every owner has a different key.
         recipient: Recipient of the marked copy; empty for the owner's own model.
+        slot: Slot of the key in the first layer; the others have the slots after it.
     """
 
     scheme: str
@@ -99,15 +100,19 @@ class Mark:
     strength: float | None = None
     owner: int = 0
     recipient: str = ""
+    slot: int = 0
 
     def key(self) -> WatermarkKey:
-        """Returns the owner's key, or the recipient's key derived from it."""
-        key = _owners_key(self.scheme, self.bits, self.owner)
-        return key.for_recipient(self.recipient) if self.recipient else key
+        """Returns the key of the owner or recipient, in the first layer's slot."""
+        return self.keys()[0]
 
     def keys(self) -> list[WatermarkKey]:
         """Returns the key in the slot of each layer."""
-        return [self.key().in_slot(slot) for slot in range(len(self.layers))]
+        key = _owners_key(self.scheme, self.bits, self.owner)
+        if self.recipient:
+            key = key.for_recipient(self.recipient)
+        slots = range(self.slot, self.slot + len(self.layers))
+        return [key.in_slot(slot) for slot in slots]
 
     def margin(self, shape: tuple[int, ...]) -> float | None:
         """Returns the margin m in a kernel of this shape; `None` for other losses."""

@@ -25,6 +25,8 @@ from keras_wm.research.experiments.measurement import measure_kernel, measure_ne
 from keras_wm.research.experiments.run_records import Measurements, Row
 from keras_wm.research.experiments.schemes import SCHEMES, UNMARKED, Mark
 from keras_wm.research.experiments.settings import Settings
+from keras_wm.research.experiments.studies import kernel_pairs
+from keras_wm.research.experiments.studies.kernel_pairs import first_seed
 from keras_wm.research.experiments.tables import (
     COST,
     COUNT,
@@ -53,8 +55,6 @@ FEATURES = (*STATISTICS, *(f"{name}{LESS_NEIGHBOURS}" for name in STATISTICS))
 _COUNT = len(FEATURES)
 CLASSIFIERS = ("all statistics", "sorted weights")
 KINDS = (UNMARKED, *SCHEMES)
-# Distance between the seeds of two kinds: more than the number of networks of a kind.
-_SEEDS_APART = 1000
 
 Area = tuple[float, float, float]
 
@@ -62,12 +62,13 @@ Area = tuple[float, float, float]
 def _runs(settings: Settings) -> Iterator[Run]:
     for number in range(NETWORKS_PER_SEED * settings.seeds):
         for scheme in (UNMARKED, *settings.repeated_marks(number)):
-            seed = _SEEDS_APART * KINDS.index(scheme) + number
+            seed = first_seed(scheme) + number
             host = from_scratch(settings, scheme, seed)
             mark = mark_to_test(settings, scheme, seed)
             yield network_run(
                 {"scheme": scheme, "seed": seed}, host, _observe, mark=mark
             )
+    yield from kernel_pairs.runs(settings)
 
 
 def _observe(model: Any, pictures: Pictures, mark: Mark) -> Measurements:
@@ -165,6 +166,7 @@ def _outsiders_area(marked: Floats, unmarked: Floats) -> str:
 
 
 def _tables(rows: Sequence[Row]) -> list[ResultTable]:
+    pairs, rows = kernel_pairs.separated(rows)
     unmarked, marks = _by_kind(rows)
     spread: dict[str, Cell] = {
         "std of kernel": lambda kind: _spread(kind, "kernel_std"),
@@ -180,6 +182,7 @@ def _tables(rows: Sequence[Row]) -> list[ResultTable]:
         _verdicts(unmarked, marks),
         _detectors({name: _areas(marked, unmarked) for name, marked in marks.items()}),
         make_table("Weights of the layer", groups, ["mark"], cells, notes),
+        kernel_pairs.table(pairs),
     ]
 
 
@@ -262,6 +265,7 @@ def _spread(rows: Sequence[Row], name: str) -> str:
 
 
 def _figures(rows: Sequence[Row]) -> dict[str, Figure]:
+    _, rows = kernel_pairs.separated(rows)
     unmarked, marks = _by_kind(rows)
     if not marks:
         return {}

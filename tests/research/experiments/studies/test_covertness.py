@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from keras_wm.research.detectability import (
+    PAIR_STATISTICS,
     STATISTICS,
     kernel_statistics,
     sorted_weights,
@@ -27,7 +28,7 @@ def test_it_is_in_the_robustness_suite_and_has_a_name_of_its_own():
 
 
 def test_forty_networks_of_each_kind_share_no_seed():
-    runs = list(EXPERIMENT.runs(Settings()))
+    runs = [run for run in EXPERIMENT.runs(Settings()) if "scheme" in run.labels]
     seeds = [run.labels["seed"] for run in runs]
     assert len(set(seeds)) == len(seeds)
     kinds = Counter(run.labels["scheme"] for run in runs)
@@ -42,7 +43,42 @@ def test_more_seeds_add_networks_and_keep_the_others():
         [run.labels for run in EXPERIMENT.runs(Settings(seeds=seeds))]
         for seeds in (2, 3)
     )
-    assert many[: len(few)] == few
+    for kind in ("scheme", "pair"):
+        of_few, of_many = (
+            [labels for labels in runs if kind in labels] for runs in (few, many)
+        )
+        assert len(of_few) < len(of_many)
+        assert of_many[: len(of_few)] == of_few
+
+
+def test_the_networks_of_a_pair_share_nothing_but_the_key():
+    pairs = {}
+
+    class Recorder:
+        def network(self, training):
+            pairs[kind].append(training)
+            return self, {}
+
+        def get_layer(self, name):
+            return self
+
+        kernel = np.random.default_rng(1).normal(size=(12, 10))
+
+    for run in EXPERIMENT.runs(Settings()):
+        if (kind := run.labels.get("pair")) is not None:
+            pairs.setdefault(kind, [])
+            run.perform(Recorder())
+    assert {kind: len(networks) for kind, networks in pairs.items()} == {
+        **dict.fromkeys(("unmarked", "distinct slots", "same slot"), 20)
+    }
+    for kind, slots in {"distinct slots": (0, 1), "same slot": (0, 0)}.items():
+        for first, second in zip(pairs[kind][::2], pairs[kind][1::2], strict=True):
+            assert first.seed != second.seed
+            keys = [training.mark.key() for training in (first, second)]
+            assert keys == [keys[0].in_slot(slot) for slot in slots]
+    seeds = {kind: {t.seed for t in networks[1::2]} for kind, networks in pairs.items()}
+    assert len(set.union(*seeds.values())) == 30
+    assert all(training.mark is None for training in pairs["unmarked"])
 
 
 def test_a_layer_is_compared_with_the_previous_and_the_next_one(monkeypatch):
@@ -127,6 +163,24 @@ def test_the_outsider_finds_what_differs_and_nothing_else(tables):
     assert 0.5 < hindsight < chance < 0.9
 
 
+def test_pairs_are_compared_with_pairs_without_a_mark():
+    shifts = {"unmarked": 0, "distinct slots": 0, "same slot": 9}
+    rng = np.random.default_rng(2)
+    rows = [
+        {"pair": kind, "seed": number}
+        | {name: rng.normal() + shift for name in PAIR_STATISTICS}
+        for kind, shift in shifts.items()
+        for number in range(NETWORKS)
+    ]
+    table = EXPERIMENT.tables(rows)[-1]
+    assert list(lines(table)) == list(PAIR_STATISTICS)
+    for distinct, same in lines(table).values():
+        assert 0.2 < area(distinct) < 0.8
+        assert area(same) == 1
+    assert not EXPERIMENT.tables(rows[:3])[-1].rows
+    assert EXPERIMENT.figures(rows) == {}
+
+
 def test_each_detector_has_a_row(tables):
     detectors = lines(tables[1])
     assert list(detectors) == [*STATISTICS, "all statistics", "sorted weights"]
@@ -146,7 +200,7 @@ def test_the_spread_of_weights_is_shown_with_its_deviation_over_networks(rows, t
 
 def test_too_few_networks_are_not_compared(rows):
     few = [row for row in rows if row["seed"] % 100 < MIN_NETWORKS - 1]
-    verdicts, detectors, weights = EXPERIMENT.tables(few)
+    verdicts, detectors, weights, _ = EXPERIMENT.tables(few)
     assert not verdicts.rows and not detectors.rows
     assert len(weights.rows) == 3
     assert EXPERIMENT.figures(few) == {}
