@@ -19,7 +19,6 @@ __all__ = [
     "RecipientsRoot",
     "Stamp",
     "check_stamps",
-    "claimed_kernels",
     "dated",
     "open_claimed_slot",
     "renew",
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     from keras_wm.claims.claim import Claim
     from keras_wm.claims.dating import Dating, check_stamps, dated
     from keras_wm.claims.facts import ClaimedLayer, Stamp
-    from keras_wm.claims.layers import claimed_kernels
     from keras_wm.claims.model_digest import ModelDigest, weight_digest
     from keras_wm.claims.opening import open_claimed_slot
     from keras_wm.claims.recipients import Membership, RecipientsRoot
@@ -43,7 +41,6 @@ __getattr__, __dir__ = attach(
         "claim": ["Claim"],
         "dating": ["Dating", "check_stamps", "dated"],
         "facts": ["ClaimedLayer", "Stamp"],
-        "layers": ["claimed_kernels"],
         "model_digest": ["ModelDigest", "weight_digest"],
         "opening": ["open_claimed_slot"],
         "recipients": ["Membership", "RecipientsRoot"],

@@ -1,6 +1,7 @@
 """The date of a claim, with real authorities on loopback."""
 
 import json
+import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -71,6 +72,16 @@ def test_the_digest_can_be_stamped_with_other_programs(claim, authority):
     request = authority._openssl("ts", "-query", "-digest", claim.digest, "-cert")
     by_hand = claim.with_stamp(Stamp(authority.respond(request)))
     assert dated(by_hand, authority.roots)
+
+
+def test_other_programs_accept_the_stamp(stamped, authority, tmp_path):
+    (authority.folder / "stamp.tsr").write_bytes(stamped.stamps[0].response)
+    command = ["ts", "-verify", "-in", "stamp.tsr", "-CAfile", authority.roots]
+    command += ["-untrusted", authority.chain, "-digest"]
+    assert b"OK" in authority._openssl(*command, stamped.digest)
+    changed = replace(stamped, nonce="00" * 32)
+    with pytest.raises(AssertionError, match="imprint mismatch"):
+        authority._openssl(*command, changed.digest)
 
 
 def test_a_stronger_hash_is_accepted_and_a_weaker_one_is_not(claim, authority):
@@ -340,6 +351,19 @@ def test_an_answer_that_is_not_a_stamp_is_refused(
         pytest.raises(ClaimError, match=complaint),
     ):
         stamp(claim, url)
+
+
+def test_an_authority_that_does_not_answer_costs_one_error(claim, authority):
+    finished = threading.Event()
+
+    def wait(_):
+        finished.wait(10)
+        return b""
+
+    with authority.serving(wait) as url:
+        with pytest.raises(ClaimError, match="gave no answer: timed out"):
+            stamp(claim, url, timeout=0.05)
+        finished.set()
 
 
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "tsa.example", ""])
