@@ -14,6 +14,7 @@ from keras_wm.errors import ClaimError
 from keras_wm.files import ModelSource
 from keras_wm.files.keras_model import weights_in_memory
 from keras_wm.scheme.key import WatermarkKey
+from keras_wm.utils.text import printable
 from keras_wm.verification.standing import MARKED
 
 
@@ -90,12 +91,9 @@ def _check_kernels(marks: Sequence[MarkedLayer]) -> None:
 
 def _claimed_layers(model: Any, marks: Sequence[MarkedLayer]) -> list[ClaimedLayer]:
     kernels = {kernel.path: kernel for kernel in weights_in_memory(model)}
-    # The layer's name without the variable's, which most files do not store.
-    return [
-        ClaimedLayer(
-            kernels[mark.variable.path].layer,
-            mark.regularizer.slot,
-            kernels[mark.variable.path].shape,
-        )
-        for mark in marks
-    ]
+    layers = []
+    for mark in marks:
+        kernel = kernels[printable(mark.variable.path, most=1000)]
+        # The layer's name without the variable's, which most files do not store.
+        layers.append(ClaimedLayer(kernel.layer, mark.regularizer.slot, kernel.shape))
+    return layers

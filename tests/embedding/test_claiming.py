@@ -10,7 +10,7 @@ import keras_wm
 from keras_wm import Claim, ClaimError, attach, detach, publish
 from keras_wm.claims import ClaimedLayer, ModelDigest
 from tests.conftest import fixed_key
-from tests.embedding.test_publishing import files
+from tests.embedding.test_publishing import KINDS, files
 from tests.marked_model import with_mark
 from tests.models import FEATURES, LAYER, UNITS, dense_model, mark, nested_model
 
@@ -77,6 +77,19 @@ def test_a_layer_in_nested_models_is_claimed_by_its_full_name(tmp_path):
     (layer,) = Claim.load(tmp_path / "a.claim").layers
     assert layer.name == f"middle/inner/{LAYER}"
     assert keras_wm.verify(tmp_path / "a.keras", fixed_key(), layer=layer.name).marked
+
+
+@pytest.mark.study
+@pytest.mark.parametrize("suffix", [".keras", ".h5", ".weights.h5"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_model_of_every_kind_can_be_claimed_in_every_file(kind, suffix, tmp_path):
+    model = write_marks(KINDS[kind](mark()))
+    path = publish(model, tmp_path / f"a{suffix}", claim=tmp_path / "a.claim")
+    claim = Claim.load(tmp_path / "a.claim")
+    assert claim.model.weights == keras_wm.claims.weight_digest(path)
+    for layer in claim.layers:
+        found = keras_wm.verify(path, fixed_key(), layer=layer.name)
+        assert found.marked
 
 
 def test_a_claim_names_checkpoint_recipients_and_predecessor(marked_model, tmp_path):
