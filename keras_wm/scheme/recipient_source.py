@@ -3,10 +3,11 @@ r"""Source of a recipient's key, whose mark withstands the comparison of copies.
 A recipient with two marked copies knows their difference. A mark of low rank, such as
 the owner's \(\sum_j x_j a_j^T\), can be found in the difference as its largest singular
 vectors and removed from both. A recipient's mark is spread over all weights of a kernel
-as independent, nearly normal numbers instead. The sum of several such marks is
-independent of their differences. So the copies do not reveal the part of the marks that
-they have in common, and whatever recipients make of c copies, the scores of their marks
-keep the mean that they have in the average of the copies: 1 / c of the margin.
+as independent, nearly normal numbers instead. The sum of several normal deviates is
+independent of their differences. So the copies do not reveal what their marks have in
+common: an array that is computed from the differences and added to the average of c
+copies leaves the marks' mean score at 1 / c of the margin. To remove directions of the
+kernel takes as much from the host as from the marks.
 """
 
 from __future__ import annotations

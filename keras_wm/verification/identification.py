@@ -204,7 +204,7 @@ def identify(
     keys has its own projection, so the scores of an innocent recipient are noise,
     whatever other marks the model carries. In the mean of c copies every mark is
     \(1/c\) as strong, and is found as long as \(\sqrt{T} m / c\) is far above 7, with
-    T bits and the margin m. Other ways to combine the copies do not make it weaker
+    T bits and the margin m. Other ways to combine the copies hardly make it weaker
     than that, unless they damage the network.
 
     With your `original`, the change from it is tested as well as the kernel itself.

@@ -50,7 +50,7 @@ COLLUDERS = (2, 3, 5)
 # own. It hides the marks in the differences of the copies.
 DRIFTS = (0.0, 0.02, 0.05)
 # Share of the squared norm of the differences that is removed.
-REMOVED = 0.9
+REMOVED = 0.99
 
 Combine = Callable[[Floats, np.random.Generator], Floats]
 
