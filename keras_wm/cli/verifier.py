@@ -150,6 +150,17 @@ def compare(
             "--original",
         ),
     ],
+    claims: Annotated[
+        list[str] | None,
+        option(
+            "Claim of each party, in the same order as --key. Give two or none.",
+            "FILE",
+            "--claim",
+        ),
+    ] = None,
+    published: options.Published = None,
+    controls: options.Controls = None,
+    tsa_certificates: options.TsaCertificates = None,
     layers: options.Layers = None,
     slots: options.Slots = 1,
     sandbox: options.Sandbox = True,
@@ -165,13 +176,29 @@ def compare(
             f"Expected two --key and two --original, in the same order. Received: "
             f"{len(keys)} and {len(originals)}."
         )
+    if claims and len(claims) != 2:
+        raise typer.BadParameter(
+            "Expected two --claim in the same order as --key, or no claim. Received: "
+            f"{len(claims)}."
+        )
     with file_reader(limit, sandbox) as reader:
         from keras_wm.verification.comparison import Party
         from keras_wm.verification.comparison import compare as compare_marks
 
-        parties = list(map(Party, map(load_key, keys), originals))
+        parties = list(
+            map(Party, map(load_key, keys), originals, claims or (None, None))
+        )
         layer = _layer_of(layers)
-        comparison = compare_marks(file, parties, layer, slots=slots, **reader)
+        comparison = compare_marks(
+            file,
+            parties,
+            layer,
+            slots=slots,
+            published=published,
+            controls=controls or (),
+            tsa_certificates=tsa_certificates,
+            **reader,
+        )
     print_report(comparison, as_json)
     raise typer.Exit(Exit.NOT_FOUND if comparison.first is None else Exit.FOUND)
 

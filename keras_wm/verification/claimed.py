@@ -17,9 +17,10 @@ from typing import Any, TypeAlias
 from keras_wm.claims.claim import Claim
 from keras_wm.claims.dating import Certificates, Dating, check_stamps
 from keras_wm.claims.facts import ClaimedLayer
+from keras_wm.claims.layers import claimed_kernels
 from keras_wm.claims.model_digest import weight_digest
 from keras_wm.errors import ClaimError, LayerNotFoundError
-from keras_wm.files import Kernel, Limits, ModelFile, ModelSource, Sandbox, select
+from keras_wm.files import Kernel, Limits, ModelFile, ModelSource, Sandbox
 from keras_wm.scheme.key import WatermarkKey
 from keras_wm.verification.search import fits, search, search_sets
 from keras_wm.verification.search_result import SearchResult, best_of
@@ -224,15 +225,13 @@ def _kernels_of(
     suspect: ModelFile, layer: ClaimedLayer, key: WatermarkKey
 ) -> list[Kernel]:
     """Returns the kernels that can be that of a claimed layer."""
-    candidates = [
-        kernel
-        for kernel in suspect.kernels
-        if kernel.shape == layer.shape and fits(kernel, key)
-    ]
     try:
-        return select(candidates, layer.name, suspect.path)
+        kernels = claimed_kernels(suspect, layer)
     except LayerNotFoundError:
-        return candidates
+        kernels = []
+    if not kernels:
+        kernels = [kernel for kernel in suspect.kernels if kernel.shape == layer.shape]
+    return [kernel for kernel in kernels if fits(kernel, key)]
 
 
 def _as_time(published: Published | None) -> datetime | None:

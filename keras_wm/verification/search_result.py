@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from keras_wm.files import Kernel
 from keras_wm.scheme.detection import Detection, corrected, format_p
@@ -15,9 +15,6 @@ from keras_wm.verification.standing import (
     is_evidence,
     rank,
 )
-
-if TYPE_CHECKING:
-    from keras_wm.verification.claimed import ClaimEvidence
 
 
 @dataclass(frozen=True)
@@ -151,7 +148,8 @@ def set_apart_if_unused(result: SearchResult) -> SearchResult:
 def judge(
     attempts: Sequence[SearchResult],
     key: WatermarkKey,
-    evidence: ClaimEvidence | None,
+    fixed: frozenset[str] | None,
+    recipients: int = 1,
 ) -> list[SearchResult]:
     """Returns attempts with their standing, and counts that the best one is chosen.
 
@@ -161,19 +159,18 @@ def judge(
     Args:
         attempts: The results of all attempts.
         key: The key.
-        evidence: The claim that fixes some of the choices, or `None` without a claim
-            that counts.
+        fixed: Names of the choices that a claim fixes, or `None` without a claim that
+            counts.
+        recipients: Number of recipients in whose place the key's recipient could have
+            been chosen; 1 for the owner's key.
     """
     free = free_choices(key)
     attempts = [
         replace(attempt, choices=attempt.choices | free) for attempt in attempts
     ]
     independent = sum(not attempt.choices for attempt in attempts)
-    covered = [
-        evidence is not None and evidence.covers(attempt.choices)
-        for attempt in attempts
-    ]
-    claimed = sum(covered) * (evidence.recipients if evidence is not None else 1)
+    covered = [fixed is not None and attempt.choices <= fixed for attempt in attempts]
+    claimed = sum(covered) * recipients
     judged = []
     for attempt, is_covered in zip(attempts, covered, strict=True):
         result = _as(Standing.PRIVATE, attempt, len(attempts))

@@ -159,8 +159,10 @@ def verify(
         evidence = evidence.with_controls(
             [search_all.control(control, sandbox, alpha) for control in controls]
         )
-    is_dated = evidence is not None and not evidence.problem
-    attempts = judge(attempts, key, evidence if is_dated else None)
+    if evidence is not None and not evidence.problem:
+        attempts = judge(attempts, key, evidence.fixed, evidence.recipients)
+    else:
+        attempts = judge(attempts, key, fixed=None)
     finding = strongest(attempts, alpha)
     return Verification(
         source=suspect.path,
@@ -237,7 +239,7 @@ class _Search:
             except LayerNotFoundError:
                 # Its layers have other names, so all of them are searched.
                 attempts, _ = replace(self, layer=None).attempts(model_file)
-        results = judge(attempts, self.keys[0], None)
+        results = judge(attempts, self.keys[0], fixed=None)
         results += [result.unused for result in results if result.unused]
         found = any(result.log10_p_corrected < log10(alpha) for result in results)
         return Control(model_file.path, found)

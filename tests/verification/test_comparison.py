@@ -1,32 +1,60 @@
 """compare: the order of two marks."""
 
 import json
+from datetime import timedelta
 
+import keras
 import numpy as np
 import pytest
 
 import keras_wm
+from keras_wm.claims import Claim
+from tests.claims.authority import Authority
 from tests.command_line import run
 from tests.conftest import fixed_key
 from tests.marked_model import with_mark
-from tests.verification.test_identification import model_of
+from tests.verification.test_claimed import NOW, TOMORROW, stamped
 
 ALICE = fixed_key(64, owner="Alice")
 BOB = fixed_key(64, owner="Bob", secret=b"\x07" * 32)
+LAYER = "marked"
+
+
+def network(seed):
+    """A network of three convolutions."""
+    rng = np.random.default_rng(seed)
+    layers = [
+        keras.layers.Conv2D(16, 3, activation="relu", name="first"),
+        keras.layers.Conv2D(24, 3, activation="relu", name=LAYER),
+        keras.layers.Conv2D(12, 3, name="last"),
+    ]
+    model = keras.Sequential([keras.Input((8, 8, 3)), *layers])
+    for layer in layers:
+        layer.kernel.assign(rng.normal(size=layer.kernel.shape))
+    return model
+
+
+def copy_with_marks(model, *keys):
+    """Returns a copy with the marks of some keys, one after the other."""
+    copy = keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
+    kernel = copy.get_layer(LAYER).kernel
+    for key in keys:
+        kernel.assign(with_mark(np.asarray(kernel, np.float64), key, 0.5))
+    return copy
 
 
 @pytest.fixture(scope="module")
 def models():
-    """Models without a mark, and with the marks of Alice, of Bob, and of both."""
-    plain = np.random.default_rng(8).normal(size=(3, 3, 16, 24))
-    alices = with_mark(plain, ALICE, 0.5)
-    kernels = {
+    """Models without a mark, with one mark and with both, and an unrelated model."""
+    plain = network(8)
+    return {
         "plain": plain,
-        "alice": alices,
-        "bob": with_mark(plain, BOB, 0.5),
-        "both": with_mark(alices, BOB, 0.5),
+        "alice": copy_with_marks(plain, ALICE),
+        "bob": copy_with_marks(plain, BOB),
+        "both": copy_with_marks(plain, ALICE, BOB),
+        "unrelated": copy_with_marks(network(9), BOB),
     }
-    return {name: model_of(kernel) for name, kernel in kernels.items()}
 
 
 def comparison(models, disputed, alices, bobs):
@@ -67,26 +95,100 @@ def test_otherwise_the_order_is_not_shown_and_the_report_says_why(
     assert "NOT SHOWN" in repr(found)
 
 
-def test_parties_with_the_same_name_are_distinguished(models):
-    twin = fixed_key(64, owner="Alice", secret=b"\x07" * 32)
-    kernel = with_mark(np.asarray(models["alice"].layers[0].kernel), twin, 0.5)
-    both = model_of(kernel)
-    parties = [keras_wm.Party(ALICE, models["alice"]), keras_wm.Party(twin, both)]
-    found = keras_wm.compare(both, parties)
-    assert found.first == f"Alice ({ALICE.commitment[:8]})"
+def test_an_unrelated_original_is_refused(models):
+    """A thief's unrelated network lacks the owner's mark, like any other network."""
+    alices = models["both"]  # Alice has lost the model from before the theft.
+    models = {**models, "alice": alices}
+    found = comparison(models, "both", "alice", "unrelated")
+    assert found.first is None
+    assert "Bob's own model is not related to the disputed model" in found.reason
+    own, unrelated = found.related
+    assert own.figure > 0.9
+    # The largest of 2 kernels is 5 standard deviations of its chance cosine.
+    assert abs(unrelated.figure) < 5 / np.sqrt(3 * 3 * 3 * 16)
+    report = json.loads(json.dumps(found.to_dict()))
+    assert report["relatedness"][0]["figure"] == own.figure
 
 
-def test_the_report_warns_of_a_key_given_as_arrays(models):
-    mean_filter = np.asarray(models["alice"].layers[0].kernel).mean(axis=-1).ravel()
+def test_a_key_given_as_arrays_is_refused(models):
+    mean_filter = np.asarray(models["alice"].get_layer(LAYER).kernel).mean(axis=-1)
     message = np.resize([1, 0], 64)
     forged = keras_wm.WatermarkKey.from_arrays(
-        np.outer(2.0 * message - 1, mean_filter), message
+        np.outer(2.0 * message - 1, mean_filter.ravel()), message
     )
     parties = [
         keras_wm.Party(ALICE, models["alice"]),
         keras_wm.Party(forged, models["alice"]),
     ]
-    assert "proves nothing" in repr(keras_wm.compare(models["alice"], parties))
+    found = keras_wm.compare(models["alice"], parties)
+    assert found.first is None
+    assert "is not evidence" in found.reason
+    assert "private" in found.reason
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory):
+    return Authority(tmp_path_factory.mktemp("tsa") / "a", "First")
+
+
+def dated(key, model, authority, days_ago):
+    claim = Claim.make(model, key, {LAYER: 0})
+    return stamped(claim, authority, NOW - timedelta(days=days_ago))
+
+
+def test_the_earlier_of_two_claims_decides(models, authority):
+    alices = dated(ALICE, models["alice"], authority, 20)
+    bobs = dated(BOB, models["both"], authority, 10)
+    parties = [
+        keras_wm.Party(ALICE, models["alice"], alices),
+        keras_wm.Party(BOB, models["both"], bobs),
+    ]
+    dates = {"published": TOMORROW, "tsa_certificates": authority.roots}
+    found = keras_wm.compare(models["both"], parties, **dates)
+    assert found.first == "Alice"
+    assert f"{NOW - timedelta(days=20):%Y-%m-%d}" in found.reason
+    # Without a root that the verifier trusts the claims are not dated.
+    found = keras_wm.compare(models["both"], parties, published=TOMORROW)
+    assert found.dates == (None, None)
+    assert found.first == "Alice"
+    assert "Bob began" in found.reason
+
+
+def test_an_early_claim_for_an_unrelated_model_is_refused(models, authority):
+    parties = [
+        keras_wm.Party(
+            ALICE, models["alice"], dated(ALICE, models["alice"], authority, 10)
+        ),
+        keras_wm.Party(
+            BOB, models["unrelated"], dated(BOB, models["unrelated"], authority, 20)
+        ),
+    ]
+    dates = {"published": TOMORROW, "tsa_certificates": authority.roots}
+    found = keras_wm.compare(models["both"], parties, **dates)
+    assert found.first is None
+    assert "not related" in found.reason
+
+
+def test_a_claim_for_another_model_dates_nothing(models, authority):
+    parties = [
+        keras_wm.Party(
+            ALICE, models["alice"], dated(ALICE, models["alice"], authority, 10)
+        ),
+        # Bob's claim is for another model than the one that he shows.
+        keras_wm.Party(BOB, models["both"], dated(BOB, models["bob"], authority, 20)),
+    ]
+    dates = {"published": TOMORROW, "tsa_certificates": authority.roots}
+    found = keras_wm.compare(models["both"], parties, **dates)
+    assert found.dates[1] is None
+    assert found.first == "Alice"
+
+
+def test_parties_with_the_same_name_are_distinguished(models):
+    twin = fixed_key(64, owner="Alice", secret=b"\x07" * 32)
+    both = copy_with_marks(models["alice"], twin)
+    parties = [keras_wm.Party(ALICE, models["alice"]), keras_wm.Party(twin, both)]
+    found = keras_wm.compare(both, parties)
+    assert found.first == f"Alice ({ALICE.commitment[:8]})"
 
 
 def test_other_than_two_different_keys_are_refused(models):
@@ -95,9 +197,12 @@ def test_other_than_two_different_keys_are_refused(models):
         keras_wm.compare(models["both"], [party])
     with pytest.raises(ValueError, match="two keys"):
         keras_wm.compare(models["both"], [party, party])
+    with pytest.raises(ValueError, match="together with a claim"):
+        other = keras_wm.Party(BOB, models["both"])
+        keras_wm.compare(models["both"], [party, other], published="2026-01-01")
 
 
-def test_the_command_line_compares(models, tmp_path):
+def test_the_command_line_compares(models, authority, tmp_path):
     ALICE.save(tmp_path / "alice.key")
     BOB.save(tmp_path / "bob.key")
     for name, model in models.items():
@@ -121,3 +226,16 @@ def test_the_command_line_compares(models, tmp_path):
     assert compared("both", "both", "both").returncode == 1
     result = run("compare", tmp_path / "both.keras", *keys, "--original", "x.keras")
     assert result.returncode == 64
+    claims = []
+    for days, (name, key) in enumerate((("alice", ALICE), ("both", BOB))):
+        path = tmp_path / f"{name}.claim"
+        dated(key, models[name], authority, 9 - days).save(path)
+        claims += ["--claim", path]
+    options = ("--published", f"{TOMORROW + timedelta(days=1):%F}")
+    options += ("--tsa-certificates", authority.roots)
+    dates = compared("both", "alice", "both", *claims, *options)
+    assert dates.returncode == 0
+    assert "Alice's claim is dated" in dates.stdout
+    one = compared("both", "alice", "both", *claims[:2], *options)
+    assert one.returncode == 64
+    assert "no claim" in one.stderr

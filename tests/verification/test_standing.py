@@ -26,6 +26,7 @@ OPTIONS = {
     "file": "model",
     "layers": "layer",
     "originals": "original",
+    "claims": "claim",
     "list_file": "list",
     "limit": "limits",
     "dask": "client",
