@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import keras_wm
-from keras_wm.claims import Claim, Stamp
+from keras_wm.claims import Claim, Stamp, open_claimed_slot
 from keras_wm.scheme.detection import detect
 from keras_wm.scheme.key import WatermarkKey
 from tests.claims.authority import Authority
@@ -206,6 +206,39 @@ def test_a_claim_does_not_count_if_a_public_ancestor_has_the_mark(owners, dates)
     )
     assert found.standing == "claimed"
     assert "1 control" in explain(found)
+
+
+def test_an_opened_slot_is_evidence_with_its_claim_only(owners, dates):
+    opened = KEY.open_slot(1)
+    found = keras_wm.verify(owners, opened)
+    assert (found.verdict, found.standing) == ("proven", "private")
+    assert "can be chosen freely" in repr(found).splitlines()[0]
+    found = keras_wm.verify(owners, opened, **dates)
+    assert (found.verdict, found.standing) == ("proven", "claimed")
+    others = fixed_key(64, secret=b"\x07" * 32).open_slot(1)
+    forged = WatermarkKey.from_payload(
+        {**others.payload(), "commitment": KEY.commitment}
+    )
+    found = keras_wm.verify(owners, forged, **dates)
+    assert "another seed for slot 1" in explain(found)
+
+
+def test_an_opened_slot_of_a_recipient_counts_all_recipients(owners, authority):
+    names = ["a", "b", "c"]
+    copy = copy_of(owners)
+    kernel = copy.get_layer("second").kernel
+    recipient = KEY.for_recipient("b").in_slot(1)
+    kernel.assign(with_mark(np.asarray(kernel), recipient, 0.9))
+    claim = Claim.make(owners, KEY, {"second": 1}, recipients=names)
+    opened = open_claimed_slot(claim, KEY, 1, "b", names)
+    dates = {"published": TOMORROW, "tsa_certificates": authority.roots}
+    found = keras_wm.verify(copy, opened, claim=stamped(claim, authority), **dates)
+    assert (found.marked, found.standing) == (True, "claimed")
+    # One claimed layer, two attempts, and three recipients who could have been chosen.
+    assert attempts(found)["claimed layers"].counted == 2 * 3
+    without = KEY.for_recipient("b").open_slot(1)
+    found = keras_wm.verify(copy, without, claim=stamped(claim, authority), **dates)
+    assert found.standing == "private"
 
 
 def test_arguments_for_a_claim_need_a_claim(owners, authority):

@@ -2,6 +2,8 @@
 
 import inspect
 import json
+import re
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -15,11 +17,12 @@ from keras_wm.scheme.detection import detect
 from keras_wm.scheme.key import WatermarkKey
 from keras_wm.scheme.secret_source import SecretSource
 from keras_wm.verification import standing
-from keras_wm.verification.standing import CHOICES, Standing
+from keras_wm.verification.standing import CHOICES, Handling, Standing
 from tests.command_line import run
 from tests.conftest import fixed_key
 from tests.marked_model import with_mark
 
+ROOT = Path(__file__).parents[2]
 KEY = fixed_key(64)
 # The commands' names of the arguments of `verify`, `identify`, `compare` and `scan`.
 OPTIONS = {
@@ -49,6 +52,18 @@ def test_every_argument_and_option_has_an_entry_in_the_table_of_choices():
         for parameter in command.params
     }
     assert names | options == CHOICES.keys()
+
+
+def test_the_documentation_lists_every_choice_with_its_handling():
+    text = (ROOT / "docs" / "disputes.md").read_text("utf-8")
+    section = text.split("## How each choice is handled")[1].split("\n## ")[0]
+    rows = [line.split("|")[1] for line in section.splitlines() if "| `" in line]
+    documented = [set(re.findall("`(.*?)`", row)) for row in rows]
+    handled = {
+        frozenset(name for name, way in CHOICES.items() if way is handling)
+        for handling in Handling
+    }
+    assert set(map(frozenset, documented)) == handled
 
 
 def test_the_commands_require_the_standings_that_can_be_required():
