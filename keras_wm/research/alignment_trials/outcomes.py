@@ -46,7 +46,7 @@ class Path:
 
     @property
     def is_corrected(self) -> bool:
-        """Whether the p-values are corrected for the number of orders."""
+        """True if the p-values are corrected for the number of orders."""
         return self.attempt == REORDERED
 
     def share_below(self, level: float) -> float:
@@ -85,7 +85,7 @@ def attempts_on(trial: Trial, suspect: ArrayModel, reordered: bool) -> Attempts:
 
 
 def null_paths(trials: Iterable[Trial]) -> list[Path]:
-    """Tests all suspects of some trials, none of which carries the mark."""
+    """Tests all suspects of some trials. They do not carry the mark."""
     return _paths((trial, trial.suspects, True) for trial in trials)
 
 

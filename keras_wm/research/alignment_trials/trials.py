@@ -2,7 +2,7 @@ r"""The networks of a trial, which are marked without training.
 
 A trial has a base network. The marked network and its siblings are branched from it:
 each is the base network plus independent noise, as after different trainings. The
-suspects, none of which must be found, are
+suspects, which must not be found, are
 
 - unrelated networks,
 - siblings: they were branched from the same base and carry no mark,
@@ -37,8 +37,8 @@ BESIDE = "sibling beside a mark"
 REARRANGED = "rearranged"
 # Number of random inputs for teaching the next layer to compensate for a mark.
 _INPUTS = 256
-# Each step of marking is exact to first order.
-_STEPS = 4
+# Each step of marking is exact to first order in the norm that it adds.
+_STEPS = 12
 
 
 @dataclass(frozen=True)
