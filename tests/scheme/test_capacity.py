@@ -17,6 +17,14 @@ def test_the_margin_follows_the_room(bits, m, count):
     assert unseen_margin(bits, "keyed", m, count) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(("m", "count"), [(576, 64), (1152, 128), (40, 24)])
+def test_the_margin_of_a_recipients_mark_is_larger(m, count):
+    margin = unseen_margin(64, "blocks", m, count)
+    assert margin == pytest.approx(min(8, 0.25 * np.sqrt(m * count / 64)))
+    assert margin > unseen_margin(64, "keyed", m, count)
+    assert share(64, "blocks", m, count, margin) <= 0.25 + 1e-9
+
+
 def test_the_unseen_bits_take_the_unseen_share():
     bits = unseen_bits("keyed", 576, 64)
     assert bits == int(576 * 64 * (0.17 / 4) ** 2)
