@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from keras_wm.cli import options
-from keras_wm.cli.app import Exit, found_status, print_report
+from keras_wm.cli.app import found_status, print_report
 from keras_wm.cli.inputs import file_reader, load_key, read_limits, read_names
 from keras_wm.cli.options import argument, count, flag, option
 
@@ -163,6 +163,7 @@ def compare(
     tsa_certificates: options.TsaCertificates = None,
     layers: options.Layers = None,
     slots: options.Slots = 1,
+    require: options.Require = None,
     sandbox: options.Sandbox = True,
     limit: options.Limit = None,
     as_json: options.Json = False,
@@ -200,7 +201,8 @@ def compare(
             **reader,
         )
     print_report(comparison, as_json)
-    raise typer.Exit(Exit.NOT_FOUND if comparison.first is None else Exit.FOUND)
+    is_shown = comparison.first is not None
+    raise typer.Exit(found_status(comparison.meets(require), is_shown, False, require))
 
 
 def inspect(

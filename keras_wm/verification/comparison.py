@@ -168,6 +168,16 @@ class Comparison(TextReport):
             note += " Two dated claims would be stronger evidence."
         return [*claims, note]
 
+    def meets(self, required: str | None) -> bool:
+        """Returns whether the order is shown by findings of a required standing.
+
+        Args:
+            required: A standing, as for `Verification.meets`, or `None` for any.
+        """
+        return self.first is not None and all(
+            finding.meets(required) for finding in self.disputed
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Returns the report as plain Python values, which JSON can hold."""
         return {

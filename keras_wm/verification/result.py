@@ -156,6 +156,11 @@ class Verification(TextReport):
         return best if is_found else None
 
     @property
+    def most_significant(self) -> SearchResult:
+        """The attempt with the smallest corrected p-value, whatever its standing."""
+        return min(self.attempts, key=lambda attempt: attempt.log10_p_corrected)
+
+    @property
     def verdict(self) -> str:
         """`"proven"` (corrected p below 2**-64), `"marked"`, or `"not found"`.
 

@@ -12,7 +12,7 @@ import keras
 from keras_wm.research.attacks.attack import Attack
 from keras_wm.research.datasets import Examples
 from keras_wm.scheme.key import WatermarkKey
-from keras_wm.verification.result import Verification
+from keras_wm.verification.search_result import SearchResult
 from keras_wm.verification.verification import verify
 
 Families = Mapping[str, Sequence[Attack]]
@@ -119,29 +119,30 @@ def _outcome(
         attacked = attack(subject.model, data, case.strength, case.seed)
     except ValueError as error:
         return replace(case, refused=str(error))
-    verification, aligned = _search(subject, attacked)
+    result, aligned = _search(subject, attacked)
     return replace(
         case,
         test_error=None if data is None else data.test_error(attacked),
-        ber=verification.ber if verification.detection else None,
-        log10_p=verification.log10_p,
+        ber=result.detection.ber if result.detection else None,
+        log10_p=result.log10_p_corrected,
         aligned=aligned,
     )
 
 
-def _search(subject: Subject, attacked: Any) -> tuple[Verification, bool]:
-    """Returns the more significant verification, and whether it is the aligned one.
+def _search(subject: Subject, attacked: Any) -> tuple[SearchResult, bool]:
+    """Returns the more significant result, and whether it is the aligned one.
 
-    Alignment is tried if bits are wrong.
+    Alignment is tried if bits are wrong. The owner evaluates his own mark, so that the
+    standing of a result does not matter.
     """
     try:
-        unaligned = verify(attacked, subject.key, subject.layer)
+        unaligned = verify(attacked, subject.key, subject.layer).finding
     except ValueError:
         # The attack can have removed the layer, or made it too small for the message.
-        unaligned = verify(attacked, subject.key)
-    if unaligned.detection and not unaligned.ber:
+        unaligned = verify(attacked, subject.key).finding
+    if unaligned.detection and not unaligned.detection.ber:
         return unaligned, False
-    aligned = verify(attacked, subject.key, reference=subject.owners)
-    if aligned.log10_p < unaligned.log10_p:
+    aligned = verify(attacked, subject.key, reference=subject.owners).most_significant
+    if aligned.log10_p_corrected < unaligned.log10_p_corrected:
         return aligned, True
     return unaligned, False
