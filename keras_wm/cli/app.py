@@ -49,8 +49,8 @@ def found_status(
         return Exit.FOUND
     if is_found:
         typer.echo(
-            f"keras-wm: The result is not what --require {required} asks for: a finding "
-            "of that standing, whose p-value makes it evidence.",
+            f"keras-wm: This is not what --require {required} asks for: a finding of "
+            "that standing, with a p-value that makes it evidence.",
             err=True,
         )
         return Exit.NOT_FOUND
