@@ -37,7 +37,7 @@ key's arrays for this kernel. There are two kinds of references:
 
 Step 6 uses nothing of the reference, because the norms of a marked kernel know the key
 as well: if they were copied, an unmarked network that was branched from the same
-weights would have p < 0.01 four times as often as it should
+weights would have p < 0.01 two to four times as often as it should
 (`benchmarks/aligned_false_alarms.py`). The norms of a checkpoint do not, but an equal
 norm for all channels leaves more of the mark.
 """

@@ -10,9 +10,11 @@ depend on them:
   and were marked in the same slot. They are held out too. In a suspect whose layers
   resemble each other, arranging one of them like a mark would arrange the other one as
   well.
-- All other weights, since they were trained beside the mark. That leaves no measurable
-  trace in the p-values (`benchmarks/aligned_false_alarms.py`), but only a checkpoint
-  from before the mark rules it out.
+- All other weights, since they were trained beside the mark. At the default margin,
+  that leaves no measurable trace in the p-values. A mark of several times that margin
+  in a small kernel can change its neighbours so much that their channels are confused,
+  and the confusion knows the key (`benchmarks/aligned_false_alarms.py --strength 3`).
+  Only a checkpoint from before the mark rules this out.
 
 A kernel that was marked in another slot, or has another shape, carries other arrays,
 which are independent of those that are tested. It is used: without it, a network in

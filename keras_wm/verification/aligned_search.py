@@ -190,34 +190,50 @@ def _search_aligned(
         for name in fitting:
             if name not in match:
                 continue
-            together: dict[_Names, list[WatermarkKey]] = {}
-            for key, names_of in zip(keys, held_out, strict=True):
-                together.setdefault(names_of[name], []).append(key)
-            for names_out, members in together.items():
+            for names_out, members in _grouped(name, keys, held_out).items():
                 try:
-                    alignment = aligner.align_without(*names_out)
-                    kernel = alignment.aligned(name)
+                    results += _test(aligner, name, names_out, match[name], members)
                 except AlignmentError as error:
                     failures[f"{error}{_also_held_out(name, names_out)}"] = None
-                    continue
-                changes = alignment.correspondence.changes
-                results += [
-                    set_apart_if_unused(
-                        SearchResult(
-                            (match[name],),
-                            detect(kernel, key),
-                            tried=1,
-                            slot=key.slot,
-                            undone=changes,
-                        )
-                    )
-                    for key in members
-                ]
     if not results:
         reasons = failures or ["No kernel that can hold the message has a counterpart."]
         raise AlignmentError(" ".join(reasons))
     counted = sum(name in match for match in matches for name in possible) * len(keys)
     return replace(best_of(results), counted=counted), list(failures)
+
+
+def _grouped(
+    name: WeightName,
+    keys: Sequence[WatermarkKey],
+    held_out: Sequence[Mapping[WeightName, _Names]],
+) -> dict[_Names, list[WatermarkKey]]:
+    """Returns the keys that share an alignment of a kernel, by what it leaves out."""
+    groups: dict[_Names, list[WatermarkKey]] = {}
+    for key, names_of in zip(keys, held_out, strict=True):
+        groups.setdefault(names_of[name], []).append(key)
+    return groups
+
+
+def _test(
+    aligner: Aligner,
+    name: WeightName,
+    held_out: _Names,
+    kernel: Kernel,
+    keys: Sequence[WatermarkKey],
+) -> list[SearchResult]:
+    """Tests a kernel of the suspect for each key after its alignment.
+
+    Raises AlignmentError if the weights that are not held out do not determine it.
+    """
+    alignment = aligner.align_without(*held_out)
+    values, changes = alignment.aligned(name), alignment.correspondence.changes
+    results = (
+        SearchResult(
+            (kernel,), detect(values, key), tried=1, slot=key.slot, undone=changes
+        )
+        for key in keys
+    )
+    return list(map(set_apart_if_unused, results))
 
 
 def _also_held_out(name: WeightName, held_out: _Names) -> str:

@@ -164,7 +164,7 @@ def test_alignment_finds_no_mark_where_there_is_none(name):
     trials = [make_trial(architecture, key, seed) for seed, key in enumerate(keys)]
     assert family_wise(null_paths(trials)) > FALSE_ALARMS
     # The same number of trials shows what alignment avoids.
-    assert max(path.p_value() for path in control_paths(architecture, trials)) < 1e-6
+    assert max(path.p_value() for path in control_paths(architecture, trials)) < 1e-3
 
 
 @pytest.mark.parametrize("name", TRAINED)
