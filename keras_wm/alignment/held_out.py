@@ -13,7 +13,7 @@ depend on them:
 - All other weights, since they were trained beside the mark. At the default margin,
   that leaves no measurable trace in the p-values. A mark of several times that margin
   in a small kernel can change its neighbours so much that their channels are confused,
-  and the confusion knows the key (`benchmarks/aligned_false_alarms.py --strength 3`).
+  and the confusion knows the key (`benchmarks/aligned_false_alarms.py --strength 3.5`).
   Only a checkpoint from before the mark rules this out.
 
 A kernel that was marked in another slot, or has another shape, carries other arrays,
