@@ -59,8 +59,12 @@ class Rewriter:
         for number, channels in enumerate(self._graph.sets):
             if not channels.fixed:
                 order = _partial_permutation(self._rng, channels.count, share)
-                for axis in self._graph.axes(number):
-                    self._reorder(axis, order)
+                self.reorder(number, order)
+
+    def reorder(self, number: int, order: Indices) -> None:
+        """Permutes the channels of one set of the graph, given by its number."""
+        for axis in self._graph.axes(number):
+            self._reorder(axis, order)
 
     def scale(self, spread: float) -> None:
         """Multiplies channels by log-normal factors of this standard deviation."""

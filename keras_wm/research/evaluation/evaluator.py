@@ -20,7 +20,7 @@ from keras_wm.embedding.key_scope import keys
 from keras_wm.research.attacks.attack import published_copy
 from keras_wm.research.attacks.catalogue import families as all_families
 from keras_wm.research.attacks.catalogue import select_families
-from keras_wm.research.attacks.forging import searched_keys
+from keras_wm.research.attacks.forging.keys import searched_keys
 from keras_wm.research.attacks.training import (
     BATCH,
     RATE,

@@ -15,7 +15,7 @@ from typing import Any
 
 from keras_wm._version import __version__
 from keras_wm.plots import plot_evidence
-from keras_wm.research.attacks.forging import years_of_search
+from keras_wm.research.attacks.forging.forgery import core_years
 from keras_wm.research.evaluation.evaluation import METHOD, AttackSummary, Evaluation
 from keras_wm.research.evaluation.outcomes import MARKED_HOST
 from keras_wm.scheme.detection import format_p
@@ -171,7 +171,7 @@ def _capacity(evaluation: Evaluation) -> Requirement:
 
 def _security(evaluation: Evaluation) -> Requirement:
     security = evaluation.security
-    years = partial(years_of_search, seconds_per_key=security.seconds_per_key)
+    years = partial(core_years, seconds=security.seconds_per_key)
     return Requirement(
         "Security",
         "Without the key, the mark cannot be read, forged or detected.",

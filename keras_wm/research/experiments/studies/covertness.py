@@ -26,7 +26,6 @@ from keras_wm.research.experiments.run_records import Measurements, Row
 from keras_wm.research.experiments.schemes import SCHEMES, UNMARKED, Mark
 from keras_wm.research.experiments.settings import Settings
 from keras_wm.research.experiments.studies import kernel_pairs
-from keras_wm.research.experiments.studies.kernel_pairs import first_seed
 from keras_wm.research.experiments.tables import (
     COST,
     COUNT,
@@ -55,6 +54,8 @@ FEATURES = (*STATISTICS, *(f"{name}{LESS_NEIGHBOURS}" for name in STATISTICS))
 _COUNT = len(FEATURES)
 CLASSIFIERS = ("all statistics", "sorted weights")
 KINDS = (UNMARKED, *SCHEMES)
+# Distance between the seeds of two kinds: more than the number of networks of a kind.
+_SEEDS_APART = 1000
 
 Area = tuple[float, float, float]
 
@@ -62,7 +63,7 @@ Area = tuple[float, float, float]
 def _runs(settings: Settings) -> Iterator[Run]:
     for number in range(NETWORKS_PER_SEED * settings.seeds):
         for scheme in (UNMARKED, *settings.repeated_marks(number)):
-            seed = first_seed(scheme) + number
+            seed = _SEEDS_APART * KINDS.index(scheme) + number
             host = from_scratch(settings, scheme, seed)
             mark = mark_to_test(settings, scheme, seed)
             yield network_run(

@@ -1,70 +1,128 @@
-"""The experiment `forging`: keys that are made for an unmarked network."""
+"""The experiment `forging`: evidence that is forged for an unmarked network."""
 
 from __future__ import annotations
 
+import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from keras_wm import plots
-from keras_wm.research.attacks.forging import searched_keys, solved_key, years_of_search
+from keras_wm.research.attacks.forging import (
+    disputes,
+    keys,
+    references,
+    selections,
+)
+from keras_wm.research.attacks.forging.forgery import Forgery, core_years, fresh_key
 from keras_wm.research.datasets import Pictures
 from keras_wm.research.experiments.experiment import Experiment, Run, network_run
 from keras_wm.research.experiments.run_records import Measurements, Row
-from keras_wm.research.experiments.schemes import UNMARKED, group_layer
+from keras_wm.research.experiments.schemes import UNMARKED
 from keras_wm.research.experiments.settings import Settings
-from keras_wm.research.experiments.tables import (
-    ResultTable,
-    grouped,
-    make_table,
-    mean_of,
-)
+from keras_wm.research.experiments.tables import ResultTable
 from keras_wm.research.experiments.training import from_scratch
-from keras_wm.scheme.detection import detect
-from keras_wm.utils.arrays import Floats
+from keras_wm.verification.comparison import Party, compare
 from keras_wm.verification.standing import MARKED, PROVEN
 
-SEARCHED_BITS = (64, 256)
-TRIALS = 2000
+# Tries of the searches.
+TRIALS = 500
+_SEED = 0
 _STEPS_PER_DECADE = (1, 2, 5)
 
+Search = Callable[[Any, str, int, int], Forgery]
 
-def _forging_runs(settings: Settings) -> Iterator[Run]:
+
+def _searching(search: Search) -> Callable[[Any, str], Forgery]:
+    return lambda model, layer: search(model, layer, _SEED, TRIALS)
+
+
+# Each forges evidence for a network and the name of one of its layers.
+FORGERIES: Mapping[str, Callable[[Any, str], Forgery]] = {
+    "crafted reference": partial(references.crafted_reference, seed=_SEED),
+    "crafted checkpoint": partial(references.crafted_checkpoint, seed=_SEED),
+    "marked sibling as reference": partial(references.marked_sibling, seed=_SEED),
+    "explicit key": partial(keys.explicit_key, seed=_SEED),
+    "best layers as one": lambda model, _: selections.best_subset(model, seed=_SEED),
+    "secrets": _searching(keys.ground_secret),
+    "owners' names": _searching(keys.ground_owner),
+    "recipients' names": _searching(keys.ground_recipients),
+    "number of groups": _searching(keys.free_groups),
+    "slots": _searching(keys.ground_slots),
+}
+_UNUSED = "unused weights in the file"
+DISPUTES = ("unrelated original", "explicit key and unrelated original")
+
+
+def _runs(settings: Settings) -> Iterator[Run]:
     host = from_scratch(settings, UNMARKED, 0)
-    layer = group_layer(settings.group)
-    for key, bits, forge in (
-        ("chosen projection", settings.bits_of("default"), _solved),
-        *(("searched secrets", bits, _searched) for bits in SEARCHED_BITS),
-    ):
-        labels = {"key": key, "bits": bits}
-        yield network_run(labels, host, forge, layer=layer, bits=bits)
+    # The filters of the first convolution of a block can have any order.
+    layer = f"conv{settings.group}_block1_conv1"
+    for name in (*FORGERIES, _UNUSED):
+        yield network_run({"forgery": name}, host, _forge, name=name, layer=layer)
+    for name in DISPUTES:
+        yield network_run({"forgery": name}, host, _dispute, name=name, layer=layer)
+    yield network_run({"forgery": "derivation"}, host, _search, layer=layer)
 
 
-def _solved(model: Any, _pictures: Pictures, layer: str, bits: int) -> Measurements:
-    kernel = _kernel(model, layer)
-    begin = time.perf_counter()
-    detection = detect(kernel, solved_key(kernel, bits, seed=0))
+def _forge(model: Any, _pictures: Pictures, name: str, layer: str) -> Measurements:
+    with tempfile.TemporaryDirectory() as folder:
+        if name == _UNUSED:
+            forgery = selections.unused_weights(model, layer, _SEED, Path(folder))
+        else:
+            forgery = FORGERIES[name](model, layer)
+        found = forgery.verify()
     return {
-        "trials": 1,
-        "seconds_a_trial": time.perf_counter() - begin,
-        "ber": detection.ber,
-        "log10_p": detection.log10_p,
+        "verdict": found.verdict,
+        "log10_p": found.log10_p,
+        "standing": str(found.standing),
+        "is_independent": found.meets("independent"),
+        "is_claimed": found.meets("claimed"),
+        "tries": forgery.tries,
+        "seconds_a_try": forgery.seconds,
+        "is_search": forgery.is_search,
     }
 
 
-def _searched(model: Any, _pictures: Pictures, layer: str, bits: int) -> Measurements:
-    kernel = _kernel(model, layer)
-    begin = time.perf_counter()
-    log10_p = [p for _, p in searched_keys(kernel, bits, TRIALS, seed=0)]
-    seconds = time.perf_counter() - begin
+def _dispute(model: Any, _pictures: Pictures, name: str, layer: str) -> Measurements:
+    """Lets a thief present an original for the owner's model, which carries a mark."""
+    owners_key, thiefs_key = fresh_key(_SEED, owner="owner"), fresh_key(_SEED + 1)
+    disputed = references.copy_of(model)
+    kernel = disputed.get_layer(layer).kernel
+    kernel.assign(references.with_mark(np.asarray(kernel), owners_key))
+    begin = time.process_time()
+    if name == "unrelated original":
+        # His key is found in the owner's weights, as if he had searched long enough.
+        kernel.assign(references.with_mark(np.asarray(kernel), thiefs_key))
+        thief = disputes.unrelated_original(disputed, layer, thiefs_key)
+    else:
+        thief = disputes.explicit_party(disputed, layer, _SEED)
+    seconds = time.process_time() - begin
+    owner = Party(owners_key, references.copy_of(disputed))
+    comparison = compare(disputed, [owner, thief])
+    is_thief = comparison.first is not None and comparison.first != owners_key.owner
+    return {
+        "verdict": "thief is first" if is_thief else "thief is not first",
+        "is_independent": False,
+        "is_claimed": is_thief,
+        "tries": 1,
+        "seconds_a_try": seconds,
+        "is_search": False,
+    }
+
+
+def _search(model: Any, _pictures: Pictures, layer: str) -> Measurements:
+    """Measures a search for secrets: the smallest p-value, and the time of a try."""
+    kernel = np.asarray(model.get_layer(layer).kernel, np.float64)
+    log10_p = [p for _, p in keys.searched_keys(kernel, 64, TRIALS, seed=0)]
     best = np.minimum.accumulate(log10_p)
     return {
-        "trials": TRIALS,
-        "seconds_a_trial": seconds / TRIALS,
-        "log10_p": float(best[-1]),
+        "seconds_a_derivation": keys.seconds_per_derivation(),
         "curve": [[count, float(best[count - 1])] for count in _counts(TRIALS)],
     }
 
@@ -76,43 +134,64 @@ def _counts(last: int) -> list[int]:
     return [*(count for count in counts if count < last), last]
 
 
-def _forging_tables(rows: Sequence[Row]) -> list[ResultTable]:
-    cells = {
-        "keys": lambda rows: f"{rows[0]['trials']:,}",
-        "seconds per key": lambda rows: mean_of(rows, "seconds_a_trial", ".2g"),
-        "best log10 p": lambda rows: mean_of(rows, "log10_p", ".1f"),
-        f"years to p < {MARKED:g}": lambda rows: _years(rows[0], MARKED),
-        "years to p < 2^-64": lambda rows: _years(rows[0], PROVEN),
-    }
-    notes = [
-        "A projection that is chosen after the weights can read any message from "
-        "them. Such an explicit key proves nothing by itself, and every report on it "
-        "says so. Of n random secrets, the best has a p-value of about 1 / n. years: "
-        "the time in which one core tries 1 / p secrets.",
-        "A thousand cores find a key with p < 1e-9 a thousand times sooner. Only a "
-        "commitment that is older than the model, or a p-value below 2^-64, rules out "
-        "such a search.",
+def _tables(rows: Sequence[Row]) -> list[ResultTable]:
+    forged = [row for row in rows if "verdict" in row]
+    derivations = [row["seconds_a_derivation"] for row in rows if "curve" in row]
+    lines = [
+        [
+            row["forgery"],
+            row["verdict"],
+            f"{row['log10_p']:.1f}" if "log10_p" in row else "",
+            row.get("standing", ""),
+            "yes" if row["is_independent"] or row["is_claimed"] else "no",
+            f"{row['tries']:,}",
+            f"{row['seconds_a_try']:.2g}",
+            *(_years(row, p) for p in (MARKED, PROVEN)),
+        ]
+        for row in forged
     ]
-    title = "Forging a key for an unmarked network"
-    groups = grouped(rows, key=None, bits=None)
-    return [make_table(title, groups, ["forged key", "T"], cells, notes)]
+    return [
+        ResultTable(
+            "Forged evidence for an unmarked network",
+            [
+                *("forged", "verdict", "log10 p", "standing", "evidence", "tries"),
+                *("seconds per try", f"years to p < {MARKED:g}", "years to p < 2^-64"),
+            ],
+            lines,
+            [
+                "evidence: whether the report says that it is evidence for others. A "
+                "private finding never is, whatever its p-value. years: the time in "
+                "which one core makes 1 / p tries; empty where more tries change "
+                "nothing. The p-value counts slots, so a search in them gains nothing.",
+                *(_cost_of_search(seconds) for seconds in derivations),
+            ],
+        )
+    ]
+
+
+def _cost_of_search(seconds: float) -> str:
+    return (
+        f"A try of a secret or a public choice costs at least a derivation, "
+        f"{seconds:.2g} seconds, because nothing of a key is known before. With an "
+        "otherwise free test, that is "
+        f"{core_years(MARKED, seconds):.2g} core-years to p < {MARKED:g} and "
+        f"{core_years(PROVEN, seconds):.2g} to p < 2^-64. Somebody can buy the first. "
+        "Only a commitment that is older than the model rules it out."
+    )
 
 
 def _years(row: Row, p: float) -> str:
-    # A chosen projection needs no search.
-    years = years_of_search(p, row["seconds_a_trial"]) if "curve" in row else 0
-    return f"{years:.2g}"
+    if not row["is_search"]:
+        return ""
+    return f"{core_years(p, row['seconds_a_try']):.2g}"
 
 
-def _forging_figures(rows: Sequence[Row]) -> dict[str, Figure]:
-    curves = {
-        f"T = {row['bits']}": [(count, 10**p) for count, p in row["curve"]]
-        for row in rows
-        if "curve" in row
-    }
-    if not curves:
+def _figures(rows: Sequence[Row]) -> dict[str, Figure]:
+    curve = next((row["curve"] for row in rows if "curve" in row), None)
+    if curve is None:
         return {}
-    last = max(count for curve in curves.values() for count, _ in curve)
+    curves = {"secrets": [(count, 10**p) for count, p in curve]}
+    last = curve[-1][0]
     curves["1 / n"] = [(count, 1 / count) for count in _counts(last)]
     return {
         "search": plots.plot_lines(
@@ -121,14 +200,10 @@ def _forging_figures(rows: Sequence[Row]) -> dict[str, Figure]:
     }
 
 
-def _kernel(model: Any, layer: str) -> Floats:
-    return np.asarray(model.get_layer(layer).kernel, np.float64)
-
-
 EXPERIMENT = Experiment(
     "forging",
-    "Can anybody make a key that an unmarked network seems to carry?",
-    _forging_runs,
-    _forging_tables,
-    _forging_figures,
+    "Can anybody forge evidence that an unmarked network carries a mark?",
+    _runs,
+    _tables,
+    _figures,
 )

@@ -14,7 +14,10 @@ from keras_wm.research.detectability import (
 from keras_wm.research.experiments import EXPERIMENTS, Settings
 from keras_wm.research.experiments.catalogue import experiments_named
 from keras_wm.research.experiments.studies.covertness import MIN_NETWORKS
+from keras_wm.research.experiments.studies.kernel_pairs import KINDS, pair_of_kernels
+from keras_wm.research.experiments.training import mark_to_test
 from keras_wm.research.hosts.wide_resnet import wide_resnet
+from keras_wm.scheme.detection import detect
 from tests.research.experiments.conftest import made_pictures, run_eagerly
 
 EXPERIMENT = EXPERIMENTS["covertness"]
@@ -51,34 +54,18 @@ def test_more_seeds_add_networks_and_keep_the_others():
         assert of_many[: len(of_few)] == of_few
 
 
-def test_the_networks_of_a_pair_share_nothing_but_the_key():
-    pairs = {}
-
-    class Recorder:
-        def network(self, training):
-            pairs[kind].append(training)
-            return self, {}
-
-        def get_layer(self, name):
-            return self
-
-        kernel = np.random.default_rng(1).normal(size=(12, 10))
-
-    for run in EXPERIMENT.runs(Settings()):
-        if (kind := run.labels.get("pair")) is not None:
-            pairs.setdefault(kind, [])
-            run.perform(Recorder())
-    assert {kind: len(networks) for kind, networks in pairs.items()} == {
-        **dict.fromkeys(("unmarked", "distinct slots", "same slot"), 20)
-    }
+def test_the_kernels_of_a_pair_share_nothing_but_the_key():
+    settings = Settings(k=1)
+    kernels = {kind: pair_of_kernels(settings, kind, 0) for kind in KINDS}
+    key = mark_to_test(settings, "default", 0).key()
     for kind, slots in {"distinct slots": (0, 1), "same slot": (0, 0)}.items():
-        for first, second in zip(pairs[kind][::2], pairs[kind][1::2], strict=True):
-            assert first.seed != second.seed
-            keys = [training.mark.key() for training in (first, second)]
-            assert keys == [keys[0].in_slot(slot) for slot in slots]
-    seeds = {kind: {t.seed for t in networks[1::2]} for kind, networks in pairs.items()}
-    assert len(set.union(*seeds.values())) == 30
-    assert all(training.mark is None for training in pairs["unmarked"])
+        for kernel, slot in zip(kernels[kind], slots, strict=True):
+            assert kernel.shape == (3, 3, 16, 16)
+            assert detect(kernel, key.in_slot(slot)).ber == 0
+            assert detect(kernel, key.in_slot(1 - slot)).ber > 0.2
+    assert all(detect(kernel, key).ber > 0.2 for kernel in kernels["unmarked"])
+    first, second = kernels["distinct slots"]
+    assert abs(np.corrcoef(first.ravel(), second.ravel())[0, 1]) < 0.1
 
 
 def test_a_layer_is_compared_with_the_previous_and_the_next_one(monkeypatch):
