@@ -64,7 +64,8 @@ def searched_keys(
 
 def most_solved_bits(kernel: Floats) -> int:
     """Returns the length of the message to solve for: what a kernel can hold."""
-    return min(4 * BITS, 2 * (kernel.size // kernel.shape[-1]) - 1)
+    size = int(kernel.size // kernel.shape[-1])
+    return min(4 * BITS, 2 * size - 1)
 
 
 def explicit_key(model: Any, layer: str, seed: int) -> Forgery:
