@@ -207,19 +207,18 @@ class _Tree:
             other = f"{parent}/{name.removeprefix('_')}"
             if name.startswith("_") and self._kinds.get(other) == _PART:
                 twice |= {path, other}
-        by_name = defaultdict(list)
+        # Names of classes in other attributes of a model, with the path of the model.
+        aliases = set()
         for owner in owners:
-            by_name[_name_of_class(owner)].append(owner)
-        for name, start in {
-            (_name_of_class(owner), self._start_of_nothing(owner))
-            for owner in owners
-            if self._kinds[owner] == _NOTHING
-        }:
-            holder, _, attribute = start.rpartition("/")
-            is_alias = attribute.startswith("_") and attribute != _OLD_LIST
-            if is_alias and is_model(self._nodes.get(holder)):
-                prefix = f"{holder}/" if holder else ""
-                twice |= {path for path in by_name[name] if path.startswith(prefix)}
+            if self._kinds[owner] == _NOTHING:
+                holder, _, attribute = self._start_of_nothing(owner).rpartition("/")
+                is_alias = attribute.startswith("_") and attribute != _OLD_LIST
+                if is_alias and is_model(self._nodes.get(holder)):
+                    aliases.add((_name_of_class(owner), holder))
+        for owner in owners if aliases else ():
+            name = _name_of_class(owner)
+            if any((name, path) in aliases for path in _paths_to(owner)):
+                twice.add(owner)
         return twice
 
 
