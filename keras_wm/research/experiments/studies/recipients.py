@@ -30,7 +30,6 @@ from keras_wm.research.experiments.tables import (
     percent,
 )
 from keras_wm.research.experiments.training import Training, from_scratch
-from keras_wm.scheme.detection import corrected
 from keras_wm.scheme.key import WatermarkKey
 from keras_wm.scheme.normal import log_tail
 from keras_wm.utils.arrays import Floats
@@ -129,38 +128,40 @@ def _traced(
     variable = model.get_layer(mark.layers[0]).kernel
     (position,) = (i for i, v in enumerate(model.weights) if v is variable)
 
-    leaks, kernels = [], []
-    for leak, members, kernel in _leaks([copy[position] for copy in weights], first):
-        if leak.pop("number") < ERRORS_PER_RUN:
+    conditions: dict[tuple[str, int, float], list[float]] = {}
+    kernels, guilty = [], []
+    for labels, members, kernel in _leaks([copy[position] for copy in weights], first):
+        errors = conditions.setdefault(labels, [])
+        if len(errors) < ERRORS_PER_RUN:
             copies = [weights[member] for member in members]
             means = [np.mean(arrays, axis=0) for arrays in zip(*copies, strict=True)]
             model.set_weights([*means[:position], kernel, *means[position + 1 :]])
-            leak["test_error"] = pictures.test_error(model)
+            errors.append(pictures.test_error(model))
         kernels.append(kernel)
-        leaks.append((leak, {first + member for member in members}))
+        guilty.append({first + member for member in members})
     keys = [replace(mark, recipient=name).key() for name in names]
     plain = soft_log10_p(kernels, keys)
     compared = soft_log10_p([change_from(k, original) for k in kernels], keys)
     compared = np.minimum(plain, compared) + log10(2)
     return {
         "host_error": host_error,
-        "leaks": [
+        "conditions": [
             {
-                **leak,
-                **_named(guilty, log10_p),
-                "by_change": _named(guilty, log10_p_compared),
+                **dict(zip(("attack", "mixed", "drift"), labels, strict=True)),
+                "test_errors": errors,
+                "plain": _named(guilty[part], plain[part]),
+                "by_change": _named(guilty[part], compared[part]),
             }
-            for (leak, guilty), log10_p, log10_p_compared in zip(
-                leaks, plain, compared, strict=True
-            )
+            for number, (labels, errors) in enumerate(conditions.items())
+            for part in [slice(number * LEAKS_PER_RUN, (number + 1) * LEAKS_PER_RUN)]
         ],
     }
 
 
 def _leaks(
     copies: Sequence[NDArray[Any]], seed: int
-) -> Iterator[tuple[Row, Sequence[int], Floats]]:
-    """Yields each leak's labels and number, the copies it is made from, its kernel."""
+) -> Iterator[tuple[tuple[str, int, float], Sequence[int], Floats]]:
+    """Yields each leak's condition, the copies that it is made from, and its kernel."""
     rng = np.random.default_rng(seed)
     kernels = np.stack(copies).astype(np.float64)
     for name, attack in _ATTACKS.items():
@@ -173,9 +174,8 @@ def _leaks(
                     stack = kernels[members]
                     noise = rng.normal(size=stack.shape)
                     stack = stack + drift * kernels.std() * noise
-                    labels = {"attack": name, "mixed": count, "drift": drift}
                     kernel = attack.combine(stack, rng)
-                    yield {**labels, "number": number}, members.tolist(), kernel
+                    yield (name, count, drift), members.tolist(), kernel
 
 
 def soft_log10_p(kernels: Sequence[Floats], keys: Sequence[WatermarkKey]) -> Floats:
@@ -205,42 +205,48 @@ def soft_log10_p(kernels: Sequence[Floats], keys: Sequence[WatermarkKey]) -> Flo
     return np.minimum(log10_p, 0.0)
 
 
-def _named(guilty: set[int], log10_p: Floats) -> Measurements:
-    """Returns how many recipients are named, rightly and wrongly.
+def _named(guilty: Sequence[set[int]], log10_p: Floats) -> Measurements:
+    """Returns how many recipients are named in some leaks, rightly and wrongly.
 
-    Also the smallest p-value of a recipient whose copy was leaked, and that of another
-    one.
+    Args:
+        guilty: The recipients whose copies each leak is made from.
+        log10_p: log10 of the p-values, shape `(leaks, recipients)`.
+
+    Returns:
+        The number of guilty recipients who are named in each leak, those of innocent
+        ones who are named and tested, and the largest, over the leaks, of the smallest
+        p-value of a guilty recipient.
     """
-    all_p = np.array([corrected(float(p), len(log10_p)) for p in log10_p])
-    is_guilty = np.isin(np.arange(len(all_p)), list(guilty))
+    all_p = np.minimum(log10_p + log10(log10_p.shape[1]), 0)
+    is_guilty = np.array(
+        [np.isin(np.arange(log10_p.shape[1]), list(leak)) for leak in guilty]
+    )
     is_named = all_p < log10(MARKED)
     return {
-        "named": int(np.sum(is_named & is_guilty)),
+        "named": np.sum(is_named & is_guilty, axis=1).tolist(),
         "innocent_named": int(np.sum(is_named & ~is_guilty)),
         "innocents": int(np.sum(~is_guilty)),
-        "log10_p": float(all_p[is_guilty].min()),
-        "innocent_log10_p": float(all_p[~is_guilty].min()),
+        "log10_p": float(np.where(is_guilty, all_p, 0).min(axis=1).max()),
     }
 
 
 def _tables(rows: Sequence[Row]) -> list[ResultTable]:
-    leaks = [leak for row in rows for leak in row["leaks"]]
-    groups = grouped(leaks, attack=tuple(_ATTACKS), mixed=(1, *COLLUDERS), drift=DRIFTS)
+    conditions = [condition for row in rows for condition in row["conditions"]]
+    labels = {"attack": tuple(_ATTACKS), "mixed": (1, *COLLUDERS), "drift": DRIFTS}
+    groups = grouped(conditions, **labels)
     cells: dict[str, Cell] = {
-        "leaks": lambda leaks: str(len(leaks)),
-        "error, %": lambda leaks: percent(
-            [leak for leak in leaks if "test_error" in leak], "test_error"
+        "leaks": lambda rows: str(sum(len(row["plain"]["named"]) for row in rows)),
+        "error, %": lambda rows: percent(
+            [{"error": error} for row in rows for error in row["test_errors"]], "error"
         ),
-        "named": lambda leaks: _share(leaks, 1),
-        "all named": lambda leaks: _share(leaks, leaks[0]["mixed"]),
-        "log10 p": _worst,
-        "named, with original": lambda leaks: _share(_by_change(leaks), 1),
-        "all named, with original": lambda leaks: _share(
-            _by_change(leaks), leaks[0]["mixed"]
-        ),
-        "log10 p, with original": lambda leaks: _worst(_by_change(leaks)),
-        "innocents named": _innocents,
     }
+    for way, heading in (("plain", ""), ("by_change", ", with original")):
+        cells |= {
+            f"named{heading}": partial(_share, way=way),
+            f"all named{heading}": partial(_share, way=way, is_all=True),
+            f"log10 p{heading}": partial(_worst, way=way),
+        }
+    cells["innocents named"] = _innocents
     errors = sorted({f"{100 * row['host_error']:.2f} %" for row in rows})
     notes = [
         f"A recipient is named if p < {MARKED:g} after correction for the number of "
@@ -261,23 +267,20 @@ def _tables(rows: Sequence[Row]) -> list[ResultTable]:
     return [make_table(title, groups, headings, cells, notes)]
 
 
-def _by_change(leaks: Sequence[Row]) -> list[Row]:
-    return [{**leak, **leak["by_change"]} for leak in leaks]
+def _share(rows: Sequence[Row], way: str, is_all: bool = False) -> str:
+    needed = rows[0]["mixed"] if is_all else 1
+    named = [count >= needed for row in rows for count in row[way]["named"]]
+    return f"{sum(named)} of {len(named)}"
 
 
-def _share(leaks: Sequence[Row], needed: int) -> str:
-    named = sum(leak["named"] >= needed for leak in leaks)
-    return f"{named} of {len(leaks)}"
+def _worst(rows: Sequence[Row], way: str) -> str:
+    return format(max(row[way]["log10_p"] for row in rows), "z.0f")
 
 
-def _worst(leaks: Sequence[Row]) -> str:
-    return format(max(leak["log10_p"] for leak in leaks), "z.0f")
-
-
-def _innocents(leaks: Sequence[Row]) -> str:
-    both = [*leaks, *_by_change(leaks)]
-    named = sum(leak["innocent_named"] for leak in both)
-    return f"{named} of {sum(leak['innocents'] for leak in both):,}"
+def _innocents(rows: Sequence[Row]) -> str:
+    both = [row[way] for row in rows for way in ("plain", "by_change")]
+    named = sum(tested["innocent_named"] for tested in both)
+    return f"{named} of {sum(tested['innocents'] for tested in both):,}"
 
 
 def _kernel(model: Any, layer: str) -> Floats:
