@@ -121,7 +121,10 @@ class Alignment:
 
     Attributes:
         correspondence: The order and signs of the suspect's channels.
+        passes: Largest number of times that every channel set is examined.
     """
+
+    passes = _MAX_PASSES
 
     def __init__(self, aligner: Aligner, held_out: Collection[WeightName]) -> None:
         self._aligner = aligner
@@ -167,7 +170,7 @@ class Alignment:
         """Updates each channel set until nothing around it changes."""
         neighbours = self._neighbours()
         waiting = set(neighbours)
-        for _ in range(_MAX_PASSES):
+        for _ in range(self.passes):
             for set_id in sorted(waiting):
                 waiting.remove(set_id)
                 # `+` instead of `or`, because both must run.
