@@ -144,10 +144,10 @@ def test_weights_that_are_not_finite_are_not_related():
 def test_depthwise_and_recurrent_layers_do_not_prevent_a_comparison():
     layers = keras.layers
     images = keras.Input((8, 8, 3))
-    x = layers.Conv2D(16, 3)(images)
+    x = layers.Conv2D(64, 3)(images)
     x = layers.DepthwiseConv2D(3)(layers.BatchNormalization()(x))
-    x = layers.LSTM(12)(layers.Reshape((16, 16))(layers.Conv2D(16, 1)(x)))
-    model = keras.Model(images, layers.Dense(20)(x))
+    x = layers.LSTM(12)(layers.Reshape((16, 32))(layers.Conv2D(32, 1)(x)))
+    model = keras.Model(images, layers.Dense(40)(x))
     names = [(v.path.rpartition("/")[0], v.name) for v in model.weights]
     weights = dict(zip(names, map(np.asarray, model.weights), strict=True))
     rng = np.random.default_rng(10)
@@ -160,8 +160,9 @@ def test_depthwise_and_recurrent_layers_do_not_prevent_a_comparison():
     )
     apart = compared(weights, other, model=lambda w: ArrayModel(model.get_config(), w))
     assert related.figure == pytest.approx(1)
-    assert len(related.cosines) >= 3
-    assert abs(apart.figure) < 0.25
+    # The convolutions, and the dense layer. Its inputs are not aligned.
+    assert len(related.cosines) == 4
+    assert abs(apart.figure) < 0.15
 
 
 def test_the_figure_is_the_median():

@@ -37,11 +37,11 @@ LEVEL = 0.2
     ],
 )
 def test_what_was_chosen_afterwards_is_counted(trial, trials):
-    # A binomial test of each path, with a false alarm rate of 1e-4 in all 17 of them.
+    # A binomial test of each path, with a false alarm rate of 1e-4 in all 19 of them.
     for path in collect(map(trial, range(trials)), choices.FACTORS):
         small = round(path.share_below(LEVEL) * path.count)
         level = min(1.0, path.factor * LEVEL)
-        assert binom.sf(small - 1, path.count, level) > 1e-4 / 17, path.name
+        assert binom.sf(small - 1, path.count, level) > 1e-4 / 19, path.name
 
 
 @pytest.mark.study

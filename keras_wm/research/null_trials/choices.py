@@ -1,9 +1,10 @@
 """The p-values of a trial, by what somebody chose after seeing all of them.
 
-The names of the paths say what was chosen. Each p-value is the one that the public
-report states, P(p <= alpha) <= alpha. A report counts the choices that one call offers,
-but not that there was another call with other arguments. So where the number of slots
-or the kind of test is chosen afterwards, only P(p <= alpha) <= c alpha holds. `FACTORS`
+The names of the paths say what was chosen. Each p-value is the smallest one that the
+public report states for an attempt, and P(p <= alpha) <= alpha. A report counts the
+choices that one call offers, but not that there was another call with other arguments,
+nor that findings of another standing were possible. So where the number of slots or
+the kind of test is chosen afterwards, only P(p <= alpha) <= c alpha holds. `FACTORS`
 has the c of these paths: the sum of the shares of alpha that every possible test gets
 in the call that favours it most.
 """
@@ -34,11 +35,13 @@ from keras_wm.scheme.key import WatermarkKey
 from keras_wm.verification.claimed import CLAIMED_LAYERS, search_claimed
 from keras_wm.verification.identification import Identification, identify
 from keras_wm.verification.result import Verification
-from keras_wm.verification.search_result import judge
+from keras_wm.verification.search_result import SearchResult, judge
 from keras_wm.verification.verification import verify
 
 ANY = "any argument of verify"
+VERDICT_ALIGNED = "all attempts with both"
 ANY_ALIGNMENT = "any reference or none"
+VERDICT_CLAIMED = "claimed layers or all layers"
 ANY_ORIGINAL = "an original or none"
 BEST_SET = "best set of layers jointly"
 BEST_SLOTS = "best number of slots"
@@ -69,8 +72,12 @@ FACTORS: Mapping[str, float] = {
     BEST_ORDER: _factor_of_orders(),
     # The last one is that of the reordered search.
     ANY: _FACTOR_OF_SETS + _factor_of_slots() + _factor_of_orders() + 0.5,
-    # Each alignment gets half of alpha.
-    ANY_ALIGNMENT: 2.0,
+    # Findings that rest on no free choice get alpha, because those that do cannot
+    # displace them. The others count all attempts.
+    VERDICT_ALIGNED: 1 + 2 / 3,
+    VERDICT_CLAIMED: 1 + 1 / 2,
+    # The unaligned search, and each alignment by itself.
+    ANY_ALIGNMENT: 1 + 1 / 2 + 1 / 2,
     ANY_ORIGINAL: 2.0,
 }
 
@@ -87,7 +94,7 @@ def network_trial(number: int) -> Figured:
     everything = verify(model, key)
     named = [verify(model, key, name) for name in LAYERS]
     fixed = named[LAYERS.index(_FIXED)]
-    scores = [found.z.mean() for found in named]
+    scores = [report.z.mean() for report in named]
     ranked = [LAYERS[index] for index in np.argsort(scores)[::-1]]
     jointly = [verify(model, key, ranked[:size]) for size in range(2, len(LAYERS) + 1)]
     two = verify(model, key, [_FIXED, "last"])
@@ -149,15 +156,23 @@ def claimed_trial(number: int) -> Figured:
     elsewhere = [ClaimedLayer("of another name", 1, shape)]
     claim = Claim.make(owners, key, elsewhere)
     figured["claimed layers, all of their shape"] = _claimed(suspect, key, claim)
+    everything = verify(suspect, key).attempts
+    figured[VERDICT_CLAIMED] = _claimed(suspect, key, claim, everything)
     return figured
 
 
-def _claimed(suspect: ModelSource, key: WatermarkKey, claim: Claim) -> Figures:
+def _claimed(
+    suspect: ModelSource,
+    key: WatermarkKey,
+    claim: Claim,
+    others: Sequence[SearchResult] = (),
+) -> Figures:
+    """Tests claimed layers as if the claim were dated, beside other attempts."""
     with open_model(suspect) as opened:
         result = search_claimed(opened, key, claim, DEFAULT_LIMITS)
-    (judged,) = judge([result], key, frozenset({CLAIMED_LAYERS}))
+    judged = judge([*others, result], key, frozenset({CLAIMED_LAYERS}))
     single = result.log10_p if claim.jointly else None
-    return Figures(judged.log10_p_corrected, single)
+    return Figures(_smallest(judged), single)
 
 
 def recipients_trial(number: int) -> Figured:
@@ -211,15 +226,25 @@ def aligned_trial(trial: Trial) -> Figured:
             for networks in (reference, checkpoint, reference | checkpoint)
         )
         figured |= {
-            f"reference, {name}": _figures([one]),
-            f"checkpoint, {name}": _figures([other]),
-            f"both, {name}": _figures([both]),
+            f"reference, {name}": _aligned(one),
+            f"checkpoint, {name}": _aligned(other),
+            f"both, {name}": _aligned(both),
         }
         if name == SIBLING:
+            figured[VERDICT_ALIGNED] = _figures([both])
             figured[ANY_ALIGNMENT] = _figures([plain, one, other, both])
     return figured
 
 
+def _aligned(found: Verification) -> Figures:
+    """Returns the figures of the aligned attempts of a report."""
+    return Figures(_smallest([result for result in found.attempts if result.choices]))
+
+
 def _figures(found: Sequence[Verification], single: float | None = None) -> Figures:
-    """Returns the figures of the most significant one of several reports."""
-    return Figures(min(report.log10_p for report in found), single)
+    """Returns the figures of the most significant attempt in several reports."""
+    return Figures(min(_smallest(report.attempts) for report in found), single)
+
+
+def _smallest(results: Sequence[SearchResult]) -> float:
+    return min((result.log10_p_corrected for result in results), default=0.0)
