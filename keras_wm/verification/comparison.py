@@ -52,7 +52,7 @@ class Comparison(TextReport):
         disputed: The `Verification` of each key in the disputed model.
         originals: The `Verification` of each key in each party's own model:
             `originals[i][j]` is key j in the original of party i.
-        related: How alike each party's own model and the disputed model are.
+        related: The `Relatedness` of each party's own model to the disputed model.
         dates: The date of each party's claim for its own model; `None` without a claim
             that counts.
     """
