@@ -173,7 +173,7 @@ def verify(
         finding=finding,
         attempts=attempts,
         recipient=key.recipient,
-        notes=[*_notes(key, finding), *notes, *usage_notes(suspect)],
+        notes=[*_notes(key, finding), *usage_notes(suspect), *notes],
         slots=slots,
         claim=evidence,
     )
