@@ -3,20 +3,11 @@
 benchmarks/false_alarms_of_choices.py is the long version, with 1,000 trials.
 """
 
-from functools import partial
-
 import numpy as np
 import pytest
 from scipy.stats import binom
 
-from keras_wm.research.alignment_trials.networks import TESTED, chain
-from keras_wm.research.alignment_trials.trials import make_trial
 from keras_wm.research.null_trials import choices
-from keras_wm.research.null_trials.hosts import (
-    cheap_key,
-    quantized_file,
-    safetensors_file,
-)
 from keras_wm.research.null_trials.outcomes import (
     Figures,
     NullPath,
@@ -42,28 +33,6 @@ def test_what_was_chosen_afterwards_is_counted(trial, trials):
         small = round(path.share_below(LEVEL) * path.count)
         level = min(1.0, path.factor * LEVEL)
         assert binom.sf(small - 1, path.count, level) > 1e-4 / 19, path.name
-
-
-@pytest.mark.study
-def test_no_path_has_more_false_alarms_than_it_states(tmp_path):
-    # Holm's procedure, with a false alarm rate of 1e-6 in all paths together.
-    files = {"8 bits": quantized_file(tmp_path, 1)}
-    files["two orders"] = safetensors_file(tmp_path, 1)
-    architecture = chain(24, {TESTED: 0})
-    trials = [
-        *map(choices.network_trial, range(1000, 1300)),
-        *map(choices.hard_trial, range(300)),
-        *map(choices.claimed_trial, range(1000, 1300)),
-        *map(choices.recipients_trial, range(1000, 1060)),
-        *map(partial(choices.files_trial, files), range(150)),
-        *(
-            choices.aligned_trial(make_trial(architecture, cheap_key(number), number))
-            for number in range(1000, 1030)
-        ),
-    ]
-    paths = collect(trials, choices.FACTORS)
-    assert len(paths) > 25
-    assert not failing(paths, 1e-6)
 
 
 def test_the_tests_of_paths_find_what_is_not_exact():

@@ -55,7 +55,7 @@ def test_more_seeds_add_networks_and_keep_the_others():
 
 
 def test_the_kernels_of_a_pair_share_nothing_but_the_key():
-    settings = Settings(k=1)
+    settings = Settings(k=1, marks=("default",))
     kernels = {kind: pair_of_kernels(settings, kind, 0) for kind in KINDS}
     key = mark_to_test(settings, "default", 0).key()
     for kind, slots in {"distinct slots": (0, 1), "same slot": (0, 0)}.items():
