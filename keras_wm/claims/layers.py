@@ -83,7 +83,7 @@ def search_layers(
     """
     found: dict[str, tuple[float, ClaimedLayer]] = {}
     with open_model(model, limits, sandbox) as opened:
-        kernels = [kernel for kernel in opened.kernels if _fits(kernel, key)]
+        kernels = [kernel for kernel in opened.kernels if key.fits(kernel.shape)]
         threshold = log10(alpha) - log10(max(1, slots * len(kernels)))
         for kernel in kernels:
             values = kernel.read()
@@ -129,7 +129,7 @@ def check_marked(
 def _marked_kernel(
     kernels: list[Kernel], name: str, key: WatermarkKey, slot: int
 ) -> Kernel:
-    fitting = [kernel for kernel in kernels if _fits(kernel, key)]
+    fitting = [kernel for kernel in kernels if key.fits(kernel.shape)]
     arrays = {kernel.path: kernel.name for kernel in fitting}
     if len(arrays) != 1:
         names = ", ".join(map(repr, arrays.values())) or "none"
@@ -142,11 +142,3 @@ def _marked_kernel(
     # An array can be a kernel in several orders of its axes. One of them is marked.
     in_slot = key.in_slot(slot)
     return min(fitting, key=lambda kernel: detect(kernel.read(), in_slot).log10_p)
-
-
-def _fits(kernel: Kernel, key: WatermarkKey) -> bool:
-    try:
-        key.for_shape(kernel.shape)
-    except ValueError:
-        return False
-    return True

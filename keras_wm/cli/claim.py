@@ -51,19 +51,6 @@ claim = typer.Typer(
 
 ClaimFile = Annotated[Path, argument("Claim file.", "CLAIM")]
 Tsa = Annotated[str, option("URL of a time-stamping authority (RFC 3161).", "URL")]
-TsaCertificates = Annotated[
-    list[Path] | None,
-    option(
-        "Root certificates of time-stamping authorities that you trust, in PEM. "
-        "Repeatable.",
-        "PEM",
-        "--tsa-certificates",
-    ),
-]
-Recipients = Annotated[
-    Path | None,
-    option("File of recipient names, one per line (- for stdin).", "FILE"),
-]
 
 
 @claim.command(_MAKE)
@@ -92,7 +79,7 @@ def make(
     checkpoint: Annotated[
         Path | None, option("The network as it was before it was marked.", "FILE")
     ] = None,
-    recipients: Recipients = None,
+    recipients: options.Recipients = None,
     predecessor: Annotated[
         Path | None, option("The claim for an earlier version.", "CLAIM")
     ] = None,
@@ -133,7 +120,9 @@ def make(
 
 
 @claim.command()
-def stamp(path: ClaimFile, tsa: Tsa, tsa_certificates: TsaCertificates = None) -> None:
+def stamp(
+    path: ClaimFile, tsa: Tsa, tsa_certificates: options.TsaCertificates = None
+) -> None:
     """Have a claim dated by a time-stamping authority, which sees its digest only."""
     from keras_wm.claims.claim import Claim
     from keras_wm.claims.stamping import stamp as stamp_claim
@@ -144,7 +133,9 @@ def stamp(path: ClaimFile, tsa: Tsa, tsa_certificates: TsaCertificates = None) -
 
 
 @claim.command()
-def renew(path: ClaimFile, tsa: Tsa, tsa_certificates: TsaCertificates = None) -> None:
+def renew(
+    path: ClaimFile, tsa: Tsa, tsa_certificates: options.TsaCertificates = None
+) -> None:
     """Renew the time stamps of a claim before their certificates expire."""
     from keras_wm.claims.claim import Claim
     from keras_wm.claims.stamping import renew as renew_claim
@@ -157,7 +148,7 @@ def renew(path: ClaimFile, tsa: Tsa, tsa_certificates: TsaCertificates = None) -
 @claim.command()
 def check(
     path: ClaimFile,
-    tsa_certificates: TsaCertificates = None,
+    tsa_certificates: options.TsaCertificates = None,
     model: Annotated[
         str | None, option("Model file that the claim should be made for.", "FILE")
     ] = None,
@@ -167,7 +158,7 @@ def check(
     opening: Annotated[
         Path | None, option("Opened slot that should belong to the claim.", "FILE")
     ] = None,
-    recipients: Recipients = None,
+    recipients: options.Recipients = None,
     sandbox: options.Sandbox = True,
     limit: options.Limit = None,
     as_json: options.Json = False,
@@ -200,7 +191,7 @@ def check(
 
 
 @claim.command()
-def card(path: ClaimFile, tsa_certificates: TsaCertificates = None) -> None:
+def card(path: ClaimFile, tsa_certificates: options.TsaCertificates = None) -> None:
     """Print a section for a model card, in Markdown. It contains nothing secret."""
     from keras_wm.claims.card import model_card
     from keras_wm.claims.claim import Claim
@@ -227,7 +218,7 @@ def open_slot(
     recipient: Annotated[
         str | None, option("Show a slot of this recipient's key.", "NAME")
     ] = None,
-    recipients: Recipients = None,
+    recipients: options.Recipients = None,
     encrypt: options.Encrypt = False,
 ) -> None:
     """Write a key that shows one slot only, for an expert who checks a claim.

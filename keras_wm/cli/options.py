@@ -81,6 +81,10 @@ TsaCertificates = Annotated[
         "--tsa-certificates",
     ),
 ]
+Recipients = Annotated[
+    Path | None,
+    option("File of recipient names, one per line (- for stdin).", "FILE"),
+]
 Require = Annotated[
     RequiredStanding | None,
     option(

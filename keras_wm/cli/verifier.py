@@ -22,10 +22,7 @@ def verify(
     key: options.Key,
     layers: options.Layers = None,
     slots: options.Slots = 1,
-    recipients: Annotated[
-        Path | None,
-        option("File of recipient names, one per line (- for stdin).", "FILE"),
-    ] = None,
+    recipients: options.Recipients = None,
     reference: Annotated[
         str | None,
         option(

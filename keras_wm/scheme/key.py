@@ -412,6 +412,14 @@ class WatermarkKey:
         self._arrays.check_size(size)
         return KernelKey(self._arrays, self._identity, Place(self.slot, size, count))
 
+    def fits(self, shape: Sequence[int]) -> bool:
+        """Returns whether kernels of a shape, filters last, can hold the message."""
+        try:
+            self.for_shape(shape)
+        except ValueError:
+            return False
+        return True
+
     def payload(self) -> Payload:
         """Returns the fields of a key file. The secret is still a `Secret`."""
         return self._source.payload()

@@ -17,14 +17,12 @@ from keras_wm.scheme.key import WatermarkKey
 from keras_wm.verification.search import (
     check_work,
     count_fitting,
-    fits,
     kernels_to_search,
     search,
 )
 from keras_wm.verification.search_result import (
     SearchResult,
     best_of,
-    set_apart_if_unused,
 )
 
 # A note lists at most this many layers.
@@ -172,7 +170,7 @@ def _search_aligned(
     possible = [
         name
         for name in _kernel_names(network, None)
-        if fits(network.weights[name], keys[0])
+        if keys[0].fits(network.weights[name].shape)
     ]
     fitting = [name for name in possible if name in wanted]
     names = [name for match in matches for name in fitting if name in match]
@@ -227,13 +225,12 @@ def _test(
     """
     alignment = aligner.align_without(*held_out)
     values, changes = alignment.aligned(name), alignment.correspondence.changes
-    results = (
+    return [
         SearchResult(
             (kernel,), detect(values, key), tried=1, slot=key.slot, undone=changes
         )
         for key in keys
-    )
-    return list(map(set_apart_if_unused, results))
+    ]
 
 
 def _also_held_out(name: WeightName, held_out: _Names) -> str:
@@ -260,21 +257,19 @@ def _search_reordered(
     """
     from keras_wm.alignment.filter_assignment import arrangements, families
 
-    fitting = [kernel for kernel in kernels if fits(kernel, keys[0])]
+    fitting = [kernel for kernel in kernels if keys[0].fits(kernel.shape)]
     check_work(fitting, keys, limits)
     results = [SearchResult()]
     for kernel in fitting:
         values = kernel.read()
         results += [
-            set_apart_if_unused(
-                SearchResult(
-                    (kernel,),
-                    detect(arrangement.kernel, key),
-                    tried=1,
-                    slot=key.slot,
-                    log10_arrangements=arrangement.log10_family,
-                    undone={"moved": arrangement.moved, "flipped": arrangement.flipped},
-                )
+            SearchResult(
+                (kernel,),
+                detect(arrangement.kernel, key),
+                tried=1,
+                slot=key.slot,
+                log10_arrangements=arrangement.log10_family,
+                undone={"moved": arrangement.moved, "flipped": arrangement.flipped},
             )
             for key in keys
             for arrangement in arrangements(values, key)

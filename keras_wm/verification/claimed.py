@@ -22,7 +22,7 @@ from keras_wm.claims.model_digest import weight_digest
 from keras_wm.errors import ClaimError, LayerNotFoundError
 from keras_wm.files import Kernel, Limits, ModelFile, ModelSource, Sandbox
 from keras_wm.scheme.key import WatermarkKey
-from keras_wm.verification.search import fits, search, search_sets
+from keras_wm.verification.search import search, search_sets
 from keras_wm.verification.search_result import SearchResult, best_of
 
 # The day, or the time, at which a model first appeared.
@@ -231,7 +231,7 @@ def _kernels_of(
         kernels = []
     if not kernels:
         kernels = [kernel for kernel in suspect.kernels if kernel.shape == layer.shape]
-    return [kernel for kernel in kernels if fits(kernel, key)]
+    return [kernel for kernel in kernels if key.fits(kernel.shape)]
 
 
 def _as_time(published: Published | None) -> datetime | None:

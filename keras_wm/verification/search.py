@@ -21,7 +21,6 @@ from keras_wm.utils.arguments import is_integer
 from keras_wm.verification.search_result import (
     SearchResult,
     best_of,
-    set_apart_if_unused,
 )
 
 # A kernel, and the key in the slot in which it is read.
@@ -43,7 +42,7 @@ def kernels_to_search(
         ValueError: If the named layer cannot hold the message.
     """
     kernels = select(suspect.kernels, layer, suspect.path)
-    if layer is not None and not any(fits(kernel, key) for kernel in kernels):
+    if layer is not None and not any(key.fits(kernel.shape) for kernel in kernels):
         key.for_shape(kernels[0].shape)
     return kernels
 
@@ -90,7 +89,7 @@ def search(
     """
     check_work(kernels, keys, limits)
     fitting = [
-        [index for index, key in enumerate(keys) if fits(kernel, key)]
+        [index for index, key in enumerate(keys) if key.fits(kernel.shape)]
         for kernel in kernels
     ]
     tests = Counter(index for indices in fitting for index in indices)
@@ -112,13 +111,13 @@ def search(
             done += 1
             detection, slot = detect(values, keys[index]), keys[index].slot
             result = SearchResult((kernel,), detection, tried=1, slot=slot)
-            best[index] = best_of([best[index], set_apart_if_unused(result)])
+            best[index] = best_of([best[index], result])
     return best
 
 
 def count_fitting(kernels: Sequence[Kernel], key: WatermarkKey) -> int:
     """Returns the number of kernels that can hold a key's message."""
-    return sum(fits(kernel, key) for kernel in kernels)
+    return sum(key.fits(kernel.shape) for kernel in kernels)
 
 
 def search_slots(
@@ -186,7 +185,7 @@ def search_jointly(
     orders: dict[str, list[Mark]] = {}
     for layer, key in zip(layers, in_order, strict=True):
         for kernel in kernels_to_search(suspect, layer, key):
-            if fits(kernel, key):
+            if key.fits(kernel.shape):
                 marks = orders.setdefault(kernel.path, [])
                 if any(known.slot != key.slot for _, known in marks):
                     raise ValueError(
@@ -196,7 +195,7 @@ def search_jointly(
                 if (kernel, key) not in marks:
                     marks.append((kernel, key))
     jointly, alone = search_sets(list(orders.values()), limits)
-    fitting = [kernel for kernel in suspect.kernels if fits(kernel, keys[0])]
+    fitting = [kernel for kernel in suspect.kernels if keys[0].fits(kernel.shape)]
     arrays = len({kernel.path for kernel in fitting})
     sets = _count_sets(arrays, len(orders), is_ordered=len(keys) > 1)
     return [
@@ -263,7 +262,7 @@ def _jointly(marks: Sequence[Mark]) -> tuple[SearchResult, SearchResult]:
     }
     kernels = tuple(kernel for kernel, _ in marks)
     jointly = SearchResult(kernels, detection, tried=1, counted=1, parts=parts)
-    return set_apart_if_unused(jointly), best_of(list(map(set_apart_if_unused, alone)))
+    return jointly, best_of(alone)
 
 
 def check_work(
@@ -275,7 +274,7 @@ def check_work(
     could keep a search busy for hours.
     """
     for key in keys:
-        shapes = [kernel.shape for kernel in kernels if fits(kernel, key)]
+        shapes = [kernel.shape for kernel in kernels if key.fits(kernel.shape)]
         work = key.bits * sum(key.for_shape(shape).row_length for shape in shapes)
         if work > limits.search_entries:
             raise UnsafeFileError(
@@ -283,12 +282,3 @@ def check_work(
                 f"the projection, more than Limits.search_entries="
                 f"{limits.search_entries:,}. Name a layer, or raise the limit."
             )
-
-
-def fits(kernel: Kernel, key: WatermarkKey) -> bool:
-    """Returns whether a kernel can hold a key's message."""
-    try:
-        key.for_shape(kernel.shape)
-    except ValueError:
-        return False
-    return True

@@ -121,10 +121,13 @@ class SearchResult:
 def best_of(results: Sequence[SearchResult]) -> SearchResult:
     """Returns the most significant of several results of one key.
 
-    The tests of all results are counted in it.
+    The tests of all results are counted in it. A result in kernels that the model does
+    not use is never the best one, but is set apart in its `unused`.
     """
-    best = min(results, key=_significance)
-    unused = [result.unused for result in results if result.unused is not None]
+    used = [result for result in results if not result.unused_note]
+    best = min(used, key=_significance, default=SearchResult())
+    unused = [result for result in results if result.unused_note]
+    unused += [result.unused for result in results if result.unused is not None]
     return replace(
         best,
         tried=sum(result.tried for result in results),
@@ -136,13 +139,6 @@ def best_of(results: Sequence[SearchResult]) -> SearchResult:
 
 def _significance(result: SearchResult) -> tuple[float, bool]:
     return result.log10_p, result.detection is None
-
-
-def set_apart_if_unused(result: SearchResult) -> SearchResult:
-    """Returns a result, set apart if the model does not use one of its kernels."""
-    if not any(kernel.unused for kernel in result.kernels):
-        return result
-    return SearchResult(tried=result.tried, counted=result.counted, unused=result)
 
 
 def judge(

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 import keras_wm
-from keras_wm.claims import Claim, Stamp, open_claimed_slot
+from keras_wm.claims import Claim, open_claimed_slot
 from keras_wm.scheme.detection import detect
 from keras_wm.scheme.key import WatermarkKey
 from tests.claims.authority import Authority
-from tests.claims.test_stamps import query
+from tests.claims.test_stamps import stamped_at
 from tests.command_line import run
 from tests.conftest import fixed_key
 from tests.marked_model import with_mark
@@ -31,8 +31,7 @@ def authority(tmp_path_factory):
 
 def stamped(claim, authority, time=NOW):
     """Returns a claim with a stamp of a time."""
-    request = query(claim.stamped_bytes())
-    return claim.with_stamp(Stamp(authority.respond_at(request, time)))
+    return stamped_at(claim, authority, time)
 
 
 def network(seed=4):

@@ -16,7 +16,6 @@ from keras_wm.scheme.key import WatermarkKey
 from keras_wm.scheme.secret import Secret
 from keras_wm.scheme.secret_source import Filters, SecretSource, usual_groups
 from keras_wm.utils.arguments import check_choice
-from keras_wm.verification.search import fits
 
 Varied = Literal["strength", "rate", "bits", "keys", "rounds"]
 
@@ -99,7 +98,7 @@ class Overwriting:
         bits = self.bits
         while bits >= _FEWEST_BITS:
             shorter = replace(self, bits=bits)
-            if any(fits(kernel, shorter.key(0)) for _, kernel in kernels):
+            if any(shorter.key(0).fits(kernel.shape) for _, kernel in kernels):
                 return shorter
             bits //= 2
         return self
@@ -122,7 +121,7 @@ class Overwriting:
     def _attach(self, model: Any, key: WatermarkKey) -> None:
         kernels = kernels_by_layer(model, self.layer)
         if self.layer is None:
-            kernels = [pair for pair in kernels if fits(pair[1], key)]
+            kernels = [pair for pair in kernels if key.fits(pair[1].shape)]
         if not kernels:
             raise ValueError(
                 f"No layer of {model.name!r} can hold the attacker's {key.bits} bits."

@@ -48,14 +48,11 @@ def best_subset(model: Any, seed: int) -> Forgery:
 
 def _fitting(model: Any, key: WatermarkKey) -> list[tuple[Any, Any]]:
     """Returns the layers with a kernel that can hold the message, and the kernels."""
-    pairs = []
-    for layer, kernel in kernels_by_layer(model):
-        try:
-            key.for_shape(kernel.shape)
-        except ValueError:
-            continue
-        pairs.append((layer, np.asarray(kernel)))
-    return pairs
+    return [
+        (layer, np.asarray(kernel))
+        for layer, kernel in kernels_by_layer(model)
+        if key.fits(kernel.shape)
+    ]
 
 
 def unused_weights(model: Any, layer: str, seed: int, folder: Path) -> Forgery:

@@ -88,7 +88,7 @@ _ATTACKS = {
         f"without differences, {side}": _Attack(partial(_removed, side=side))
         for side in get_args(Side)
     },
-    # Of two copies, these are averages or random choices.
+    # With two copies, each of these is an average or a random choice.
     **{
         f"{choice} weight": _Attack(partial(_chosen, choice=choice), (3, 5), (0.0,))
         for choice in get_args(Choice)
