@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import log10
 from typing import TYPE_CHECKING, Any
 
-from keras_wm.files import DEFAULT_LIMITS, Limits, ModelSource, Sandbox, open_model
+from keras_wm.files import (
+    DEFAULT_LIMITS,
+    Limits,
+    ModelFile,
+    ModelSource,
+    Sandbox,
+    open_model,
+)
 from keras_wm.scheme.detection import Detection, corrected, format_p
 from keras_wm.scheme.key import WatermarkKey, check_key
 from keras_wm.utils.progress import progress_bar
@@ -258,7 +266,7 @@ def identify(
     check_alpha(alpha)
     check_slots(slots)
     _check_recipients(recipients)
-    keys = [key, *(key.for_recipient(name) for name in recipients)]
+    keys = {"": key} | {name: key.for_recipient(name) for name in recipients}
     limits = limits or DEFAULT_LIMITS
     evidence = None
     choices = {"recipient"} | ({"original"} if original is not None else set())
@@ -280,46 +288,28 @@ def identify(
     if original is not None:
         with open_model(original, limits, sandbox) as model_file:
             source = Original(model_file)
+    search = partial(_search, keys=keys, slots=slots, limits=limits, source=source)
     with (
         open_model(model, limits, sandbox) as suspect,
         progress_bar("recipients", progress) as show,
     ):
-        kernels = kernels_to_search(suspect, layer, key)
-        everything = list(suspect.kernels)
-        if source is not None:
-            kernels += source.changes(kernels)
-            everything += source.changes(everything)
-        results = search_slots(kernels, keys, slots, limits, show, everything)
-    tests = sum(result.counted for result in results)
-    by_name = list(zip(["", *recipients], results, strict=True))
-    own, *traces = (_trace(name, result, tests) for name, result in by_name)
-    unused = [
-        _trace(name, result.unused, tests)
-        for name, result in by_name[1:]
-        if result.unused is not None
-    ]
+        tests, traces, unused = search(suspect, layer, progress=show)
     if evidence is not None and not evidence.problem:
         tested = []
         for control in controls:
-            found = identify(
-                control,
-                key,
-                recipients,
-                alpha=alpha,
-                limits=limits,
-                sandbox=sandbox,
-                slots=slots,
-                original=original,
-            )
-            tested.append(Control(found.source, bool(found.named or found.unused)))
+            with open_model(control, limits, sandbox) as model_file:
+                _, (_, *named), set_apart = search(model_file, None)
+            found = any(trace.log10_p < log10(alpha) for trace in named + set_apart)
+            tested.append(Control(model_file.path, found))
         evidence = evidence.with_controls(tested)
+    own, *others = traces
     is_claimed = evidence is not None and evidence.covers(choices)
     return Identification(
         source=suspect.path,
         owner=key.owner,
         commitment=key.commitment,
         own=own,
-        traces=sorted(traces, key=lambda trace: trace.log10_p),
+        traces=sorted(others, key=lambda trace: trace.log10_p),
         tests=tests,
         alpha=alpha,
         standing=Standing.CLAIMED if is_claimed else Standing.PRIVATE,
@@ -328,6 +318,41 @@ def identify(
         claim=evidence,
         notes=(_NOTE, *usage_notes(suspect)),
     )
+
+
+def _search(
+    suspect: ModelFile,
+    layer: str | None,
+    keys: Mapping[str, WatermarkKey],
+    slots: int,
+    limits: Limits,
+    source: Original | None,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[int, list[Trace], list[Trace]]:
+    """Searches a model for the owner's mark and those of recipients.
+
+    `keys` has the owner's key first, and those of the recipients by their names.
+
+    Returns:
+        The number of tests that are counted; the trace of each key; and the traces of
+        recipients' marks in weights that the model does not use.
+    """
+    own, *_ = members = list(keys.values())
+    kernels = kernels_to_search(suspect, layer, own)
+    everything = list(suspect.kernels)
+    if source is not None:
+        kernels += source.changes(kernels)
+        everything += source.changes(everything)
+    results = search_slots(kernels, members, slots, limits, progress, everything)
+    tests = sum(result.counted for result in results)
+    by_name = list(zip(keys, results, strict=True))
+    traces = [_trace(name, result, tests) for name, result in by_name]
+    unused = [
+        _trace(name, result.unused, tests)
+        for name, result in by_name[1:]
+        if result.unused is not None
+    ]
+    return tests, traces, unused
 
 
 def _trace(name: str, result: SearchResult, tests: int) -> Trace:
