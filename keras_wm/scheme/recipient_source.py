@@ -18,12 +18,11 @@ from math import sqrt
 from typing import ClassVar, NoReturn
 
 import numpy as np
-from numpy.typing import NDArray
 
 from keras_wm.scheme.key_file import Payload
 from keras_wm.scheme.names import checked_bits, checked_name
 from keras_wm.scheme.secret import Secret
-from keras_wm.scheme.streams import KernelStreams, Place
+from keras_wm.scheme.streams import DerivedSource, KernelStreams, Place
 from keras_wm.utils.arrays import Floats
 
 # The number of ones in each byte, minus its mean: a sum of eight signs, divided by 2.
@@ -34,7 +33,7 @@ _SUMS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=
 
 
 @dataclass(frozen=True)
-class RecipientSource:
+class RecipientSource(DerivedSource):
     """The root of a recipient's key, from which its arrays are derived.
 
     Bit j is read from the j-th block of the flattened kernel alone.
@@ -78,18 +77,6 @@ class RecipientSource:
     def commitment(self) -> str:
         """Returns 64 hexadecimal digits that determine the key."""
         return self.secret.commit(self.owner, self.bits, "recipient", self.recipient)
-
-    def slot_commitment(self, slot: int) -> str:
-        """Returns 64 hexadecimal digits that determine the seed of a slot."""
-        return self._streams.slot_commitment(slot)
-
-    def slot_seed(self, slot: int) -> Secret:
-        """Returns the seed of a slot, from which no other slot can be computed."""
-        return self._streams.seed(slot)
-
-    def message(self, place: Place) -> NDArray[np.uint8]:
-        """Returns b, shape `(T,)`: coin flips."""
-        return self._streams.message(self.bits, place)
 
     def rows(self, place: Place, first: int, last: int) -> Floats:
         """Returns rows `first` to `last - 1` of X, of one entry for each weight."""

@@ -21,7 +21,7 @@ from keras_wm.scheme.names import checked_bits, checked_name
 from keras_wm.scheme.normal import quantile
 from keras_wm.scheme.recipient_source import RecipientSource
 from keras_wm.scheme.secret import Secret
-from keras_wm.scheme.streams import KernelStreams, Place
+from keras_wm.scheme.streams import DerivedSource, KernelStreams, Place
 from keras_wm.utils.arguments import check_choice, is_integer
 from keras_wm.utils.arrays import Floats
 
@@ -37,7 +37,7 @@ _CHUNK_SIZE = 2**14
 
 
 @dataclass(frozen=True)
-class SecretSource:
+class SecretSource(DerivedSource):
     """A secret and the public choices of a key. Everything is derived from them.
 
     The root of the key is computed from the secret and all choices by scrypt, and the
@@ -97,18 +97,6 @@ class SecretSource:
     def commitment(self) -> str:
         """Returns 64 hexadecimal digits that determine the key."""
         return self.secret.commit(*self._choices)
-
-    def slot_commitment(self, slot: int) -> str:
-        """Returns 64 hexadecimal digits that determine the seed of a slot."""
-        return self._streams.slot_commitment(slot)
-
-    def slot_seed(self, slot: int) -> Secret:
-        """Returns the seed of a slot, from which no other slot can be computed."""
-        return self._streams.seed(slot)
-
-    def message(self, place: Place) -> NDArray[np.uint8]:
-        """Returns b, shape `(T,)`: coin flips."""
-        return self._streams.message(self.bits, place)
 
     def rows(self, place: Place, first: int, last: int) -> Floats:
         """Returns rows `first` to `last - 1` of X."""

@@ -61,3 +61,29 @@ class KernelStreams:
         """Returns b, shape `(T,)`: coin flips."""
         stream = self.expand(-(-bits // 8), "message", place)
         return np.unpackbits(np.frombuffer(stream, np.uint8), count=bits)
+
+
+class DerivedSource:
+    """The part of a key's source that depends on nothing but its streams.
+
+    Attributes:
+        bits: T, the length of the message.
+    """
+
+    bits: int
+
+    def slot_commitment(self, slot: int) -> str:
+        """Returns 64 hexadecimal digits that determine the seed of a slot."""
+        return self._streams.slot_commitment(slot)
+
+    def slot_seed(self, slot: int) -> Secret:
+        """Returns the seed of a slot, from which no other slot can be computed."""
+        return self._streams.seed(slot)
+
+    def message(self, place: Place) -> NDArray[np.uint8]:
+        """Returns b, shape `(T,)`: coin flips."""
+        return self._streams.message(self.bits, place)
+
+    @property
+    def _streams(self) -> KernelStreams:
+        raise NotImplementedError
