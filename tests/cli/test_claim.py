@@ -276,11 +276,11 @@ def test_a_file_that_is_not_a_claim_exits_with_2(folder, tmp_path):
 
 
 def test_the_help_shows_both_forms():
-    shown = run("claim", "--help").stdout
-    assert "FILE --key KEY" in shown
-    for command in ("make", "stamp", "renew", "check", "card", "digest", "open"):
-        assert command in shown
-    assert run("claim").returncode == 64
+    for arguments in ([], ["--help"]):
+        shown = run("claim", *arguments).stdout
+        assert "FILE --key KEY" in shown
+        for command in ("make", "stamp", "renew", "check", "card", "digest", "open"):
+            assert command in shown
 
 
 @pytest.mark.study
