@@ -165,6 +165,7 @@ def unmarked_scores(network):
     return {case: np.concatenate(z) for case, z in scores.items()}
 
 
+@pytest.mark.study
 @pytest.mark.parametrize("filters", ["mean", "keyed"])
 def test_scores_of_unmarked_networks_are_standard_normal(unmarked_scores, filters):
     """Mean and variance are those of N(0, 1), with a false alarm rate of 2e-9."""
@@ -173,6 +174,7 @@ def test_scores_of_unmarked_networks_are_standard_normal(unmarked_scores, filter
     assert abs(np.std(scores) - 1) * np.sqrt(2 * scores.size) < 6
 
 
+@pytest.mark.study
 def test_alignment_by_the_marked_kernel_itself_would_bias_the_scores(unmarked_scores):
     scores = unmarked_scores["mean", False]
     assert np.mean(scores) * np.sqrt(scores.size) > 4

@@ -62,6 +62,7 @@ def client(scheduler):
         yield client
 
 
+@pytest.mark.study
 def test_a_cluster_gives_the_same_report_as_this_machine(downloads, client):
     keys = [downloads.key, downloads.stranger]
     here = keras_wm.scan(downloads.folder, keys, limits=QUICK)
@@ -70,6 +71,7 @@ def test_a_cluster_gives_the_same_report_as_this_machine(downloads, client):
     assert there.to_dict() == here.to_dict()
 
 
+@pytest.mark.study
 def test_more_files_than_concurrent_tasks_are_all_read(downloads, client, tmp_path):
     for index in range(300):
         (tmp_path / f"{index:03}.h5").symlink_to(downloads.folder / "b.weights.h5")
@@ -77,6 +79,7 @@ def test_more_files_than_concurrent_tasks_are_all_read(downloads, client, tmp_pa
     assert (report.files, report.tests, report.unread) == (300, 300, [])
 
 
+@pytest.mark.study
 def test_a_scan_resumes_on_a_cluster(downloads, client, tmp_path):
     record = tmp_path / "scan.jsonl"
     here = keras_wm.scan(downloads.marked[0], downloads.key, record=record)
@@ -86,6 +89,7 @@ def test_a_scan_resumes_on_a_cluster(downloads, client, tmp_path):
     assert len(record.read_text().splitlines()) == 3
 
 
+@pytest.mark.study
 def test_the_command_accepts_a_schedulers_address(downloads, scheduler, tmp_path):
     downloads.key.save(tmp_path / "owner.key")
     arguments = ["scan", *downloads.marked, "--key", tmp_path / "owner.key"]

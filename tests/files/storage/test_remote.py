@@ -96,6 +96,7 @@ def test_a_sandbox_reads_urls(tmp_path, server):
         np.testing.assert_array_equal(model_file.kernels[0].read(), KERNEL)
 
 
+@pytest.mark.study
 def test_a_kernel_is_read_from_s3(tmp_path):
     path = write_archive(tmp_path / "a.keras")
     with s3_store("models") as client:
