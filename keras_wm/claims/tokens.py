@@ -59,14 +59,14 @@ def read_certificates(path: Path) -> list[Certificate]:
     """Reads certificates in PEM.
 
     Raises:
-        ClaimError: If the file has none.
+        ClaimError: If the file cannot be read, or has none.
     """
     import_client()
     from cryptography import x509
 
     try:
         return x509.load_pem_x509_certificates(path.read_bytes())
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise ClaimError(
             "Expected a file with root certificates of time-stamping authorities in "
             f"PEM. Received: {str(path)!r} ({error})"

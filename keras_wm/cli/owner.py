@@ -63,7 +63,10 @@ def publish(
     ] = False,
     force: Annotated[bool, flag("--force", "Replace the target if it exists.")] = False,
 ) -> None:
-    """Save a copy of a marked model that contains no keras_wm metadata."""
+    """Save a copy of a marked model that contains no keras_wm metadata.
+
+    To commit to the copy before you release it, run `keras-wm claim` on it.
+    """
     if not source.is_file():
         raise FileNotFoundError(f"There is no file {str(source)!r}.")
     if not force:

@@ -74,23 +74,7 @@ def verify(
         "checkpoint": checkpoint,
         "reordered": reordered,
     }
-    if recipients is not None:
-        given = [f"--{name}" for name, value in alignment.items() if value]
-        if layers and len(layers) > 1:
-            given.append("several --layer")
-        if given:
-            raise typer.BadParameter(
-                "Expected --recipients with one --layer at most, and without "
-                "--reference, --checkpoint and --reordered. Received: "
-                f"{', '.join(given)}. To use these options, make the key of one "
-                "recipient with `keras-wm derive`, and pass it as --key without "
-                "--recipients."
-            )
-    elif original is not None:
-        raise typer.BadParameter(
-            "Expected --original with --recipients only. To undo a permutation of "
-            f"channels, use --reference. Received: --original {original}."
-        )
+    _check_search(recipients, original, layers or [], alignment)
     dating: dict[str, Any] = {
         "claim": claim,
         "published": published,
@@ -259,6 +243,32 @@ def scan(
     settings = ScanSettings(loaded, layer, limits, slots)
     paths = [*(sources or []), *read_names(list_file)]
     raise typer.Exit(run_scan(paths, settings, record, workers, dask, as_json, require))
+
+
+def _check_search(
+    recipients: object,
+    original: str | None,
+    layers: list[str],
+    alignment: dict[str, Any],
+) -> None:
+    """Raises an error if these options of `verify` cannot be given together."""
+    if recipients is None:
+        if original is not None:
+            raise typer.BadParameter(
+                "Expected --original with --recipients only. To undo a permutation of "
+                f"channels, use --reference. Received: --original {original}."
+            )
+        return
+    given = [f"--{name}" for name, value in alignment.items() if value]
+    if len(layers) > 1:
+        given.append("several --layer")
+    if given:
+        raise typer.BadParameter(
+            "Expected --recipients with one --layer at most, and without --reference, "
+            f"--checkpoint and --reordered. Received: {', '.join(given)}. To use these "
+            "options, make the key of one recipient with `keras-wm derive`, and pass "
+            "it as --key without --recipients."
+        )
 
 
 def _layer_of(layers: list[str] | None) -> str | list[str] | None:

@@ -196,6 +196,7 @@ class Verification(TextReport):
             "kernels_tried": self.tried,
             "kernels_skipped": self.skipped,
             "tests_counted": self.finding.counted,
+            "slots_tried": self.slots,
             **figures,
             **({"parts": parts} if parts else {}),
             **({"attempts": attempts} if len(attempts) > 1 else {}),
@@ -220,7 +221,7 @@ class Verification(TextReport):
         several = len(self.attempts) > 1
         return [
             ("verdict", self._verdict()),
-            ("p-value", f"{format_p(self.log10_p)}, {_tests_counted(self.finding)}"),
+            ("p-value", f"{format_p(self.log10_p)}, {self._tests_counted()}"),
             ("model", self.source),
             ("owner", self.owner),
             *([("recipient", self.recipient)] if self.recipient else []),
@@ -240,6 +241,12 @@ class Verification(TextReport):
         standing = describe(self.standing, self.log10_p, self.finding.choices)
         return f"{self.verdict.upper()}, {standing}"
 
+    def _tests_counted(self) -> str:
+        """Returns how many tests the p-value counts, as text."""
+        count = self.finding.counted
+        slots = f" in {self.slots:,} slots" if self.slots > 1 else ""
+        return f"counting {count:,} {'test' if count == 1 else 'tests'}{slots}"
+
     def _detection_rows(self) -> list[tuple[str, str]]:
         detection = self.detection
         if detection is None:
@@ -254,11 +261,6 @@ class Verification(TextReport):
             ("p of the bits", format_p(detection.log10_p_hard)),
             ("p of the scores", "not exact here" if soft is None else format_p(soft)),
         ]
-
-
-def _tests_counted(result: SearchResult) -> str:
-    """Returns how many tests a p-value counts, as text."""
-    return f"counting {result.counted:,} {'test' if result.counted == 1 else 'tests'}"
 
 
 def _unused_figures(result: SearchResult) -> str:

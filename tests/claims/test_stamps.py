@@ -276,9 +276,10 @@ def test_a_claim_without_stamps_is_not_dated(claim, authority):
         renew(claim, "http://127.0.0.1:1")
 
 
-def test_a_file_without_certificates_is_a_clear_error(stamped, model_file):
-    with pytest.raises(ClaimError, match="in PEM"):
-        dated(stamped, model_file)
+def test_a_file_without_certificates_is_a_clear_error(stamped, model_file, tmp_path):
+    for path in (model_file, tmp_path / "none.pem"):
+        with pytest.raises(ClaimError, match=f"in PEM.*{path.name}"):
+            dated(stamped, path)
 
 
 def test_now_needs_a_time_zone(stamped, authority):
