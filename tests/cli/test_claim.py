@@ -10,7 +10,8 @@ import pytest
 from keras_wm import Claim, WatermarkKey
 from keras_wm.claims import ClaimedLayer, dated
 from keras_wm.claims.dating import check_stamps
-from tests.claims.authority import Authority, needs_openssl, years
+from keras_wm.research.attacks.forging.authority import years
+from tests.claims.authority import Authority, needs_openssl
 from tests.command_line import assert_fails, run, run_process
 from tests.conftest import FIXED_SECRET, fixed_key
 from tests.files.written import write_weights

@@ -44,7 +44,7 @@ def test_a_mark_is_found_in_its_slot_and_every_slot_is_counted(path, kernels):
     alone = detect(kernels[1], KEY.in_slot(1)).log10_p
     assert found.log10_p == pytest.approx(alone + np.log10(6), rel=1e-5)
     assert json.loads(json.dumps(found.to_dict()))["slot"] == 1
-    assert "counting 6 tests in 2 slots" in repr(found)
+    assert "counting 6 tests in 3 slots" in repr(found)
     assert "slot  1" in repr(found)
 
 

@@ -8,56 +8,88 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from keras_wm.claims.claim import Claim
-from keras_wm.research.attacks.forging.forgery import fresh_key
-from keras_wm.research.attacks.forging.references import crafted_network
+from keras_wm.claims.opening import open_claimed_slot
+from keras_wm.research.attacks.attack import kernel_variables
+from keras_wm.research.attacks.forging.forgery import Forgery, fresh_key
+from keras_wm.research.attacks.forging.references import copy_of, crafted_network
 from keras_wm.scheme.detection import detect
-from keras_wm.scheme.key import WatermarkKey
+
+if TYPE_CHECKING:
+    from keras_wm.research.attacks.forging.authority import LocalAuthority
 
 
 @dataclass(frozen=True)
 class ForgedClaim:
-    """A claim with the key and the models that its maker presents with it.
+    """A claim with what its maker presents with it later.
 
     Attributes:
         claim: The `Claim`, which has no time stamp yet.
-        key: The key.
-        reference: The reference that the claim names, or `None`.
+        forgery: The key, and the arguments of `verify` without those for a claim. Its
+            time of one try is without that of a stamp.
         recipients: The recipients that the claim lists.
-        tries: Number of claims or names that were made.
-        seconds: Time of one try, without that of a stamp.
+        controls: Models that were public before the claim, which a verifier asks for.
     """
 
     claim: Claim
-    key: WatermarkKey
-    reference: Any = None
+    forgery: Forgery
     recipients: Sequence[str] = ()
-    tries: int = 1
-    seconds: float = 0.0
+    controls: Sequence[Any] = ()
+
+    def presented(self, authority: LocalAuthority) -> Forgery:
+        """Returns the forgery with this claim, against a model that appears tomorrow.
+
+        Args:
+            authority: The authority that stamps the claim now. The verifier trusts it.
+        """
+        dating = {
+            "claim": authority.stamped(self.claim),
+            "published": datetime.now(UTC) + timedelta(days=1),
+            "tsa_certificates": authority.roots,
+            "controls": self.controls,
+        }
+        return replace(self.forgery, arguments={**self.forgery.arguments, **dating})
+
+
+def descendant_of(base: Any, seed: int) -> Any:
+    """Returns a network that somebody made from a public one.
+
+    Its kernels have changed by a tenth of their size, as further training does.
+    """
+    rng = np.random.default_rng(seed)
+    model = copy_of(base)
+    for variable in kernel_variables(model):
+        kernel = np.asarray(variable)
+        noise = rng.normal(0, 0.1 * kernel.std(), kernel.shape)
+        variable.assign(kernel + noise.astype(kernel.dtype))
+    return model
 
 
 def claim_of_public_base(base: Any, layer: str, seed: int) -> ForgedClaim:
     """Claims a public network, with its channels in the order that a fresh key likes.
 
     The claim can be stamped today. Later it is older than every descendant of the
-    public network.
+    public network, and the first of them is what the forger claims.
 
     Args:
         base: The public network.
         layer: Name of the layer whose filters are ordered for the key.
-        seed: Random seed of the key.
+        seed: Random seed of the key and the descendant.
     """
     begin = time.process_time()
     key = fresh_key(seed)
     reference = crafted_network(base, layer, key)
     claim = Claim.make(reference, key, {layer: 0})
     seconds = time.process_time() - begin
-    return ForgedClaim(claim, key, reference, seconds=seconds)
+    descendant = descendant_of(base, seed)
+    forgery = Forgery(descendant, key, {"reference": reference}, seconds=seconds)
+    return ForgedClaim(claim, forgery, controls=[base])
 
 
 def bulk_claims(model: Any, layer: str, seed: int, tries: int) -> ForgedClaim:
@@ -75,11 +107,14 @@ def bulk_claims(model: Any, layer: str, seed: int, tries: int) -> ForgedClaim:
     claims = [Claim.make(model, key, {layer: 0}) for key in keys]
     best = min(range(tries), key=lambda number: detect(kernel, keys[number]).log10_p)
     seconds = (time.process_time() - begin) / tries
-    return ForgedClaim(claims[best], keys[best], tries=tries, seconds=seconds)
+    forgery = Forgery(model, keys[best], {}, tries, seconds, is_search=True)
+    return ForgedClaim(claims[best], forgery)
 
 
 def claim_of_ground_names(model: Any, layer: str, seed: int, tries: int) -> ForgedClaim:
     """Claims a list of so many recipients that the key of one of them fits later.
+
+    The forger shows this key alone, with the proof that it is in the list.
 
     Args:
         model: The later model.
@@ -91,5 +126,10 @@ def claim_of_ground_names(model: Any, layer: str, seed: int, tries: int) -> Forg
     key = fresh_key(seed)
     names = [f"customer {number}" for number in range(tries)]
     claim = Claim.make(model, key, {layer: 0}, recipients=names)
+    kernel = np.asarray(model.get_layer(layer).kernel)
+    best = min(names, key=lambda name: detect(kernel, key.for_recipient(name)).log10_p)
+    shown = open_claimed_slot(claim, key, 0, best, names)
     seconds = (time.process_time() - begin) / tries
-    return ForgedClaim(claim, key, recipients=names, tries=tries, seconds=seconds)
+    # Every name of the list counts as a test, so that more of them gain nothing.
+    forgery = Forgery(model, shown, {"layer": layer}, tries, seconds)
+    return ForgedClaim(claim, forgery, recipients=names)
