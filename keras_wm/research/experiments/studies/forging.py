@@ -185,40 +185,52 @@ def _counts(last: int) -> list[int]:
 
 def _tables(rows: Sequence[Row]) -> list[ResultTable]:
     forged = [row for row in rows if "verdict" in row]
-    uncontrolled = [row for row in rows if row.get("is_claimed_without_controls")]
-    derivations = [row["seconds_a_derivation"] for row in rows if "curve" in row]
-    lines = [
+    uncontrolled = [row for row in forged if row.get("is_claimed_without_controls")]
+    evidence = ResultTable(
+        "Forged evidence for an unmarked network",
+        ["forged", "verdict", "log10 p", "standing", "evidence", "seconds"],
+        [_evidence_line(row) for row in forged],
         [
-            row["forgery"],
-            row["verdict"],
-            f"{row['log10_p']:.1f}" if "log10_p" in row else "",
-            row.get("standing", ""),
-            "yes" if row["is_independent"] or row["is_claimed"] else "no",
-            f"{row['tries']:,}",
-            f"{row['seconds_a_try']:.2g}",
-            *(_years(row, p) for p in (MARKED, PROVEN)),
-        ]
-        for row in forged
-    ]
+            "standing: of what was found. evidence: whether the report says that it is "
+            "evidence for others. A private finding never is, whatever its p-value. "
+            "seconds: the time that the forgery took.",
+            *(_note_on_controls(row["forgery"]) for row in uncontrolled),
+        ],
+    )
+    derivations = [row["seconds_a_derivation"] for row in rows if "curve" in row]
+    searches = ResultTable(
+        "Cost of a search",
+        [
+            *("searched", "tries", "seconds per try"),
+            *(f"years to p < {name}" for name in (f"{MARKED:g}", "2^-64")),
+        ],
+        [_search_line(row) for row in forged if row["is_search"]],
+        [
+            "years: the time in which one core makes 1 / p tries. A search among "
+            "slots, sets of layers or names of a claimed list gains nothing, because "
+            "the p-value counts them. A claim in advance costs a time stamp, too.",
+            *map(_cost_of_search, derivations),
+        ],
+    )
+    return [evidence, searches]
+
+
+def _evidence_line(row: Row) -> list[str]:
+    found = row["verdict"] in ("marked", "proven")
     return [
-        ResultTable(
-            "Forged evidence for an unmarked network",
-            [
-                *("forged", "verdict", "log10 p", "standing", "evidence", "tries"),
-                *("seconds per try", f"years to p < {MARKED:g}", "years to p < 2^-64"),
-            ],
-            lines,
-            [
-                "evidence: whether the report says that it is evidence for others. A "
-                "private finding never is, whatever its p-value. years: the time in "
-                "which one core makes 1 / p tries; empty where more tries change "
-                "nothing. The p-value counts slots and sets of layers, so a search for "
-                "good ones gains nothing. A claim in advance costs a time stamp, too.",
-                *(_note_on_controls(row["forgery"]) for row in uncontrolled),
-                *(_cost_of_search(seconds) for seconds in derivations),
-            ],
-        )
+        row["forgery"],
+        row["verdict"],
+        f"{row['log10_p']:.1f}" if "log10_p" in row else "",
+        row["standing"] if found else "",
+        "yes" if row["is_independent"] or row["is_claimed"] else "no",
+        f"{row['tries'] * row['seconds_a_try']:.2g}",
     ]
+
+
+def _search_line(row: Row) -> list[str]:
+    seconds = row["seconds_a_try"]
+    years = [f"{core_years(p, seconds):.2g}" for p in (MARKED, PROVEN)]
+    return [row["forgery"], f"{row['tries']:,}", f"{seconds:.2g}", *years]
 
 
 def _note_on_controls(forgery: str) -> str:
@@ -238,12 +250,6 @@ def _cost_of_search(seconds: float) -> str:
         f"{core_years(PROVEN, seconds):.2g} to p < 2^-64. Somebody can buy the first. "
         "Only a commitment that is older than the model rules it out."
     )
-
-
-def _years(row: Row, p: float) -> str:
-    if not row["is_search"]:
-        return ""
-    return f"{core_years(p, row['seconds_a_try']):.2g}"
 
 
 def _figures(rows: Sequence[Row]) -> dict[str, Figure]:

@@ -234,53 +234,61 @@ def _tables(rows: Sequence[Row]) -> list[ResultTable]:
     conditions = [condition for row in rows for condition in row["conditions"]]
     labels = {"attack": tuple(_ATTACKS), "mixed": (1, *COLLUDERS), "drift": DRIFTS}
     groups = grouped(conditions, **labels)
-    cells: dict[str, Cell] = {
-        "leaks": lambda rows: str(sum(len(row["plain"]["named"]) for row in rows)),
-        "error, %": lambda rows: percent(
-            [{"error": error} for row in rows for error in row["test_errors"]], "error"
-        ),
-    }
-    for way, heading in (("plain", ""), ("by_change", ", with original")):
-        cells |= {
-            f"named{heading}": partial(_share, way=way),
-            f"all named{heading}": partial(_share, way=way, is_all=True),
-            f"log10 p{heading}": partial(_worst, way=way),
+    headings = ["what was done to the marked kernel", "copies", "drift"]
+    tables = []
+    for way, title, notes in (
+        ("plain", "Recipients: tracing a leaked copy", []),
+        ("by_change", "Tracing it with the owner's original", _notes(rows, conditions)),
+    ):
+        cells: dict[str, Cell] = {
+            "error, %": _test_error,
+            "named": partial(_count, way=way),
+            "all": partial(_count, way=way, is_all=True),
+            "log10 p": partial(_worst, way=way),
+            "wrong": partial(_innocents, way=way),
         }
-    cells["innocents named"] = _innocents
+        tables.append(make_table(title, groups, headings, cells, notes))
+    return tables
+
+
+def _notes(rows: Sequence[Row], conditions: Sequence[Row]) -> list[str]:
+    leaks = sorted({len(row["plain"]["named"]) for row in conditions})
+    innocents = sum(row["plain"]["innocents"] for row in conditions)
     errors = sorted({f"{100 * row['host_error']:.2f} %" for row in rows})
-    notes = [
+    return [
         f"A recipient is named if p < {MARKED:g} after correction for the number of "
         "recipients. Each copy is the owner's marked network, fine-tuned for a few "
-        "epochs with one recipient's key in the same layer. named: leaks in which a "
-        "recipient whose copy was used is named. log10 p: the weakest of the strongest "
-        "marks in each leak. with original: the change from the owner's network is "
-        "tested, too. innocents named: recipients whose copies were not used, and how "
-        "many of them were tested, with and without the original.",
+        "epochs with one recipient's key in the same layer. With the owner's original, "
+        "the change from it is tested too.",
+        f"named: leaks, of {len(rows) * leaks[-1] if leaks else 0}, in which a "
+        "recipient whose copy was used is named. all: leaks in which all of them are. "
+        "log10 p: the weakest of the strongest marks in each leak. wrong: names of "
+        f"innocent recipients, of {innocents:,} that were tested in all rows of a "
+        "table.",
         "drift: noise that is added to the marked kernel of each copy, as a share of "
         f"its norm. without differences: {100 * REMOVED:g} % of the squared norm of "
         "the copies' differences, in their largest singular vectors, is removed from "
         "their average. "
         f"Test error of the owner's network: {', '.join(errors) or '-'}.",
     ]
-    title = "Recipients: tracing a leaked copy"
-    headings = ["what was done to the marked kernel", "copies", "drift"]
-    return [make_table(title, groups, headings, cells, notes)]
 
 
-def _share(rows: Sequence[Row], way: str, is_all: bool = False) -> str:
+def _test_error(rows: Sequence[Row]) -> str:
+    errors = [{"error": error} for row in rows for error in row["test_errors"]]
+    return percent(errors, "error")
+
+
+def _count(rows: Sequence[Row], way: str, is_all: bool = False) -> str:
     needed = rows[0]["mixed"] if is_all else 1
-    named = [count >= needed for row in rows for count in row[way]["named"]]
-    return f"{sum(named)} of {len(named)}"
+    return str(sum(count >= needed for row in rows for count in row[way]["named"]))
 
 
 def _worst(rows: Sequence[Row], way: str) -> str:
     return format(max(row[way]["log10_p"] for row in rows), "z.0f")
 
 
-def _innocents(rows: Sequence[Row]) -> str:
-    both = [row[way] for row in rows for way in ("plain", "by_change")]
-    named = sum(tested["innocent_named"] for tested in both)
-    return f"{named} of {sum(tested['innocents'] for tested in both):,}"
+def _innocents(rows: Sequence[Row], way: str) -> str:
+    return str(sum(row[way]["innocent_named"] for row in rows))
 
 
 def _kernel(model: Any, layer: str) -> Floats:
