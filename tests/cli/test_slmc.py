@@ -169,7 +169,7 @@ def test_an_invalid_output_file_raises_an_error_before_training(out, tmp_path):
         slmc("train", *SMALL, "--out", tmp_path / out)
 
 
-@pytest.mark.parametrize("chains", [1, 3, 16])
+@pytest.mark.parametrize("chains", [1, pytest.param(3, marks=pytest.mark.study), 16])
 def test_the_printed_error_is_right_for_few_chains(chains, tmp_path):
     """Independent spins have a known variance of m2, hence a known error."""
     words = ["sample", "--size", 2, "--beta", 1e-3, "--by", "metropolis"]

@@ -221,14 +221,24 @@ def leak(owner, copies, tmp_path):
 def test_the_command_line_names_the_recipient(leak):
     key, file = leak / "owner.key", leak / "leaked.keras"
     listed = ("--recipients", leak / "customers.txt")
-    result = run("verify", file, "--key", key, *listed)
+    result = run("verify", "--no-sandbox", file, "--key", key, *listed)
     assert result.returncode == 0
     assert "customer-3  p-value" in result.stdout
     assert FIXED_SECRET.hex() not in result.stdout
-    result = run("verify", file, "--key", key, *listed, "--layer", LAYER, "--json")
+    result = run(
+        "verify",
+        "--no-sandbox",
+        file,
+        "--key",
+        key,
+        *listed,
+        "--layer",
+        LAYER,
+        "--json",
+    )
     assert json.loads(result.stdout)["named"][0]["recipient"] == "customer-3"
     (leak / "customers.txt").write_text("nobody\n")
-    assert run("verify", file, "--key", key, *listed).returncode == 1
+    assert run("verify", "--no-sandbox", file, "--key", key, *listed).returncode == 1
 
 
 def test_the_command_line_compares_with_the_original(leak, plain):
@@ -257,7 +267,14 @@ def test_the_command_line_compares_with_the_original(leak, plain):
 def test_each_line_of_a_file_is_a_name(leak, content):
     (leak / "customers.txt").write_bytes(content)
     listed = ("--recipients", leak / "customers.txt", "--json")
-    result = run("verify", leak / "leaked.keras", "--key", leak / "owner.key", *listed)
+    result = run(
+        "verify",
+        "--no-sandbox",
+        leak / "leaked.keras",
+        "--key",
+        leak / "owner.key",
+        *listed,
+    )
     found = json.loads(result.stdout)
     assert found["recipients_tried"] == 2
     assert [trace["recipient"] for trace in found["named"]] == ["customer-3"]
@@ -273,7 +290,14 @@ def test_each_line_of_a_file_is_a_name(leak, content):
 def test_the_error_about_an_unreadable_list_names_the_file(leak, content, complaint):
     (leak / "customers.txt").write_bytes(content)
     listed = ("--recipients", leak / "customers.txt")
-    result = run("verify", leak / "leaked.keras", "--key", leak / "owner.key", *listed)
+    result = run(
+        "verify",
+        "--no-sandbox",
+        leak / "leaked.keras",
+        "--key",
+        leak / "owner.key",
+        *listed,
+    )
     assert_fails(result, 2, complaint)
     assert "customers.txt" in result.stderr
 

@@ -106,14 +106,16 @@ def test_the_exit_status_is_3(forged, innocent, tmp_path):
     KEY.save(tmp_path / "owner.key")
     (tmp_path / "names.txt").write_text("a\nb\n")
     key = ("--key", tmp_path / "owner.key")
-    verified = run("verify", forged, *key)
+    verified = run("verify", "--no-sandbox", forged, *key)
     assert verified.returncode == 3
     assert TEXT.upper() in verified.stdout
     scanned = run("scan", forged, innocent, *key)
     assert scanned.returncode == 3
     assert TEXT in " ".join(scanned.stdout.split())
     leak = adding_mark(innocent, KEY.for_recipient("b"))
-    named = run("verify", leak, *key, "--recipients", tmp_path / "names.txt")
+    named = run(
+        "verify", "--no-sandbox", leak, *key, "--recipients", tmp_path / "names.txt"
+    )
     assert named.returncode == 3
 
 

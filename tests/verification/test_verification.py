@@ -219,6 +219,7 @@ def test_limits_apply_with_and_without_a_sandbox(marked):
             )
 
 
+@pytest.mark.study
 def test_the_projection_of_a_large_kernel_is_computed_in_blocks(rng):
     # 256 x 40,000 entries are too many to be cached, so the rows come in blocks.
     key = fixed_key(256)
