@@ -15,7 +15,7 @@ from datetime import UTC, date, datetime, time
 from typing import Any, TypeAlias
 
 from keras_wm.claims.claim import Claim
-from keras_wm.claims.dating import Certificates, Dating, check_stamps
+from keras_wm.claims.dating import Certificates, Dating, check_stamps, read_all
 from keras_wm.claims.facts import ClaimedLayer
 from keras_wm.claims.layers import claimed_kernels
 from keras_wm.claims.model_digest import weight_digest
@@ -143,13 +143,16 @@ def examine_claim(
         sandbox: Whether to read them in a child process, or the `Sandbox`.
 
     Raises:
-        ClaimError: If the file is not a claim.
+        ClaimError: If the file is not a claim, or the certificates cannot be read.
         ImportError: If the package rfc3161-client is not installed.
         ValueError: If `published` is not a date.
     """
     if not isinstance(claim, Claim):
         claim = Claim.load(claim)
     appeared = _as_time(published)
+    if tsa_certificates is not None:
+        # The verifier's own mistake is an error, and no problem of the claim.
+        read_all(tsa_certificates)
     dating = None
     try:
         claim.check_key(key)

@@ -268,7 +268,8 @@ def compare(
     Raises:
         ModelFileError: If a file cannot be read or is refused as unsafe.
         LayerNotFoundError: If a model has no layer of this name.
-        ClaimError: If the file of a claim is not a claim.
+        ClaimError: If the file of a claim is not a claim, or `tsa_certificates`
+            cannot be read.
         TypeError: If a model or a key has another type.
         ValueError: If there are not two parties with different keys, or a named layer
             cannot hold a message.

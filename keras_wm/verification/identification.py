@@ -250,7 +250,8 @@ def identify(
     Raises:
         ModelFileError: If the file cannot be read or is refused as unsafe.
         LayerNotFoundError: If the model has no layer of this name.
-        ClaimError: If the file of the claim is not a claim.
+        ClaimError: If the file of the claim is not a claim, or `tsa_certificates`
+            cannot be read.
         TypeError: If `model` or `key` has another type.
         ValueError: If there is no recipient, or one is listed twice; if the key is a
             recipient's; or if a named layer cannot hold the message.

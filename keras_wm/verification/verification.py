@@ -28,7 +28,7 @@ from keras_wm.verification.search import (
     usage_notes,
 )
 from keras_wm.verification.search_result import SearchResult, best_of, judge, strongest
-from keras_wm.verification.standing import MARKED
+from keras_wm.verification.standing import MARKED, Standing
 
 if TYPE_CHECKING:
     from keras_wm.alignment.reference import Reference
@@ -111,7 +111,8 @@ def verify(
         LayerNotFoundError: If the model has no layer of this name.
         AlignmentError: If the reference or the checkpoint does not show how its layers
             are connected.
-        ClaimError: If the file of the claim is not a claim.
+        ClaimError: If the file of the claim is not a claim, or `tsa_certificates`
+            cannot be read.
         ImportError: If a claim is checked and rfc3161-client is not installed.
         TypeError: If `model` or `key` has another type.
         ValueError: If a named layer cannot hold the message, if `alpha` is not
@@ -275,7 +276,8 @@ def _check_layers(layers: Sequence[str], slots: int, aligned: bool) -> None:
 
 def _notes(key: WatermarkKey, result: SearchResult) -> list[str]:
     """Returns notes on the key, and on the kernel of a finding."""
-    notes = [key.caveat] if key.caveat else []
+    is_claimed = result.standing is Standing.CLAIMED
+    notes = [key.caveat] if key.caveat and not is_claimed else []
     if result.detection is None and result.unused is None:
         notes.append(f"None of the {result.skipped} kernels can hold the message.")
     elif result.detection and result.detection.problem:

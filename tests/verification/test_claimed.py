@@ -207,13 +207,23 @@ def test_a_claim_does_not_count_if_a_public_ancestor_has_the_mark(owners, dates)
     assert "1 control" in explain(found)
 
 
+def test_certificates_that_cannot_be_read_are_the_verifiers_mistake(
+    owners, dates, tmp_path
+):
+    wrong = dates | {"tsa_certificates": tmp_path / "none.pem"}
+    with pytest.raises(keras_wm.ClaimError, match=r"in PEM.*none\.pem"):
+        keras_wm.verify(owners, KEY, **wrong)
+
+
 def test_an_opened_slot_is_evidence_with_its_claim_only(owners, dates):
     opened = KEY.open_slot(1)
     found = keras_wm.verify(owners, opened)
     assert (found.verdict, found.standing) == ("proven", "private")
     assert "can be chosen freely" in repr(found).splitlines()[0]
+    assert "proves nothing by itself" in repr(found)
     found = keras_wm.verify(owners, opened, **dates)
     assert (found.verdict, found.standing) == ("proven", "claimed")
+    assert "proves nothing by itself" not in repr(found)
     others = fixed_key(64, secret=b"\x07" * 32).open_slot(1)
     forged = WatermarkKey.from_payload(
         {**others.payload(), "commitment": KEY.commitment}
