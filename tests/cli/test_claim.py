@@ -278,7 +278,10 @@ def test_a_file_that_is_not_a_claim_exits_with_2(folder, tmp_path):
 
 def test_the_help_shows_both_forms():
     for arguments in ([], ["--help"]):
-        shown = run("claim", *arguments).stdout
+        result = run("claim", *arguments)
+        # Without a command it is an error, but not for click before 8.2.
+        assert result.returncode in ((0,) if arguments else (0, 64))
+        shown = result.stdout
         assert "FILE --key KEY" in shown
         for command in ("make", "stamp", "renew", "check", "card", "digest", "open"):
             assert command in shown

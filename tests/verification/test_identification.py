@@ -218,27 +218,22 @@ def leak(owner, copies, tmp_path):
     return tmp_path
 
 
-def test_the_command_line_names_the_recipient(leak):
-    key, file = leak / "owner.key", leak / "leaked.keras"
+def traced(leak, *options):
+    """Runs the command that names the recipients of the leaked file."""
     listed = ("--recipients", leak / "customers.txt")
-    result = run("verify", "--no-sandbox", file, "--key", key, *listed)
+    key = ("--key", leak / "owner.key")
+    return run("verify", "--no-sandbox", leak / "leaked.keras", *key, *listed, *options)
+
+
+def test_the_command_line_names_the_recipient(leak):
+    result = traced(leak)
     assert result.returncode == 0
     assert "customer-3  p-value" in result.stdout
     assert FIXED_SECRET.hex() not in result.stdout
-    result = run(
-        "verify",
-        "--no-sandbox",
-        file,
-        "--key",
-        key,
-        *listed,
-        "--layer",
-        LAYER,
-        "--json",
-    )
+    result = traced(leak, "--layer", LAYER, "--json")
     assert json.loads(result.stdout)["named"][0]["recipient"] == "customer-3"
     (leak / "customers.txt").write_text("nobody\n")
-    assert run("verify", "--no-sandbox", file, "--key", key, *listed).returncode == 1
+    assert traced(leak).returncode == 1
 
 
 def test_the_command_line_compares_with_the_original(leak, plain):
@@ -266,15 +261,7 @@ def test_the_command_line_compares_with_the_original(leak, plain):
 )
 def test_each_line_of_a_file_is_a_name(leak, content):
     (leak / "customers.txt").write_bytes(content)
-    listed = ("--recipients", leak / "customers.txt", "--json")
-    result = run(
-        "verify",
-        "--no-sandbox",
-        leak / "leaked.keras",
-        "--key",
-        leak / "owner.key",
-        *listed,
-    )
+    result = traced(leak, "--json")
     found = json.loads(result.stdout)
     assert found["recipients_tried"] == 2
     assert [trace["recipient"] for trace in found["named"]] == ["customer-3"]
@@ -289,15 +276,7 @@ def test_each_line_of_a_file_is_a_name(leak, content):
 )
 def test_the_error_about_an_unreadable_list_names_the_file(leak, content, complaint):
     (leak / "customers.txt").write_bytes(content)
-    listed = ("--recipients", leak / "customers.txt")
-    result = run(
-        "verify",
-        "--no-sandbox",
-        leak / "leaked.keras",
-        "--key",
-        leak / "owner.key",
-        *listed,
-    )
+    result = traced(leak)
     assert_fails(result, 2, complaint)
     assert "customers.txt" in result.stderr
 

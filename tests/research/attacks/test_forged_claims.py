@@ -92,6 +92,7 @@ def test_a_claimed_list_of_ground_names_is_counted(base, authority):
     assert found.standing == "claimed"
     assert found.tests >= 50
     assert not found.named
+    assert found.traces[0].log10_p > -8
     # Names that the claim does not list do not become evidence by it.
     names = [*names, "another customer"]
     found = keras_wm.identify(base, key, names, FIRST, **dating)

@@ -72,14 +72,14 @@ class LocalAuthority:
         valid: _Years = (-10, 5),
         root_valid: _Years = (-20, 60),
     ) -> None:
-        self._program = shutil.which("openssl")
-        if self._program is None:
+        program = shutil.which("openssl")
+        if program is None:
             raise FileNotFoundError(
                 "A time-stamping authority needs the program openssl, which is not "
                 "installed. Install it with the package manager of the system."
             )
         folder.mkdir(parents=True)
-        self.folder = folder
+        self.folder, self._program = folder, program
         root_key, root = _certificate(f"{name} root", root_valid)
         middle_key, middle = _certificate(f"{name} CA", root_valid, (root_key, root))
         key, signer = _certificate(
@@ -103,7 +103,7 @@ class LocalAuthority:
         """Returns a claim with a stamp of the current time."""
         client = import_client()
         request = client.TimestampRequestBuilder(
-            claim.stamped_bytes(()), client.HashAlgorithm.SHA256
+            claim.stamped_bytes(), client.HashAlgorithm.SHA256
         ).build()
         return claim.with_stamp(Stamp(self.respond(request.as_bytes())))
 
@@ -121,7 +121,6 @@ class LocalAuthority:
         Raises:
             RuntimeError: If it fails.
         """
-        assert self._program is not None  # noqa: S101
         finished = subprocess.run(  # noqa: S603
             [self._program, *arguments],
             cwd=self.folder,

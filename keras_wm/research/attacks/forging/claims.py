@@ -16,13 +16,16 @@ import numpy as np
 
 from keras_wm.claims.claim import Claim
 from keras_wm.claims.opening import open_claimed_slot
-from keras_wm.research.attacks.attack import kernel_variables
 from keras_wm.research.attacks.forging.forgery import Forgery, fresh_key
-from keras_wm.research.attacks.forging.references import copy_of, crafted_network
+from keras_wm.research.attacks.forging.references import crafted_network
+from keras_wm.research.attacks.perturbation import NOISE
 from keras_wm.scheme.detection import detect
 
 if TYPE_CHECKING:
     from keras_wm.research.attacks.forging.authority import LocalAuthority
+
+# Change of a descendant's kernels, as a share of their size, as by further training.
+_DRIFT = 0.1
 
 
 @dataclass(frozen=True)
@@ -57,20 +60,6 @@ class ForgedClaim:
         return replace(self.forgery, arguments={**self.forgery.arguments, **dating})
 
 
-def descendant_of(base: Any, seed: int) -> Any:
-    """Returns a network that somebody made from a public one.
-
-    Its kernels have changed by a tenth of their size, as further training does.
-    """
-    rng = np.random.default_rng(seed)
-    model = copy_of(base)
-    for variable in kernel_variables(model):
-        kernel = np.asarray(variable)
-        noise = rng.normal(0, 0.1 * kernel.std(), kernel.shape)
-        variable.assign(kernel + noise.astype(kernel.dtype))
-    return model
-
-
 def claim_of_public_base(base: Any, layer: str, seed: int) -> ForgedClaim:
     """Claims a public network, with its channels in the order that a fresh key likes.
 
@@ -87,7 +76,7 @@ def claim_of_public_base(base: Any, layer: str, seed: int) -> ForgedClaim:
     reference = crafted_network(base, layer, key)
     claim = Claim.make(reference, key, {layer: 0})
     seconds = time.process_time() - begin
-    descendant = descendant_of(base, seed)
+    descendant = NOISE(base, strength=_DRIFT, seed=seed)
     forgery = Forgery(descendant, key, {"reference": reference}, seconds=seconds)
     return ForgedClaim(claim, forgery, controls=[base])
 

@@ -105,14 +105,15 @@ def _claim(model: Any, _pictures: Pictures, name: str, layer: str) -> Measuremen
     forged = CLAIMS[name](model, layer)
     with tempfile.TemporaryDirectory() as folder:
         forgery = forged.presented(LocalAuthority(Path(folder) / "authority"))
-        uncontrolled = replace(
-            forgery, arguments={**forgery.arguments, "controls": ()}
-        ).verify()
+        measured = uncontrolled = _measured(forgery)
+        if forged.controls:
+            arguments = {**forgery.arguments, "controls": ()}
+            uncontrolled = _measured(replace(forgery, arguments=arguments))
         return {
-            **_measured(forgery),
+            **measured,
             "controls": len(forged.controls),
-            "standing_without_controls": str(uncontrolled.standing),
-            "is_claimed_without_controls": uncontrolled.meets("claimed"),
+            "standing_without_controls": uncontrolled["standing"],
+            "is_claimed_without_controls": uncontrolled["is_claimed"],
         }
 
 
