@@ -1,9 +1,12 @@
 """Small models and data that several tests share, and the scheme in NumPy."""
 
+import contextlib
+
 import keras
 import numpy as np
+import pytest
 
-from keras_wm import WatermarkRegularizer
+from keras_wm import WatermarkRegularizer, keys
 from tests.conftest import fixed_key
 from tests.marked_model import with_mark
 
@@ -25,6 +28,14 @@ def data(samples=64):
 def mark(key=None, **arguments):
     """Returns a regularizer that is strong enough for `MARKING_EPOCHS`."""
     return WatermarkRegularizer(key or fixed_key(), **{"strength": 1e-2, **arguments})
+
+
+@contextlib.contextmanager
+def key_not_found(commitment=""):
+    """Hides all live keys, as in a process that has not loaded them."""
+    rebuilt = pytest.warns(UserWarning, match=f"rebuilt without its key.*{commitment}")
+    with keys(fixed_key(secret=b"\x05" * 32)), rebuilt:
+        yield
 
 
 def dense_model(regularizer=None, optimizer=None, compiled=True, **arguments):

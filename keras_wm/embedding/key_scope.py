@@ -7,19 +7,29 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 
 from keras_wm.scheme.key import WatermarkKey, check_key
+from keras_wm.scheme.live_keys import find_live_key
 
-_KEYS_IN_SCOPE: ContextVar[tuple[WatermarkKey, ...]] = ContextVar("keys", default=())
+# `None` outside of any scope.
+_KEYS_IN_SCOPE: ContextVar[tuple[WatermarkKey, ...] | None] = ContextVar(
+    "keys", default=None
+)
 
 
 @contextlib.contextmanager
 def keys(*keys: WatermarkKey) -> Iterator[None]:
-    """Provides keys to the models that are loaded, cloned or unpickled inside it.
+    """Limits which keys are given to models that are loaded, cloned or unpickled.
 
     A saved model does not contain its key, only the key's commitment (a SHA-256
-    digest). When Keras rebuilds a `WatermarkRegularizer` inside this scope, the
-    regularizer finds the key with that commitment and continues to embed the mark.
-    Without its key it is inactive: it adds only the host's own penalty, and a
-    warning says so.
+    digest). When Keras rebuilds a `WatermarkRegularizer`, it finds the key by that
+    commitment among all `WatermarkKey` objects that are alive in this process, and
+    continues to embed the mark. A scope is needed in two cases only:
+
+    - Several programs share a process, and a model must not find the key of another
+      one. Inside the scope, only the given keys are found.
+    - A model is loaded without its key on purpose: `with keras_wm.keys():`.
+
+    Without its key, a regularizer is inactive: it adds only the host's own penalty. A
+    warning says so, except in a scope without any keys.
 
     Args:
         *keys: The `WatermarkKey`s to provide, any number. The keys of outer scopes
@@ -32,13 +42,14 @@ def keys(*keys: WatermarkKey) -> Iterator[None]:
 
     ```python
     key = keras_wm.WatermarkKey.load("owner.key")
-    with keras_wm.keys(key):
-        model = keras.saving.load_model("checkpoint.keras")
+    model = keras.saving.load_model("checkpoint.keras")  # continues to be marked
+    with keras_wm.keys():
+        unmarked = keras.saving.load_model("checkpoint.keras")  # does not
     ```
     """
     for key in keys:
         check_key(key)
-    token = _KEYS_IN_SCOPE.set((*_KEYS_IN_SCOPE.get(), *keys))
+    token = _KEYS_IN_SCOPE.set((*(_KEYS_IN_SCOPE.get() or ()), *keys))
     try:
         yield
     finally:
@@ -46,6 +57,14 @@ def keys(*keys: WatermarkKey) -> Iterator[None]:
 
 
 def find_key(commitment: str) -> WatermarkKey | None:
-    """Returns the key in scope that has this commitment, or `None`."""
-    innermost_first = reversed(_KEYS_IN_SCOPE.get())
+    """Returns the key with this commitment: in the scope, or else any that is alive."""
+    scope = _KEYS_IN_SCOPE.get()
+    if scope is None:
+        return find_live_key(commitment)
+    innermost_first = reversed(scope)
     return next((key for key in innermost_first if key.commitment == commitment), None)
+
+
+def is_without_keys() -> bool:
+    """Returns whether the current scope has no keys, so that none are wanted."""
+    return _KEYS_IN_SCOPE.get() == ()

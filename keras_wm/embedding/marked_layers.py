@@ -216,8 +216,8 @@ def _problem(
     """Returns why a mark is not being trained, or an empty string if it is."""
     if regularizer.key is None:
         return (
-            "its key is not loaded, because the model was loaded or cloned outside "
-            "`with keras_wm.keys(key):`"
+            "its key was not loaded when the model was loaded or cloned. Load the key "
+            "first, with keras_wm.WatermarkKey.load"
         )
     if variable is None or variable.regularizer is not regularizer:
         return (

@@ -12,7 +12,7 @@ import numpy as np
 from keras import ops
 
 from keras_wm.embedding.kernel_projection import KernelProjection, Loss
-from keras_wm.embedding.key_scope import find_key
+from keras_wm.embedding.key_scope import find_key, is_without_keys
 from keras_wm.embedding.moments import Moments, noise_correction
 from keras_wm.scheme.key import WatermarkKey, check_key
 
@@ -58,9 +58,10 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
     until it is trained. `keras_wm.publish(model, "before.keras")`, called right after
     it was built, saves the `checkpoint` of `keras_wm.verify`.
 
-    The key is never part of the regularizer's config: see `keras_wm.keys` for loading a
-    model that contains it, and `keras_wm.publish` for saving a model without any trace
-    of it.
+    The key is never part of the regularizer's config, only its commitment. A model that
+    is cloned, copied or loaded finds the key again if a `WatermarkKey` object of it is
+    alive in the process (see `keras_wm.keys`). `keras_wm.publish` saves a model without
+    any trace of the key.
 
     Args:
         key: The `WatermarkKey` to embed.
@@ -186,7 +187,7 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
-        """Rebuilds the regularizer, with its key if that is in the scope.
+        """Rebuilds the regularizer, with its key if that is alive in the process.
 
         See `keras_wm.keys`. Without its key the regularizer is inactive: it adds only
         the host's own penalty, and a warning says so.
@@ -196,12 +197,14 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
         if key is not None:
             key = key.in_slot(config["slot"])
         regularizer._configure(key, **config)
-        if regularizer.key is None:
+        if regularizer.key is None and not is_without_keys():
             warnings.warn(
                 "A WatermarkRegularizer was rebuilt without its key (commitment "
                 f"{regularizer.commitment[:8]}) and is inactive: training will not "
-                "maintain the mark. To continue marking, load or clone the model "
-                "inside `with keras_wm.keys(key):`, or call keras_wm.attach.",
+                "maintain the mark. To continue marking, load the key with "
+                "keras_wm.WatermarkKey.load before the model, and keep it in a "
+                "variable. If the model was loaded on purpose without its key, load "
+                "it inside `with keras_wm.keys():`.",
                 stacklevel=2,
             )
         return regularizer

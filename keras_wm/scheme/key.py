@@ -13,6 +13,7 @@ from keras_wm.scheme.array_source import ArraySource, load_array
 from keras_wm.scheme.capacity import USUAL_BITS, check_bits, flat_shape
 from keras_wm.scheme.kernel_key import KernelKey, Source
 from keras_wm.scheme.key_file import Payload, read_key, write_key
+from keras_wm.scheme.live_keys import register
 from keras_wm.scheme.recipient_source import RecipientSource
 from keras_wm.scheme.secret import Secret
 from keras_wm.scheme.secret_source import Filters, Projection, SecretSource
@@ -107,6 +108,7 @@ class WatermarkKey:
         self.recipient = source.recipient
         self.certified = source.certified
         self.commitment: Final = source.commitment()
+        register(self)
 
     @classmethod
     def generate(

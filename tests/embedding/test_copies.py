@@ -6,16 +6,21 @@ import pickle
 import numpy as np
 import pytest
 
-import keras_wm
 from keras_wm import WatermarkRegularizer
 from keras_wm.scheme.secret import Secret
 from tests.conftest import FIXED_SECRET, fixed_key
 from tests.embedding.test_secrecy import OWNER, assert_no_secret_in
-from tests.models import dense_model, find_layer, fit_eagerly, mark, number
+from tests.models import (
+    dense_model,
+    find_layer,
+    fit_eagerly,
+    key_not_found,
+    mark,
+    number,
+)
 
 pytestmark = pytest.mark.backends
 
-INACTIVE = "rebuilt without its key"
 KERNEL = np.random.default_rng(3).normal(size=(32, 64)).astype("float32")
 
 
@@ -30,22 +35,21 @@ def test_a_copy_has_the_key_and_the_same_value(key, make_copy):
 
 
 def test_a_deep_copy_of_an_inactive_regularizer_is_inactive(key):
-    with pytest.warns(UserWarning, match=INACTIVE):
+    with key_not_found():
         inactive = WatermarkRegularizer.from_config(mark(key).get_config())
     assert copy.deepcopy(inactive).key is None
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_a_pickle_finds_its_key_in_the_scope_and_carries_no_secret(protocol):
+def test_a_pickle_finds_its_key_and_carries_no_secret(protocol):
     key = fixed_key(owner=OWNER)
     regularizer = mark(key, regularizer="l2")
     value = number(regularizer(KERNEL))  # derives the projection
     pickled = pickle.dumps(regularizer, protocol)
     assert_no_secret_in(pickled, key)
-    with keras_wm.keys(key):
-        rebuilt = pickle.loads(pickled)  # noqa: S301
+    rebuilt = pickle.loads(pickled)  # noqa: S301
     assert number(rebuilt(KERNEL)) == value
-    with pytest.warns(UserWarning, match=INACTIVE):
+    with key_not_found():
         assert pickle.loads(pickled).key is None  # noqa: S301
 
 
@@ -55,11 +59,10 @@ def test_a_key_and_its_secret_are_not_pickled(key):
             pickle.dumps(private)
 
 
-def test_a_pickled_model_finds_its_key_in_the_scope(key):
+def test_a_pickled_model_finds_its_key(key):
     model = dense_model(mark(key))
     fit_eagerly(model)
     pickled = pickle.dumps(model)
     assert_no_secret_in(pickled, key)
-    with keras_wm.keys(key):
-        rebuilt = pickle.loads(pickled)  # noqa: S301
+    rebuilt = pickle.loads(pickled)  # noqa: S301
     assert find_layer(rebuilt).kernel.regularizer.key is key

@@ -1,4 +1,6 @@
-"""keys: the scope in which rebuilt regularizers find their keys."""
+"""How rebuilt regularizers find their keys: live ones, or those of a scope."""
+
+import gc
 
 import numpy as np
 import pytest
@@ -13,12 +15,68 @@ pytestmark = pytest.mark.backends
 INACTIVE = "rebuilt without its key"
 
 
-def test_the_scope_ends_with_the_block_also_after_an_error(key):
+def new_key(number):
+    """Returns a key that no other object in this process holds."""
+    return fixed_key.__wrapped__(secret=bytes([number]) * 32)
+
+
+def test_a_live_key_is_found_without_a_scope():
+    key = new_key(101)
     config = mark(key).get_config()
-    with pytest.raises(RuntimeError, match="inside"), keras_wm.keys(key):
-        raise RuntimeError("inside")
+    assert WatermarkRegularizer.from_config(config).key is key
+
+
+def test_a_key_in_another_slot_is_found_for_any_slot():
+    key = new_key(102).in_slot(3)
+    rebuilt = WatermarkRegularizer.from_config(mark(key, slot=1).get_config())
+    assert rebuilt.key == key.in_slot(1)
+
+
+def test_a_key_is_not_kept_alive_by_being_findable():
+    key = new_key(103)
+    config = mark(key).get_config()
+    del key
+    gc.collect()
+    with pytest.warns(UserWarning, match=f"{INACTIVE}.*WatermarkKey.load before"):
+        assert WatermarkRegularizer.from_config(config).key is None
+
+
+def test_a_second_object_of_a_key_may_end_before_the_first():
+    key = new_key(104)
+    config = mark(key).get_config()
+    new_key(104)
+    gc.collect()
+    assert WatermarkRegularizer.from_config(config).key is key
+
+
+def test_an_opened_key_of_a_stranger_is_not_taken_for_the_key():
+    key = new_key(105)
+    config = mark(key).get_config()
+    opened = key.open_slot(0)
+    del key
+    gc.collect()
+    assert opened.commitment == config["commitment"]
     with pytest.warns(UserWarning, match=INACTIVE):
         assert WatermarkRegularizer.from_config(config).key is None
+
+
+def test_only_the_keys_of_a_scope_are_found_inside_it(key):
+    config = mark(key).get_config()
+    with keras_wm.keys(fixed_key(8)), pytest.warns(UserWarning, match=INACTIVE):
+        assert WatermarkRegularizer.from_config(config).key is None
+
+
+def test_a_scope_without_keys_loads_on_purpose_without_one(key):
+    config = mark(key).get_config()
+    with keras_wm.keys():  # any warning would be an error here
+        assert WatermarkRegularizer.from_config(config).key is None
+
+
+def test_the_scope_ends_with_the_block_also_after_an_error(key):
+    config = mark(key).get_config()
+    with pytest.raises(RuntimeError, match="inside"), keras_wm.keys():
+        raise RuntimeError("inside")
+    assert WatermarkRegularizer.from_config(config).key is key
 
 
 def test_scopes_nest(key):

@@ -16,13 +16,13 @@ from tests.models import (
     find_layer,
     fit_eagerly,
     kernel_of,
+    key_not_found,
     mark,
 )
 
 pytestmark = pytest.mark.backends
 
-INACTIVE = "rebuilt without its key"
-KEY_NOT_LOADED = f"{LAYER!r} is not being trained: its key is not loaded"
+KEY_NOT_LOADED = f"{LAYER!r} is not being trained: its key was not loaded"
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_a_frozen_mark_is_warned_of_and_still_measured(model, key):
 
 def test_a_mark_that_was_loaded_without_its_key_is_warned_of(model, tmp_path):
     model.save(tmp_path / "model.keras")
-    with pytest.warns(UserWarning, match=INACTIVE):
+    with key_not_found():
         loaded = keras.saving.load_model(tmp_path / "model.keras")
     with pytest.warns(UserWarning, match=KEY_NOT_LOADED):
         history = fit_eagerly(loaded, 1, [BitErrorRate()])
@@ -57,7 +57,7 @@ def test_a_mark_that_was_loaded_with_its_key_is_not_warned_of(model, key, tmp_pa
 
 
 def test_a_mark_that_was_cloned_without_its_key_is_warned_of(model):
-    with pytest.warns(UserWarning, match=INACTIVE):
+    with key_not_found():
         clone = compile_model(keras.models.clone_model(model))
     with pytest.warns(UserWarning, match=KEY_NOT_LOADED):
         fit_eagerly(clone, 1, [BitErrorRate()])
