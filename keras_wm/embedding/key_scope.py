@@ -60,7 +60,8 @@ def find_key(commitment: str) -> WatermarkKey | None:
     """Returns the key with this commitment: in the scope, or else any that is alive."""
     scope = _KEYS_IN_SCOPE.get()
     if scope is None:
-        return find_live_key(commitment)
+        live: WatermarkKey | None = find_live_key(commitment)
+        return live
     innermost_first = reversed(scope)
     return next((key for key in innermost_first if key.commitment == commitment), None)
 

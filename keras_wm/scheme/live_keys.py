@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 from weakref import WeakValueDictionary
 
-if TYPE_CHECKING:
-    from keras_wm.scheme.key import WatermarkKey
-
 # By `id` and not by commitment: of two objects of one key, one can outlive the other.
-_LIVE_KEYS: WeakValueDictionary[int, WatermarkKey] = WeakValueDictionary()
+# `Any` is a `WatermarkKey`, whose module imports this one.
+_LIVE_KEYS: WeakValueDictionary[int, Any] = WeakValueDictionary()
 
 
-def register(key: WatermarkKey) -> None:
+def register(key: Any) -> None:
     """Remembers a key for as long as somebody else holds it."""
     _LIVE_KEYS[id(key)] = key
 
 
-def find_live_key(commitment: str) -> WatermarkKey | None:
+def find_live_key(commitment: str) -> Any:
     """Returns a live key that has this commitment, in any slot, or `None`.
 
     An opened key is never returned. It cannot be moved to another slot, and whoever

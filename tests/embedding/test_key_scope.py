@@ -1,4 +1,4 @@
-"""How rebuilt regularizers find their keys: live ones, or those of a scope."""
+"""keys: which keys a regularizer finds when it is rebuilt."""
 
 import gc
 
