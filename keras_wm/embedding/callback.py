@@ -56,10 +56,15 @@ class BitErrorRate(keras.callbacks.Callback):
     Args:
         every: Number of epochs between two measurements, a positive integer. The values
             are repeated in between. The first epoch is always measured. Defaults to 1.
-        log_dir: Folder of TensorBoard logs. The callback then also writes, for each
-            marked layer, the bit error rate and the smallest score from before the
-            first epoch on, a histogram of the scores, and a picture of the recovered
-            bits. Defaults to `None`, which writes nothing.
+        log_dir: Folder of TensorBoard logs. The callback then writes a histogram of
+            the scores of each marked layer, beside the N(0, 1) of an unmarked kernel, a
+            picture of the recovered bits, and a text card with owner, commitment,
+            slots and bits. Keep the log secret: it shows the message. The values above
+            are written by Keras's `TensorBoard` callback, and by this one if that is
+            not used, under the same names: `epoch_ber` and so on. Step n is the state
+            after the epoch with index n; the first step is the state before training,
+            -1 if training begins with epoch 0. Defaults to `None`, which writes
+            nothing.
 
     Raises:
         ValueError: If `every` is not a positive integer.
@@ -85,7 +90,7 @@ class BitErrorRate(keras.callbacks.Callback):
         self.every = every
         self.log_dir = None if log_dir is None else os.fspath(log_dir)
         self._last_values: Logs = {}
-        # An `EventFileWriter` during training, if there is a `log_dir`.
+        # A `MarkLog` during training, if there is a `log_dir`.
         self._writer: Any = None
         self._checked = False
 
@@ -96,16 +101,20 @@ class BitErrorRate(keras.callbacks.Callback):
         # A model without a fixed input shape gets its weights with the first batch.
         if is_built(self.model):
             self._check_marks()
+        others = _move_to_front(self)
         if self.log_dir is not None:
-            from tensorboard.summary.writer.event_file_writer import EventFileWriter
+            # Imported late: matplotlib and TensorBoard take half a second.
+            from keras_wm.embedding.tensorboard import MarkLog
 
-            self._writer = EventFileWriter(self.log_dir)
-        _move_to_front(self)
+            drawn = any(
+                isinstance(other, keras.callbacks.TensorBoard) for other in others
+            )
+            self._writer = MarkLog(self.log_dir, curves=not drawn)
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         """Writes the untrained values, so that TensorBoard's curves start there."""
         if not self._last_values and self._writer is not None:
-            self._write(_measure(self.model), step=epoch)
+            self._write(_measure(self.model), step=epoch - 1)
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         """Adds the values to the epoch's logs."""
@@ -113,7 +122,7 @@ class BitErrorRate(keras.callbacks.Callback):
             self._check_marks()
         if not self._last_values or epoch % self.every == 0:
             measurements = _measure(self.model)
-            self._write(measurements, step=epoch + 1)
+            self._write(measurements, step=epoch)
             self._last_values = _log_values(measurements)
         if logs is not None:
             logs.update(self._last_values)
@@ -153,10 +162,9 @@ class BitErrorRate(keras.callbacks.Callback):
 
     def _write(self, measurements: Measurements, step: int) -> None:
         if self._writer is not None:
-            from keras_wm.embedding.tensorboard import write_detection
-
-            for name, (detection, _) in measurements.items():
-                write_detection(self._writer, name, detection, step)
+            detections = {name: found for name, (found, _) in measurements.items()}
+            marks = find_marked_layers(self.model)
+            self._writer.write(marks, detections, _log_values(measurements), step)
 
 
 def _measure(model: Any) -> Measurements:
@@ -209,8 +217,10 @@ def _summary(measurements: list[tuple[Detection, float]]) -> Logs:
     }
 
 
-def _move_to_front(callback: BitErrorRate) -> None:
+def _move_to_front(callback: BitErrorRate) -> list[Any]:
     """Moves a callback to the front of the list that `fit` is calling.
+
+    Returns the other callbacks of that list.
 
     Keras passes one `logs` dictionary along its list of callbacks. Callbacks that stand
     earlier would miss our values: `TensorBoard` and `CSVLogger` would silently leave
@@ -231,5 +241,6 @@ def _move_to_front(callback: BitErrorRate) -> None:
             # A callback that is nested in another one is not in the list itself.
             if len(rest) < len(caller.callbacks):
                 caller.callbacks = [callback, *rest]
-            return
+            return rest
         frame = frame.f_back
+    return []
