@@ -107,7 +107,7 @@ class BitErrorRate(keras.callbacks.Callback):
             from keras_wm.embedding.tensorboard import MarkLog
 
             drawn = any(
-                isinstance(other, keras.callbacks.TensorBoard) for other in others
+                isinstance(item, keras.callbacks.TensorBoard) for item in others
             )
             self._writer = MarkLog(self.log_dir, curves=not drawn)
 
