@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from keras_wm.embedding.checkpoint import save_checkpoint
 from keras_wm.embedding.kernel_projection import Loss
+from keras_wm.embedding.lora import is_factor, mark_merged_kernel
 from keras_wm.embedding.marked_layers import (
     check_is_model,
     find_marked_layers,
@@ -105,6 +106,7 @@ def attach(
     # Inactive regularizers, which were loaded without their key, are removed.
     replace_penalties(target, lambda mark: mark if mark.key else mark.regularizer)
     kernel.regularizer = regularizer
+    mark_merged_kernel(target, kernel)
     regularizer.attached_to = weakref.ref(model)
     rebuild_steps(model)
     for marked in find_marked_layers(model):
@@ -194,7 +196,11 @@ def _matching_variables(layer: Any, name: str | None) -> list[Any]:
 
     Without a name, this is the only such variable or else the one named `"kernel"`.
     """
-    matrices = [matrix for matrix in own_variables(layer) if len(matrix.shape) >= 2]
+    matrices = [
+        matrix
+        for matrix in own_variables(layer)
+        if len(matrix.shape) >= 2 and not is_factor(matrix)
+    ]
     if name is None and len(matrices) == 1:
         return matrices
     return [matrix for matrix in matrices if matrix.name == (name or "kernel")]

@@ -17,6 +17,7 @@ from keras import ops
 from keras_wm.embedding.marked_layers import (
     find_marked_layers,
     is_built,
+    mark_merged_kernels,
     rebuild_steps,
     warn_of_shared_slots,
 )
@@ -47,8 +48,10 @@ class BitErrorRate(keras.callbacks.Callback):
 
     All values are `nan` if the model has no mark, or no key is loaded.
 
-    At the start of training it warns of every mark that is not trained: on a frozen,
-    quantized or LoRA layer, or in a model that was loaded or cloned without its key.
+    At the start of training it warns of every mark that is not trained: on a frozen or
+    quantized layer, or in a model that was loaded or cloned without its key. On a layer
+    with LoRA factors, it moves the penalty to the merged kernel, which is what the
+    model computes and saves.
 
     To stop when the mark is complete, use `EarlyStopping(monitor="ber", mode="min")`.
     Keras cannot infer the direction from the name.
@@ -135,6 +138,7 @@ class BitErrorRate(keras.callbacks.Callback):
 
     def _check_marks(self) -> None:
         self._checked = True
+        moved = mark_merged_kernels(self.model)
         marked_layers = find_marked_layers(self.model)
         if not marked_layers:
             warnings.warn(
@@ -155,7 +159,7 @@ class BitErrorRate(keras.callbacks.Callback):
         # `attach` recompiled the steps of the model that it was given. If that was a
         # part of this model, the steps of this one still lack the penalty.
         attached_to = [marked.regularizer.attached_to for marked in marked_layers]
-        if any(
+        if moved or any(
             model is not None and model() is not self.model for model in attached_to
         ):
             rebuild_steps(self.model)

@@ -11,11 +11,14 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_wm.embedding.regularizer import (
-    LORA_PREFIX,
-    WatermarkRegularizer,
-    compute_dtype,
+from keras_wm.embedding.lora import (
+    MergedKernelPenalty,
+    is_factor,
+    mark_merged_kernel,
+    merged_kernel,
+    trained_factor,
 )
+from keras_wm.embedding.regularizer import WatermarkRegularizer, compute_dtype
 
 _KerasDistiller = keras.distillation.Distiller
 
@@ -50,9 +53,7 @@ class MarkedLayer:
         variable = self.variable
         if variable is None or not keras.backend.is_float_dtype(variable.dtype):
             return None
-        # With LoRA, `layer.kernel` is the frozen kernel plus the factors' product.
-        merged = getattr(self.layer, "lora_enabled", False)
-        kernel = self.layer.kernel if merged else variable
+        kernel = merged_kernel(self.layer, variable)
         return ops.cast(kernel, compute_dtype(kernel))
 
 
@@ -136,6 +137,20 @@ def rebuild_steps(model: Any) -> None:
             layer.make_test_function(force=True)
 
 
+def mark_merged_kernels(model: Any) -> bool:
+    """Moves the penalties of kernels with LoRA factors to the merged kernels.
+
+    Returns:
+        Whether a penalty was moved, so that compiled steps have to be rebuilt.
+    """
+    moved = [
+        mark_merged_kernel(marked.layer, marked.variable)
+        for marked in find_marked_layers(model)
+        if marked.variable is not None
+    ]
+    return any(moved)
+
+
 def own_variables(layer: Any) -> list[Any]:
     """Returns a layer's variables without those of its sublayers."""
     return [*layer._trainable_variables, *layer._non_trainable_variables]
@@ -175,6 +190,8 @@ def replace_penalties(
     for layer in sublayers(model):
         for variable in own_variables(layer):
             regularizer = variable.regularizer
+            if isinstance(regularizer, MergedKernelPenalty):
+                regularizer = regularizer.mark
             if isinstance(regularizer, WatermarkRegularizer):
                 new = replacement(regularizer)
                 set_attribute(variable, "regularizer", new, undo)
@@ -187,8 +204,7 @@ def _penalties(layer: Any) -> Iterator[tuple[Any, WatermarkRegularizer]]:
     """Yields the marked variables of a layer with their regularizers."""
     for variable in own_variables(layer):
         regularizer = variable.regularizer
-        is_factor = variable.name.startswith(LORA_PREFIX)
-        if isinstance(regularizer, WatermarkRegularizer) and not is_factor:
+        if isinstance(regularizer, WatermarkRegularizer) and not is_factor(variable):
             yield variable, regularizer
     held = held_regularizers(layer)
     if not held or not layer.built:
@@ -224,8 +240,14 @@ def _problem(
             "its kernel no longer has the penalty, because the layer was quantized or "
             "its kernel replaced"
         )
-    if getattr(layer, "lora_enabled", False):
-        return "LoRA froze its kernel"
+    factor = trained_factor(layer, variable)
+    if factor is not None:
+        if not isinstance(factor.regularizer, MergedKernelPenalty):
+            return (
+                "LoRA froze its kernel, and its penalty is not on the merged kernel "
+                "yet, where keras_wm.BitErrorRate() moves it"
+            )
+        variable = factor
     if id(variable) not in trained:
         return "its layer is frozen (trainable=False)"
     return ""

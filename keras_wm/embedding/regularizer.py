@@ -133,15 +133,22 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
         Args:
             x: The kernel, a float tensor of rank 2 or more, filters last.
         """
+        if self._is_lora_factor(x):
+            return self.host_penalty(x)
+        return self.host_penalty(x) + self.mark_penalty(x)
+
+    def host_penalty(self, kernel: Any) -> Any:
+        """Returns the penalty of the host's own regularizer, a scalar tensor."""
+        penalty = 0.0 if self.regularizer is None else self.regularizer(kernel)
         # Keras adds penalties to a loss of type floatx, whatever the layer's type is.
-        dtype = keras.config.floatx()
-        host_penalty = 0.0 if self.regularizer is None else self.regularizer(x)
-        penalty = ops.cast(host_penalty, dtype)
-        if self.key is None or self._is_lora_factor(x):
-            return penalty
-        kernel = ops.cast(x, compute_dtype(x))
-        mark = self.strength * ops.sum(self.bit_losses(kernel))
-        return penalty + ops.cast(mark, dtype)
+        return ops.cast(penalty, keras.config.floatx())
+
+    def mark_penalty(self, kernel: Any) -> Any:
+        """Returns the penalty of the mark alone, 0 without its key."""
+        if self.key is None:
+            return ops.cast(0.0, keras.config.floatx())
+        losses = self.bit_losses(ops.cast(kernel, compute_dtype(kernel)))
+        return ops.cast(self.strength * ops.sum(losses), keras.config.floatx())
 
     def bit_losses(self, kernel: Any) -> Any:
         r"""Returns the embedding loss of each bit, without the factor \(\lambda\).
@@ -264,6 +271,7 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
         self._projections: dict[tuple[int, ...], KernelProjection] = {}
         self._kernel_shapes: set[tuple[int, ...]] = set()
         self._lora_shapes: set[tuple[int, ...]] = set()
+        self._warned_of_lora = False
 
     def _settings(self) -> dict[str, Any]:
         names = ("commitment", "loss", "strength", "margin", "slot")
@@ -281,25 +289,31 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
     def _is_lora_factor(self, x: Any) -> bool:
         """Returns whether x is a factor that `enable_lora` added to a layer.
 
-        Keras gives both factors the kernel's regularizer. On JAX, x is a variable when
-        the layer is built but a bare array during training, so the factors' shapes are
-        remembered. A shape that a kernel has as well counts as a kernel's.
+        Keras gives both factors the kernel's regularizer, until
+        `keras_wm.embedding.lora` replaces it. On JAX, x is a variable when the layer is
+        built but a bare array during training, so the factors' shapes are remembered.
+        A shape that a kernel has as well counts as a kernel's.
         """
         shape, name = tuple(x.shape), getattr(x, "name", None)
+        in_training = True
         if isinstance(name, str) and isinstance(x, keras.Variable):
             if not name.startswith(LORA_PREFIX):
                 self._kernel_shapes.add(shape)
                 return False
-            if shape not in self._lora_shapes:
-                self._lora_shapes.add(shape)
-                warnings.warn(
-                    "LoRA freezes the kernel and trains two factors instead: neither "
-                    "the kernel nor the factors get the mark's penalty. Merge the "
-                    "factors, or embed the mark before enabling LoRA.",
-                    stacklevel=3,
-                )
-            return True
-        return shape in self._lora_shapes - self._kernel_shapes
+            self._lora_shapes.add(shape)
+            # `fit` builds the model before `BitErrorRate` can replace the regularizer.
+            in_training = keras.backend.backend() != "jax"
+        elif shape not in self._lora_shapes - self._kernel_shapes:
+            return False
+        if in_training and not self._warned_of_lora:
+            self._warned_of_lora = True
+            warnings.warn(
+                "LoRA freezes the kernel and trains two factors instead, which do not "
+                "get the mark's penalty yet. Pass keras_wm.BitErrorRate() to fit: it "
+                "moves the penalty to the merged kernel.",
+                stacklevel=3,
+            )
+        return True
 
 
 def compute_dtype(x: Any) -> str:

@@ -3,7 +3,6 @@
 import math
 
 import keras
-import numpy as np
 import pytest
 
 from keras_wm import BitErrorRate, attach, keys
@@ -12,7 +11,6 @@ from tests.models import (
     compile_model,
     dense_model,
     expected_ber,
-    expected_scores,
     find_layer,
     fit_eagerly,
     kernel_of,
@@ -79,27 +77,3 @@ def test_a_quantized_mark_is_warned_of(model):
         UserWarning, match=f"{LAYER!r} is not being trained: .*quantized"
     ):
         fit_eagerly(model, 1, [BitErrorRate()])
-
-
-@pytest.mark.filterwarnings("ignore:LoRA freezes the kernel")
-@pytest.mark.parametrize("route", ["constructor", "attach"])
-def test_lora_on_a_mark_is_warned_of_and_trains(key, route):
-    model = dense_model(mark(key) if route == "constructor" else None)
-    if route == "attach":
-        attach(model, LAYER, key)
-    before = kernel_of(model)
-    find_layer(model).enable_lora(2)
-    compile_model(model)
-    with pytest.warns(UserWarning, match=f"{LAYER!r} is not being trained: LoRA"):
-        history = fit_eagerly(model, 2, [BitErrorRate()])
-    # `layer.kernel` is the merged kernel, as it will be saved.
-    assert not np.array_equal(kernel_of(model), before)
-    expected = expected_scores(kernel_of(model), key).mean()
-    assert history["z_mean"][-1] == pytest.approx(expected, rel=1e-4)
-    assert np.isfinite(history["loss"]).all()
-
-
-def test_lora_factors_get_no_penalty(model):
-    find_layer(model).enable_lora(8)
-    with pytest.warns(UserWarning, match="LoRA freezes the kernel and trains two"):
-        assert [float(keras.ops.convert_to_numpy(p)) for p in model.losses] == [0, 0]
