@@ -1,11 +1,12 @@
 """Measures the duration of a training step with a mark, relative to one without.
 
-    python benchmarks/embedding_overhead.py [--steps 40] [--json FILE]
+    python benchmarks/embedding_overhead.py [--seconds 30] [--case TEXT] [--json FILE]
 
 Three copies of a network take turns, step by step, on the same batch: one is marked and
-two are not. The median of marked / unmarked is the cost. The median of unmarked /
-unmarked is the noise floor, which would be 1 without noise. Keras chooses the device,
-and KERAS_BACKEND the backend.
+two are not. The cost is the mean step of the marked copy over that of an unmarked one.
+A mean over many steps is needed, because a large kernel gets the penalty in a random
+part of the steps only. The floor is the same ratio of the two unmarked copies, which
+would be 1 without noise. Keras chooses the device, and KERAS_BACKEND the backend.
 """
 
 from __future__ import annotations
@@ -14,143 +15,191 @@ import argparse
 import json
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+from keras import layers
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from keras_wm import WatermarkKey, WatermarkRegularizer
+from keras_wm.research.hosts.plain_cnn import plain_cnn
 from keras_wm.research.hosts.wide_resnet import wide_resnet, wide_resnet_decay
 
-Arrays = tuple[np.ndarray, np.ndarray]
+Build = Callable[[WatermarkRegularizer | None], keras.Model]
+
 DECAY = 5e-4
+CLASSES = 10
+# Sequences of a batch, tokens of a sequence, length of a token's vector.
+TOKENS = (32, 64, 512)
 
 
-def wrn_10_4(key: WatermarkKey | None) -> keras.Model:
+def wrn_10_4(mark: WatermarkRegularizer | None) -> keras.Model:
     """Returns the papers' host network, WRN-10-4 for 32 x 32 pictures."""
-    mark = key and WatermarkRegularizer(key, regularizer=wide_resnet_decay(DECAY))
+    if mark is not None:
+        mark.regularizer = wide_resnet_decay(DECAY)
     regularizers = {"conv3_block1_conv2": mark} if mark else None
-    return wide_resnet((32, 32, 3), 10, weight_decay=DECAY, regularizers=regularizers)
-
-
-def large_dense(key: WatermarkKey | None) -> keras.Model:
-    """Returns a network with one dense layer of 4096 x 4096."""
-    mark = key and WatermarkRegularizer(key)
-    return keras.Sequential(
-        [
-            keras.Input((4096,)),
-            keras.layers.Dense(4096, activation="relu", kernel_regularizer=mark),
-            keras.layers.Dense(10),
-        ]
+    return wide_resnet(
+        (32, 32, 3), CLASSES, weight_decay=DECAY, regularizers=regularizers
     )
 
 
-def pictures() -> Arrays:
-    """Returns a batch of 64 pictures of 32 x 32 pixels."""
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(64, 32, 32, 3)).astype("float32")
-    return x, rng.integers(0, 10, 64)
+def cnn(mark: WatermarkRegularizer | None) -> keras.Model:
+    """Returns four convolutions for 32 x 32 pictures; the last one is marked."""
+    model = plain_cnn((32, 32, 3), CLASSES)
+    model.get_layer("conv4").kernel.regularizer = mark
+    return model
 
 
-def vectors() -> Arrays:
-    """Returns a batch of 64 vectors of length 4096."""
-    rng = np.random.default_rng(0)
-    return rng.normal(size=(64, 4096)).astype("float32"), rng.integers(0, 10, 64)
+def transformer_block(mark: WatermarkRegularizer | None) -> keras.Model:
+    """Returns a block with self-attention; the feed-forward network is marked."""
+    _, length, width = TOKENS
+    inputs = keras.Input((length, width))
+    attention = layers.MultiHeadAttention(8, width // 8)
+    x = layers.LayerNormalization()(inputs + attention(inputs, inputs))
+    hidden = layers.Dense(4 * width, activation="gelu", kernel_regularizer=mark)(x)
+    x = layers.LayerNormalization()(x + layers.Dense(width)(hidden))
+    pooled = layers.GlobalAveragePooling1D()(x)
+    return keras.Model(inputs, layers.Dense(CLASSES)(pooled))
 
 
-CASES = {
-    "WRN-10-4, 32 x 32, T = 256": (wrn_10_4, pictures, 256),
-    "Dense 4096 x 4096, T = 1024": (large_dense, vectors, 1024),
+def dense(width: int) -> Build:
+    """Returns the builder of a network with one square dense layer."""
+
+    def build(mark: WatermarkRegularizer | None) -> keras.Model:
+        return keras.Sequential(
+            [
+                keras.Input((width,)),
+                layers.Dense(width, activation="relu", kernel_regularizer=mark),
+                layers.Dense(CLASSES),
+            ]
+        )
+
+    return build
+
+
+# For each case, the network and the shape of a batch.
+CASES: dict[str, tuple[Build, tuple[int, ...]]] = {
+    "WRN-10-4, batch 64": (wrn_10_4, (64, 32, 32, 3)),
+    "transformer block, 32 x 64 tokens": (transformer_block, TOKENS),
+    "CNN, batch 32": (cnn, (32, 32, 32, 3)),
+    "Dense 512 x 512, batch 32": (dense(512), (32, 512)),
+    "Dense 1000 x 1000, batch 32": (dense(1000), (32, 1000)),
+    "Dense 4096 x 4096, batch 32": (dense(4096), (32, 4096)),
 }
 
 
-def measure(
-    build: Callable[[WatermarkKey | None], keras.Model],
-    batch: Arrays,
-    bits: int,
-    steps: int,
-) -> dict[str, np.ndarray]:
-    """Measures the steps of the three copies, which take turns.
+@dataclass(frozen=True)
+class Steps:
+    """Durations of the steps of the three copies, in seconds.
 
-    Returns:
-        Seconds of each step, shape `(steps,)`, by the copy's name.
+    Attributes:
+        first: The first step of each copy, by its name.
+        later: The other steps, shape `(turns,)`, by the copy's name.
     """
-    key = WatermarkKey.generate("benchmark", bits)
-    copies = {"marked": build(key), "unmarked": build(None), "again": build(None)}
-    for model in copies.values():
+
+    first: dict[str, float]
+    later: dict[str, np.ndarray]
+
+
+def measure(build: Build, shape: tuple[int, ...], seconds: float) -> Steps:
+    """Measures the steps of the three copies, which take turns."""
+    rng = np.random.default_rng(0)
+    batch = rng.normal(size=shape).astype("float32"), rng.integers(0, CLASSES, shape[0])
+    copies: dict[str, keras.Model] = {}
+    first: dict[str, float] = {}
+    # The first copy also pays for what all steps share, so it is not compared.
+    for name in ("again", "unmarked", "marked"):
+        mark = name == "marked" and WatermarkRegularizer(WatermarkKey.generate("me"))
+        copies[name] = build(mark or None)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        model.compile(keras.optimizers.SGD(0.01, momentum=0.9), loss)
-        for _ in range(3):
-            model.train_on_batch(*batch)
-    seconds: dict[str, list[float]] = {name: [] for name in copies}
-    names = list(copies)
-    for turn in track(range(steps), description=f"{bits} bits", transient=True):
+        copies[name].compile(keras.optimizers.Adam(), loss)
+        first[name] = duration(copies[name], batch)
+        for _ in range(2):
+            duration(copies[name], batch)
+    later: dict[str, list[float]] = {name: [] for name in copies}
+    names, end, turn = list(copies), time.perf_counter() + seconds, 0
+    while time.perf_counter() < end:
+        turn += 1
         # Rotate the order, so that no copy always runs after the same other one.
         for name in names[turn % 3 :] + names[: turn % 3]:
-            begin = time.perf_counter()
-            copies[name].train_on_batch(*batch)
-            seconds[name].append(time.perf_counter() - begin)
-    return {name: np.array(values) for name, values in seconds.items()}
+            later[name].append(duration(copies[name], batch))
+    return Steps(first, {name: np.array(values) for name, values in later.items()})
 
 
-def quartiles(ratios: np.ndarray) -> dict[str, float]:
-    """Returns the median and quartiles of paired ratios.
+def duration(model: keras.Model, batch: tuple[np.ndarray, np.ndarray]) -> float:
+    """Returns the seconds that a training step takes."""
+    begin = time.perf_counter()
+    model.train_on_batch(*batch)
+    return time.perf_counter() - begin
 
-    Also the 95 % interval of the median, by bootstrap.
+
+def compared(numerator: np.ndarray, denominator: np.ndarray) -> dict[str, float]:
+    """Returns the ratio and the difference in seconds of two mean steps.
+
+    Both with their upper 95 % limits, by bootstrap of the turns.
     """
-    low, middle, high = np.percentile(ratios, [25, 50, 75])
     rng = np.random.default_rng(0)
-    draws = np.median(rng.choice(ratios, (2000, len(ratios))), axis=1)
-    lower, upper = np.percentile(draws, [2.5, 97.5])
+    draws = rng.integers(0, len(numerator), (2000, len(numerator)))
+    above, below = numerator[draws].mean(axis=1), denominator[draws].mean(axis=1)
     return {
-        "median": float(middle),
-        "quarter": float(low),
-        "three_quarters": float(high),
-        "median_from": float(lower),
-        "median_to": float(upper),
+        "ratio": float(numerator.mean() / denominator.mean()),
+        "ratio_limit": float(np.percentile(above / below, 95)),
+        "extra": float(numerator.mean() - denominator.mean()),
+        "extra_limit": float(np.percentile(above - below, 95)),
+    }
+
+
+def record(steps: Steps) -> dict[str, Any]:
+    """Returns the figures of a case."""
+    later = steps.later
+    return {
+        "turns": len(later["marked"]),
+        "step_seconds": float(later["unmarked"].mean()),
+        "cost": compared(later["marked"], later["unmarked"]),
+        "floor": compared(later["again"], later["unmarked"]),
+        "first_step": steps.first,
     }
 
 
 def main() -> None:
-    """Runs every case and prints a table."""
+    """Runs the cases and prints a table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--seconds", type=float, default=30.0, help="for each case")
+    parser.add_argument("--case", default="", help="only cases with this text")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     table = Table(
         "case",
-        "step, s",
-        "marked / unmarked (95 % interval)",
-        "quartiles",
-        "noise floor",
+        "step, ms",
+        "marked / unmarked (95 % limit)",
+        "ms more (95 % limit)",
+        "floor (95 % limit)",
+        "first step, s more",
         title=f"Training step with and without a mark ({keras.backend.backend()})",
     )
     records: dict[str, Any] = {}
-    for name, (build, batch, bits) in CASES.items():
-        seconds = measure(build, batch(), bits, arguments.steps)
-        cost = quartiles(seconds["marked"] / seconds["unmarked"])
-        floor = quartiles(seconds["again"] / seconds["unmarked"])
-        records[name] = {
-            "step_seconds": float(np.median(seconds["unmarked"])),
-            "ratio": cost,
-            "floor": floor,
-        }
+    for name, (build, shape) in CASES.items():
+        if arguments.case.lower() not in name.lower():
+            continue
+        figures = record(measure(build, shape, arguments.seconds))
+        records[name] = figures
+        cost, floor, first = figures["cost"], figures["floor"], figures["first_step"]
         table.add_row(
             name,
-            f"{np.median(seconds['unmarked']):.3f}",
-            f"{cost['median']:.3f} ({cost['median_from']:.3f} to "
-            f"{cost['median_to']:.3f})",
-            f"{cost['quarter']:.3f} to {cost['three_quarters']:.3f}",
-            f"{floor['median']:.3f}",
+            f"{1e3 * figures['step_seconds']:.2f}",
+            f"{cost['ratio']:.3f} ({cost['ratio_limit']:.3f})",
+            f"{1e3 * cost['extra']:.2f} ({1e3 * cost['extra_limit']:.2f})",
+            f"{floor['ratio']:.3f} ({floor['ratio_limit']:.3f})",
+            f"{first['marked'] - first['unmarked']:.2f}",
         )
-    Console().print(table)
+    Console(width=120).print(table)
     if arguments.json:
-        record = {"backend": keras.backend.backend(), "cases": records}
-        arguments.json.write_text(json.dumps(record, indent=2) + "\n")
+        text = {"backend": keras.backend.backend(), "cases": records}
+        arguments.json.write_text(json.dumps(text, indent=2) + "\n")
 
 
 if __name__ == "__main__":

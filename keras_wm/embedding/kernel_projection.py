@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import prod
 from typing import Any, Literal
 
 import numpy as np
@@ -13,7 +14,6 @@ from keras import ops
 from numpy.typing import NDArray
 
 from keras_wm.scheme.capacity import (
-    NEGLIGIBLE_SHARE,
     UNSEEN_SHARE,
     readable_weights,
     share,
@@ -48,8 +48,6 @@ class KernelProjection:
         keyed: Whether the filter weights are keyed, so that the mark is not in the
             mean filter.
         margin: The margin m, 0 for the cross-entropy.
-        negligible: Whether a mark with this margin changes the distribution of the
-            weights too little to be worth correcting.
         smallest_norm: Lower bound of the norm of what a bit is read from.
     """
 
@@ -59,7 +57,6 @@ class KernelProjection:
     bits: int
     keyed: bool
     margin: float
-    negligible: bool
     smallest_norm: float
 
     @classmethod
@@ -90,7 +87,6 @@ class KernelProjection:
         else:
             _check_readable_weights(key, size, count)
             margin = 0.0
-        mark_share = share(key.bits, key.filters, size, count, margin)
         if mark.in_blocks:
             weights, length = None, mark.row_length**0.5
         else:
@@ -104,7 +100,6 @@ class KernelProjection:
             bits=key.bits,
             keyed=key.filters == "keyed",
             margin=margin,
-            negligible=mark_share**2 < NEGLIGIBLE_SHARE,
             smallest_norm=SMALLEST_RMS * length,
         )
 
@@ -128,6 +123,28 @@ class KernelProjection:
         norms = ops.sqrt(ops.sum(ops.square(ops.stop_gradient(filters)), axis=0))
         norms = ops.broadcast_to(ops.maximum(norms, self.smallest_norm), outputs.shape)
         return self._by_bit(outputs), self._by_bit(norms)
+
+    def gradient(self, slopes: Any) -> Any:
+        r"""Returns the gradient of \(\sum_j c_j s_j y_j\) with respect to the kernel.
+
+        Args:
+            slopes: The factors c, shape `(T,)`.
+
+        Returns:
+            Tensor of shape `(M, L)`.
+        """
+        matrix = ops.cast(self.matrix, slopes.dtype)
+        if self.filter_weights is None:
+            read = ops.reshape(matrix * ops.reshape(slopes, (-1, 1)), (-1,))
+            unread = prod(self.shape) - self.matrix.size
+            return ops.reshape(ops.pad(read, (0, unread)), self.shape)
+        rounds, _, groups = self.matrix.shape
+        padded = ops.pad(slopes, (0, rounds * groups - self.bits))
+        filters = ops.sum(matrix * ops.reshape(padded, (rounds, 1, groups)), axis=0)
+        weights = ops.cast(self.filter_weights, slopes.dtype)
+        gradient = ops.matmul(filters, ops.transpose(weights))
+        # On PyTorch, Keras multiplies double precision in single precision.
+        return ops.cast(gradient, slopes.dtype)
 
     def _outputs_of_blocks(self, kernel: Any) -> tuple[Any, Any]:
         """Returns what `signed_outputs` does, for a recipient's key."""

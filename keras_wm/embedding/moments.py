@@ -16,9 +16,8 @@ is not in their mean, as with keyed filters.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from math import erf, exp, pi, prod, sqrt
-from typing import Any, NamedTuple
+from typing import Any
 
 from keras import ops
 
@@ -27,9 +26,12 @@ from keras_wm.embedding.kernel_projection import SMALLEST_RMS
 # The powers of W that control the moments 2, 4 and 6. Odd moments are 0 on average.
 _POWERS = (1, 3, 5)
 # If the part of a power of W that is orthogonal to the lower powers is below this share
-# of its norm, it is rounding error: the weights have only a few different magnitudes,
-# and this moment follows from the others.
-_NEGLIGIBLE = 1e-3
+# of its squared norm, it is rounding error: the weights have only a few different
+# magnitudes, and this moment follows from the others.
+_NEGLIGIBLE = 1e-6
+# The powers are those of W divided by this many root mean squares, so that the tenth
+# power does not overflow, even if one weight of a billion is not 0.
+_SCALE = 8.0
 # A bit is in transition until its score reaches this share of the margin. Beyond it,
 # training only holds the bit there.
 _TRANSITION_SHARE = 7 / 8
@@ -59,9 +61,9 @@ def noise_correction(z: Any, margin: float) -> Any:
         margin: The margin m.
 
     Returns:
-        Tensor of shape `(T,)`: the factor of `Moments.noise_term` for each bit, before
-        it is multiplied by the slope of the bit's loss. 0 for a bit that is no longer
-        in transition.
+        Tensor of shape `(T,)`: the noise that each bit removes, before it is
+        multiplied by the slope of the bit's loss. 0 for a bit that is no longer in
+        transition.
     """
     transition_end = _TRANSITION_SHARE * margin
     mean_score = _MOMENTUM_OVERSHOOT * _mean_transition_score(transition_end)
@@ -82,119 +84,92 @@ def _mean_transition_score(end: float) -> float:
     return ((end**2 - 1) * share_below + end * density) / 2 / distance
 
 
-class _Direction(NamedTuple):
-    r"""A power of W, orthogonalised to the lower powers.
+def corrected(gradient: Any, noise: Any, kernel: Any, keep_mean_filter: bool) -> Any:
+    r"""Returns a gradient that changes the moments of a kernel as given noise does.
 
-    Let v be that power and P the projection onto the weights that may change.
+    Noise of variance \(\nu\) in every weight changes the mean of \(W^{p+1}\) by
+    \(\frac{(p+1) p}{2} \nu \langle W^{p-1} \rangle\). The result is therefore
+    \(D = g - \sum_p c_p P W^p\) with the three \(c_p\) for which
+    \(\langle D, W^p \rangle = n \, p \langle W^{p-1} \rangle\). P subtracts the mean
+    filter from each filter, or is the identity.
 
-    Attributes:
-        removed: \(P v / \lVert P v \rVert\), the direction to remove from a gradient.
-        measured: \(v / \lVert P v \rVert\). Its product with the gradient is the
-            component to remove. Its product with `removed` is 1, and 0 with that of any
-            other direction.
-        noise: Product of `measured` with a step that changes the moments as noise does.
-    """
-
-    removed: Any
-    measured: Any
-    noise: Any
-
-
-class Moments:
-    """The moments of a kernel's weights, and the gradients that change them.
+    A power that is a combination of the lower ones gives no further direction: its
+    \(c_p\) is 0.
 
     Args:
-        kernel: The kernel W, a float tensor of any shape, filters last.
+        gradient: g, shape `(M, L)`.
+        noise: n, a scalar. With 0, the result is orthogonal to the powers.
+        kernel: W, shape `(M, L)`.
         keep_mean_filter: Whether the mean of the filters must not be changed.
+
+    Returns:
+        D, shape `(M, L)`.
     """
-
-    def __init__(self, kernel: Any, keep_mean_filter: bool) -> None:
-        self._keep_mean_filter = keep_mean_filter
-        self._kernel = ops.stop_gradient(kernel)
-        self._rms = _norm(self._kernel) / sqrt(prod(kernel.shape))
-        self._directions = self._orthogonal_directions()
-
-    def with_orthogonal_gradient(self, kernel: Any) -> Any:
-        r"""Returns the kernel with a gradient that is orthogonal to W, W³ and W⁵.
-
-        Args:
-            kernel: The kernel W itself, through which gradients flow.
-
-        Returns:
-            Tensor with the same values. Its gradient g arrives at the kernel as
-            \(g - \sum_p c_p P W^p\) with the three \(c_p\) that make it orthogonal. P
-            subtracts the mean filter from each filter, or is the identity.
-        """
-        for direction in self._directions:
-            component = ops.sum(direction.removed * kernel) * direction.measured
-            kernel = kernel - component + ops.stop_gradient(component)
-        return kernel
-
-    def noise_term(self, kernel: Any) -> Any:
-        r"""Returns 0, with a gradient that changes the moments as noise does.
-
-        Noise of variance \(\nu\) in every weight changes the mean of \(W^{p+1}\) by
-        \(\frac{(p+1) p}{2} \nu \langle W^{p-1} \rangle\).
-
-        Args:
-            kernel: The kernel W itself, through which gradients flow.
-
-        Returns:
-            Scalar tensor. Its gradient E is a sum of the \(P W^p\) that satisfies
-            \(\langle E, W^p \rangle = p \langle W^{p-1} \rangle\).
-        """
-        rms = ops.maximum(self._rms, SMALLEST_RMS)
-        components = [
-            ops.sum(direction.removed * kernel / rms) * direction.noise
-            for direction in self._directions
+    rms = ops.sqrt(_product(kernel, kernel) / prod(kernel.shape))
+    weights = kernel * (inverse(rms) / _SCALE)
+    square = ops.square(weights)
+    cube = square * weights
+    powers = (weights, cube, cube * square)
+    # The sums of the powers 2, 4, 6, 8 and 10 of the weights.
+    pairs = ((0, 0), (0, 1), (1, 1), (1, 2), (2, 2))
+    sums = [_product(powers[a], powers[b]) for a, b in pairs]
+    products = ops.stack([ops.stack(sums[row : row + 3]) for row in range(3)])
+    if keep_mean_filter:
+        means = ops.stack([ops.mean(power, axis=-1) for power in powers])
+        products -= kernel.shape[-1] * ops.matmul(means, ops.transpose(means))
+    # Noise of the kernel is that of the scaled weights, divided by their scale.
+    unit = noise / (_SCALE * ops.maximum(rms, SMALLEST_RMS))
+    mean_powers = (1.0, sums[0] / prod(kernel.shape), sums[1] / prod(kernel.shape))
+    right_side = ops.stack(
+        [
+            _product(power, gradient) - unit * exponent * mean_power
+            for power, exponent, mean_power in zip(
+                powers, _POWERS, mean_powers, strict=True
+            )
         ]
-        total = sum(components)
-        return total - ops.stop_gradient(total)
-
-    def _orthogonal_directions(self) -> list[_Direction]:
-        """Orthogonalises the powers of W (Gram-Schmidt).
-
-        A power that is a combination of the lower ones gives a direction of zeros.
-        """
-        directions: list[_Direction] = []
-        for power, noise in self._powers():
-            norm = _norm(power)
-            for lower in directions:
-                component = ops.sum(lower.removed * power)
-                power = power - component * lower.measured
-                noise = noise - component * lower.noise
-            free = self._changeable(power)
-            scale = _inverse(_norm(free), _NEGLIGIBLE * norm)
-            directions.append(_Direction(free * scale, power * scale, noise * scale))
-        return directions
-
-    def _powers(self) -> Iterator[tuple[Any, Any]]:
-        """Yields W, W³ and W⁵, each with the product of noise with it.
-
-        Each power is scaled to a root mean square of 1, so that it neither overflows
-        nor underflows.
-        """
-        weights = self._kernel * _inverse(self._rms)
-        power, noise = weights, 1.0
-        for exponent in _POWERS:
-            yield power, noise
-            next_power = ops.square(weights) * power
-            scale = _inverse(_norm(next_power) / sqrt(prod(next_power.shape)))
-            noise = (exponent + 2) * ops.mean(weights * power) * scale
-            power = next_power * scale
-
-    def _changeable(self, kernel: Any) -> Any:
-        """Applies P: returns the part of a kernel that may be changed."""
-        if not self._keep_mean_filter:
-            return kernel
-        return kernel - ops.mean(kernel, axis=-1, keepdims=True)
+    )
+    c = _solved(products, right_side, ops.sqrt(ops.stack(sums[::2])))
+    removed = weights * (c[0] + square * (c[1] + square * c[2]))
+    if keep_mean_filter:
+        removed = removed - ops.reshape(ops.matmul(c, means), (-1, 1))
+    return gradient - removed
 
 
-def _norm(kernel: Any) -> Any:
-    return ops.sqrt(ops.sum(ops.square(kernel)))
+def _solved(products: Any, right_side: Any, norms: Any) -> Any:
+    """Returns the coefficients of the powers: the solution of three linear equations.
+
+    Gauss-Jordan elimination that skips each power whose part that is orthogonal to the
+    lower ones is negligible.
+
+    Args:
+        products: Scalar products of the parts of the powers in P, shape `(3, 3)`.
+        right_side: Shape `(3,)`.
+        norms: Norms of the powers, shape `(3,)`.
+    """
+    inverse_norms = ops.reshape(inverse(norms), (-1, 1))
+    system = ops.concatenate(
+        [products * ops.transpose(inverse_norms), ops.reshape(right_side, (-1, 1))], 1
+    )
+    system = system * inverse_norms
+    identity = ops.eye(len(_POWERS), dtype=system.dtype)
+    is_kept = []
+    for number in range(len(_POWERS)):
+        # The squared norm of the part that is orthogonal to the lower powers.
+        pivot = inverse(system[number, number], _NEGLIGIBLE)
+        column = slice(number, number + 1)
+        factors = system[:, column] - identity[:, column]
+        system = system - factors * (system[column] * pivot)
+        is_kept.append(pivot > 0.0)
+    solution = ops.where(ops.stack(is_kept), system[:, -1], 0.0)
+    return solution * inverse_norms[:, 0]
 
 
-def _inverse(length: Any, threshold: Any = 0.0) -> Any:
+def _product(a: Any, b: Any) -> Any:
+    """Returns the scalar product of two matrices, row by row for its accuracy."""
+    return ops.sum(ops.einsum("ml,ml->m", a, b))
+
+
+def inverse(length: Any, threshold: float = 0.0) -> Any:
     """Returns 1 / length, or 0 if the length does not exceed the threshold."""
     is_longer = length > threshold
     # The inner `where` avoids a division by 0.

@@ -13,7 +13,7 @@ from keras import ops
 
 from keras_wm.embedding.kernel_projection import KernelProjection, Loss
 from keras_wm.embedding.key_scope import find_key, is_without_keys
-from keras_wm.embedding.moments import Moments, noise_correction
+from keras_wm.embedding.margin_loss import margin_loss
 from keras_wm.scheme.key import WatermarkKey, check_key
 
 # The cross-entropy's strength is the papers' lambda. The margin's was measured to embed
@@ -47,7 +47,13 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
       of [Uchida et al. (2017)](https://doi.org/10.1145/3078971.3078974), equations 3
       and 4. They train on the sum over the bits; their tables show the mean per bit.
 
-    The penalty is part of `loss`, `val_loss` and the loss that `evaluate()` returns.
+    A kernel of more than 65,536 weights gets the margin loss in a random part of the
+    training steps, which saves most of its cost: in one of k steps on average, k times
+    as large, and 0 in the others. k grows with the kernel up to 8. The weights decide
+    which steps these are, so that all replicas agree, and resumed training repeats it.
+
+    The penalty is part of `loss`, `val_loss` and the loss that `evaluate()` returns. In
+    the latter two, that of a large kernel is either 0 or k times the loss.
     Let `EarlyStopping` and `ModelCheckpoint` monitor a metric instead of `val_loss`.
 
     One regularizer can be shared by several layers of different shapes. Each of them
@@ -147,8 +153,8 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
         """Returns the penalty of the mark alone, 0 without its key."""
         if self.key is None:
             return ops.cast(0.0, keras.config.floatx())
-        losses = self.bit_losses(ops.cast(kernel, compute_dtype(kernel)))
-        return ops.cast(self.strength * ops.sum(losses), keras.config.floatx())
+        loss = self._embedding_loss(ops.cast(kernel, compute_dtype(kernel)))
+        return ops.cast(self.strength * loss, keras.config.floatx())
 
     def bit_losses(self, kernel: Any) -> Any:
         r"""Returns the embedding loss of each bit, without the factor \(\lambda\).
@@ -169,20 +175,8 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
             # softplus(-s y) is the binary cross-entropy of sigmoid(y), computed from
             # logits: finite for any y, unlike log(sigmoid(y)).
             return ops.softplus(-y)
-        # Correcting the moments makes the step of a large kernel several times slower.
-        moments = None if projection.negligible else Moments(kernel, projection.keyed)
-        y, norm = projection.signed_outputs(
-            moments.with_orthogonal_gradient(kernel) if moments else kernel
-        )
-        z = y / norm
-        shortfall = ops.relu(projection.margin - z)
-        losses = ops.square(shortfall)
-        if moments is None:
-            return losses
-        correction = ops.stop_gradient(
-            2.0 * shortfall * noise_correction(z, projection.margin)
-        )
-        return losses + correction * moments.noise_term(kernel)
+        y, norm = projection.signed_outputs(kernel)
+        return ops.square(ops.relu(projection.margin - y / norm))
 
     def get_config(self) -> dict[str, Any]:
         """Returns the config, with the key's commitment in place of the key.
@@ -272,6 +266,12 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
         self._kernel_shapes: set[tuple[int, ...]] = set()
         self._lora_shapes: set[tuple[int, ...]] = set()
         self._warned_of_lora = False
+
+    def _embedding_loss(self, kernel: Any) -> Any:
+        """Returns the sum of the bit losses, for the margin loss as in training."""
+        if self.loss == "crossentropy":
+            return ops.sum(self.bit_losses(kernel))
+        return margin_loss(kernel, self._projection(tuple(kernel.shape)))
 
     def _settings(self) -> dict[str, Any]:
         names = ("commitment", "loss", "strength", "margin", "slot")

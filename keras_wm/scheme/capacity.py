@@ -23,9 +23,6 @@ UNSEEN_SHARE = {"keyed": 0.17, "blocks": 0.25, "mean": 0.5}
 FULL_MARGIN = 4.0
 # That of a recipient's mark: an average of c copies leaves 1 / c of it.
 RECIPIENT_MARGIN = 8.0
-# Below this relative increase of the squared norm, the mark cannot be detected from the
-# variance of the weights, which differs by tenths of a per cent between random seeds.
-NEGLIGIBLE_SHARE = 1e-3
 # A kernel has room for a limited amount of evidence, T m^2. Fewer bits get a larger
 # margin each, and 64 correct bits are a proof (2^-64) even without their scores.
 USUAL_BITS = 64

@@ -1,5 +1,6 @@
 """The margin's gradient leaves the even moments and the mean filter unchanged."""
 
+import keras
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
@@ -8,6 +9,7 @@ from scipy import integrate, stats
 
 from keras_wm import WatermarkRegularizer
 from keras_wm.embedding.kernel_projection import without_capacity_warnings
+from keras_wm.embedding.moments import corrected
 from tests.conftest import fixed_key
 from tests.models import compiled_gradient, expected_scores, value_and_gradient
 
@@ -104,6 +106,57 @@ def test_a_kernel_without_a_kurtosis_to_preserve_is_marked_all_the_same(kernel):
     assert np.isfinite(value)
     assert np.isfinite(gradient).all()
     assert gradient.any()
+
+
+WEIGHTS = {
+    "normal": lambda rng, shape: 0.05 * rng.normal(size=shape),
+    "uniform": lambda rng, shape: rng.uniform(-0.1, 0.1, shape),
+    "heavy-tailed": lambda rng, shape: 1e-3 * rng.standard_t(3, shape),
+    "sparse": lambda rng, shape: rng.normal(size=shape) * (rng.random(shape) < 0.05),
+    "three values": lambda rng, shape: 0.03 * rng.integers(-1, 2, shape),
+    "four values": lambda rng, shape: rng.choice([-0.3, -0.1, 0.1, 0.3], shape),
+    "constant": lambda rng, shape: np.full(shape, 0.02),
+    "zeros": lambda rng, shape: np.zeros(shape),
+}
+
+
+def expected_correction(gradient, noise, kernel, free):
+    """Returns a corrected gradient, by QR decomposition in double precision.
+
+    A power that a QR decomposition finds to depend on the lower ones is left out.
+    """
+    powers = np.stack([(kernel**p).ravel() for p in POWERS])
+    directions = np.stack([free(kernel**p).ravel() for p in POWERS])
+    norms = np.linalg.norm(powers, axis=1)
+    scale = np.where(norms > 0, norms, 1.0)[:, None]
+    left = np.abs(np.diag(np.linalg.qr((directions / scale).T, mode="r")))
+    kept = left > 1e-3
+    changes = [noise * p * np.mean(kernel ** (p - 1)) for p in POWERS]
+    missing = changes - powers @ gradient.ravel()
+    solution, *_ = np.linalg.lstsq(
+        (powers / scale)[kept] @ directions[kept].T, (missing / scale[:, 0])[kept]
+    )
+    return gradient + (solution @ directions[kept]).reshape(kernel.shape)
+
+
+@pytest.mark.backends
+@pytest.mark.parametrize("keep_mean_filter", [True, False])
+@pytest.mark.parametrize("weights", list(WEIGHTS))
+def test_the_correction_is_that_of_a_qr_decomposition(weights, keep_mean_filter, rng):
+    kernel = WEIGHTS[weights](rng, (40, 24)).astype("float32")
+    gradient = rng.normal(size=(40, 24)).astype("float32")
+    result = corrected(
+        keras.ops.convert_to_tensor(gradient),
+        keras.ops.convert_to_tensor(np.float32(0.5)),
+        keras.ops.convert_to_tensor(kernel),
+        keep_mean_filter,
+    )
+    free = without_mean_filter if keep_mean_filter else np.copy
+    expected = expected_correction(
+        gradient.astype(np.float64), 0.5, kernel.astype(np.float64), free
+    )
+    error = np.abs(keras.ops.convert_to_numpy(result) - expected)
+    assert error.max() < 1e-4 * np.abs(expected).max()
 
 
 @pytest.fixture(scope="module")
