@@ -79,7 +79,9 @@ def test_the_wheel_holds_every_module_and_the_type_marker(wheel):
         members = set(archive.namelist())
     data = {"keras_wm/py.typed", "keras_wm/research/evaluation/page.html"}
     assert modules | data <= members
-    assert not any(name.startswith(("tests", "benchmarks")) for name in members)
+    assert not any(
+        name.startswith(("tests", "benchmarks", "examples")) for name in members
+    )
 
 
 def test_the_wheel_names_its_licence_its_extras_and_its_command(wheel):

@@ -30,7 +30,7 @@ def test_every_room_is_tested_in_a_folder_of_its_name():
 
 
 def test_what_people_read_is_in_plain_english():
-    paths = ["keras_wm", "tests", "docs", "benchmarks", "notebooks"]
+    paths = ["keras_wm", "tests", "docs", "benchmarks", "examples", "notebooks"]
     files = ["README.md", "CHANGELOG.md", "setup.cfg"]
     phrases = phrases_in([ROOT / name for name in (*paths, *files)])
     assert [f"{file}:{line}: {name}" for name, file, line, _ in phrases] == []
