@@ -38,14 +38,16 @@ def key_not_found(commitment=""):
         yield
 
 
-def dense_model(regularizer=None, optimizer=None, compiled=True, **arguments):
+def dense_model(
+    regularizer=None, optimizer=None, compiled=True, units=UNITS, **arguments
+):
     """Returns a model of two dense layers; the first one can hold 32 bits."""
     keras.utils.set_random_seed(1)
     model = keras.Sequential(
         [
             keras.Input((FEATURES,)),
             keras.layers.Dense(
-                UNITS,
+                units,
                 activation="relu",
                 kernel_regularizer=regularizer,
                 name=LAYER,

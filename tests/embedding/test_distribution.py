@@ -26,9 +26,10 @@ TRAINING = """
 
     key = fixed_key()
 
-    def trained(loss="margin", route="constructor", strength=3e-3, epochs=4):
+    def trained(loss="margin", route="constructor", strength=3e-3, epochs=4, units=64):
         mark = WatermarkRegularizer(key, loss, strength, regularizer="l2")
-        model = dense_model("l2" if route == "attach" else mark, compiled=False)
+        host = "l2" if route == "attach" else mark
+        model = dense_model(host, compiled=False, units=units)
         compile_model(model, keras.optimizers.SGD(0.05, momentum=0.9))
         if route == "attach":
             attach(model, "wide", key, loss, strength)
@@ -45,6 +46,9 @@ TRAINING = """
             "loss": "crossentropy", "route": "attach", "strength": 1e-2
         },
     }
+    # A kernel of this size gets the penalty in one of four steps, which the last digits
+    # of its weights choose.
+    large = {"units": 8192, "strength": 1e-2}
     answers = {}
 """
 
@@ -65,6 +69,8 @@ ON_TENSORFLOW = """
         answers[f"one: {name}"] = trained(**arguments)
         with strategy.scope():
             answers[f"mirrored: {name}"] = trained(**arguments)
+    with strategy.scope():
+        answers["mirrored: large"] = trained(**large)
     print("ANSWERS", json.dumps(answers))
 """
 
@@ -92,6 +98,7 @@ ON_JAX = """
         for way, distribution in ways.items():
             keras.distribution.set_distribution(distribution)
             answers[f"{way}: {name}"] = trained(**arguments)
+    answers["columns: large"] = trained(**large)
     print("ANSWERS", json.dumps(answers))
 """
 
@@ -150,7 +157,10 @@ def test_several_devices_give_the_history_of_one(answers, way, run):
         np.testing.assert_allclose(several[value], one[value], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize(("way", "run"), PAIRS)
+LARGE = {"tensorflow": ["mirrored"], "jax": ["columns"], "torch": []}[BACKEND]
+
+
+@pytest.mark.parametrize(("way", "run"), [*PAIRS, *((way, "large") for way in LARGE)])
 def test_a_mark_is_completed_on_several_devices(answers, way, run):
     history = answers[f"{way}: {run}"]
     before, after = history["by hand"]

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_wm import BitErrorRate
+from keras_wm import BitErrorRate, publish, verify
 from tests.models import (
     CLASSES,
     FEATURES,
@@ -186,6 +186,22 @@ def test_averaged_weights_carry_the_mark(key):
     # `fit` leaves the averages behind.
     assert before > 0.3
     assert expected_ber(kernel_of(model), key) == 0
+
+
+@pytest.mark.filterwarnings("ignore:Layer InputLayer does not have a `quantize`")
+@pytest.mark.parametrize("mode", ["int8", "int4"])
+def test_a_mark_stays_when_the_trained_model_is_quantized(key, mode, tmp_path):
+    model = marked_model(key)
+    assert not verify(model, key).marked
+    fit(model, EPOCHS)
+    before = verify(model, key).detection
+    model.quantize(mode)
+    after = verify(publish(model, tmp_path / "quantized.keras"), key).detection
+    assert after.ber == before.ber == 0
+    assert max(after.log10_p, before.log10_p) < -8
+    # What rounding adds to a score, in standard deviations.
+    largest = {"int8": 0.02, "int4": 0.3}[mode]
+    np.testing.assert_allclose(after.z, before.z, atol=largest)
 
 
 class FakeQuantized(keras.layers.Layer):
