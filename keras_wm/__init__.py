@@ -56,6 +56,8 @@ __all__ = [
     "identify",
     "inspect",
     "keys",
+    "measure",
+    "penalty",
     "plots",
     "publish",
     "research",
@@ -71,6 +73,8 @@ if TYPE_CHECKING:
     from keras_wm.embedding.callback import BitErrorRate
     from keras_wm.embedding.distiller import Distiller
     from keras_wm.embedding.key_scope import keys
+    from keras_wm.embedding.measuring import measure
+    from keras_wm.embedding.penalties import penalty
     from keras_wm.embedding.publishing import publish
     from keras_wm.embedding.regularizer import WatermarkRegularizer
     from keras_wm.errors import (
@@ -108,6 +112,8 @@ __getattr__, __dir__ = _attach_lazily(
         "embedding.callback": ["BitErrorRate"],
         "embedding.distiller": ["Distiller"],
         "embedding.key_scope": ["keys"],
+        "embedding.measuring": ["measure"],
+        "embedding.penalties": ["penalty"],
         "embedding.publishing": ["publish"],
         "embedding.regularizer": ["WatermarkRegularizer"],
         "errors": [

@@ -20,6 +20,7 @@ from keras_wm.embedding.marked_layers import (
     warn_of_shared_slots,
 )
 from keras_wm.embedding.regularizer import WatermarkRegularizer
+from keras_wm.embedding.strength import release_strength
 from keras_wm.scheme.key import WatermarkKey
 
 if TYPE_CHECKING:
@@ -146,6 +147,7 @@ def detach(model: KerasModel) -> list[str]:
     check_is_model(model)
     names = [marked.name for marked in find_marked_layers(model)]
     replace_penalties(model, lambda mark: mark.regularizer)
+    release_strength(model)
     rebuild_steps(model)
     return names
 

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import math
 import os
 import sys
-import warnings
-from itertools import count
 from types import FrameType
 from typing import Any
 
 import keras
-import numpy as np
-from keras import ops
 
+from keras_wm.embedding.averages import averaged_scope
 from keras_wm.embedding.marked_layers import (
     find_marked_layers,
     is_built,
     mark_merged_kernels,
     rebuild_steps,
-    warn_of_shared_slots,
 )
-from keras_wm.scheme.detection import Detection, detect
+from keras_wm.embedding.measuring import Figures, Measurement, figures, measurements
+from keras_wm.embedding.strength import StrengthControl
+from keras_wm.embedding.training_checks import (
+    DriftCheck,
+    warn_of_checkpoints,
+    warn_of_untrained_marks,
+)
 
 Logs = dict[str, float]
-# Detection and embedding loss of each marked layer, by name.
-Measurements = dict[str, tuple[Detection, float]]
 
 
 class BitErrorRate(keras.callbacks.Callback):
@@ -92,19 +91,28 @@ class BitErrorRate(keras.callbacks.Callback):
             )
         self.every = every
         self.log_dir = None if log_dir is None else os.fspath(log_dir)
-        self._last_values: Logs = {}
+        self._end = _End(self)
         # A `MarkLog` during training, if there is a `log_dir`.
         self._writer: Any = None
-        self._checked = False
+        self._reset()
+
+    def _reset(self) -> None:
+        self._logged: Figures = {}
+        self._drift: DriftCheck | None = None
+        self._strengths: StrengthControl | None = None
+        self._first_epoch: int | None = None
+        self._measured_epoch: int | None = None
+        self._epoch = 0
+        # Steps before this epoch, and in it.
+        self._steps_before = self._steps_in_epoch = 0
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         """Warns of marks that are not trained, and opens the log file."""
-        self._last_values = {}
-        self._checked = False
+        self._reset()
         # A model without a fixed input shape gets its weights with the first batch.
         if is_built(self.model):
-            self._check_marks()
-        others = _move_to_front(self)
+            self._begin()
+        others = _take_places(self, self._end)
         if self.log_dir is not None:
             # Imported late: matplotlib and TensorBoard take half a second.
             from keras_wm.embedding.tensorboard import MarkLog
@@ -115,47 +123,71 @@ class BitErrorRate(keras.callbacks.Callback):
             self._writer = MarkLog(self.log_dir, curves=not drawn)
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
-        """Writes the untrained values, so that TensorBoard's curves start there."""
-        if not self._last_values and self._writer is not None:
-            self._write(_measure(self.model), step=epoch - 1)
+        """Counts steps. Writes the untrained figures, where the curves start."""
+        if self._first_epoch is None:
+            self._first_epoch = epoch
+            if self._writer is not None:
+                self._write(measurements(self.model), step=epoch - 1)
+        self._epoch = epoch
+        self._steps_before += self._steps_in_epoch
+        self._steps_in_epoch = 0
+
+    def on_train_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
+        """Adjusts the strength of the marks to their progress.
+
+        It is the begin of a step and not its end, because Keras waits for the results
+        of each step if a callback wants to be called at its end.
+        """
+        self._steps_in_epoch = batch
+        steps = self._steps_before + batch
+        if self._strengths is not None and self._strengths.is_due(steps):
+            # On JAX, the variables have values only after `model` was read.
+            assert self.model  # noqa: S101
+            self._strengths.adjust(steps, self._planned_steps())
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
-        """Adds the values to the epoch's logs."""
-        if not self._checked:
-            self._check_marks()
-        if not self._last_values or epoch % self.every == 0:
-            measurements = _measure(self.model)
-            self._write(measurements, step=epoch)
-            self._last_values = _log_values(measurements)
+        """Adds the figures to the epoch's logs."""
+        if self._drift is None:
+            self._begin()
+        self._steps_in_epoch += 1
+        is_last = epoch + 1 == self._parameter("epochs")
+        if not self._logged or epoch % self.every == 0 or is_last:
+            self._log(epoch)
         if logs is not None:
-            logs.update(self._last_values)
+            logs.update(self._logged)
 
     def on_train_end(self, logs: Logs | None = None) -> None:
-        """Closes the log file."""
+        """Measures the last epoch, if that was not done, and closes the log file."""
+        if self._logged and self._measured_epoch != self._epoch:
+            # The training was stopped in an epoch that would not have been measured.
+            self._log(self._epoch)
+            history = getattr(self.model, "history", None)
+            for name, value in self._logged.items():
+                if history is not None and history.history.get(name):
+                    history.history[name][-1] = value
+            if logs is not None:
+                logs.update(self._logged)
         if self._writer is not None:
             self._writer.close()
             self._writer = None
+        if not self._end.is_in_list:
+            self._end.on_train_end()
 
-    def _check_marks(self) -> None:
-        self._checked = True
+    def warn_at_end(self) -> None:
+        """Warns of marks that are incomplete in the weights that are left behind."""
+        if self._drift is None:
+            return
+        measured = measurements(self.model)
+        self._drift.warn_of_incomplete_marks(measured)
+        in_checkpoints = self._logged.get("unaveraged_ber", 0.0)
+        if in_checkpoints > 0 and not figures(measured)["ber"] > 0:
+            warn_of_checkpoints(in_checkpoints)
+
+    def _begin(self) -> None:
+        """Checks the marks, and starts to control their strength."""
         moved = mark_merged_kernels(self.model)
-        marked_layers = find_marked_layers(self.model)
-        if not marked_layers:
-            warnings.warn(
-                "BitErrorRate found no mark in this model, so none is being "
-                "embedded. Give a layer kernel_regularizer=WatermarkRegularizer(key), "
-                "or call keras_wm.attach(model, layer, key). A model that was loaded, "
-                "pickled or cloned has lost the regularizer that attach added.",
-                stacklevel=3,
-            )
-        for marked in marked_layers:
-            if marked.problem:
-                warnings.warn(
-                    f"The mark on layer {marked.name!r} is not being trained: "
-                    f"{marked.problem}.",
-                    stacklevel=3,
-                )
-        warn_of_shared_slots(self.model)
+        marked_layers = warn_of_untrained_marks(self.model)
+        self._drift = DriftCheck(self.model, measurements(self.model))
         # `attach` recompiled the steps of the model that it was given. If that was a
         # part of this model, the steps of this one still lack the penalty.
         attached_to = [marked.regularizer.attached_to for marked in marked_layers]
@@ -163,66 +195,69 @@ class BitErrorRate(keras.callbacks.Callback):
             model is not None and model() is not self.model for model in attached_to
         ):
             rebuild_steps(self.model)
+        self._strengths = StrengthControl(self.model)
 
-    def _write(self, measurements: Measurements, step: int) -> None:
+    def _log(self, epoch: int) -> None:
+        """Measures the marks, and writes and keeps the figures."""
+        assert self._drift is not None  # noqa: S101 (for the type checker)
+        self._measured_epoch = epoch
+        measured = measurements(self.model)
+        steps = self._steps_before + self._steps_in_epoch
+        self._drift.warn_of_still_marks(measured, steps)
+        scope = averaged_scope(self.model)
+        self._logged = {}
+        if scope is not None:
+            # Until the training ends, the model has other weights, and so do its
+            # checkpoints.
+            unaveraged = figures(measured)
+            with scope:
+                measured = measurements(self.model)
+            self._logged = {
+                f"unaveraged_{name}": unaveraged[name] for name in ("ber", "z_min")
+            }
+        self._logged |= figures(measured)
+        self._write(measured, step=epoch)
+
+    def _planned_steps(self) -> int | None:
+        """Returns the number of steps of the whole training, if it is known."""
+        epochs, in_epoch = self._parameter("epochs"), self._parameter("steps")
+        done = self._epoch - (self._first_epoch or 0)
+        if in_epoch is None and done:
+            in_epoch = self._steps_before // done
+        if epochs is None or in_epoch is None:
+            return None
+        return int(in_epoch * (epochs - (self._first_epoch or 0)))
+
+    def _parameter(self, name: str) -> int | None:
+        """Returns a parameter of `fit`; a callback inside another one may have none."""
+        return (self.params or {}).get(name)
+
+    def _write(self, measured: dict[str, Measurement], step: int) -> None:
         if self._writer is not None:
-            detections = {name: found for name, (found, _) in measurements.items()}
+            detections = {name: item.detection for name, item in measured.items()}
             marks = find_marked_layers(self.model)
-            self._writer.write(marks, detections, _log_values(measurements), step)
+            self._writer.write(marks, detections, figures(measured), step)
 
 
-def _measure(model: Any) -> Measurements:
-    """Returns detection and embedding loss of each mark whose key is loaded."""
-    measurements: Measurements = {}
-    marked_layers = find_marked_layers(model)
-    names = {marked.name for marked in marked_layers}
-    for marked in marked_layers:
-        kernel = marked.kernel
-        if marked.regularizer.key is None or kernel is None:
-            continue
-        # Layers of several nested models that share a name are numbered.
-        numbered = (f"{marked.name}_{number}" for number in count(2))
-        unused = (name for name in numbered if name not in names | measurements.keys())
-        name = next(unused) if marked.name in measurements else marked.name
-        losses = marked.regularizer.bit_losses(kernel)
-        measurements[name] = (
-            detect(ops.convert_to_numpy(kernel), marked.regularizer.key),
-            float(ops.convert_to_numpy(ops.mean(losses))),
-        )
-    return measurements
+class _End(keras.callbacks.Callback):
+    """Calls a `BitErrorRate` when all other callbacks have finished.
 
-
-def _log_values(measurements: Measurements) -> Logs:
-    """Returns the values of all marks together and, if there are several, of each."""
-    values = _summary(list(measurements.values()))
-    if len(measurements) > 1:
-        for layer, measurement in measurements.items():
-            for name, value in _summary([measurement]).items():
-                values[f"{name}/{layer}"] = value
-    return values
-
-
-def _summary(measurements: list[tuple[Detection, float]]) -> Logs:
-    """Returns the values of some marks together.
-
-    They are Python floats, because a NumPy scalar in `History` cannot be written as
-    JSON.
+    Some change the weights in `on_train_end`, such as `EarlyStopping`.
     """
-    if not measurements:
-        return dict.fromkeys(("ber", "z_min", "z_mean", "embedding_loss"), math.nan)
-    bits = [detection.bits for detection, _ in measurements]
-    z = np.concatenate([detection.z for detection, _ in measurements])
-    losses = [loss for _, loss in measurements]
-    return {
-        "ber": float(np.mean(z <= 0)),
-        "z_min": float(z.min()),
-        "z_mean": float(z.mean()),
-        "embedding_loss": float(np.average(losses, weights=bits)),
-    }
+
+    def __init__(self, callback: BitErrorRate) -> None:
+        super().__init__()
+        self._callback = callback
+        self.is_in_list = False
+
+    def on_train_end(self, logs: Logs | None = None) -> None:
+        """Warns of incomplete marks."""
+        self.is_in_list = False
+        self._callback.warn_at_end()
 
 
-def _move_to_front(callback: BitErrorRate) -> list[Any]:
-    """Moves a callback to the front of the list that `fit` is calling.
+def _take_places(callback: BitErrorRate, end: _End) -> list[Any]:
+    """Moves a callback to the front of the list that `fit` calls, and adds its end.
 
     Returns the other callbacks of that list.
 
@@ -244,7 +279,9 @@ def _move_to_front(callback: BitErrorRate) -> list[Any]:
             rest = [item for item in caller.callbacks if item is not callback]
             # A callback that is nested in another one is not in the list itself.
             if len(rest) < len(caller.callbacks):
-                caller.callbacks = [callback, *rest]
+                rest = [item for item in rest if item is not end]
+                caller.callbacks = [callback, *rest, end]
+                end.is_in_list = True
             return rest
         frame = frame.f_back
     return []

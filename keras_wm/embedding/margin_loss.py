@@ -37,7 +37,7 @@ def steps_between(weights: int) -> float:
     return _NUMBERS / round(_NUMBERS / interval)
 
 
-def margin_loss(kernel: Any, projection: KernelProjection) -> Any:
+def margin_loss(kernel: Any, projection: KernelProjection, pauses: Any = 1.0) -> Any:
     r"""Returns the margin loss of a kernel; of a large one in some of the steps only.
 
     The gradient is that of the sum of \(\max(0, m - z_j)^2\), corrected as described in
@@ -52,11 +52,13 @@ def margin_loss(kernel: Any, projection: KernelProjection) -> Any:
     Args:
         kernel: The kernel W, a float tensor of any rank, filters last.
         projection: The projection of kernels of its shape.
+        pauses: Scalar, 0 for the loss in every step. Defaults to 1.
 
     Returns:
         Scalar tensor.
     """
-    interval = steps_between(prod(projection.shape))
+    longest = steps_between(prod(projection.shape))
+    interval = 1.0 + pauses * (longest - 1.0)
 
     @ops.custom_gradient  # type: ignore[untyped-decorator]
     def loss(weights: Any) -> Any:
@@ -71,7 +73,7 @@ def margin_loss(kernel: Any, projection: KernelProjection) -> Any:
                 projection.keyed,
             )
 
-        if interval == 1.0:
+        if longest == 1.0:
             value, slopes, noise = measured()
 
             def whole(*args: Any, upstream: Any = None) -> Any:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,22 +98,50 @@ def find_marked_layers(model: Any) -> list[MarkedLayer]:
     return list(marked.values())
 
 
+def trained_scope(
+    model: Any, values: Sequence[Any] | None
+) -> AbstractContextManager[Any]:
+    """Returns a scope in which a model's trainable variables have other values.
+
+    Args:
+        model: A Keras model.
+        values: The values of `model.trainable_variables`, in this order, or `None` for
+            the model's own.
+
+    Raises:
+        ValueError: If the number of values differs from that of the variables.
+    """
+    if values is None:
+        return nullcontext()
+    variables = model.trainable_variables
+    if len(variables) != len(values):
+        raise ValueError(
+            f"Expected the values of the {len(variables)} trainable variables of "
+            f"{model.name!r}, in the order of model.trainable_variables. Received: "
+            f"{len(values)} values."
+        )
+    scope: AbstractContextManager[Any] = keras.StatelessScope(
+        list(zip(variables, values, strict=True))
+    )
+    return scope
+
+
 def warn_of_shared_slots(model: Any) -> None:
     """Warns of kernels of one shape that carry the mark of one key in the same slot."""
     layers: dict[tuple[Any, ...], list[str]] = {}
     for marked in find_marked_layers(model):
         if marked.variable is not None:
             mark, shape = marked.regularizer, tuple(marked.variable.shape)
-            layers.setdefault((mark.commitment, mark.slot, shape), []).append(
-                marked.name
-            )
+            path = marked.variable.path.rpartition("/")[0] or marked.name
+            layers.setdefault((mark.commitment, mark.slot, shape), []).append(path)
     for (_, slot, shape), names in layers.items():
         if len(names) > 1:
             warnings.warn(
                 f"The layers {', '.join(map(repr, names))} have kernels of the same "
                 f"shape {shape} and carry the mark in the same slot {slot}. Their "
                 "kernels become correlated, which anybody can measure without the key. "
-                "Give each of them another slot: slot=0, slot=1 and so on.",
+                "Give each of them another slot: slot=0, slot=1 and so on. For the "
+                "second direction of Bidirectional, pass backward_layer=.",
                 stacklevel=3,
             )
 

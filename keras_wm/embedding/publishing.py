@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 from keras_wm.embedding.marked_layers import (
     check_is_model,
@@ -16,7 +16,9 @@ from keras_wm.embedding.marked_layers import (
     set_attribute,
     sublayers,
 )
+from keras_wm.embedding.published_marks import check_marks_in_file
 from keras_wm.embedding.regularizer import WatermarkRegularizer
+from keras_wm.utils.arguments import check_choice
 from keras_wm.utils.atomic import atomic_write, check_folder
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ def publish(
     overwrite: bool = True,
     claim: str | os.PathLike[str] | None = None,
     *,
+    missing: Literal["refuse", "warn"] = "refuse",
     key: WatermarkKey | None = None,
     checkpoint: ModelSource | None = None,
     recipients: Sequence[str] = (),
@@ -47,6 +50,10 @@ def publish(
     host network's own regularizers. Keras loads it without keras_wm. It contains
     neither the key nor its commitment nor the name of a class of keras_wm. It is
     searched for the latter two before it is moved to its path.
+
+    The marks are verified in the written file as `keras_wm.verify` does it. Keras
+    does not save every layer: one that a model holds in a place that Keras does not
+    search is missing in the file, and with it the mark.
 
     The model in memory is left unchanged, and its marks are still trained afterwards.
     If writing fails, an existing file is left unchanged too.
@@ -63,6 +70,9 @@ def publish(
             layers and their slots. Keep it, and have its digest dated before anybody
             sees the model. It is never overwritten. `None` writes no claim. Defaults to
             `None`.
+        missing: What to do if a mark that the model in memory carries is not found in
+            the file: `"refuse"` raises an error and writes nothing, `"warn"` writes the
+            file. Defaults to `"refuse"`.
         key: The key to claim, if the model carries the marks of several keys or was
             loaded without its key. Only for a claim.
         checkpoint: The network as it was before it was marked: a model file, as for
@@ -77,8 +87,8 @@ def publish(
 
     Raises:
         TypeError: If `model` is not a Keras model.
-        ValueError: If the path has another suffix, or if the file would still mention
-            the mark. Nothing is written then.
+        ValueError: If the path has another suffix, if the file would still mention the
+            mark, or if a mark is missing in it. Nothing is written then.
         ClaimError: If the model does not carry the mark of one key. Nothing is written
             then.
         FileExistsError: If the file exists and `overwrite` is `False`, or if the claim
@@ -93,6 +103,7 @@ def publish(
     ```
     """
     check_is_model(model)
+    check_choice("missing", missing, ("refuse", "warn"))
     target = Path(path)
     if target.suffix not in (".keras", ".h5"):
         raise ValueError(
@@ -112,6 +123,7 @@ def publish(
         with atomic_write(target, overwrite) as temporary:
             _save_without_marks(model, temporary, include_optimizer)
             _check_for_traces(temporary, target, sorted(names))
+            check_marks_in_file(model, temporary, target, missing)
             if claim is not None:
                 # Imported late, because most models are published without a claim.
                 from keras_wm.embedding.claiming import claim_for

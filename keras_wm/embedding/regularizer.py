@@ -16,8 +16,8 @@ from keras_wm.embedding.key_scope import find_key, is_without_keys
 from keras_wm.embedding.margin_loss import margin_loss
 from keras_wm.scheme.key import WatermarkKey, check_key
 
-# The cross-entropy's strength is the papers' lambda. The margin's was measured to embed
-# a mark within a fifth of a training and to leave the weights' distribution alone.
+# The cross-entropy's strength is the papers' lambda. The margin's suits a training of
+# about 1,000 steps with momentum; `BitErrorRate` adjusts it to any other.
 DEFAULT_STRENGTH = {"margin": 1e-4, "crossentropy": 1e-2}
 # Names of the factors that Keras's `enable_lora` adds to a layer.
 LORA_PREFIX = "lora_"
@@ -73,8 +73,11 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
         key: The `WatermarkKey` to embed.
         loss: The embedding loss, `"margin"` or `"crossentropy"`. Defaults to
             `"margin"`.
-        strength: The factor \(\lambda\) of the embedding loss, a positive float.
-            Defaults to `1e-4` for the margin and `1e-2` for the cross-entropy.
+        strength: The factor \(\lambda\) of the embedding loss, a positive float, which
+            stays fixed. Defaults to `None`. The cross-entropy then uses the papers'
+            `1e-2`. The margin loss uses `1e-4`, and with a `keras_wm.BitErrorRate`
+            among the callbacks, a strength that this adjusts during training: the mark
+            is embedded within half of the planned steps, at the latest after 1,000.
         margin: The score m that training aims at for every bit, in standard deviations
             of the score of an unmarked kernel. Only for `loss="margin"`. Defaults to
             the largest margin that the kernel can hold unseen, at most 4.
@@ -96,6 +99,8 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
         key: The key, or `None` if this was loaded without its key and is inactive.
         commitment: The key's commitment, also if the key is not loaded.
         slot: Number of the key's slot.
+        strength: The factor \(\lambda\) at the moment.
+        adapts: Whether the strength may be adjusted, because the user gave none.
         regularizer: The host network's own regularizer, or `None`.
 
     Example:
@@ -143,18 +148,50 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
             return self.host_penalty(x)
         return self.host_penalty(x) + self.mark_penalty(x)
 
+    @property
+    def strength(self) -> float:
+        r"""The factor \(\lambda\) of the gradient at the moment."""
+        return self._strength if self.schedule is None else self.schedule.value
+
     def host_penalty(self, kernel: Any) -> Any:
         """Returns the penalty of the host's own regularizer, a scalar tensor."""
-        penalty = 0.0 if self.regularizer is None else self.regularizer(kernel)
+        weights = value_of(kernel)
+        penalty = 0.0 if self.regularizer is None else self.regularizer(weights)
         # Keras adds penalties to a loss of type floatx, whatever the layer's type is.
         return ops.cast(penalty, keras.config.floatx())
 
     def mark_penalty(self, kernel: Any) -> Any:
-        """Returns the penalty of the mark alone, 0 without its key."""
+        r"""Returns the penalty of the mark alone: \(\lambda\) times the embedding loss.
+
+        Args:
+            kernel: Float tensor of rank 2 or more, filters last.
+
+        Returns:
+            A scalar tensor, 0 without the key.
+        """
         if self.key is None:
             return ops.cast(0.0, keras.config.floatx())
-        loss = self._embedding_loss(ops.cast(kernel, compute_dtype(kernel)))
-        return ops.cast(self.strength * loss, keras.config.floatx())
+        weights = value_of(kernel)
+        loss = self._embedding_loss(ops.cast(weights, compute_dtype(weights)))
+        if self.schedule is None:
+            return ops.cast(self.strength * loss, keras.config.floatx())
+        strength = ops.cast(self.schedule.strength.value, loss.dtype)
+        default = DEFAULT_STRENGTH[self.loss]
+        # The strength is in the gradient only. If it changed the value too, `val_loss`
+        # would rise with it, and EarlyStopping would restore weights without the mark.
+        change = loss - ops.stop_gradient(loss)
+        penalty = default * loss + (strength - default) * change
+        return ops.cast(penalty, keras.config.floatx())
+
+    def scores(self, kernel: Any) -> tuple[Any, float]:
+        """Returns the scores of all bits, shape `(T,)`, and the margin.
+
+        Args:
+            kernel: Float tensor of rank 2 or more, filters last.
+        """
+        projection = self._projection(tuple(kernel.shape))
+        y, norm = projection.signed_outputs(kernel)
+        return y / norm, projection.margin
 
     def bit_losses(self, kernel: Any) -> Any:
         r"""Returns the embedding loss of each bit, without the factor \(\lambda\).
@@ -250,9 +287,13 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
             )
         self.key, self.commitment, self.slot = key, commitment, slot
         self.loss: Loss = loss
-        self.strength = _positive(
-            "strength", DEFAULT_STRENGTH[loss] if strength is None else strength
+        self._given_strength = (
+            None if strength is None else _positive("strength", strength)
         )
+        self._strength = self._given_strength or DEFAULT_STRENGTH[loss]
+        self.adapts = strength is None and loss == "margin" and key is not None
+        # The `StrengthHolder` of trainings that adjust the strength.
+        self.schedule: Any = None
         self.margin = None if margin is None else _positive("margin", margin)
         self.regularizer = keras.regularizers.get(regularizer)
         if isinstance(self.regularizer, WatermarkRegularizer):
@@ -271,11 +312,14 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
         """Returns the sum of the bit losses, for the margin loss as in training."""
         if self.loss == "crossentropy":
             return ops.sum(self.bit_losses(kernel))
-        return margin_loss(kernel, self._projection(tuple(kernel.shape)))
+        projection = self._projection(tuple(kernel.shape))
+        pauses = 1.0 if self.schedule is None else self.schedule.pauses.value
+        return margin_loss(kernel, projection, ops.cast(pauses, kernel.dtype))
 
     def _settings(self) -> dict[str, Any]:
-        names = ("commitment", "loss", "strength", "margin", "slot")
-        return {name: getattr(self, name) for name in names}
+        names = ("commitment", "loss", "margin", "slot")
+        settings = {name: getattr(self, name) for name in names}
+        return settings | {"strength": self._given_strength}
 
     def _projection(self, shape: tuple[int, ...]) -> KernelProjection:
         """Returns the projection of kernels of one shape, derived once."""
@@ -314,6 +358,26 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
                 stacklevel=3,
             )
         return True
+
+
+def value_of(x: Any) -> Any:
+    """Returns the value of a variable; a tensor is returned as it is.
+
+    Raises:
+        RuntimeError: If JAX's trainer has taken the variable's value away. While `fit`
+            trains, the values are arguments of the training step.
+    """
+    if not isinstance(x, keras.Variable):
+        return x
+    try:
+        return x.value
+    except TypeError as error:  # 'NoneType' object is not callable
+        raise RuntimeError(
+            f"The variable {x.path!r} has no value, because JAX's training step holds "
+            "the values itself. In your own train_step or compute_loss, get the "
+            "penalties from `self.stateless_call(..., return_losses=True)`, or add "
+            "`keras_wm.penalty(self, trainable_variables)` to the loss."
+        ) from error
 
 
 def compute_dtype(x: Any) -> str:

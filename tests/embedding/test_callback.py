@@ -71,9 +71,22 @@ def test_every_value_is_a_python_float(model):
 
 def test_every_third_epoch_is_measured_and_repeated_in_between(model, key):
     recorder = Recorder()
-    history = fit(model, 5, [BitErrorRate(every=3), recorder])
+    history = fit(model, 6, [BitErrorRate(every=3), recorder])
     z = [expected_scores(kernel, key).mean() for kernel in recorder.kernels]
-    np.testing.assert_allclose(history["z_mean"], [z[0]] * 3 + [z[3]] * 2, rtol=1e-6)
+    # The last epoch is measured in any case.
+    expected = [z[0]] * 3 + [z[3]] * 2 + [z[5]]
+    np.testing.assert_allclose(history["z_mean"], expected, rtol=1e-6)
+
+
+def test_the_epoch_in_which_training_is_stopped_is_measured(model, key):
+    recorder = Recorder()
+    stop = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: setattr(model, "stop_training", epoch == 1)
+    )
+    history = fit(model, 9, [BitErrorRate(every=5), recorder, stop])
+    z = [expected_scores(kernel, key).mean() for kernel in recorder.kernels]
+    assert len(z) == 2
+    np.testing.assert_allclose(history["z_mean"], z, rtol=1e-6)
 
 
 @pytest.mark.parametrize("initial_epoch", [1, 3])
