@@ -52,9 +52,9 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
     as large, and 0 in the others. k grows with the kernel up to 8. The weights decide
     which steps these are, so that all replicas agree, and resumed training repeats it.
 
-    The penalty is part of `loss`, `val_loss` and the loss that `evaluate()` returns. In
-    the latter two, that of a large kernel is either 0 or k times the loss.
-    Let `EarlyStopping` and `ModelCheckpoint` monitor a metric instead of `val_loss`.
+    The penalty is part of `loss`, `val_loss` and the loss that `evaluate()` returns. An
+    adjusted strength changes its gradient, but not its value, which is always that of
+    the default strength: at most 0.2 for 64 bits, and about 0 for a complete mark.
 
     One regularizer can be shared by several layers of different shapes. Each of them
     then carries the whole message. Layers of one shape need a slot each, because with
