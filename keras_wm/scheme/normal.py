@@ -61,7 +61,11 @@ def quantile(p: Floats) -> Floats:
     x = offset * _ratio(_CENTRE, 0.180625 - offset * offset)
     far = p < 0.075
     r = np.sqrt(-np.log(p[far]))
-    x[far] = -np.where(r <= 5, _ratio(_SHOULDER, r - 1.6), _ratio(_TAIL, r - 5))
+    shoulder = _ratio(_SHOULDER, r - 1.6)
+    # About one in 4 * 10^10 of the uniforms.
+    in_tail = r > 5
+    shoulder[in_tail] = _ratio(_TAIL, r[in_tail] - 5)
+    x[far] = -shoulder
     return x
 
 

@@ -148,26 +148,21 @@ class SecretSource(DerivedSource):
         return choices if self.certified else (*choices, self.groups)
 
     def _random_rows(self, place: Place, rows: range) -> Floats:
+        """Returns normal deviates, converted in chunks that fit into the cache."""
         matrix = np.empty((len(rows), place.size))
         step = max(1, _CHUNK_SIZE // place.size)
+        expand = self._streams.expand
         for start in range(0, len(rows), step):
-            chunk = slice(start, start + step)
-            matrix[chunk] = self._normals(place, rows[chunk])
+            together = slice(start, start + step)
+            stream = b"".join(
+                expand(8 * place.size, "random", place, row) for row in rows[together]
+            )
+            words = np.frombuffer(stream, ">u8")
+            normals = matrix[together].reshape(-1)
+            for first in range(0, len(words), _CHUNK_SIZE):
+                chunk = slice(first, first + _CHUNK_SIZE)
+                normals[chunk] = _normals(words[chunk].astype(np.uint64))
         return matrix
-
-    def _normals(self, place: Place, rows: range) -> Floats:
-        """Returns normal deviates: the inverse CDF of 53-bit uniforms.
-
-        The first bit of a word is the sign. The next 52 bits give a uniform in (0, 1/2)
-        that a double represents exactly and that is never 0, so no entry is infinite.
-        """
-        size, expand = place.size, self._streams.expand
-        stream = b"".join(expand(8 * size, "random", place, row) for row in rows)
-        words = np.frombuffer(stream, ">u8").astype(np.uint64).reshape(len(rows), size)
-        uniform = (words >> 11 & (2**52 - 1)).astype(np.float64)
-        normals = quantile((uniform + 0.5) / 2.0**53)
-        np.negative(normals, out=normals, where=words < 2**63)
-        return normals
 
     def _shuffled(
         self, size: int, label: str, place: Place, *parameters: int
@@ -175,6 +170,18 @@ class SecretSource(DerivedSource):
         """Returns 0 ... size - 1 in a secret order, that of a stream's 64-bit words."""
         stream = self._streams.expand(8 * size, label, place, *parameters)
         return np.argsort(np.frombuffer(stream, ">u8"), kind="stable")
+
+
+def _normals(words: NDArray[np.uint64]) -> Floats:
+    """Returns normal deviates: the inverse CDF of 53-bit uniforms.
+
+    The first bit of a word is the sign. The next 52 bits give a uniform in (0, 1/2)
+    that a double represents exactly and that is never 0, so no entry is infinite.
+    """
+    uniform = (words >> 11 & (2**52 - 1)).astype(np.float64)
+    normals = quantile((uniform + 0.5) / 2.0**53)
+    np.negative(normals, out=normals, where=words < 2**63)
+    return normals
 
 
 def usual_groups(filters: str, bits: int) -> int:
