@@ -6,9 +6,11 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from typing import Any, Literal
 
+import keras
 import numpy as np
 from keras import ops
 from numpy.typing import NDArray
@@ -118,8 +120,8 @@ class KernelProjection:
         flat = ops.reshape(kernel, self.shape)
         # Products and sums in this order need no transposition. With one, XLA would
         # choose the layout of the large product for it, at five times the cost.
-        filters = ops.matmul(flat, ops.cast(self.filter_weights, kernel.dtype))
-        outputs = ops.sum(ops.cast(self.matrix, kernel.dtype) * filters, axis=1)
+        filters = ops.matmul(flat, ops.cast(self._weights_tensor, kernel.dtype))
+        outputs = ops.sum(ops.cast(self._matrix_tensor, kernel.dtype) * filters, axis=1)
         norms = ops.sqrt(ops.sum(ops.square(ops.stop_gradient(filters)), axis=0))
         norms = ops.broadcast_to(ops.maximum(norms, self.smallest_norm), outputs.shape)
         return self._by_bit(outputs), self._by_bit(norms)
@@ -133,7 +135,7 @@ class KernelProjection:
         Returns:
             Tensor of shape `(M, L)`.
         """
-        matrix = ops.cast(self.matrix, slopes.dtype)
+        matrix = ops.cast(self._matrix_tensor, slopes.dtype)
         if self.filter_weights is None:
             read = ops.reshape(matrix * ops.reshape(slopes, (-1, 1)), (-1,))
             unread = prod(self.shape) - self.matrix.size
@@ -141,22 +143,46 @@ class KernelProjection:
         rounds, _, groups = self.matrix.shape
         padded = ops.pad(slopes, (0, rounds * groups - self.bits))
         filters = ops.sum(matrix * ops.reshape(padded, (rounds, 1, groups)), axis=0)
-        weights = ops.cast(self.filter_weights, slopes.dtype)
+        weights = ops.cast(self._weights_tensor, slopes.dtype)
         gradient = ops.matmul(filters, ops.transpose(weights))
         # On PyTorch, Keras multiplies double precision in single precision.
         return ops.cast(gradient, slopes.dtype)
+
+    @cached_property
+    def _matrix_tensor(self) -> Any:
+        return _outside_of_graphs(self.matrix)
+
+    @cached_property
+    def _weights_tensor(self) -> Any:
+        return _outside_of_graphs(self.filter_weights)
 
     def _outputs_of_blocks(self, kernel: Any) -> tuple[Any, Any]:
         """Returns what `signed_outputs` does, for a recipient's key."""
         read = ops.reshape(kernel, (-1,))[: self.matrix.size]
         blocks = ops.reshape(read, self.matrix.shape)
-        outputs = ops.sum(ops.cast(self.matrix, kernel.dtype) * blocks, axis=1)
+        outputs = ops.sum(ops.cast(self._matrix_tensor, kernel.dtype) * blocks, axis=1)
         norms = ops.sqrt(ops.sum(ops.square(ops.stop_gradient(blocks)), axis=1))
         return outputs, ops.maximum(norms, self.smallest_norm)
 
     def _by_bit(self, grouped: Any) -> Any:
         """Flattens `(ceil(T / G), G)` to `(T,)`: bit j is in group j mod G."""
         return ops.reshape(grouped, (-1,))[: self.bits]
+
+
+def _outside_of_graphs(array: Any) -> Any:
+    """Returns an array that compiled steps of TensorFlow read as an input.
+
+    As an array, it would be a constant in the graph of every step and of every branch,
+    with T M numbers in each. Keras has no function for this. JAX compiles arrays into
+    the step as constants; only a weight of the model could be an input there, and the
+    mark must not add a weight.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return array
+    import tensorflow as tf
+
+    with tf.init_scope():
+        return tf.convert_to_tensor(array)
 
 
 @contextmanager
