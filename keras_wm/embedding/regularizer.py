@@ -47,14 +47,16 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
       of [Uchida et al. (2017)](https://doi.org/10.1145/3078971.3078974), equations 3
       and 4. They train on the sum over the bits; their tables show the mean per bit.
 
-    A kernel of more than 65,536 weights gets the margin loss in a random part of the
-    training steps, which saves most of its cost: in one of k steps on average, k times
-    as large, and 0 in the others. k grows with the kernel up to 8. The weights decide
-    which steps these are, so that all replicas agree, and resumed training repeats it.
+    A kernel of more than 131,072 weights gets the margin loss in a random part of the
+    training steps, which saves most of its cost: in one of k steps on average,
+    multiplied by the root of k, and 0 in the others. k grows with the kernel up to 8.
+    The weights decide which steps these are, so that all replicas agree, and resumed
+    training repeats it.
 
     The penalty is part of `loss`, `val_loss` and the loss that `evaluate()` returns. An
     adjusted strength changes its gradient, but not its value, which is always that of
-    the default strength: at most 0.2 for 64 bits, and about 0 for a complete mark.
+    the default strength: at most 0.2 for 64 bits, and about 0 for a complete mark. In
+    `val_loss`, that of a large kernel is either 0 or too large by the root of k.
 
     One regularizer can be shared by several layers of different shapes. Each of them
     then carries the whole message. Layers of one shape need a slot each, because with
