@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import prod, sqrt
+from math import prod
 from typing import Any
 
 from keras import ops
@@ -64,6 +64,7 @@ def margin_loss(kernel: Any, projection: KernelProjection, pauses: Any = 1.0) ->
     """
     longest = steps_between(prod(projection.shape))
     interval = 1.0 + pauses * (longest - 1.0)
+    root = ops.sqrt(ops.cast(interval, kernel.dtype))
 
     @ops.custom_gradient  # type: ignore[untyped-decorator]
     def loss(weights: Any) -> Any:
@@ -99,11 +100,11 @@ def margin_loss(kernel: Any, projection: KernelProjection, pauses: Any = 1.0) ->
             factor = _given(args, upstream)
             return ops.cond(
                 is_chosen,
-                lambda: gradient(slopes, noise, sqrt(interval) * factor),
+                lambda: gradient(slopes, noise, root * factor),
                 lambda: _nudge(factor, number, rms, projection.shape),
             )
 
-        return sqrt(interval) * value, partial
+        return root * value, partial
 
     return loss(ops.reshape(kernel, projection.shape))
 
