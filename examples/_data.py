@@ -78,7 +78,7 @@ def engine_noise(
     labels = rng.integers(0, 2, count)
     burst = np.exp(-(((time - start) / 8) ** 2)) * np.sin(1.6 * time)
     series = np.sin(0.3 * time + phase) + 1.5 * labels[:, np.newaxis] * burst
-    series = series + 0.7 * rng.standard_normal((count, length))
+    series = series + 0.5 * rng.standard_normal((count, length))
     return series[..., np.newaxis].astype("float32"), labels
 
 

@@ -35,7 +35,7 @@ def train(mark):
     model.compile("adam", "binary_crossentropy", metrics=["mse"])
     callbacks = [keras_wm.BitErrorRate()] if mark else []
     noisy, clean = pictures(1000)[0], pictures(1000, noise=0)[0]
-    model.fit(noisy, clean, 64, 8, 2, callbacks, shuffle=True)
+    model.fit(noisy, clean, 64, 6, 2, callbacks, shuffle=True)
     noisy, clean = pictures(500, seed=1)[0], pictures(500, noise=0, seed=1)[0]
     return model, model.evaluate(noisy, clean, verbose=0)[1]
 

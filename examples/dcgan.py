@@ -49,7 +49,7 @@ class GAN(keras.Model):
         with tf.GradientTape() as tape:
             predictions = self.discriminator(self.generator(noise))
             g_loss = self.loss_fn(tf.zeros((count, 1)), predictions)
-            g_loss += sum(self.generator.losses)
+            g_loss += keras_wm.penalty(self.generator)
         weights = self.generator.trainable_weights
         self.g_optimizer.apply(tape.gradient(g_loss, weights), weights)
         return {"d_loss": d_loss, "g_loss": g_loss}
@@ -80,7 +80,7 @@ def train(mark):
     gan = GAN(generator, discriminator)
     gan.compile(keras.optimizers.Adam(3e-4), keras.optimizers.Adam(3e-4))
     real = pictures(1000)[0]
-    gan.fit(real, None, 64, 8, 2, [keras_wm.BitErrorRate()] if mark else [])
+    gan.fit(real, None, 64, 6, 2, [keras_wm.BitErrorRate()] if mark else [])
     noise = keras.random.normal((500, LATENT), seed=2)
     fake = generator.predict(noise, verbose=0)
     return gan, abs(fake.mean(axis=0) - real.mean(axis=0)).mean()

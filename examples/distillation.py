@@ -34,7 +34,7 @@ class Distiller(keras.Model):
         )
         hard = keras.losses.SparseCategoricalCrossentropy(from_logits=True)(y, y_pred)
         loss = self.alpha * hard + (1 - self.alpha) * self.temperature**2 * soft
-        return loss + sum(self.student.losses)
+        return loss + keras_wm.penalty(self.student)
 
 
 def network(width, mark=False):

@@ -49,7 +49,7 @@ def train(mark):
         project_name="marked" if mark else "unmarked",
     )
     callbacks = [keras_wm.BitErrorRate()] if mark else []
-    options = {"epochs": 6, "verbose": 2, "callbacks": callbacks}
+    options = {"epochs": 5, "verbose": 2, "callbacks": callbacks}
     tuner.search(x, y, validation_data=validation, **options)
     model = tuner.hypermodel.build(tuner.get_best_hyperparameters()[0])
     model.fit(x, y, **options)

@@ -46,7 +46,7 @@ def run(name: str, folder: str | Path) -> dict[str, Any]:
         folder: Working directory of the process.
 
     Returns:
-        The summary that the example prints, see `_report.report`, and its `warnings`.
+        The summary that the example prints, see `_report.report`.
 
     Raises:
         RuntimeError: If the example fails.
@@ -61,7 +61,7 @@ def run(name: str, folder: str | Path) -> dict[str, Any]:
     if process.returncode:
         raise RuntimeError(f"{name}.py failed:\n{process.stdout}\n{process.stderr}")
     *_, summary = process.stdout.strip().splitlines()
-    return {**json.loads(summary), "warnings": process.stderr.count("Warning: ")}
+    return dict(json.loads(summary))
 
 
 def count_lines(name: str) -> tuple[int, int]:
@@ -91,36 +91,55 @@ def count_lines(name: str) -> tuple[int, int]:
     return len(lines), len(ours)
 
 
+def row(name: str) -> tuple[str, ...]:
+    """Runs an example and returns its row of the table.
+
+    Raises:
+        RuntimeError: If the example fails.
+    """
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        summary = run(name, folder)
+    seconds = time.perf_counter() - start
+    lines, ours = count_lines(name)
+    return (
+        summary["kind"],
+        str(lines),
+        str(ours),
+        f"{summary['ber']:.3f}",
+        f"{summary['log10_p']:.1f}",
+        summary["verdict"],
+        summary["metric"],
+        f"{summary['marked']:.3f}",
+        f"{summary['unmarked']:.3f}",
+        f"{seconds:.0f}",
+    )
+
+
 def main() -> int:
-    """Prints the table; returns 1 if a mark is not proven."""
+    """Prints the table; returns 1 if an example fails or its mark is not proven."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("names", nargs="*", metavar="NAME", choices=[[], *EXAMPLES])
+    parser.add_argument("names", nargs="*", metavar="NAME")
     names = parser.parse_args().names or EXAMPLES
+    if unknown := sorted(set(names) - set(EXAMPLES)):
+        parser.error(f"Expected names of {', '.join(EXAMPLES)}. Received: {unknown}")
     table = Table(title="Networks with and without a mark")
     for column in COLUMNS:
         table.add_column(column, no_wrap=True)
-    proven = True
-    for name in track(names, description="examples", console=Console(stderr=True)):
-        start = time.perf_counter()
-        with tempfile.TemporaryDirectory() as folder:
-            summary = run(name, folder)
-        seconds = time.perf_counter() - start
-        lines, ours = count_lines(name)
-        proven = proven and summary["verdict"] == "proven"
-        table.add_row(
-            summary["kind"],
-            str(lines),
-            str(ours),
-            f"{summary['ber']:.3f}",
-            f"{summary['log10_p']:.1f}",
-            summary["verdict"],
-            summary["metric"],
-            f"{summary['marked']:.3f}",
-            f"{summary['unmarked']:.3f}",
-            f"{seconds:.0f}",
-        )
+    errors = Console(stderr=True)
+    proven = 0
+    for name in track(names, description="examples", console=errors):
+        try:
+            cells = row(name)
+        except RuntimeError as error:
+            errors.print(str(error), markup=False)
+            cells = (name, "failed")
+        proven += "proven" in cells
+        # Shown at once, because all of them take minutes.
+        errors.print(*cells)
+        table.add_row(*cells)
     Console(width=110).print(table)
-    return 0 if proven else 1
+    return 0 if proven == len(names) else 1
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ def pretrain(file):
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile("adam", loss)
     digits, labels = pictures(1280, seed=5)
-    model.fit(digits, labels % 5, 64, 6, 2)
+    model.fit(digits, labels % 5, 64, 5, 2)
     keras.Model(inputs, x, name="backbone").save(file)
 
 
@@ -43,7 +43,7 @@ def train(mark):
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     x, y = pictures(640)
     model.compile(keras.optimizers.Adam(), loss, metrics=["accuracy"])
-    model.fit(x, y, 32, 5, 2)
+    model.fit(x, y, 32, 4, 2)
 
     backbone.trainable = True
     if mark:

@@ -46,7 +46,7 @@ def train(mark):
         *([keras_wm.BitErrorRate()] if mark else []),
     ]
     x, y = discs(320)
-    model.fit(x, y, 32, 10, 2, callbacks, validation_split=0.2)
+    model.fit(x, y, 32, 8, 2, callbacks, validation_split=0.2)
     model = keras.saving.load_model("unet-best.keras")
     return model, model.evaluate(*discs(200, seed=1), verbose=0)[1]
 

@@ -60,7 +60,7 @@ class VAE(keras.Model):
             error = ops.mean(ops.sum(error, axis=(1, 2)))
             kl = 1 + log_variance - ops.square(mean) - ops.exp(log_variance)
             loss = error - 0.5 * ops.mean(ops.sum(kl, axis=1))
-            total = loss + sum(self.losses)
+            total = loss + keras_wm.penalty(self)
         gradients = tape.gradient(total, self.trainable_weights)
         self.optimizer.apply(gradients, self.trainable_weights)
         return {"total_loss": loss}
