@@ -37,6 +37,8 @@ def search(key, folder, strengths, objective, epochs, **arguments):
     return tuner
 
 
+# `BitErrorRate` warns of the strength that is too small, as it should.
+@pytest.mark.filterwarnings("ignore:The mark on layer 'wide' is")
 def test_the_best_strength_by_bit_error_rate_is_found_and_its_mark_complete(
     key, tmp_path
 ):

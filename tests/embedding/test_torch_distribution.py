@@ -23,6 +23,7 @@ LOOP = """
     import keras, torch
     import torch.distributed as dist
     from torch.nn.parallel import DistributedDataParallel
+    import keras_wm
     from keras_wm import WatermarkRegularizer
     from tests.conftest import fixed_key
     from tests.models import data, dense_model, expected_ber, kernel_of
@@ -65,7 +66,9 @@ LOOP = """
     def sum_of_losses(model):
         return sum(model.losses)
 
-    answers = {"losses": trained(sum_of_losses, 2)}
+    answers = {
+        "losses": trained(sum_of_losses, 2), "penalty": trained(keras_wm.penalty, 2)
+    }
     if rank == 0:
         answers["one"] = trained(sum_of_losses, 1)
     print("ANSWERS", json.dumps(answers))
@@ -91,7 +94,7 @@ def answers(tmp_path_factory):
     return [json.loads(output.split("ANSWERS", 1)[1]) for output, _ in outputs]
 
 
-@pytest.mark.parametrize("route", ["losses"])
+@pytest.mark.parametrize("route", ["losses", "penalty"])
 def test_two_processes_train_the_mark_as_one_does(answers, route):
     first, second = (answer[route] for answer in answers)
     one = answers[0]["one"]

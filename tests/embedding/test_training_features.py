@@ -87,6 +87,8 @@ def test_a_stream_of_batches_trains_the_mark_as_arrays_do(key, plain, source):
     ("argument", "value"), [("steps_per_execution", 4), ("jit_compile", True)]
 )
 def test_every_way_to_compile_a_step_trains_the_same_mark(key, plain, argument, value):
+    if keras.backend.backend() == "torch":
+        pytest.skip("Keras runs single steps on torch, and Inductor needs a compiler")
     model = marked_model(key, **{argument: value})
     history = fit(model, EPOCHS, [BitErrorRate()])
     assert_same(history, model, plain, 1e-4 if argument == "jit_compile" else 1e-5)
