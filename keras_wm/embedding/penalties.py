@@ -11,6 +11,7 @@ from keras import ops
 from keras_wm.embedding.marked_layers import (
     check_is_model,
     find_marked_layers,
+    mark_merged_kernels,
     trained_scope,
 )
 
@@ -54,6 +55,7 @@ def penalty(model: KerasModel, trainable_variables: Sequence[Any] | None = None)
     check_is_model(model)
     dtype = keras.config.floatx()
     total = ops.zeros((), dtype)
+    mark_merged_kernels(model)
     with trained_scope(model, trainable_variables):
         for marked in find_marked_layers(model):
             if not marked.problem:

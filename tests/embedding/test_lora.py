@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+import keras_wm
 from keras_wm import BitErrorRate, attach, detach, publish, verify
 from tests.models import (
     FEATURES,
@@ -20,6 +21,7 @@ from tests.models import (
     fit_eagerly,
     kernel_of,
     mark,
+    number,
     penalty,
 )
 
@@ -74,6 +76,14 @@ def BitErrorRateOf(model):
     callback = BitErrorRate()
     callback.set_model(model)
     callback.on_train_begin()
+
+
+def test_custom_loops_get_the_penalty_of_the_merged_kernel(key, rng):
+    model = with_lora(dense_model(mark(key, regularizer="l2")))
+    set_factors(model, rng)
+    expected = 1e-2 * expected_margin_loss(kernel_of(model), key, UNSEEN_MARGIN)
+    assert number(keras_wm.penalty(model)) == pytest.approx(expected, rel=1e-4)
+    assert expected > 0.1
 
 
 def test_detach_leaves_the_hosts_penalty_of_the_factors(key, rng):
