@@ -43,7 +43,7 @@ def train(mark):
         *([keras_wm.BitErrorRate()] if mark else []),
     ]
     x, y = engine_noise(800)
-    model.fit(x, y, 32, 15, 2, callbacks, validation_split=0.2)
+    model.fit(x, y, 32, 20, 2, callbacks, validation_split=0.2)
     return model, model.evaluate(*engine_noise(1000, seed=1), verbose=0)[1]
 
 
