@@ -26,7 +26,7 @@ Figures = dict[str, float]
 
 
 class Measurement(NamedTuple):
-    """What was measured of the mark on one layer.
+    """The measurement of the mark on one layer.
 
     Attributes:
         marked: The layer and its regularizer.

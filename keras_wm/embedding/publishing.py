@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -16,17 +18,19 @@ from keras_wm.embedding.marked_layers import (
     set_attribute,
     sublayers,
 )
-from keras_wm.embedding.published_marks import check_marks_in_file
 from keras_wm.embedding.regularizer import WatermarkRegularizer
+from keras_wm.files import Limits, ModelSource
+from keras_wm.scheme.key import WatermarkKey
 from keras_wm.utils.arguments import check_choice
 from keras_wm.utils.atomic import atomic_write, check_folder
+from keras_wm.verification.verification import verify
 
 if TYPE_CHECKING:
     from keras_wm.claims.claim import Claim
-    from keras_wm.files import ModelSource
     from keras_wm.files.keras_model import KerasModel
-    from keras_wm.scheme.key import WatermarkKey
 
+# The owner's model is trusted, however large it is.
+_NO_LIMITS = Limits(search_entries=sys.maxsize)
 # Bytes that are searched for traces at once.
 _BLOCK = 2**24
 
@@ -70,9 +74,9 @@ def publish(
             layers and their slots. Keep it, and have its digest dated before anybody
             sees the model. It is never overwritten. `None` writes no claim. Defaults to
             `None`.
-        missing: What to do if a mark that the model in memory carries is not found in
-            the file: `"refuse"` raises an error and writes nothing, `"warn"` writes the
-            file. Defaults to `"refuse"`.
+        missing: The reaction to a mark that the model in memory carries and the file
+            does not: `"refuse"` raises an error and writes nothing, `"warn"` warns and
+            writes the file. Defaults to `"refuse"`.
         key: The key to claim, if the model carries the marks of several keys or was
             loaded without its key. Only for a claim.
         checkpoint: The network as it was before it was marked: a model file, as for
@@ -123,7 +127,7 @@ def publish(
         with atomic_write(target, overwrite) as temporary:
             _save_without_marks(model, temporary, include_optimizer)
             _check_for_traces(temporary, target, sorted(names))
-            check_marks_in_file(model, temporary, target, missing)
+            _check_marks(model, temporary, target, missing)
             if claim is not None:
                 # Imported late, because most models are published without a claim.
                 from keras_wm.embedding.claiming import claim_for
@@ -177,6 +181,51 @@ def _check_for_traces(written: Path, target: Path, names: list[str]) -> None:
                 "that keras_wm does not know. Remove it from that layer's get_config, "
                 "or use keras_wm.attach."
             )
+
+
+def _check_marks(model: Any, written: Path, target: Path, missing: str) -> None:
+    """Verifies the marks of a model in the file that it was saved to.
+
+    Args:
+        model: The marked Keras model.
+        written: The file.
+        target: The path that the file is for.
+        missing: `"refuse"` or `"warn"`, for a mark that the file does not have.
+
+    Raises:
+        ValueError: If a mark that the model has is missing in the file, unless
+            `missing` is `"warn"`.
+    """
+    layers: dict[WatermarkKey, list[str]] = {}
+    for marked in find_marked_layers(model):
+        if marked.regularizer.key is not None:
+            layers.setdefault(marked.regularizer.key, []).append(marked.name)
+    for key, names in layers.items():
+        found = verify(written, key, limits=_NO_LIMITS, slots=key.slot + 1)
+        if found.marked:
+            continue
+        if not verify(model, key, limits=_NO_LIMITS, slots=key.slot + 1).marked:
+            warnings.warn(
+                f"{str(target)!r} is written without a mark that can be proven: the "
+                f"mark on {', '.join(map(repr, names))} is not complete in the model "
+                f"(bit error rate {found.ber:.2g}). Train it with "
+                "keras_wm.BitErrorRate() among the callbacks, and publish the weights "
+                "of an epoch with a bit error rate of 0.",
+                stacklevel=4,
+            )
+            continue
+        message = (
+            f"The mark on {', '.join(map(repr, names))} is in the model in memory, but "
+            f"is not in the file {str(target)!r} (verdict {found.verdict!r}). Keras "
+            "probably does not save this layer: keep each layer in an attribute, or in "
+            "a list that is not inside another list."
+        )
+        if missing == "refuse":
+            raise ValueError(
+                f"{message} Nothing is written. To write the file without the mark, "
+                'use missing="warn".'
+            )
+        warnings.warn(message, stacklevel=4)
 
 
 def _contents(path: Path) -> Iterator[tuple[str, IO[bytes]]]:

@@ -157,6 +157,9 @@ class _Schedule:
             speed = max(log(self._shortfall / shortfall) / steps, 0.0)
             needed = log(shortfall / GOAL) / max(deadline - step, steps)
             strength = self._changed(strength, speed, needed, step < deadline)
+        elif shortfall < GOAL / 2:
+            # Leave as much of the optimizer's steps as possible to the task.
+            strength = max(strength / 2, WEAKEST)
         self._regularizer.schedule.set(strength, pauses=shortfall <= PAUSES_BELOW)
         self._step, self._shortfall = step, shortfall
 
