@@ -9,14 +9,19 @@ from typing import Any
 
 import keras
 
-from keras_wm.embedding.averages import averaged_scope
 from keras_wm.embedding.marked_layers import (
     find_marked_layers,
     is_built,
     mark_merged_kernels,
     rebuild_steps,
 )
-from keras_wm.embedding.measuring import Figures, Measurement, figures, measurements
+from keras_wm.embedding.measuring import (
+    Figures,
+    Measurement,
+    averaged_scope,
+    figures,
+    measurements,
+)
 from keras_wm.embedding.strength import StrengthControl
 from keras_wm.embedding.training_checks import (
     DriftCheck,

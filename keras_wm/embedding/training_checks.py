@@ -8,13 +8,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_wm.embedding.averages import averages_weights
 from keras_wm.embedding.marked_layers import (
     MarkedLayer,
     find_marked_layers,
     warn_of_shared_slots,
 )
-from keras_wm.embedding.measuring import Measurement
+from keras_wm.embedding.measuring import Measurement, averages_weights
 from keras_wm.utils.arrays import Floats
 from keras_wm.verification.standing import MARKED, PROVEN
 

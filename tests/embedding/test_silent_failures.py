@@ -33,7 +33,7 @@ pytestmark = pytest.mark.backends
 class WithoutPenalties(SubclassedModel):
     """A model whose own loss leaves out `self.losses`, as in Keras's guides."""
 
-    def compute_loss(self, x=None, y=None, y_pred=None, **arguments):
+    def compute_loss(self, x=None, y=None, y_pred=None, *others, **named):
         labels = keras.ops.one_hot(y, CLASSES)
         return keras.ops.mean(keras.ops.square(y_pred - labels))
 
@@ -41,8 +41,8 @@ class WithoutPenalties(SubclassedModel):
 class WithPenalty(WithoutPenalties):
     """The same with the line that the warning asks for."""
 
-    def compute_loss(self, **arguments):
-        return super().compute_loss(**arguments) + keras_wm.penalty(self)
+    def compute_loss(self, *args, **kwargs):
+        return super().compute_loss(*args, **kwargs) + keras_wm.penalty(self)
 
 
 def built(cls, regularizer):
