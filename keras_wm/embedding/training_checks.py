@@ -74,6 +74,7 @@ class DriftCheck:
             for name, item in measured.items()
             if not item.marked.problem and item.detection.ber > 0
         }
+        self._raised: set[str] = set()
         self._warned: set[str] = set()
 
     def warn_of_still_marks(self, measured: dict[str, Measurement], steps: int) -> None:
@@ -85,8 +86,12 @@ class DriftCheck:
         """
         for name in self._still(measured):
             regularizer = measured[name].marked.regularizer
-            was_raised = regularizer.strength >= _STRENGTH or not regularizer.adapts
-            if was_raised and steps >= _STEPS and name not in self._warned:
+            if regularizer.adapts and regularizer.strength < _STRENGTH:
+                continue
+            # A strength that was raised in this epoch shows its effect in the next one.
+            if regularizer.adapts and name not in self._raised:
+                self._raised.add(name)
+            elif steps >= _STEPS and name not in self._warned:
                 self._warned.add(name)
                 cause = self._likely_cause(self._before[name], measured[name])
                 warnings.warn(
