@@ -128,14 +128,16 @@ def trained_scope(
 
 def warn_of_shared_slots(model: Any) -> None:
     """Warns of kernels of one shape that carry the mark of one key in the same slot."""
-    layers: dict[tuple[Any, ...], list[str]] = {}
+    layers: dict[tuple[Any, ...], list[MarkedLayer]] = {}
     for marked in find_marked_layers(model):
         if marked.variable is not None:
             mark, shape = marked.regularizer, tuple(marked.variable.shape)
-            path = marked.variable.path.rpartition("/")[0] or marked.name
-            layers.setdefault((mark.commitment, mark.slot, shape), []).append(path)
-    for (_, slot, shape), names in layers.items():
-        if len(names) > 1:
+            layers.setdefault((mark.commitment, mark.slot, shape), []).append(marked)
+    for (_, slot, shape), same in layers.items():
+        if len(same) > 1:
+            names = [marked.name for marked in same]
+            if len(set(names)) < len(names):
+                names = [marked.variable.path.rpartition("/")[0] for marked in same]
             warnings.warn(
                 f"The layers {', '.join(map(repr, names))} have kernels of the same "
                 f"shape {shape} and carry the mark in the same slot {slot}. Their "

@@ -65,4 +65,4 @@ def test_a_pickled_model_finds_its_key(key):
     pickled = pickle.dumps(model)
     assert_no_secret_in(pickled, key)
     rebuilt = pickle.loads(pickled)  # noqa: S301
-    assert find_layer(rebuilt).kernel.regularizer.key is key
+    assert find_layer(rebuilt).kernel.regularizer.key == key

@@ -54,4 +54,4 @@ def test_the_best_strength_by_bit_error_rate_is_found_and_its_mark_complete(
     # Rebuilt from its parameters, with the weights of its best epoch.
     (model,) = tuner.get_best_models(1)
     assert expected_ber(kernel_of(model), key) == 0
-    assert model.layers[0].kernel.regularizer.key is key
+    assert model.layers[0].kernel.regularizer.key == key

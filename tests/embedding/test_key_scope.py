@@ -23,7 +23,7 @@ def new_key(number):
 def test_a_live_key_is_found_without_a_scope():
     key = new_key(101)
     config = mark(key).get_config()
-    assert WatermarkRegularizer.from_config(config).key is key
+    assert WatermarkRegularizer.from_config(config).key == key
 
 
 def test_a_key_in_another_slot_is_found_for_any_slot():
@@ -46,7 +46,7 @@ def test_a_second_object_of_a_key_may_end_before_the_first():
     config = mark(key).get_config()
     new_key(104)
     gc.collect()
-    assert WatermarkRegularizer.from_config(config).key is key
+    assert WatermarkRegularizer.from_config(config).key == key
 
 
 def test_an_opened_key_of_a_stranger_is_not_taken_for_the_key():
@@ -76,7 +76,7 @@ def test_the_scope_ends_with_the_block_also_after_an_error(key):
     config = mark(key).get_config()
     with pytest.raises(RuntimeError, match="inside"), keras_wm.keys():
         raise RuntimeError("inside")
-    assert WatermarkRegularizer.from_config(config).key is key
+    assert WatermarkRegularizer.from_config(config).key == key
 
 
 def test_scopes_nest(key):
@@ -85,7 +85,7 @@ def test_scopes_nest(key):
     with keras_wm.keys(key):
         with keras_wm.keys(inner_key):
             inner = [WatermarkRegularizer.from_config(config) for config in configs]
-        assert WatermarkRegularizer.from_config(configs[0]).key is key
+        assert WatermarkRegularizer.from_config(configs[0]).key == key
         with pytest.warns(UserWarning, match=INACTIVE):
             WatermarkRegularizer.from_config(configs[1])
     assert [regularizer.key for regularizer in inner] == [key, inner_key]
@@ -125,4 +125,4 @@ def test_an_explicit_key_is_found_again_too():
     key = WatermarkKey.from_arrays(rng.normal(size=(8, 32)), rng.integers(0, 2, 8))
     with keras_wm.keys(key):
         rebuilt = WatermarkRegularizer.from_config(mark(key).get_config())
-    assert rebuilt.key is key
+    assert rebuilt.key == key

@@ -180,6 +180,7 @@ def test_an_unknown_reaction_is_refused(key, tmp_path):
         publish(dense_model(mark(key)), tmp_path / "a.keras", missing="ignore")
 
 
+@pytest.mark.study
 def test_early_stopping_that_restores_an_unmarked_epoch_is_warned_of(key):
     model = dense_model(mark(key, strength=1e-2))
     before = model.get_weights()
