@@ -10,7 +10,7 @@ import typer
 from keras_wm.cli import options
 from keras_wm.cli.app import silent_import
 from keras_wm.cli.inputs import load_key, split_names
-from keras_wm.cli.options import argument, count, option
+from keras_wm.cli.options import argument, count, flag, option
 from keras_wm.scheme.capacity import USUAL_BITS
 
 
@@ -79,6 +79,12 @@ def experiment(
     weight_decay: Annotated[
         float, option("Weight decay. The papers state 5e-4; their code has none.")
     ] = 5e-4,
+    optimizer: Annotated[
+        str, option("Optimizer of training from scratch: papers or adam.", "NAME")
+    ] = "papers",
+    adaptive: Annotated[
+        bool, flag("--adaptive", "Let BitErrorRate adjust the default mark.")
+    ] = False,
     families: options.Families = None,
     workers: Annotated[
         int | None,
@@ -109,6 +115,8 @@ def experiment(
         bits=bits,
         marks=split_names(marks),
         weight_decay=weight_decay,
+        optimizer=optimizer,
+        adaptive=adaptive,
         families=None if families is None else split_names(families),
     )
     run_experiment(name, settings, out, workers=workers or default_workers())

@@ -70,8 +70,13 @@ def compile_for(trained: Any, loss: Any, steps: int, rate: float) -> None:
 
     The number of steps determines the schedule of the learning rate.
     """
+    compile_with(trained, loss, paper_optimizer(steps, rate))
+
+
+def compile_with(trained: Any, loss: Any, optimizer: Any) -> None:
+    """Compiles a network or a distiller with an optimizer."""
     trained.compile(
-        paper_optimizer(steps, rate),
+        optimizer,
         loss,
         # XLA takes longer to compile these networks than to train them.
         jit_compile=keras.backend.backend() == "jax",

@@ -10,11 +10,14 @@ from keras_wm.embedding.regularizer import DEFAULT_STRENGTH
 from keras_wm.research.experiments.augmentation import Augmentation
 from keras_wm.research.experiments.schemes import GROUPS, HEAD, SCHEMES, group_layer
 from keras_wm.research.hosts.wide_resnet import WEIGHT_DECAY
+from keras_wm.utils.arguments import check_choice
 
 PAPER_EPOCHS = 200
 DIGITS_EPOCHS = 12
 PAPER_BATCH = 64
 DIGITS_BATCH = 32
+# Optimizers of training from scratch: the papers' own, and Adam.
+PAPERS, ADAM = OPTIMIZERS = ("papers", "adam")
 # The mark that the papers propose, and the default. Experiments with many runs do not
 # try the other marks in every way, and only with one seed.
 MAIN_MARKS = ("random", "default")
@@ -46,6 +49,10 @@ class Settings:
         marks: Marks to compare, by their names in `schemes.SCHEMES`.
         weight_decay: Weight decay of every kernel. The papers report the default,
             5e-4; their reference code has none.
+        optimizer: `"papers"`, SGD with momentum and a schedule, or `"adam"`, Adam with
+            a constant rate of 1e-3. Only for training from scratch.
+        adaptive: Whether `BitErrorRate` adjusts the strength of marks with the margin
+            loss while they are embedded, as it does by default outside of experiments.
         families: Families of attacks to try, see `studies.resistance.attacks_on`.
             `None` is all. The experiments of the papers ignore it.
 
@@ -64,6 +71,8 @@ class Settings:
     bits: int | None = None
     marks: tuple[str, ...] = tuple(SCHEMES)
     weight_decay: float = WEIGHT_DECAY
+    optimizer: str = PAPERS
+    adaptive: bool = False
     families: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
@@ -71,6 +80,7 @@ class Settings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"Expected {name} >= 1. Received: {name}={value!r}")
+        check_choice("optimizer", self.optimizer, OPTIMIZERS)
         if not 0 <= self.weight_decay < 1:
             raise ValueError(
                 "Expected 0 <= weight_decay < 1. Received: "
@@ -127,13 +137,16 @@ class Settings:
         """Number of pictures in a batch."""
         return self.batch or (DIGITS_BATCH if self.data == "digits" else PAPER_BATCH)
 
-    def strength(self, mark: str) -> float:
+    def strength(self, mark: str) -> float | None:
         """Returns the strength lambda of a mark: the default of the regularizer.
 
         It is the papers' 0.01 for the cross-entropy. On the digits, networks train for
         1/300 of the papers' steps. That is too few for direct and diff, which change
-        only one or two weights per bit, so they get 0.1.
+        only one or two weights per bit, so they get 0.1. `None` is a strength that
+        `BitErrorRate` adjusts.
         """
+        if self.adaptive and SCHEMES[mark].loss == "margin":
+            return None
         if self.data == "digits" and mark in ("direct", "diff"):
             return 0.1
         return DEFAULT_STRENGTH[SCHEMES[mark].loss]
@@ -164,6 +177,10 @@ class Settings:
         }
         # These select the runs of a study, and change no network.
         del settings["seeds"], settings["marks"], settings["families"]
+        # Results that were recorded before these could be chosen do not name them.
+        for name, default in (("optimizer", PAPERS), ("adaptive", False)):
+            if settings[name] == default:
+                del settings[name]
         return settings
 
     @property

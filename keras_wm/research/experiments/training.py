@@ -10,15 +10,16 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_wm.embedding.callback import BitErrorRate
 from keras_wm.embedding.distiller import Distiller
 from keras_wm.embedding.kernel_projection import without_capacity_warnings
 from keras_wm.research.attacks.pruning import hold_zeros, prune
-from keras_wm.research.attacks.training import compile_for
+from keras_wm.research.attacks.training import compile_for, compile_with
 from keras_wm.research.datasets import Pictures
 from keras_wm.research.experiments.augmentation import AugmentedBatches
 from keras_wm.research.experiments.measurement import measure_mark
 from keras_wm.research.experiments.schemes import HEAD, UNMARKED, Mark, group_layer
-from keras_wm.research.experiments.settings import Settings
+from keras_wm.research.experiments.settings import ADAM, Settings
 from keras_wm.research.hosts.wide_resnet import INITIAL_RATE, wide_resnet
 
 # The tasks: to classify the pictures, or their rotations. Stored networks are named by
@@ -149,10 +150,16 @@ def _fit(
 ) -> History:
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     steps = math.ceil(len(pictures.x_train) / settings.batch_size) * training.epochs
-    compile_for(trained, loss if trained is model else None, steps, training.rate)
+    own_loss = loss if trained is model else None
+    if training.from_scratch and settings.optimizer == ADAM:
+        compile_with(trained, own_loss, keras.optimizers.Adam(1e-3))
+    else:
+        compile_for(trained, own_loss, steps, training.rate)
     recorder = _HistoryRecorder(model, training.mark, pictures)
     # Only curves of networks from scratch are plotted, and there are many others.
-    callbacks = [recorder] if training.from_scratch else []
+    callbacks: list[Any] = [recorder] if training.from_scratch else []
+    if settings.adaptive and training.mark is not None:
+        callbacks.append(BitErrorRate())
     x, y, batch = pictures.x_train, pictures.y_train, settings.batch_size
     fitting = {"epochs": training.epochs, "callbacks": callbacks, "verbose": 0}
     if settings.augmentation is None:

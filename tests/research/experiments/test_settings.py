@@ -55,3 +55,20 @@ def test_a_data_file_is_identified_by_its_name_and_not_by_its_folder(tmp_path):
     first, second = (Settings(str(tmp_path / folder / "x.npz")) for folder in "ab")
     assert first.host == second.host
     assert str(tmp_path) not in str(first.host)
+
+
+def test_the_new_settings_do_not_change_what_older_results_name():
+    assert not {"optimizer", "adaptive"} & set(Settings().host)
+    host = Settings(optimizer="adam", adaptive=True).host
+    assert (host["optimizer"], host["adaptive"]) == ("adam", True)
+
+
+def test_an_adaptive_strength_is_left_to_the_callback():
+    settings = Settings(adaptive=True)
+    assert settings.strength("default") is None
+    assert settings.strength("random") == 0.01
+
+
+def test_an_unknown_optimizer_is_refused():
+    with pytest.raises(ValueError, match="'papers', 'adam'.*optimizer='sgd'"):
+        Settings(optimizer="sgd")
