@@ -22,7 +22,7 @@ from keras_wm.embedding.measuring import (
     figures,
     measurements,
 )
-from keras_wm.embedding.strength import StrengthControl
+from keras_wm.embedding.strength import StrengthControl, deadline_of
 from keras_wm.embedding.training_checks import (
     DriftCheck,
     warn_of_checkpoints,
@@ -208,7 +208,8 @@ class BitErrorRate(keras.callbacks.Callback):
         self._measured_epoch = epoch
         measured = measurements(self.model)
         steps = self._steps_before + self._steps_in_epoch
-        self._drift.warn_of_still_marks(measured, steps)
+        deadline = deadline_of(self._planned_steps())
+        self._drift.warn_of_still_marks(measured, steps, deadline)
         scope = averaged_scope(self.model)
         self._logged = {}
         if scope is not None:

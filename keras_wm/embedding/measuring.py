@@ -18,6 +18,7 @@ from keras_wm.embedding.marked_layers import (
     trained_scope,
 )
 from keras_wm.scheme.detection import Detection, detect
+from keras_wm.utils.arrays import Floats
 
 if TYPE_CHECKING:
     from keras_wm.files.keras_model import KerasModel
@@ -125,6 +126,16 @@ def _summary(measured: list[Measurement]) -> Figures:
         "z_mean": float(z.mean()),
         "embedding_loss": float(np.average(losses, weights=bits)),
     }
+
+
+def mean_in_errors(changes: Floats) -> float:
+    """Returns the mean of some changes of scores, in units of its standard error.
+
+    Without a penalty, the changes do not depend on the key, and this is about standard
+    normal. It is 0 if all changes are equal.
+    """
+    spread = float(np.std(changes, ddof=1))
+    return float(np.mean(changes)) / spread * changes.size**0.5 if spread else 0.0
 
 
 def averages_weights(model: Any) -> bool:

@@ -30,6 +30,7 @@ from keras_wm.embedding.marked_layers import (
     sublayers,
 )
 from keras_wm.embedding.regularizer import WatermarkRegularizer
+from keras_wm.utils.arrays import Floats
 
 # The shortfall of a mark that is embedded: its mean score is 95 % of the margin.
 GOAL = 0.05
@@ -50,7 +51,7 @@ WEAKEST, STRONGEST = 1e-6, 1.0
 LARGEST_FACTOR = 4.0
 # Up to this strength, it is raised as needed. Beyond, only if that makes the shortfall
 # fall faster by this factor: the steps of Lion and Adam have a fixed size, and at their
-# limit more strength would only displace the task.
+# limit more strength would only take them away from the task.
 UNQUESTIONED = 1e-2
 USEFUL_SPEEDUP = 1.25
 
@@ -130,9 +131,18 @@ class StrengthControl:
             planned: Number of steps of the whole training, or `None` if unknown.
         """
         self._next_step = step + max(SHORTEST_WAIT, round(WAIT_SHARE * step))
-        deadline = UNKNOWN_LENGTH if planned is None else DEADLINE_SHARE * planned
         for schedule in self._schedules:
-            schedule.adjust(step, min(deadline, LATEST_STEP))
+            schedule.adjust(step, deadline_of(planned))
+
+
+def deadline_of(planned: int | None) -> float:
+    """Returns the step at which the marks of a training are to be embedded.
+
+    Args:
+        planned: Number of steps of the whole training, or `None` if unknown.
+    """
+    deadline = UNKNOWN_LENGTH if planned is None else DEADLINE_SHARE * planned
+    return min(deadline, LATEST_STEP)
 
 
 class _Schedule:
@@ -141,27 +151,27 @@ class _Schedule:
     def __init__(self, marks: Sequence[MarkedLayer]) -> None:
         self._marks = marks
         self._regularizer: WatermarkRegularizer = marks[0].regularizer
-        self._step, self._shortfall = 0, self._measure()
+        self._step, self._scores = 0, self._measure()
         # At the last adjustment: the speed, and the change of the strength.
         self._speed, self._factor = 0.0, 1.0
         self._strongest = STRONGEST
 
     def adjust(self, step: int, deadline: float) -> None:
         """Adjusts the strength, given the number of steps so far."""
-        shortfall, steps = self._measure(), step - self._step
+        scores, steps = self._measure(), step - self._step
         # Weights that have not changed wait for the end of an accumulation.
-        if shortfall == self._shortfall or steps <= 0:
+        if steps <= 0 or np.array_equal(scores, self._scores):
             return
-        strength = self._regularizer.strength
-        if shortfall > GOAL:
-            speed = max(log(self._shortfall / shortfall) / steps, 0.0)
-            needed = log(shortfall / GOAL) / max(deadline - step, steps)
+        strength, remaining = self._regularizer.strength, shortfall(scores)
+        if remaining > GOAL:
+            speed = max(log(shortfall(self._scores) / remaining) / steps, 0.0)
+            needed = log(remaining / GOAL) / max(deadline - step, steps)
             strength = self._changed(strength, speed, needed, step < deadline)
-        elif shortfall < GOAL / 2:
+        elif remaining < GOAL / 2:
             # Leave as much of the optimizer's steps as possible to the task.
             strength = max(strength / 2, WEAKEST)
-        self._regularizer.schedule.set(strength, pauses=shortfall <= PAUSES_BELOW)
-        self._step, self._shortfall = step, shortfall
+        self._regularizer.schedule.set(strength, pauses=remaining <= PAUSES_BELOW)
+        self._step, self._scores = step, scores
 
     def _changed(
         self, before: float, speed: float, needed: float, can_weaken: bool
@@ -180,15 +190,22 @@ class _Schedule:
         self._speed, self._factor = speed, strength / before
         return strength
 
-    def _measure(self) -> float:
-        """Returns the largest shortfall of the marks; a tiny number in place of 0."""
-        return max(1e-9, *map(shortfall, self._marks))
+    def _measure(self) -> Floats:
+        """Returns the scores of all marks relative to their margins, a row each."""
+        rows = []
+        for marked in self._marks:
+            z, margin = marked.regularizer.scores(marked.kernel)
+            rows.append(ops.convert_to_numpy(z) / margin)
+        return np.stack(rows).astype(float)
 
 
-def shortfall(marked: MarkedLayer) -> float:
-    """Returns the mean distance of a mark's scores from its margin, relative to it."""
-    z, margin = marked.regularizer.scores(marked.kernel)
-    return float(np.mean(np.maximum(margin - ops.convert_to_numpy(z), 0)) / margin)
+def shortfall(scores: Floats) -> float:
+    """Returns the largest shortfall of some marks; a tiny number in place of 0.
+
+    Args:
+        scores: Scores relative to the margin, shape `(marks, T)`.
+    """
+    return max(float(np.maximum(1 - scores, 0).mean(axis=1).max()), 1e-9)
 
 
 def _hold_strength(model: Any, marked: MarkedLayer) -> None:

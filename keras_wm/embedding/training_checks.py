@@ -13,14 +13,17 @@ from keras_wm.embedding.marked_layers import (
     find_marked_layers,
     warn_of_shared_slots,
 )
-from keras_wm.embedding.measuring import Measurement, averages_weights
+from keras_wm.embedding.measuring import (
+    Measurement,
+    averages_weights,
+    mean_in_errors,
+)
 from keras_wm.utils.arrays import Floats
 from keras_wm.verification.standing import MARKED, PROVEN
 
-# A mark is expected to move after this number of steps,
+# A mark with a given strength is expected to move after this number of steps. One with
+# an adjusted strength should be embedded at its deadline.
 _STEPS = 20
-# with a strength that BitErrorRate has raised to this value, if it needs so much.
-_STRENGTH = 1e-2
 # Without a penalty, the scores change independently of the key: their mean change over
 # its standard error is about standard normal. It exceeds this with probability 3e-5.
 _DRIFT = 4.0
@@ -74,24 +77,22 @@ class DriftCheck:
             for name, item in measured.items()
             if not item.marked.problem and item.detection.ber > 0
         }
-        self._raised: set[str] = set()
         self._warned: set[str] = set()
 
-    def warn_of_still_marks(self, measured: dict[str, Measurement], steps: int) -> None:
+    def warn_of_still_marks(
+        self, measured: dict[str, Measurement], steps: int, deadline: float
+    ) -> None:
         """Warns of each mark that should have moved by now, but has not.
 
         Args:
             measured: The marks now, by layer name.
             steps: Number of training steps so far.
+            deadline: Number of steps after which marks are to be embedded.
         """
         for name in self._still(measured):
             regularizer = measured[name].marked.regularizer
-            if regularizer.adapts and regularizer.strength < _STRENGTH:
-                continue
-            # A strength that was raised in this epoch shows its effect in the next one.
-            if regularizer.adapts and name not in self._raised:
-                self._raised.add(name)
-            elif steps >= _STEPS and name not in self._warned:
+            latest = deadline if regularizer.adapts else _STEPS
+            if steps >= max(latest, _STEPS) and name not in self._warned:
                 self._warned.add(name)
                 cause = self._likely_cause(self._before[name], measured[name])
                 warnings.warn(
@@ -123,7 +124,7 @@ class DriftCheck:
     def _still(self, measured: dict[str, Measurement]) -> list[str]:
         """Returns the names of the marks that have not moved so far."""
         for name, before in list(self._before.items()):
-            if name not in measured or _drift(before, measured[name]) >= _DRIFT:
+            if name not in measured or _drifts(before, measured[name]):
                 del self._before[name]
         return list(self._before)
 
@@ -170,11 +171,9 @@ def warn_of_checkpoints(bit_error_rate: float) -> None:
     )
 
 
-def _drift(before: Floats, item: Measurement) -> float:
-    """Returns the mean change of the scores in units of its standard error."""
-    change = item.detection.z - before
-    spread = float(np.std(change, ddof=1))
-    return float(np.mean(change)) / spread * len(change) ** 0.5 if spread else 0.0
+def _drifts(before: Floats, item: Measurement) -> bool:
+    """Returns whether the scores of a mark have moved to the key's side."""
+    return mean_in_errors(item.detection.z - before) >= _DRIFT
 
 
 def own_training_code(model: Any) -> str:
@@ -213,11 +212,10 @@ def _remedy(item: Measurement, averaged: bool) -> str:
         if regularizer.loss == "crossentropy"
         else "without strength=, so that BitErrorRate adjusts it"
     )
-    if regularizer.adapts and regularizer.strength >= _STRENGTH:
-        return (
-            "More strength does not help: the optimizer's steps are too small for this "
-            "kernel. Train longer, with a larger learning rate, or mark a larger "
-            "kernel."
-        )
     again = "Call fit again for a few epochs with the same callbacks"
-    return f"{again}." if regularizer.adapts else f"{again}, or train {stronger}."
+    if regularizer.adapts:
+        return (
+            f"{again}. If that does not help, the optimizer's steps are too small for "
+            "this kernel: use a larger learning rate, or mark a larger kernel."
+        )
+    return f"{again}, or train {stronger}."
