@@ -94,7 +94,7 @@ def test_the_demo_writes_its_files_and_prints_its_results(demo):
 def test_only_the_key_file_contains_traces_of_the_key(demo):
     folder, _, _ = demo
     rows = fixed_key(BITS).for_shape((9 * 32, 32)).matrix[:4]
-    traces = [FIXED_SECRET, FIXED_SECRET.hex().encode(), b"Example Ltd"]
+    traces = [FIXED_SECRET, FIXED_SECRET.hex().encode()]
     traces += [row.tobytes() for row in rows]
     traces += [row.astype("float32").tobytes() for row in rows]
     written = [
@@ -106,6 +106,8 @@ def test_only_the_key_file_contains_traces_of_the_key(demo):
     for path in written:
         content = path.read_bytes()
         assert not any(trace in content for trace in traces), path
+        # The card of the marks in the owner's own log names the owner.
+        assert "tfevents" in path.name or b"Example Ltd" not in content
 
 
 def test_a_second_demo_keeps_the_key(demo):
