@@ -54,6 +54,7 @@ def test_the_loss_comes_in_one_of_k_steps_and_its_mean_square_is_the_same(
     np.testing.assert_allclose(with_loss[-1], INTERVAL**0.5 * in_every_step, rtol=1e-3)
 
 
+@pytest.mark.study
 @pytest.mark.backends
 def test_the_same_weights_make_the_same_choice(large_kernels, rng):
     gradient = gradient_of()

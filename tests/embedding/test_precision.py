@@ -147,6 +147,7 @@ OPTIMIZERS = {
 }
 
 
+@pytest.mark.study
 @pytest.mark.parametrize(
     ("loss", "name"),
     [

@@ -70,5 +70,5 @@ def test_an_adaptive_strength_is_left_to_the_callback():
 
 
 def test_an_unknown_optimizer_is_refused():
-    with pytest.raises(ValueError, match="'papers', 'adam'.*optimizer='sgd'"):
+    with pytest.raises(ValueError, match=r"'papers', 'adam'.*optimizer='sgd'"):
         Settings(optimizer="sgd")
