@@ -122,6 +122,28 @@ def test_the_figures_are_those_of_the_averages_that_fit_leaves(key):
 
 
 @pytest.mark.study
+@pytest.mark.parametrize("swap_on_epoch", [False, True])
+def test_swapped_averages_are_measured_once(key, swap_on_epoch):
+    # SwapEMAWeights puts the averages into the model at the end of each epoch, or while
+    # the model is validated.
+    optimizer = keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.9)
+    model = dense_model(mark(key), optimizer)
+    swap = keras.callbacks.SwapEMAWeights(swap_on_epoch)
+    averages = []
+
+    class Recorded(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if swap_on_epoch:
+                averages.append(kernel_of(self.model))
+
+    history = fit(model, 3, [swap, BitErrorRate(), Recorded()], validation_data=data())
+    left = expected_scores(kernel_of(model), key).mean()
+    assert history["z_mean"][-1] == pytest.approx(left, rel=1e-4)
+    expected = [expected_scores(average, key).mean() for average in averages]
+    np.testing.assert_allclose(history["z_mean"][: len(expected)], expected, rtol=1e-4)
+
+
+@pytest.mark.study
 def test_averages_that_the_mark_has_not_reached_are_warned_of(key):
     optimizer = keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.999)
     model = dense_model(mark(key), optimizer)
