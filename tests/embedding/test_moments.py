@@ -134,7 +134,9 @@ def expected_correction(gradient, noise, kernel, free):
     changes = [noise * p * np.mean(kernel ** (p - 1)) for p in POWERS]
     missing = changes - powers @ gradient.ravel()
     solution, *_ = np.linalg.lstsq(
-        (powers / scale)[kept] @ directions[kept].T, (missing / scale[:, 0])[kept]
+        (powers / scale)[kept] @ directions[kept].T,
+        (missing / scale[:, 0])[kept],
+        rcond=None,
     )
     return gradient + (solution @ directions[kept]).reshape(kernel.shape)
 

@@ -20,7 +20,8 @@ from tests.models import LAYER, dense_model, expected_scores, fit, kernel_of, ma
 
 pytestmark = [
     pytest.mark.backends,
-    # TensorBoard's copy of html5lib says so when it is imported.
+    # TensorBoard's copies of other packages say so when they are imported.
+    pytest.mark.filterwarnings("ignore:invalid escape sequence"),
     pytest.mark.filterwarnings("ignore:html5lib's sanitizer is deprecated"),
 ]
 
