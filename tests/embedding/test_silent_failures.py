@@ -52,10 +52,15 @@ def built(cls, regularizer):
     return compile_model(model, keras.optimizers.SGD(0.05))
 
 
+def messages(caught):
+    """Returns the texts of the warnings for users."""
+    return [str(item.message) for item in caught if item.category is UserWarning]
+
+
 @contextlib.contextmanager
 def no_warning_of_marks():
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UserWarning)
         yield
 
 
@@ -64,7 +69,7 @@ def test_an_own_loss_that_leaves_out_the_penalties_is_warned_of(key):
     model = built(WithoutPenalties, WatermarkRegularizer(key))
     with pytest.warns(UserWarning) as caught:
         fit(model, 8, [BitErrorRate()])
-    first, last = (str(warning.message) for warning in caught)
+    first, last = messages(caught)
     cause = (
         "WithoutPenalties.compute_loss probably leaves out the penalties of the "
         "layers. Add this line where it computes the loss: "
@@ -95,7 +100,7 @@ def test_an_incomplete_mark_is_warned_of_at_the_end(key):
     model = dense_model(mark(key, strength=1e-4))
     with pytest.warns(UserWarning) as caught:
         fit_eagerly(model, 1, [BitErrorRate()])
-    (message,) = (str(warning.message) for warning in caught)
+    (message,) = messages(caught)
     assert "Training has ended, but the mark on layer 'wide' is not complete" in message
     kernel = kernel_of(model)
     assert f"bit error rate {expected_ber(kernel, key):.2g}" in message
