@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keras_wm.alignment.reference import check_alignable
 from keras_wm.embedding.marked_layers import find_marked_layers
-from keras_wm.embedding.publishing import publish
-from keras_wm.files import Limits, open_model
+from keras_wm.embedding.publishing import NO_LIMITS, publish, search_own_mark
+from keras_wm.files import open_model
 from keras_wm.scheme.key import WatermarkKey
-from keras_wm.verification.verification import verify
 
 if TYPE_CHECKING:
     from keras_wm.files.keras_model import KerasModel
 
-# The owner's model is trusted, however large it is.
-_NO_LIMITS = Limits(search_entries=sys.maxsize)
 _FIRST = (
     "Pass checkpoint= to the first attach, before any training with a mark. Or save "
     "the network from before the mark with keras_wm.publish, and leave checkpoint= out."
@@ -56,7 +52,7 @@ def save_checkpoint(
             "only copy of a network from before its mark. Choose another name."
         )
     _check_is_unmarked(model, key)
-    with open_model(model, _NO_LIMITS) as model_file:
+    with open_model(model, NO_LIMITS) as model_file:
         check_alignable(model_file)
     return publish(model, target, overwrite=False)
 
@@ -70,7 +66,7 @@ def _check_is_unmarked(model: KerasModel, key: WatermarkKey) -> None:
             f"of it can know the key. {_FIRST}"
         )
     # The penalty can have been detached or lost in a file, after it had been trained.
-    found = verify(model, key, limits=_NO_LIMITS, slots=key.slot + 1)
+    found = search_own_mark(model, key)
     if found.marked:
         raise ValueError(
             f"{model.name!r} carries the mark of this key already, in {found.layer}, "

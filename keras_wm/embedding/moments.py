@@ -62,8 +62,8 @@ def noise_correction(z: Any, margin: float) -> Any:
 
     Returns:
         Tensor of shape `(T,)`: the noise that each bit removes, before it is
-        multiplied by the slope of the bit's loss. 0 for a bit that is no longer in
-        transition.
+        multiplied by the slope of the bit's loss. It is 0 for a bit that is beyond
+        its transition.
     """
     transition_end = _TRANSITION_SHARE * margin
     mean_score = _MOMENTUM_OVERSHOOT * _mean_transition_score(transition_end)

@@ -28,9 +28,10 @@ from keras_wm.verification.verification import verify
 if TYPE_CHECKING:
     from keras_wm.claims.claim import Claim
     from keras_wm.files.keras_model import KerasModel
+    from keras_wm.verification.result import Verification
 
 # The owner's model is trusted, however large it is.
-_NO_LIMITS = Limits(search_entries=sys.maxsize)
+NO_LIMITS = Limits(search_entries=sys.maxsize)
 # Bytes that are searched for traces at once.
 _BLOCK = 2**24
 
@@ -183,6 +184,11 @@ def _check_for_traces(written: Path, target: Path, names: list[str]) -> None:
             )
 
 
+def search_own_mark(model: ModelSource, key: WatermarkKey) -> Verification:
+    """Verifies the owner's own model, in all slots up to that of the key."""
+    return verify(model, key, limits=NO_LIMITS, slots=key.slot + 1)
+
+
 def _check_marks(model: Any, written: Path, target: Path, missing: str) -> None:
     """Verifies the marks of a model in the file that it was saved to.
 
@@ -201,10 +207,10 @@ def _check_marks(model: Any, written: Path, target: Path, missing: str) -> None:
         if marked.regularizer.key is not None:
             layers.setdefault(marked.regularizer.key, []).append(marked.name)
     for key, names in layers.items():
-        found = verify(written, key, limits=_NO_LIMITS, slots=key.slot + 1)
+        found = search_own_mark(written, key)
         if found.marked:
             continue
-        if not verify(model, key, limits=_NO_LIMITS, slots=key.slot + 1).marked:
+        if not search_own_mark(model, key).marked:
             warnings.warn(
                 f"{str(target)!r} is written without a mark that can be proven: the "
                 f"mark on {', '.join(map(repr, names))} is not complete in the model "

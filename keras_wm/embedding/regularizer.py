@@ -208,14 +208,13 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
         Raises:
             ValueError: If the kernel cannot carry the message.
         """
-        projection = self._projection(tuple(kernel.shape))
         if self.loss == "crossentropy":
-            y, _ = projection.signed_outputs(kernel)
+            y, _ = self._projection(tuple(kernel.shape)).signed_outputs(kernel)
             # softplus(-s y) is the binary cross-entropy of sigmoid(y), computed from
             # logits: finite for any y, unlike log(sigmoid(y)).
             return ops.softplus(-y)
-        y, norm = projection.signed_outputs(kernel)
-        return ops.square(ops.relu(projection.margin - y / norm))
+        z, margin = self.scores(kernel)
+        return ops.square(ops.relu(margin - z))
 
     def get_config(self) -> dict[str, Any]:
         """Returns the config, with the key's commitment in place of the key.

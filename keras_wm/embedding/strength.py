@@ -1,11 +1,11 @@
-"""The strength of a mark that follows a schedule, whatever the optimizer is.
+r"""The strength of a mark that follows a schedule, whatever the optimizer is.
 
 A fixed strength embeds a mark within a few steps in one training and never in another:
 the speed depends on the optimizer, its learning rate, the gradients of the task and the
 scale of the weights. So the speed itself is controlled. The shortfall of a mark is the
 mean distance of its scores from the margin m, relative to m:
 
-\\[f = \\frac{1}{T} \\sum_j \\max(0, m - z_j) / m\\]
+\[f = \frac{1}{T} \sum_j \max(0, m - z_j) / m\]
 
 The strength is raised while f falls too slowly to reach `GOAL` at the deadline, and is
 lowered while f falls much too fast, because then momentum would carry the scores far
@@ -59,16 +59,16 @@ USEFUL_SPEEDUP = 1.25
 class StrengthHolder(keras.layers.Layer):
     """Holds the strength of a mark as a variable that compiled steps read.
 
+    It is put among the sublayers of the marked layer, because JAX's trainer passes only
+    the variables of a model's layers to its compiled steps. Its variables are not
+    weights of the model: they are neither saved, nor counted, nor returned by
+    `get_weights`.
+
     Attributes:
         strength: Variable of the strength.
         pauses: Variable that is 1 if a large kernel gets the loss in some of the steps
             only, and 0 while it is being embedded.
         value: The strength as a float.
-
-    It is put among the sublayers of the marked layer, because JAX's trainer passes only
-    the variables of a model's layers to its compiled steps. Its variable is not a
-    weight of the model: it is neither saved, nor counted, nor returned by
-    `get_weights`.
     """
 
     def __init__(self) -> None:

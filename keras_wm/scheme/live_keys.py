@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 from weakref import WeakValueDictionary
 
-# By `id` and not by commitment: of two objects of one key, one can outlive the other.
+# The index is `id`. Two objects can have the same commitment, and with that as the
+# index, the end of one object would remove the other one.
 # `Any` is a `WatermarkKey`, whose module imports this one.
 _LIVE_KEYS: WeakValueDictionary[int, Any] = WeakValueDictionary()
 

@@ -201,7 +201,7 @@ def test_a_mark_stays_when_the_trained_model_is_quantized(key, mode, tmp_path):
     after = verify(publish(model, tmp_path / "quantized.keras"), key).detection
     assert after.ber == before.ber == 0
     assert max(after.log10_p, before.log10_p) < -8
-    # What rounding adds to a score, in standard deviations.
+    # The change of a score by rounding, in standard deviations.
     largest = {"int8": 0.02, "int4": 0.3}[mode]
     np.testing.assert_allclose(after.z, before.z, atol=largest)
 
