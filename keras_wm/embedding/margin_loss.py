@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from math import prod
 from typing import Any
 
 from keras import ops
@@ -10,11 +9,12 @@ from keras import ops
 from keras_wm.embedding.kernel_projection import SMALLEST_RMS, KernelProjection
 from keras_wm.embedding.moments import corrected, inverse, noise_correction
 
-# A kernel of at most this many weights gets the loss in every step. A kernel of N
-# weights gets it in one of N / 2^17 steps, so that a step costs the same on average.
-# From 8 * 2^17 weights on, it gets it in one of 8.
-_EVERY_STEP = 2**17
-_LONGEST_INTERVAL = 8.0
+# A kernel of at most this many weights gets the loss in every step. A kernel of N times
+# as many gets it in one of N steps, so that a step costs the same on average, but at
+# least in one of the second number of steps. A mark that is only held, because its
+# scores are near the margin, hardly needs the loss.
+_EMBEDDED = (2**17, 8.0)
+_HELD = (2**14, 16.0)
 # The choice reads the weights where the rows and columns of a grid of at most 128 x 128
 # cross. Each gives a number below 2^10, so the sum is below 2^24, which a float
 # represents exactly: it does not depend on the order of the summands.
@@ -28,27 +28,35 @@ _FACTOR = 633
 _NUDGE = 2.0**-4
 
 
-def steps_between(weights: int) -> float:
+def steps_between(weights: int, *, is_held: bool = False) -> float:
     """Returns k: a kernel of so many weights gets the loss in one of k steps.
 
     It is a ratio of whole numbers that the choice can meet exactly.
+
+    Args:
+        weights: The number N of weights.
+        is_held: Whether the mark is embedded already. Defaults to `False`.
     """
-    interval = min(max(weights / _EVERY_STEP, 1.0), _LONGEST_INTERVAL)
+    every_step, longest = _HELD if is_held else _EMBEDDED
+    interval = min(max(weights / every_step, 1.0), longest)
     return _NUMBERS / round(_NUMBERS / interval)
 
 
-def margin_loss(kernel: Any, projection: KernelProjection, pauses: Any = 1.0) -> Any:
+def margin_loss(
+    kernel: Any, projection: KernelProjection, interval: float | Any = 1.0
+) -> Any:
     r"""Returns the margin loss of a kernel; of a large one in some of the steps only.
 
     The gradient is that of the sum of \(\max(0, m - z_j)^2\), corrected as described in
     `keras_wm.embedding.moments`.
 
-    A large kernel gets the loss in one of k steps on average. It is then multiplied by
-    the root of k, and 0 in the other steps. The mean square of its gradient, which Adam
-    divides by, is therefore the same as with the loss in every step. With a factor of
-    k, the mean gradient would be the same, but Adam would train the host's own weights
-    more slowly where their gradients are small: in a dense kernel of 512 x 512, the
-    kurtosis of the weights fell by 1.3 %, four standard deviations between seeds.
+    With an interval k above 1, the kernel gets the loss in one of k steps on average.
+    It is then multiplied by the root of k, and 0 in the other steps. The mean square of
+    its gradient, which Adam divides by, is therefore the same as with the loss in every
+    step. With a factor of k, the mean gradient would be the same, but Adam would train
+    the host's own weights more slowly where their gradients are small: in a dense
+    kernel of 512 x 512, the kurtosis of the weights fell by 1.3 %, four standard
+    deviations between seeds.
 
     The choice is a hash of weights of the kernel. All replicas therefore make the same
     choice, training that resumes repeats it, and so do steps that accumulate the
@@ -57,13 +65,12 @@ def margin_loss(kernel: Any, projection: KernelProjection, pauses: Any = 1.0) ->
     Args:
         kernel: The kernel W, a float tensor of any rank, filters last.
         projection: The projection of kernels of its shape.
-        pauses: Scalar, 0 for the loss in every step. Defaults to 1.
+        interval: k, a float, or a scalar tensor that may change between the steps.
+            Defaults to 1, the loss in every step.
 
     Returns:
         Scalar tensor.
     """
-    longest = steps_between(prod(projection.shape))
-    interval = 1.0 + pauses * (longest - 1.0)
     root = ops.sqrt(ops.cast(interval, kernel.dtype))
 
     @ops.custom_gradient  # type: ignore[untyped-decorator]
@@ -79,7 +86,7 @@ def margin_loss(kernel: Any, projection: KernelProjection, pauses: Any = 1.0) ->
                 projection.keyed,
             )
 
-        if longest == 1.0:
+        if isinstance(interval, float) and interval == 1.0:
             value, slopes, noise = measured()
 
             def whole(*args: Any, upstream: Any = None) -> Any:

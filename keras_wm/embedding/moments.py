@@ -166,7 +166,7 @@ def _solved(products: Any, right_side: Any, norms: Any) -> Any:
 
 def _product(a: Any, b: Any) -> Any:
     """Returns the scalar product of two matrices, row by row for its accuracy."""
-    return ops.sum(ops.einsum("ml,ml->m", a, b))
+    return ops.sum(ops.sum(a * b, axis=-1))
 
 
 def inverse(length: Any, threshold: float = 0.0) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 import weakref
+from math import prod
 from typing import Any, Self, get_args
 
 import keras
@@ -13,7 +14,7 @@ from keras import ops
 
 from keras_wm.embedding.kernel_projection import KernelProjection, Loss
 from keras_wm.embedding.key_scope import find_key, is_without_keys
-from keras_wm.embedding.margin_loss import margin_loss
+from keras_wm.embedding.margin_loss import margin_loss, steps_between
 from keras_wm.scheme.key import WatermarkKey, check_key
 
 # The cross-entropy's strength is the papers' lambda. The margin's suits a training of
@@ -47,11 +48,12 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
       of [Uchida et al. (2017)](https://doi.org/10.1145/3078971.3078974), equations 3
       and 4. They train on the sum over the bits; their tables show the mean per bit.
 
-    A kernel of more than 131,072 weights gets the margin loss in a random part of the
-    training steps, which saves most of its cost: in one of k steps on average,
-    multiplied by the root of k, and 0 in the others. k grows with the kernel up to 8.
-    The weights decide which steps these are, so that all replicas agree, and resumed
-    training repeats it.
+    A large kernel gets the margin loss in a random part of the training steps, which
+    saves most of its cost: in one of k steps on average, multiplied by the root of k,
+    and 0 in the others. For N weights, k is N / 131,072, at most 8. While
+    `keras_wm.BitErrorRate` adjusts the strength, k is 1 until the mark is nearly
+    complete, and N / 16,384, at most 16, as long as it stays so. The weights decide
+    which steps these are, so that all replicas agree, and resumed training repeats it.
 
     The penalty is part of `loss`, `val_loss` and the loss that `evaluate()` returns. An
     adjusted strength changes its gradient, but not its value, which is always that of
@@ -314,8 +316,14 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
         if self.loss == "crossentropy":
             return ops.sum(self.bit_losses(kernel))
         projection = self._projection(tuple(kernel.shape))
-        pauses = 1.0 if self.schedule is None else self.schedule.pauses.value
-        return margin_loss(kernel, projection, ops.cast(pauses, kernel.dtype))
+        weights = prod(projection.shape)
+        if self.schedule is None:
+            return margin_loss(kernel, projection, steps_between(weights))
+        held = steps_between(weights, is_held=True)
+        if held == 1.0:
+            return margin_loss(kernel, projection)
+        pauses = ops.cast(self.schedule.pauses.value, kernel.dtype)
+        return margin_loss(kernel, projection, 1.0 + pauses * (held - 1.0))
 
     def _settings(self) -> dict[str, Any]:
         names = ("commitment", "loss", "margin", "slot")

@@ -7,9 +7,13 @@ mean distance of its scores from the margin m, relative to m:
 
 \[f = \frac{1}{T} \sum_j \max(0, m - z_j) / m\]
 
-The strength is raised while f falls too slowly to reach `GOAL` at the deadline, and is
-lowered while f falls much too fast, because then momentum would carry the scores far
-beyond the margin.
+The strength starts at the default. It is raised while f falls too slowly to reach
+`GOAL` at the deadline, and lowered when the mark is embedded, which leaves as much of
+the optimizer's steps as possible to the task.
+
+It is not lowered before. Adam divides a weak gradient of the mark by the gradients of
+the task, so mostly weights that the task does not use would move. Embedding a mark so
+slowly makes the distribution of the weights wider and heavier in its tails.
 """
 
 from __future__ import annotations
@@ -29,12 +33,13 @@ from keras_wm.embedding.marked_layers import (
     rebuild_steps,
     sublayers,
 )
-from keras_wm.embedding.regularizer import WatermarkRegularizer
+from keras_wm.embedding.regularizer import DEFAULT_STRENGTH, WatermarkRegularizer
 from keras_wm.utils.arrays import Floats
 
 # The shortfall of a mark that is embedded: its mean score is 95 % of the margin.
 GOAL = 0.05
-# Below this shortfall, large kernels need the loss in some of the steps only.
+# Below this shortfall, a mark is only held: large kernels need the loss in some of the
+# steps only.
 PAUSES_BELOW = 0.1
 # A mark is to be embedded within this share of the planned steps,
 DEADLINE_SHARE = 0.5
@@ -46,7 +51,7 @@ UNKNOWN_LENGTH = 150
 # last one, and later this share of the steps so far, to average over the task's noise.
 SHORTEST_WAIT = 4
 WAIT_SHARE = 0.15
-# The weakest strength is where every schedule starts.
+START = DEFAULT_STRENGTH["margin"]
 WEAKEST, STRONGEST = 1e-6, 1.0
 LARGEST_FACTOR = 4.0
 # Up to this strength, it is raised as needed. Beyond, only if that makes the shortfall
@@ -73,9 +78,9 @@ class StrengthHolder(keras.layers.Layer):
 
     def __init__(self) -> None:
         super().__init__(name="_watermark_strength", dtype="float32")
-        self.strength = self._variable(WEAKEST)
+        self.strength = self._variable(START)
         self.pauses = self._variable(0.0)
-        self.value, self.built = WEAKEST, True
+        self.value, self.built = START, True
 
     def set(self, strength: float, pauses: bool) -> None:
         """Sets what the compiled steps read."""
@@ -168,7 +173,6 @@ class _Schedule:
             needed = log(remaining / GOAL) / max(deadline - step, steps)
             strength = self._changed(strength, speed, needed, step < deadline)
         elif remaining < GOAL / 2:
-            # Leave as much of the optimizer's steps as possible to the task.
             strength = max(strength / 2, WEAKEST)
         self._regularizer.schedule.set(strength, pauses=remaining <= PAUSES_BELOW)
         self._step, self._scores = step, scores
@@ -186,7 +190,8 @@ class _Schedule:
         factor = needed / max(speed, needed / LARGEST_FACTOR)
         if factor < 1:
             factor = max(factor, 1 / LARGEST_FACTOR) if can_weaken else 1.0
-        strength = min(max(strength * factor, WEAKEST), self._strongest)
+        lowest = min(before, START)
+        strength = min(max(strength * factor, lowest), self._strongest)
         self._speed, self._factor = speed, strength / before
         return strength
 
