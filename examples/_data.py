@@ -6,7 +6,7 @@ import numpy as np
 
 
 def pictures(
-    count: int, size: int = 16, noise: float = 0.6, shift: int = 2, seed: int = 0
+    count: int, size: int = 12, noise: float = 0.6, shift: int = 2, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns pictures of ten classes, values from 0 to 1, and their labels.
 
@@ -32,7 +32,7 @@ def pictures(
     return np.clip(noisy, 0, 1).astype("float32"), labels
 
 
-def discs(count: int, size: int = 32, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def discs(count: int, size: int = 16, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Returns noisy pictures of a disc, and masks: 0 outside, 1 inside, 2 its edge."""
     rng = np.random.default_rng(seed)
     centre = rng.uniform(size / 3, 2 * size / 3, (2, count, 1, 1))
@@ -89,7 +89,6 @@ def patients(count: int, seed: int = 0) -> tuple[dict[str, np.ndarray], np.ndarr
         "age": rng.uniform(30, 80, count).astype("float32"),
         "pressure": rng.normal(130, 20, count).astype("float32"),
         "cholesterol": rng.normal(240, 50, count).astype("float32"),
-        "sex": rng.integers(0, 2, count),
         "pain": rng.integers(0, 4, count),
         "thal": rng.choice(["fixed", "normal", "reversible"], count),
     }

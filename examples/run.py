@@ -21,6 +21,7 @@ import tokenize
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -33,7 +34,7 @@ EXAMPLES = sorted(
 )
 
 COLUMNS = (
-    *("kind", "lines", "keras_wm", "BER", "log10 p", "verdict"),
+    *("example", "lines", "keras_wm", "BER", "log10 p", "verdict"),
     *("figure", "with", "without", "seconds"),
 )
 
@@ -103,7 +104,7 @@ def row(name: str) -> tuple[str, ...]:
     seconds = time.perf_counter() - start
     lines, ours = count_lines(name)
     return (
-        summary["kind"],
+        name,
         str(lines),
         str(ours),
         f"{summary['ber']:.3f}",
@@ -123,7 +124,7 @@ def main() -> int:
     names = parser.parse_args().names or EXAMPLES
     if unknown := sorted(set(names) - set(EXAMPLES)):
         parser.error(f"Expected names of {', '.join(EXAMPLES)}. Received: {unknown}")
-    table = Table(title="Networks with and without a mark")
+    table = Table(title="Networks with and without a mark", box=SIMPLE)
     for column in COLUMNS:
         table.add_column(column, no_wrap=True)
     errors = Console(stderr=True)

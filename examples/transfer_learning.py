@@ -10,7 +10,7 @@ Runs on TensorFlow, JAX and PyTorch.
 
 import keras
 from _data import pictures
-from _report import KEY, report
+from _report import KEY, accuracy, report
 from keras import layers
 
 import keras_wm
@@ -18,45 +18,46 @@ import keras_wm
 
 def pretrain(file):
     """Saves a backbone that is trained on another task."""
-    inputs = keras.Input((16, 16, 1))
-    x = layers.Conv2D(32, 3, strides=2, activation="relu")(inputs)
-    x = layers.SeparableConv2D(728, 3, strides=2, activation="relu")(x)
-    x = layers.SeparableConv2D(728, 3, activation="relu", name="block2")(x)
-    head = layers.Dense(5)(layers.GlobalAveragePooling2D()(x))
-    model = keras.Model(inputs, head)
+    backbone = keras.Sequential([keras.Input((12, 12, 1))], name="backbone")
+    backbone.add(layers.Conv2D(32, 3, strides=2, activation="relu"))
+    backbone.add(layers.SeparableConv2D(256, 3, activation="relu"))
+    backbone.add(layers.SeparableConv2D(256, 3, activation="relu", name="block2"))
+    model = keras.Sequential([backbone, layers.Flatten(), layers.Dense(5)])
+    x, labels = pictures(1600, noise=0.3, seed=5)
+    fit(model, 1e-3, x, labels % 5)
+    backbone.save(file)
+
+
+def fit(model, rate, x, y, callbacks=()):
+    """Compiles and trains a network."""
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile("adam", loss)
-    digits, labels = pictures(1280, seed=5)
-    model.fit(digits, labels % 5, 64, 5, 2)
-    keras.Model(inputs, x, name="backbone").save(file)
+    model.compile(keras.optimizers.Adam(rate), loss)
+    model.fit(x, y, batch_size=32, epochs=3, verbose=2, callbacks=list(callbacks))
 
 
-def train(mark):
+def train(key):
     """Returns the trained network and its test accuracy."""
     keras.utils.set_random_seed(1)
     backbone = keras.saving.load_model("backbone.keras")
     backbone.trainable = False
-    inputs = keras.Input((16, 16, 1))
-    x = layers.GlobalAveragePooling2D()(backbone(inputs, training=False))
-    outputs = layers.Dense(10)(layers.Dropout(0.2)(x))
-    model = keras.Model(inputs, outputs)
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    x, y = pictures(640)
-    model.compile(keras.optimizers.Adam(), loss, metrics=["accuracy"])
-    model.fit(x, y, 32, 4, 2)
+    pooling, dropout = layers.GlobalAveragePooling2D(), layers.Dropout(0.2)
+    model = keras.Sequential([backbone, pooling, dropout, layers.Dense(10)])
+    fit(model, 1e-3, *pictures(1280, noise=0.3))
 
     backbone.trainable = True
-    if mark:
-        keras_wm.attach(model, "block2", KEY, variable="pointwise_kernel")
-    model.compile(keras.optimizers.Adam(1e-5), loss, metrics=["accuracy"])
-    model.fit(x, y, 32, 10, 2, [keras_wm.BitErrorRate()] if mark else [])
-    return model, model.evaluate(*pictures(1000, seed=1), verbose=0)[1]
+    if key:
+        keras_wm.attach(model, "block2", key, variable="pointwise_kernel")
+    fit(
+        model,
+        1e-4,
+        *pictures(1280, noise=0.3),
+        [keras_wm.BitErrorRate()] if key else [],
+    )
+    return model, accuracy(model, *pictures(1000, noise=0.3, seed=1))
 
 
 keras.utils.set_random_seed(1)
 pretrain("backbone.keras")
-network, accuracy = train(mark=True)
-twin, twin_accuracy = train(mark=False)
-published = keras_wm.publish(network, "transfer learning.keras")
-verification = keras_wm.verify(published, KEY)
-report("transfer learning", verification, twin, accuracy=(accuracy, twin_accuracy))
+network, result = train(KEY)
+published = keras_wm.publish(network, "transfer_learning.keras")
+report(keras_wm.verify(published, KEY), train(None), accuracy=result)

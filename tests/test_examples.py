@@ -52,7 +52,7 @@ def test_an_example_adds_the_mark_in_a_few_of_its_lines(name):
     lines, of_keras_wm = RUNNER.count_lines(name)
     # Import, mark, callback, publish and verify; the penalty in an own training step.
     assert 5 <= of_keras_wm <= 6
-    assert lines <= 70
+    assert lines <= 40
 
 
 def test_lines_are_counted_without_documentation(tmp_path, monkeypatch):
