@@ -124,7 +124,7 @@ def main() -> int:
     names = parser.parse_args().names or EXAMPLES
     if unknown := sorted(set(names) - set(EXAMPLES)):
         parser.error(f"Expected names of {', '.join(EXAMPLES)}. Received: {unknown}")
-    table = Table(title="Networks with and without a mark", box=SIMPLE)
+    table = Table(title="Networks with and without a mark", box=SIMPLE, padding=0)
     for column in COLUMNS:
         table.add_column(column, no_wrap=True)
     errors = Console(stderr=True)
