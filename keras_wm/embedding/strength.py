@@ -54,11 +54,12 @@ WAIT_SHARE = 0.15
 START = DEFAULT_STRENGTH["margin"]
 WEAKEST, STRONGEST = 1e-6, 1.0
 LARGEST_FACTOR = 4.0
-# Up to this strength, it is raised as needed. Beyond, only if that makes the shortfall
-# fall faster by this factor: the steps of Lion and Adam have a fixed size, and at their
-# limit more strength would only take them away from the task.
-UNQUESTIONED = 1e-2
-USEFUL_SPEEDUP = 1.25
+# Up to this strength, it is raised as needed. Beyond, only if the shortfall then falls
+# faster by this power of the factor. With SGD, the speed is proportional to the
+# strength. The steps of Lion and Adam have a fixed size, and at their limit more
+# strength would only take them away from the task.
+UNQUESTIONED = 1e-3
+USEFUL_POWER = 0.5
 
 
 class StrengthHolder(keras.layers.Layer):
@@ -182,7 +183,8 @@ class _Schedule:
     ) -> float:
         """Returns the strength that brings the speed to the needed one."""
         strength = before
-        was_useful = speed >= min(USEFUL_SPEEDUP * self._speed, needed)
+        useful_speed = self._factor**USEFUL_POWER * self._speed
+        was_useful = speed >= min(useful_speed, needed)
         if strength > UNQUESTIONED and self._factor > 1 and not was_useful:
             strength /= self._factor
             self._strongest = strength

@@ -142,6 +142,32 @@ def test_a_training_that_was_interrupted_resumes_with_its_mark(key, plain, tmp_p
     assert_same(history, model, (rest, kernel))
 
 
+def slow_model(key, **arguments):
+    """Returns a model in which the default strength alone would embed no mark."""
+    return marked_model(key, keras.optimizers.SGD(0.01), None, **arguments)
+
+
+def test_steps_that_are_executed_together_get_an_adjusted_strength(key):
+    if keras.backend.backend() == "torch":
+        pytest.skip("Keras runs single steps on torch")
+    model = slow_model(key, steps_per_execution=4)
+    assert_marked(model, fit(model, 20, [BitErrorRate()]), key)
+
+
+def test_the_strength_is_adjusted_again_after_an_interruption(key, tmp_path):
+    def backup():
+        return [BitErrorRate(), keras.callbacks.BackupAndRestore(tmp_path / "backup")]
+
+    first = slow_model(key)
+    with pytest.raises(KeyboardInterrupt):
+        fit(first, 20, [*backup(), Interrupt(1)])
+    assert expected_ber(kernel_of(first), key) > 0.1
+    model = slow_model(key)
+    history = fit(model, 20, backup())
+    assert len(history["ber"]) == 20 - 2
+    assert_marked(model, history, key)
+
+
 def test_a_deep_copy_of_a_model_trains_the_same_mark(key, plain):
     model = marked_model(key)
     clone = copy.deepcopy(model)
