@@ -54,6 +54,17 @@ def test_the_default_strength_alone_would_not(key):
 
 
 @pytest.mark.study
+def test_the_strength_is_only_raised_where_that_helps(key):
+    # Both are too slow for a mark in 160 steps. But the steps of Lion have a fixed
+    # size, and those of SGD grow with the strength.
+    slow = keras.optimizers.Lion(1e-5), keras.optimizers.SGD(1e-4)
+    lion, sgd = (
+        find_layer(trained(optimizer)).kernel_regularizer.strength for optimizer in slow
+    )
+    assert 1e-4 <= lion < 1e-2 < sgd
+
+
+@pytest.mark.study
 def test_the_mark_is_embedded_before_the_deadline_and_not_at_once(key):
     mark = WatermarkRegularizer(key)
     model = dense_model(mark, keras.optimizers.SGD(0.05, momentum=0.9))
