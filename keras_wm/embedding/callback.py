@@ -22,7 +22,11 @@ from keras_wm.embedding.measuring import (
     figures,
     measurements,
 )
-from keras_wm.embedding.strength import StrengthControl, deadline_of
+from keras_wm.embedding.strength import (
+    StrengthControl,
+    deadline_of,
+    release_strength,
+)
 from keras_wm.embedding.training_checks import (
     DriftCheck,
     warn_of_checkpoints,
@@ -178,8 +182,9 @@ class BitErrorRate(keras.callbacks.Callback):
         if not self._end.is_in_list:
             self._end.on_train_end()
 
-    def warn_at_end(self) -> None:
+    def finish(self) -> None:
         """Warns of marks that are incomplete in the weights that are left behind."""
+        release_strength(self.model)
         if self._drift is None:
             return
         measured = measurements(self.model)
@@ -259,7 +264,7 @@ class _End(keras.callbacks.Callback):
     def on_train_end(self, logs: Logs | None = None) -> None:
         """Warns of incomplete marks."""
         self.is_in_list = False
-        self._callback.warn_at_end()
+        self._callback.finish()
 
 
 def _take_places(callback: BitErrorRate, end: _End) -> list[Any]:

@@ -68,7 +68,8 @@ class StrengthHolder(keras.layers.Layer):
     It is put among the sublayers of the marked layer, because JAX's trainer passes only
     the variables of a model's layers to its compiled steps. Its variables are not
     weights of the model: they are neither saved, nor counted, nor returned by
-    `get_weights`.
+    `get_weights`. But `model.export` would write them, so the holder is there only
+    while `fit` trains.
 
     Attributes:
         strength: Variable of the strength.
@@ -78,7 +79,7 @@ class StrengthHolder(keras.layers.Layer):
     """
 
     def __init__(self) -> None:
-        super().__init__(name="_watermark_strength", dtype="float32")
+        super().__init__(name="watermark_strength", dtype="float32")
         self.strength = self._variable(START)
         self.pauses = self._variable(0.0)
         self.value, self.built = START, True
@@ -115,14 +116,8 @@ class StrengthControl:
                 marks.setdefault(id(marked.regularizer), []).append(marked)
         self._schedules = [_Schedule(layers) for layers in marks.values()]
         self._next_step = 0
-        unheld = [
-            layers[0]
-            for layers in marks.values()
-            if layers[0].regularizer.schedule is None
-        ]
-        for marked in unheld:
-            _hold_strength(model, marked)
-        if unheld:
+        is_new = [_hold_strength(model, layers[0]) for layers in marks.values()]
+        if any(is_new):
             rebuild_steps(model)
 
     def is_due(self, step: int) -> bool:
@@ -186,7 +181,8 @@ class _Schedule:
         useful_speed = self._factor**USEFUL_POWER * self._speed
         was_useful = speed >= min(useful_speed, needed)
         if strength > UNQUESTIONED and self._factor > 1 and not was_useful:
-            strength /= self._factor
+            # Half way back.
+            strength /= self._factor**0.5
             self._strongest = strength
         # A speed of 0 asks for the largest factor.
         factor = needed / max(speed, needed / LARGEST_FACTOR)
@@ -215,18 +211,22 @@ def shortfall(scores: Floats) -> float:
     return max(float(np.maximum(1 - scores, 0).mean(axis=1).max()), 1e-9)
 
 
-def _hold_strength(model: Any, marked: MarkedLayer) -> None:
-    """Makes the strength of a mark a variable."""
-    # TensorFlow needs the variables of a distributed model in its scope.
-    strategy = getattr(model, "distribute_strategy", None)
-    with strategy.scope() if strategy else nullcontext():
-        holder = StrengthHolder()
-    marked.layer._layers.append(holder)
-    marked.regularizer.schedule = holder
+def _hold_strength(model: Any, marked: MarkedLayer) -> bool:
+    """Makes the strength of a mark a variable; returns whether it was none before."""
+    is_new = marked.regularizer.schedule is None
+    if is_new:
+        # TensorFlow needs the variables of a distributed model in its scope.
+        strategy = getattr(model, "distribute_strategy", None)
+        with strategy.scope() if strategy else nullcontext():
+            marked.regularizer.schedule = StrengthHolder()
+    # Steps that were compiled in an earlier training read the same holder.
+    if marked.regularizer.schedule not in marked.layer._layers:
+        marked.layer._layers.append(marked.regularizer.schedule)
+    return is_new
 
 
 def release_strength(model: Any) -> None:
-    """Removes the variables of strengths from a model, as if it was never marked."""
+    """Removes the variables of strengths from the layers of a model."""
     for layer in sublayers(model):
         if any(isinstance(inside, StrengthHolder) for inside in layer._layers):
             layer._layers[:] = [

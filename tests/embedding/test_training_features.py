@@ -12,6 +12,7 @@ from tests.models import (
     FEATURES,
     LAYER,
     UNITS,
+    Interrupt,
     compile_model,
     data,
     dense_model,
@@ -114,18 +115,6 @@ def test_rematerialized_layers_train_the_same_mark(key, plain):
     model.set_weights(dense_model(compiled=False).get_weights())
     history = fit(compile_model(model), EPOCHS, [BitErrorRate()])
     assert_same(history, model, plain)
-
-
-class Interrupt(keras.callbacks.Callback):
-    """Ends a training after an epoch, as a user does."""
-
-    def __init__(self, epoch):
-        super().__init__()
-        self.last = epoch
-
-    def on_epoch_begin(self, epoch, logs=None):
-        if epoch > self.last:
-            raise KeyboardInterrupt
 
 
 def test_a_training_that_was_interrupted_resumes_with_its_mark(key, plain, tmp_path):
