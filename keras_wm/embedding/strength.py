@@ -220,8 +220,10 @@ def _hold_strength(model: Any, marked: MarkedLayer) -> bool:
         with strategy.scope() if strategy else nullcontext():
             marked.regularizer.schedule = StrengthHolder()
     # Steps that were compiled in an earlier training read the same holder.
-    if marked.regularizer.schedule not in marked.layer._layers:
-        marked.layer._layers.append(marked.regularizer.schedule)
+    holder = marked.regularizer.schedule
+    holder.set(START, pauses=False)
+    if holder not in marked.layer._layers:
+        marked.layer._layers.append(holder)
     return is_new
 
 

@@ -147,6 +147,15 @@ def test_an_exported_model_holds_no_trace_of_the_strength(key, tmp_path):
 
 
 @pytest.mark.study
+def test_one_regularizer_marks_one_model_after_another(key):
+    mark = WatermarkRegularizer(key)
+    for _ in range(2):
+        model = dense_model(mark, keras.optimizers.SGD(0.01))
+        fit(model, 20, [BitErrorRate()])
+        assert expected_ber(kernel_of(model), key) == 0
+
+
+@pytest.mark.study
 def test_a_second_training_continues_to_adjust_the_compiled_steps(key):
     mark = WatermarkRegularizer(key)
     model = dense_model(mark, keras.optimizers.SGD(0.01))
