@@ -14,7 +14,7 @@ from keras_wm.embedding.moments import corrected, inverse, noise_correction
 # least in one of the second number of steps. A mark that is only held, because its
 # scores are near the margin, hardly needs the loss.
 _EMBEDDED = (2**17, 8.0)
-_HELD = (2**14, 16.0)
+_HELD = (2**14, 32.0)
 # The choice reads the weights where the rows and columns of a grid of at most 128 x 128
 # cross. Each gives a number below 2^10, so the sum is below 2^24, which a float
 # represents exactly: it does not depend on the order of the summands.

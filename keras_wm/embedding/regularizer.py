@@ -52,7 +52,7 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
     saves most of its cost: in one of k steps on average, multiplied by the root of k,
     and 0 in the others. For N weights, k is N / 131,072, at most 8. While
     `keras_wm.BitErrorRate` adjusts the strength, k is 1 until the mark is nearly
-    complete, and N / 16,384, at most 16, as long as it stays so. The weights decide
+    complete, and N / 16,384, at most 32, as long as it stays so. The weights decide
     which steps these are, so that all replicas agree, and resumed training repeats it.
 
     The penalty is part of `loss`, `val_loss` and the loss that `evaluate()` returns. An
