@@ -8,11 +8,10 @@ mean distance of its scores from the margin m, relative to m:
 \[f = \frac{1}{T} \sum_j \max(0, m - z_j) / m\]
 
 The strength starts at the default. It is raised while f falls too slowly to reach
-`GOAL` at the deadline, and lowered when the mark is embedded, which leaves as much of
-the optimizer's steps as possible to the task.
+`GOAL` at the deadline, and lowered to the default again when the mark is embedded.
 
-It is not lowered before. Adam divides a weak gradient of the mark by the gradients of
-the task, so mostly weights that the task does not use would move. Embedding a mark so
+It is never weaker. Adam divides a weak gradient of the mark by the gradients of the
+task, so mostly weights that the task does not use would move. Embedding a mark so
 slowly makes the distribution of the weights wider and heavier in its tails.
 """
 
@@ -51,8 +50,7 @@ UNKNOWN_LENGTH = 150
 # last one, and later this share of the steps so far, to average over the task's noise.
 SHORTEST_WAIT = 4
 WAIT_SHARE = 0.15
-START = DEFAULT_STRENGTH["margin"]
-WEAKEST, STRONGEST = 1e-6, 1.0
+WEAKEST, STRONGEST = DEFAULT_STRENGTH["margin"], 1.0
 LARGEST_FACTOR = 4.0
 # Up to this strength, it is raised as needed. Beyond, only if the shortfall then falls
 # faster by this power of the factor. With SGD, the speed is proportional to the
@@ -80,9 +78,9 @@ class StrengthHolder(keras.layers.Layer):
 
     def __init__(self) -> None:
         super().__init__(name="watermark_strength", dtype="float32")
-        self.strength = self._variable(START)
+        self.strength = self._variable(WEAKEST)
         self.pauses = self._variable(0.0)
-        self.value, self.built = START, True
+        self.value, self.built = WEAKEST, True
 
     def set(self, strength: float, pauses: bool) -> None:
         """Sets what the compiled steps read."""
@@ -188,8 +186,7 @@ class _Schedule:
         factor = needed / max(speed, needed / LARGEST_FACTOR)
         if factor < 1:
             factor = max(factor, 1 / LARGEST_FACTOR) if can_weaken else 1.0
-        lowest = min(before, START)
-        strength = min(max(strength * factor, lowest), self._strongest)
+        strength = min(max(strength * factor, WEAKEST), self._strongest)
         self._speed, self._factor = speed, strength / before
         return strength
 
@@ -221,7 +218,7 @@ def _hold_strength(model: Any, marked: MarkedLayer) -> bool:
             marked.regularizer.schedule = StrengthHolder()
     # Steps that were compiled in an earlier training read the same holder.
     holder = marked.regularizer.schedule
-    holder.set(START, pauses=False)
+    holder.set(WEAKEST, pauses=False)
     if holder not in marked.layer._layers:
         marked.layer._layers.append(holder)
     return is_new
