@@ -30,7 +30,6 @@ from rich.console import Console
 from rich.table import Table
 
 from keras_wm import WatermarkKey, WatermarkRegularizer
-from keras_wm.embedding.regularizer import DEFAULT_STRENGTH
 from keras_wm.embedding.strength import StrengthControl
 from keras_wm.research.hosts.plain_cnn import plain_cnn
 from keras_wm.research.hosts.wide_resnet import wide_resnet, wide_resnet_decay
@@ -128,7 +127,7 @@ def measure(
         copies[name].compile(keras.optimizers.Adam(), loss)
         if mark:
             StrengthControl(copies[name])
-            mark.schedule.set(DEFAULT_STRENGTH["margin"], pauses=is_held)
+            mark.schedule.set(mark.strength, pauses=is_held)
         first[name] = duration(copies[name], batch)
         for _ in range(2):
             duration(copies[name], batch)

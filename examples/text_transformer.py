@@ -9,6 +9,7 @@ Runs on TensorFlow, JAX and PyTorch.
 
 import keras
 from _data import reviews
+from _layers import Positions
 from _report import KEY, accuracy, report
 from keras import layers
 
@@ -33,16 +34,6 @@ class TransformerBlock(layers.Layer):
     def get_config(self):
         # The regularizer is left out, so that the published file does not mention it.
         return {**super().get_config(), "width": self.width}
-
-
-class Positions(layers.Layer):
-    """Adds a vector for its position to each word."""
-
-    def build(self, shape):
-        self.vectors = self.add_weight(shape[1:])
-
-    def call(self, x):
-        return x + self.vectors
 
 
 def train(mark):

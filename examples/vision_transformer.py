@@ -9,20 +9,11 @@ Runs on TensorFlow, JAX and PyTorch.
 
 import keras
 from _data import pictures
+from _layers import Positions
 from _report import KEY, accuracy, report
 from keras import layers
 
 import keras_wm
-
-
-class Positions(layers.Layer):
-    """Adds a vector for its position to each patch."""
-
-    def build(self, shape):
-        self.vectors = self.add_weight(shape[1:])
-
-    def call(self, patches):
-        return patches + self.vectors
 
 
 def train(mark):

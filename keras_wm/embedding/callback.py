@@ -183,7 +183,7 @@ class BitErrorRate(keras.callbacks.Callback):
             self._end.on_train_end()
 
     def finish(self) -> None:
-        """Warns of marks that are incomplete in the weights that are left behind."""
+        """Removes the strengths from the model, and warns of incomplete marks."""
         release_strength(self.model)
         if self._drift is None:
             return
@@ -262,7 +262,7 @@ class _End(keras.callbacks.Callback):
         self.is_in_list = False
 
     def on_train_end(self, logs: Logs | None = None) -> None:
-        """Warns of incomplete marks."""
+        """Finishes the training of the marks."""
         self.is_in_list = False
         self._callback.finish()
 

@@ -117,14 +117,15 @@ def test_rematerialized_layers_train_the_same_mark(key, plain):
     assert_same(history, model, plain)
 
 
-def test_a_training_that_was_interrupted_resumes_with_its_mark(key, plain, tmp_path):
-    def backup():
-        return [BitErrorRate(), keras.callbacks.BackupAndRestore(tmp_path / "backup")]
+def backup(folder):
+    return [BitErrorRate(), keras.callbacks.BackupAndRestore(folder / "backup")]
 
+
+def test_a_training_that_was_interrupted_resumes_with_its_mark(key, plain, tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        fit(marked_model(key), EPOCHS, [*backup(), Interrupt(1)])
+        fit(marked_model(key), EPOCHS, [*backup(tmp_path), Interrupt(1)])
     model = marked_model(key)
-    history = fit(model, EPOCHS, backup())
+    history = fit(model, EPOCHS, backup(tmp_path))
     assert len(history["ber"]) == EPOCHS - 2
     expected, kernel = plain
     rest = {figure: expected[figure][2:] for figure in FIGURES}
@@ -144,15 +145,12 @@ def test_steps_that_are_executed_together_get_an_adjusted_strength(key):
 
 
 def test_the_strength_is_adjusted_again_after_an_interruption(key, tmp_path):
-    def backup():
-        return [BitErrorRate(), keras.callbacks.BackupAndRestore(tmp_path / "backup")]
-
     first = slow_model(key)
     with pytest.raises(KeyboardInterrupt):
-        fit(first, 20, [*backup(), Interrupt(1)])
+        fit(first, 20, [*backup(tmp_path), Interrupt(1)])
     assert expected_ber(kernel_of(first), key) > 0.1
     model = slow_model(key)
-    history = fit(model, 20, backup())
+    history = fit(model, 20, backup(tmp_path))
     assert len(history["ber"]) == 20 - 2
     assert_marked(model, history, key)
 
