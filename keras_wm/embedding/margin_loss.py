@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import keras
+import numpy as np
 from keras import ops
 
 from keras_wm.embedding.kernel_projection import SMALLEST_RMS, KernelProjection
-from keras_wm.embedding.moments import corrected, inverse, noise_correction
+from keras_wm.embedding.moments import corrected, noise_correction
 
 # A kernel of at most this many weights gets the loss in every step. A kernel of N times
 # as many gets it in one of N steps, so that a step costs the same on average, but at
@@ -20,6 +23,8 @@ _HELD = (2**14, 32.0)
 # represents exactly: it does not depend on the order of the summands.
 _GRID = 128
 _NUMBERS = 2**10
+# The root mean square of a kernel of zeros, by which its weights can be divided.
+_TINY = 1e-30
 # Units per root mean square. A float32 there has a precision of 2^23 to 2^24 units.
 _RESOLUTION = 2.0**22
 # An odd factor, 0.618 of the numbers, which takes neighbouring sums far apart.
@@ -43,7 +48,10 @@ def steps_between(weights: int, *, is_held: bool = False) -> float:
 
 
 def margin_loss(
-    kernel: Any, projection: KernelProjection, interval: float | Any = 1.0
+    kernel: Any,
+    projection: KernelProjection,
+    interval: float | Any = 1.0,
+    boost: float | Any = 1.0,
 ) -> Any:
     r"""Returns the margin loss of a kernel; of a large one in some of the steps only.
 
@@ -67,6 +75,7 @@ def margin_loss(
         projection: The projection of kernels of its shape.
         interval: k, a float, or a scalar tensor that may change between the steps.
             Defaults to 1, the loss in every step.
+        boost: A factor of the gradient alone, given like `interval`. Defaults to 1.
 
     Returns:
         Scalar tensor.
@@ -90,25 +99,28 @@ def margin_loss(
             value, slopes, noise = measured()
 
             def whole(*args: Any, upstream: Any = None) -> Any:
-                return gradient(slopes, noise, _given(args, upstream))
+                return gradient(slopes, noise, boost * _given(args, upstream))
 
             return value, whole
 
-        number, rms = _hashed(weights)
-        is_chosen = number * interval < _NUMBERS
+        is_chosen, place, move = _choice(weights, interval)
 
         def nothing() -> Any:
             zeros = ops.zeros((projection.bits,), weights.dtype)
             return zeros[0], zeros, zeros[0]
 
-        value, slopes, noise = ops.cond(is_chosen, measured, nothing)
+        value, slopes, noise = _either(is_chosen, measured, nothing)
 
         def partial(*args: Any, upstream: Any = None) -> Any:
-            factor = _given(args, upstream)
-            return ops.cond(
+            factor = boost * _given(args, upstream)
+            return _either(
                 is_chosen,
                 lambda: gradient(slopes, noise, root * factor),
-                lambda: _nudge(factor, number, rms, projection.shape),
+                lambda: ops.scatter(
+                    ops.cast(place, "int32"),
+                    ops.reshape(factor * move, (1,)),
+                    projection.shape,
+                ),
             )
 
         return root * value, partial
@@ -125,41 +137,50 @@ def _loss_and_slopes(weights: Any, projection: KernelProjection) -> Any:
     return ops.sum(ops.square(shortfall)), -2.0 * shortfall / norm, noise
 
 
-def _hashed(weights: Any) -> Any:
-    """Returns a hash of some weights, from 0 to `_NUMBERS` - 1, and their scale.
+def _choice(weights: Any, interval: Any) -> Any:
+    """Returns whether a step gets the loss, and a nudge for a step without it.
 
-    Any change of one of the weights changes it, also one in the last digits.
+    The hash of the weights on the grid is a whole number below `_NUMBERS`. Any change
+    of one of these weights changes it, also one in the last digits. A step gets the
+    loss if its hash is in the first k-th of the numbers.
+
+    The nudge moves one of these weights. Without it, a kernel that gets no gradient
+    from the task, and that one choice leaves without the loss, would never change, and
+    neither would the choice. The hash selects the weight. Each weight has its own
+    direction, so no two moves cancel each other, which would be repeated for ever.
+
+    Args:
+        weights: The kernel, shape `(M, L)`.
+        interval: k, a float or a scalar tensor.
+
+    Returns:
+        Tuple of a scalar bool, the place of the weight that is moved, shape `(1, 2)`,
+        and its gradient, a scalar.
     """
-    rows, columns = _strides(weights.shape)
-    read = weights[::rows, ::columns]
-    rms = ops.sqrt(ops.mean(ops.square(read)))
-    units = ops.floor(read * (inverse(rms) * _RESOLUTION))
-    total = ops.mod(ops.sum(ops.mod(units, _NUMBERS)), _NUMBERS)
-    return ops.mod(total * _FACTOR, _NUMBERS), rms
+    row_stride, column_stride = (-(-length // _GRID) for length in weights.shape)
+    read = weights[::row_stride, ::column_stride]
+    rows, columns = read.shape
+    on: Any = ops
+    if keras.backend.backend() == "torch":
+        # PyTorch runs each operation on its own, which takes ten times as long as the
+        # same operation of NumPy, and a step in Python has to know the choice anyway.
+        read, interval, on = ops.convert_to_numpy(read), float(interval), np
+    rms = on.sqrt(on.mean(on.square(read)))
+    units = on.floor(read * (_RESOLUTION / on.maximum(rms, _TINY)))
+    total = on.sum(units - on.floor(units / _NUMBERS) * _NUMBERS)
+    number = total % _NUMBERS * _FACTOR % _NUMBERS
+    row, column = number // columns % rows, number % columns
+    place = on.stack([row * row_stride, column * column_stride])
+    direction = 1.0 - 2.0 * (column % 2)
+    move = direction * _NUDGE / on.maximum(rms, SMALLEST_RMS)
+    return number * interval < _NUMBERS, on.reshape(place, (1, 2)), move
 
 
-def _nudge(factor: Any, number: Any, rms: Any, shape: tuple[int, int]) -> Any:
-    """Returns a gradient that moves one of the weights that the hash reads.
-
-    Without it, a kernel that gets no gradient from the task, and that one choice leaves
-    without the loss, would never change, and neither would the choice. The hash selects
-    the weight. Each weight has its own direction, so no two moves cancel each other,
-    which would be repeated for ever.
-    """
-    rows, columns = _strides(shape)
-    width = -(-shape[1] // columns)
-    number = ops.cast(number, "int32")
-    row, column = number // width % -(-shape[0] // rows), number % width
-    direction = 1.0 - 2.0 * ops.cast(column % 2, factor.dtype)
-    move = direction * factor * _NUDGE / ops.maximum(rms, SMALLEST_RMS)
-    place = ops.reshape(ops.stack([row * rows, column * columns]), (1, 2))
-    return ops.scatter(place, ops.reshape(move, (1,)), shape)
-
-
-def _strides(shape: tuple[int, int]) -> tuple[int, int]:
-    """Returns the distances of the rows and of the columns of the grid."""
-    rows, columns = shape
-    return -(-rows // _GRID), -(-columns // _GRID)
+def _either(is_first: Any, first: Callable[[], Any], second: Callable[[], Any]) -> Any:
+    """Returns the result of one of two functions, also where compiled steps choose."""
+    if isinstance(is_first, np.bool_):
+        return first() if is_first else second()
+    return ops.cond(is_first, first, second)
 
 
 def _given(args: tuple[Any, ...], upstream: Any) -> Any:

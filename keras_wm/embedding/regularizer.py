@@ -177,15 +177,7 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
             return ops.cast(0.0, keras.config.floatx())
         weights = value_of(kernel)
         loss = self._embedding_loss(ops.cast(weights, compute_dtype(weights)))
-        if self.schedule is None:
-            return ops.cast(self.strength * loss, keras.config.floatx())
-        strength = ops.cast(self.schedule.strength.value, loss.dtype)
-        default = DEFAULT_STRENGTH[self.loss]
-        # The strength is in the gradient only. If it changed the value too, `val_loss`
-        # would rise with it, and EarlyStopping would restore weights without the mark.
-        change = loss - ops.stop_gradient(loss)
-        penalty = default * loss + (strength - default) * change
-        return ops.cast(penalty, keras.config.floatx())
+        return ops.cast(self._strength * loss, keras.config.floatx())
 
     def scores(self, kernel: Any) -> tuple[Any, float]:
         """Returns the scores of all bits, shape `(T,)`, and the margin.
@@ -319,11 +311,15 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
         weights = prod(projection.shape)
         if self.schedule is None:
             return margin_loss(kernel, projection, steps_between(weights))
+        # The adjusted strength is in the gradient only. If it changed the value too,
+        # `val_loss` would rise with it, and EarlyStopping would restore weights without
+        # the mark.
+        strength, interval = ops.cast(self.schedule.strength.value, kernel.dtype), 1.0
         held = steps_between(weights, is_held=True)
-        if held == 1.0:
-            return margin_loss(kernel, projection)
-        pauses = ops.cast(self.schedule.pauses.value, kernel.dtype)
-        return margin_loss(kernel, projection, 1.0 + pauses * (held - 1.0))
+        if held > 1.0:
+            pauses = ops.cast(self.schedule.pauses.value, kernel.dtype)
+            interval = 1.0 + pauses * (held - 1.0)
+        return margin_loss(kernel, projection, interval, strength / self._strength)
 
     def _settings(self) -> dict[str, Any]:
         names = ("commitment", "loss", "margin", "slot")
