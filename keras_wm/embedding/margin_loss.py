@@ -23,7 +23,7 @@ _HELD = (2**14, 32.0)
 # represents exactly: it does not depend on the order of the summands.
 _GRID = 128
 _NUMBERS = 2**10
-# The root mean square of a kernel of zeros, by which its weights can be divided.
+# Used as the root mean square of a kernel of zeros, to divide its weights by it.
 _TINY = 1e-30
 # Units per root mean square. A float32 there has a precision of 2^23 to 2^24 units.
 _RESOLUTION = 2.0**22

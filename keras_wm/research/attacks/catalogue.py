@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, get_args
 
-from keras_wm.research.attacks import equivalence, export, fine_tuning, obfuscation
+from keras_wm.research.attacks import (
+    equivalence,
+    export,
+    fine_tuning,
+    merging,
+    obfuscation,
+)
 from keras_wm.research.attacks.adaptive import projection, reset
 from keras_wm.research.attacks.attack import Attack
 from keras_wm.research.attacks.collusion import (
@@ -15,6 +22,7 @@ from keras_wm.research.attacks.collusion import (
     choosing,
     difference_removal,
 )
+from keras_wm.research.attacks.compression import LOW_RANK, TERNARY
 from keras_wm.research.attacks.distillation import DISTILLATION
 from keras_wm.research.attacks.fine_tuning import REGULARIZATION, with_fine_tuning
 from keras_wm.research.attacks.fusion import FUSION
@@ -31,6 +39,8 @@ from keras_wm.research.attacks.pruning import (
     PRUNING,
     RANDOM_PRUNING,
 )
+from keras_wm.research.attacks.redrawing import Shown, redrawing
+from keras_wm.research.attacks.rotation import HEAD_ROTATION
 
 
 def families(
@@ -47,6 +57,8 @@ def families(
     colluding = {"collusion": _collusion(copies)} if copies else {}
     projected, reinitialized = projection(layer), reset(layer)
     pruned = (PRUNING, GLOBAL_PRUNING, FILTER_PRUNING)
+    redrawn = redrawing("ridge", layer)
+    all_redrawn = replace(redrawing("ridge"), name="ridge-task-everywhere")
     return {
         "fine-tuning": fine_tuning.KINDS,
         "pruning": (
@@ -70,9 +82,24 @@ def families(
             *(projected, with_fine_tuning(projected)),
             *(reinitialized, with_fine_tuning(reinitialized)),
         ),
+        "redrawing": (
+            *(redrawn, with_fine_tuning(redrawn)),
+            redrawing("ridge", layer, "noise"),
+            *(all_redrawn, with_fine_tuning(all_redrawn)),
+            redrawing("relearning", layer),
+            *(redrawing("unseen-noise", layer, shown) for shown in get_args(Shown)),
+        ),
+        "compression": (
+            *(LOW_RANK, with_fine_tuning(LOW_RANK)),
+            *(TERNARY, with_fine_tuning(TERNARY)),
+        ),
+        "merging": merging.ATTACKS,
         "distillation": (DISTILLATION,),
         **colluding,
-        "equivalence": (*equivalence.ATTACKS, with_fine_tuning(equivalence.CHAINED)),
+        "equivalence": (
+            *(*equivalence.ATTACKS, with_fine_tuning(equivalence.CHAINED)),
+            *(HEAD_ROTATION, with_fine_tuning(HEAD_ROTATION)),
+        ),
         "obfuscation": obfuscation.ATTACKS,
         "fusion": (FUSION,),
         "export": export.ATTACKS,

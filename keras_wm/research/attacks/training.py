@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
+from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import keras
@@ -63,6 +65,37 @@ def fit(trained: Any, data: Examples, loss: Any, rate: float, epochs: int) -> No
     """Compiles and trains a network or a distiller."""
     compile_for(trained, loss, _steps(data) * epochs, rate)
     trained.fit(data.x_train, data.y_train, batch_size=BATCH, epochs=epochs, verbose=0)
+
+
+def refit_normalizations(model: Any, inputs: Any) -> None:
+    """Sets the statistics of all batch normalizations to those of some inputs.
+
+    Dropout is not active, as when the network is used.
+    """
+    layers = [
+        layer
+        for layer in sublayers(model)
+        if isinstance(layer, keras.layers.BatchNormalization)
+    ]
+    if not layers:
+        return
+    momentums = [layer.momentum for layer in layers]
+    with ExitStack() as undo:
+        for layer in layers:
+            vars(layer)["call"] = partial(_training, layer.call)
+            undo.callback(vars(layer).pop, "call")
+        for number, start in enumerate(range(0, len(inputs), BATCH)):
+            for layer in layers:
+                # The moving average then is the mean over the batches so far.
+                layer.momentum = number / (number + 1)
+            model(inputs[start : start + BATCH], training=False)
+    for layer, momentum in zip(layers, momentums, strict=True):
+        layer.momentum = momentum
+
+
+def _training(call: Any, *args: Any, **kwargs: Any) -> Any:
+    """Calls a layer as in training."""
+    return call(*args, **(kwargs | {"training": True}))
 
 
 def compile_for(trained: Any, loss: Any, steps: int, rate: float) -> None:

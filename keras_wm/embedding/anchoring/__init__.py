@@ -1,0 +1,1 @@
+"""Measuring the inputs that the kernels of a network are multiplied with."""
