@@ -127,6 +127,9 @@ def detect(kernel: NDArray[Any], key: WatermarkKey) -> Detection:
 
     \[z_j = s_j \, x_j \cdot u_j / (c \lVert u_j \rVert), \qquad s_j = 2 b_j - 1.\]
 
+    If the key has an anchor in its slot, \(A u_j\) takes the place of \(u_j\): see
+    `keras_wm.scheme.anchor`.
+
     Args:
         kernel: Array of rank 2 or more, filters last: `(S, S, D, L)` for a convolution,
             `(D, L)` for a dense layer.
@@ -216,9 +219,12 @@ def _unit_vectors(flat: NDArray[Any], mark: KernelKey) -> Floats:
     # Scores do not depend on the scale. With weights of at most 1 no square overflows.
     scale = max(float(flat.max()), -float(flat.min()))
     if mark.in_blocks:
-        u = mark.blocks(flat).astype(np.float64) / scale
+        scaled = flat.astype(np.float64) / scale
+        u = mark.blocks(mark.anchor.applied(scaled) if mark.anchor else scaled)
     else:
         u = _combined(flat, mark.filter_weights, scale)
+        if mark.anchor:
+            u = mark.anchor.applied(u.T).T
     norms = np.linalg.norm(u, axis=1, keepdims=True)
     np.divide(u, norms, out=u, where=norms > 0)
     return u

@@ -10,6 +10,7 @@ import numpy as np
 from cachetools import LRUCache
 from numpy.typing import NDArray
 
+from keras_wm.scheme.anchor import Anchor
 from keras_wm.scheme.array_source import ArraySource
 from keras_wm.scheme.recipient_source import RecipientSource
 from keras_wm.scheme.secret_source import SecretSource
@@ -42,7 +43,8 @@ class KernelKey:
     `WatermarkKey.for_shape` returns it. All arrays are read-only.
 
     Attributes:
-        place: Slot and shape that the arrays are derived for.
+        place: Slot, shape and anchor that the arrays are derived for.
+        anchor: The anchor that the kernel is read through, or `None`.
         size: M, the weights per filter.
         count: L, the number of filters.
         bits: T, the length of the message.
@@ -54,10 +56,13 @@ class KernelKey:
             `None` if there is no such bound.
     """
 
-    def __init__(self, source: Source, commitment: str, place: Place) -> None:
+    def __init__(
+        self, source: Source, commitment: str, place: Place, anchor: Anchor | None
+    ) -> None:
         self._source = source
         self._commitment = commitment
         self.place = place
+        self.anchor = anchor
         self.size, self.count = place.size, place.filters
         self.bits = source.bits
         self.groups = source.groups

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final, NoReturn, Self
 
 from numpy.typing import ArrayLike
 
 from keras_wm.errors import KeyFileError
+from keras_wm.scheme.anchor import Anchor
 from keras_wm.scheme.array_source import ArraySource, load_array
 from keras_wm.scheme.capacity import USUAL_BITS, check_bits, flat_shape
 from keras_wm.scheme.kernel_key import KernelKey, Source
@@ -44,6 +46,7 @@ class WatermarkKey:
         limited: Whether to raise an error for kernels that are too small for the
             message.
         slot: Number of the slot, from 0. Use `in_slot` instead.
+        anchors: The anchors of the slots that have one. Use `with_anchor` instead.
 
     Example:
 
@@ -77,6 +80,7 @@ class WatermarkKey:
         *,
         limited: bool = True,
         slot: int = 0,
+        anchors: Mapping[int, Anchor] = MappingProxyType({}),
     ) -> None:
         if not is_integer(slot, 0):
             raise ValueError(
@@ -97,7 +101,13 @@ class WatermarkKey:
             self._arrays = source.arrays
         else:
             self._arrays = source
+        if anchors and isinstance(source, ArraySource):
+            raise ValueError(
+                "A key that was given as arrays cannot have an anchor: its arrays "
+                "would not depend on it."
+            )
         self._source = source
+        self._anchors = anchors
         self._limited = limited
         self.slot = slot
         self.owner = source.owner
@@ -249,7 +259,7 @@ class WatermarkKey:
         ```
         """
         source = self._source.for_recipient(recipient)
-        return WatermarkKey(source, limited=self._limited, slot=self.slot)
+        return self._with(source=source)
 
     def in_slot(self, slot: int) -> WatermarkKey:
         """Returns this key in another slot.
@@ -278,8 +288,35 @@ class WatermarkKey:
         keras_wm.verify("model.keras", key, slots=2)
         ```
         """
-        other = WatermarkKey(self._source, limited=self._limited, slot=slot)
+        other = self._with(slot=slot)
         return self if other == self else other
+
+    def with_anchor(self, anchor: Anchor | None) -> WatermarkKey:
+        """Returns this key with an anchor in its slot.
+
+        A kernel that is marked or tested in this slot is then read through the anchor.
+        The arrays of the slot are others with each anchor. The anchor is not a part of
+        the key file: without the same anchor, the mark is not found.
+
+        Args:
+            anchor: The `keras_wm.scheme.anchor.Anchor`, or `None` for none.
+
+        Returns:
+            A `WatermarkKey` with the same commitment, in the same slot.
+
+        Raises:
+            ValueError: If this key was given as arrays.
+        """
+        others = {
+            slot: other for slot, other in self._anchors.items() if slot != self.slot
+        }
+        own = {} if anchor is None else {self.slot: anchor}
+        return self._with(anchors=MappingProxyType(others | own))
+
+    @property
+    def anchor(self) -> Anchor | None:
+        """The anchor in the key's slot, or `None`; see `with_anchor`."""
+        return self._anchors.get(self.slot)
 
     def slot_commitment(self, slot: int) -> str:
         """Returns the commitment to one slot, which a claim contains.
@@ -335,7 +372,7 @@ class WatermarkKey:
                 f"Received: {self!r}"
             )
         fields = {**source.payload(), "secret": source.slot_seed(slot)}
-        return WatermarkKey.from_payload(
+        opened = WatermarkKey.from_payload(
             {
                 **fields,
                 "commitment": self.commitment,
@@ -343,6 +380,7 @@ class WatermarkKey:
                 "membership": membership,
             }
         )
+        return opened.with_anchor(self.in_slot(slot).anchor)
 
     @property
     def opened(self) -> bool:
@@ -405,14 +443,18 @@ class WatermarkKey:
 
         Raises:
             ValueError: If the kernel has fewer than 2 axes, is empty, or cannot hold
-                the message.
+                the message, or if the key's anchor is for kernels of another size.
         """
         size, count = flat_shape(shape)
         # A sparse projection has no rows beyond its limit; a random one always has.
         if self._limited or self.projection != "random":
             check_bits(self.bits, self.projection, size, count, self.groups)
         self._arrays.check_size(size)
-        return KernelKey(self._arrays, self._identity, Place(self.slot, size, count))
+        anchor = self.anchor
+        if anchor:
+            anchor.check_size(size)
+        place = Place(self.slot, size, count, anchor.digest if anchor else "")
+        return KernelKey(self._arrays, self._identity, place, anchor)
 
     def fits(self, shape: Sequence[int]) -> bool:
         """Returns whether kernels of a shape, filters last, can hold the message."""
@@ -429,7 +471,8 @@ class WatermarkKey:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, WatermarkKey):
             return NotImplemented
-        return (self._identity, self.slot) == (other._identity, other.slot)
+        same = (self._identity, self.slot) == (other._identity, other.slot)
+        return same and self._anchors == other._anchors
 
     def __hash__(self) -> int:
         return hash((self._identity, self.slot))
@@ -450,6 +493,16 @@ class WatermarkKey:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self
+
+    def _with(self, **changes: Any) -> WatermarkKey:
+        """Returns a key that differs in some arguments of the constructor."""
+        arguments = {
+            "source": self._source,
+            "limited": self._limited,
+            "slot": self.slot,
+            "anchors": self._anchors,
+        }
+        return WatermarkKey(**(arguments | changes))
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(

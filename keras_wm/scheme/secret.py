@@ -67,7 +67,7 @@ class Secret:
         the cost of scrypt for each trial.
 
         Args:
-            *choices: The public choices of the key.
+            *choices: The public choices of the key, or an anchor's digest.
         """
         return _root(self, *choices)
 

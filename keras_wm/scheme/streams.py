@@ -17,11 +17,14 @@ class Place(NamedTuple):
         slot: Number of the slot that the kernel is marked in.
         size: M, the weights per filter.
         filters: L, the number of filters.
+        anchor: Digest of the anchor that the kernel is read through, or an empty
+            string.
     """
 
     slot: int
     size: int
     filters: int
+    anchor: str = ""
 
 
 class KernelStreams:
@@ -45,6 +48,8 @@ class KernelStreams:
             *parameters: Values that the derived quantity depends on.
         """
         seed = self.seed(place.slot)
+        if place.anchor:
+            seed = seed.root("anchor", place.anchor)
         return seed.expand(size, label, place.size, place.filters, *parameters)
 
     def seed(self, slot: int) -> Secret:

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keras_wm import WatermarkKey, detect
+from keras_wm.scheme.anchor import Anchor
 from tests.conftest import FIXED_SECRET, fixed_key
 
 
@@ -144,6 +145,47 @@ def test_scores_follow_the_specification(bits, m, count, projection, filters):
         expected.append((2 * bit - 1) * y / (spread * np.linalg.norm(u)))
     z = detect(values, fixed_key(bits, projection, filters)).z
     np.testing.assert_allclose(z, expected, atol=1e-9)
+
+
+def digest_of(gains, directions, before, after):
+    """Returns the digest of an anchor, given arrays of the stored precision."""
+    inputs, count = directions.shape
+    lengths = (before, inputs, after, count)
+    fields = ("keras_wm anchor 1", *lengths, gains.tobytes(), directions.tobytes())
+    return hashlib.sha256(b"".join(map(field, fields))).hexdigest()
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 1), (2, 3)])
+@pytest.mark.parametrize("in_blocks", [False, True])
+def test_an_anchors_scores_follow_the_specification(before, after, in_blocks):
+    bits, inputs, count = 24, 10, 12
+    rng = np.random.default_rng(before)
+    gains = rng.uniform(0, 9, 2).astype("<f4")
+    directions = rng.uniform(-1, 1, (inputs, 2)).astype("<f2")
+    m = before * inputs * after
+    values = rng.normal(size=(m, count))
+    choices = ("Example Ltd", bits, "random", "keyed")
+    own_root = recipients_root("a", *choices) if in_blocks else root(*choices)
+    kernel = Kernel(own_root, m, count, slot=1)
+    salt = joined("anchor", digest_of(gains, directions, before, after))
+    kernel.seed = hashlib.scrypt(kernel.seed, salt=salt, n=16384, r=8, p=1, dklen=32)
+    wide = directions.astype(float)
+    weighting = np.eye(inputs) + wide @ np.diag(gains.astype(float)) @ wide.T
+    whole = np.kron(np.eye(before), np.kron(weighting, np.eye(after)))
+    expected = []
+    for j, bit in enumerate(kernel.message(bits)):
+        if in_blocks:
+            length = m * count // bits
+            row = kernel.sums(bits)[j]
+            u = (whole @ values).ravel()[j * length : (j + 1) * length] * np.sqrt(2)
+            y = row @ u / np.sqrt(2)
+        else:
+            u = whole @ values @ kernel.weights("keyed", bits)[j]
+            y = kernel.matrix("random", bits)[j] @ u
+        expected.append((2 * bit - 1) * y / np.linalg.norm(u))
+    key = fixed_key(bits).for_recipient("a") if in_blocks else fixed_key(bits)
+    anchored = key.in_slot(1).with_anchor(Anchor(gains, directions, before, after))
+    np.testing.assert_allclose(detect(values, anchored).z, expected, atol=1e-9)
 
 
 def recipients_root(recipient, *choices):
