@@ -15,6 +15,7 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
+from keras_wm.scheme.anchor import Anchor
 from keras_wm.scheme.capacity import (
     UNSEEN_SHARE,
     readable_weights,
@@ -51,6 +52,8 @@ class KernelProjection:
             mean filter.
         margin: The margin m, 0 for the cross-entropy.
         smallest_norm: Lower bound of the norm of what a bit is read from.
+        anchor: The anchor that the kernel is read through, or `None`. Its matrix A
+            takes the place of W by A W.
     """
 
     shape: tuple[int, int]
@@ -60,6 +63,7 @@ class KernelProjection:
     keyed: bool
     margin: float
     smallest_norm: float
+    anchor: Anchor | None = None
 
     @classmethod
     def for_shape(
@@ -103,6 +107,7 @@ class KernelProjection:
             keyed=key.filters == "keyed",
             margin=margin,
             smallest_norm=SMALLEST_RMS * length,
+            anchor=mark.anchor,
         )
 
     def signed_outputs(self, kernel: Any) -> tuple[Any, Any]:
@@ -121,6 +126,8 @@ class KernelProjection:
         # Products and sums in this order need no transposition. With one, XLA would
         # choose the layout of the large product for it, at five times the cost.
         filters = ops.matmul(flat, ops.cast(self._weights_tensor, kernel.dtype))
+        # A acts on a few combinations of the filters, and not on the whole kernel.
+        filters = self._anchored(filters)
         outputs = ops.sum(ops.cast(self._matrix_tensor, kernel.dtype) * filters, axis=1)
         norms = ops.sqrt(ops.sum(ops.square(ops.stop_gradient(filters)), axis=0))
         norms = ops.broadcast_to(ops.maximum(norms, self.smallest_norm), outputs.shape)
@@ -139,14 +146,35 @@ class KernelProjection:
         if self.filter_weights is None:
             read = ops.reshape(matrix * ops.reshape(slopes, (-1, 1)), (-1,))
             unread = prod(self.shape) - self.matrix.size
-            return ops.reshape(ops.pad(read, (0, unread)), self.shape)
+            return self._anchored(ops.reshape(ops.pad(read, (0, unread)), self.shape))
         rounds, _, groups = self.matrix.shape
         padded = ops.pad(slopes, (0, rounds * groups - self.bits))
         filters = ops.sum(matrix * ops.reshape(padded, (rounds, 1, groups)), axis=0)
         weights = ops.cast(self._weights_tensor, slopes.dtype)
-        gradient = ops.matmul(filters, ops.transpose(weights))
+        # A is symmetric.
+        gradient = ops.matmul(self._anchored(filters), ops.transpose(weights))
         # On PyTorch, Keras multiplies double precision in single precision.
         return ops.cast(gradient, slopes.dtype)
+
+    def _anchored(self, matrix: Any) -> Any:
+        """Returns A times a matrix of shape `(M, n)`, as `Anchor.applied` does."""
+        if self.anchor is None:
+            return matrix
+        lengths = self.anchor.before, len(self.anchor.directions)
+        parts = ops.reshape(matrix, (*lengths, -1))
+        directions = ops.cast(self._directions_tensor, matrix.dtype)
+        gains = ops.reshape(ops.cast(self.anchor.gains, matrix.dtype), (-1, 1))
+        along = gains * ops.matmul(ops.transpose(directions), parts)
+        changed = parts + ops.matmul(directions, along)
+        return ops.cast(ops.reshape(changed, matrix.shape), matrix.dtype)
+
+    @cached_property
+    def _directions_tensor(self) -> Any:
+        return (
+            None
+            if self.anchor is None
+            else _outside_of_graphs(self.anchor.directions.astype(np.float32))
+        )
 
     @cached_property
     def _matrix_tensor(self) -> Any:
@@ -158,7 +186,8 @@ class KernelProjection:
 
     def _outputs_of_blocks(self, kernel: Any) -> tuple[Any, Any]:
         """Returns what `signed_outputs` does, for a recipient's key."""
-        read = ops.reshape(kernel, (-1,))[: self.matrix.size]
+        flat = self._anchored(ops.reshape(kernel, self.shape))
+        read = ops.reshape(flat, (-1,))[: self.matrix.size]
         blocks = ops.reshape(read, self.matrix.shape)
         outputs = ops.sum(ops.cast(self._matrix_tensor, kernel.dtype) * blocks, axis=1)
         norms = ops.sqrt(ops.sum(ops.square(ops.stop_gradient(blocks)), axis=1))

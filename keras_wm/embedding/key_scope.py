@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 
 from keras_wm.scheme.key import WatermarkKey, check_key
-from keras_wm.scheme.live_keys import find_live_key
+from keras_wm.scheme.live_keys import live_keys
 
 # `None` outside of any scope.
 _KEYS_IN_SCOPE: ContextVar[tuple[WatermarkKey, ...] | None] = ContextVar(
@@ -56,14 +56,30 @@ def keys(*keys: WatermarkKey) -> Iterator[None]:
         _KEYS_IN_SCOPE.reset(token)
 
 
-def find_key(commitment: str) -> WatermarkKey | None:
-    """Returns the key with this commitment: in the scope, or else any that is alive."""
+def find_key(commitment: str, slot: int, anchor: str) -> WatermarkKey | None:
+    """Returns the key with this commitment: in the scope, or else any that is alive.
+
+    An opened key cannot be moved to another slot. It has to be in the scope, because
+    whoever wrote its file chose its commitment.
+
+    Args:
+        commitment: The commitment.
+        slot: The slot in which the key is returned.
+        anchor: Digest of the anchor that the key must have in this slot, or an empty
+            string if it must have none.
+    """
     scope = _KEYS_IN_SCOPE.get()
-    if scope is None:
-        live: WatermarkKey | None = find_live_key(commitment)
-        return live
-    innermost_first = reversed(scope)
-    return next((key for key in innermost_first if key.commitment == commitment), None)
+    # The innermost key of the scope comes first.
+    keys = live_keys() if scope is None else reversed(scope)
+    for key in keys:
+        if key.commitment != commitment:
+            continue
+        if key.opened and (scope is None or key.slot != slot):
+            continue
+        in_slot: WatermarkKey = key.in_slot(slot)
+        if anchor == (in_slot.anchor.digest if in_slot.anchor else ""):
+            return in_slot
+    return None
 
 
 def is_without_keys() -> bool:

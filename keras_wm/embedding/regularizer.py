@@ -103,6 +103,7 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
         key: The key, or `None` if this was loaded without its key and is inactive.
         commitment: The key's commitment, also if the key is not loaded.
         slot: Number of the key's slot.
+        anchor: Digest of the key's anchor in this slot, or an empty string.
         strength: The factor \(\lambda\) at the moment.
         adapts: Whether the strength may be adjusted, because the user gave none.
         regularizer: The host network's own regularizer, or `None`.
@@ -139,7 +140,8 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
         check_key(key)
         if slot is not None:
             key = key.in_slot(slot)
-        settings = (loss, strength, margin, regularizer, key.slot)
+        anchor = key.anchor.digest if key.anchor else ""
+        settings = (loss, strength, margin, regularizer, key.slot, anchor)
         self._configure(key, key.commitment, *settings)
 
     def __call__(self, x: Any) -> Any:
@@ -226,15 +228,15 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
         the host's own penalty, and a warning says so.
         """
         regularizer = cls.__new__(cls)
-        key = find_key(config["commitment"])
-        if key is not None:
-            key = key.in_slot(config["slot"])
+        anchor = config.get("anchor", "")
+        key = find_key(config["commitment"], config["slot"], anchor)
         regularizer._configure(key, **config)
         if regularizer.key is None and not is_without_keys():
+            with_anchor = f", with the anchor {anchor[:8]}" if anchor else ""
             warnings.warn(
                 "A WatermarkRegularizer was rebuilt without its key (commitment "
-                f"{regularizer.commitment[:8]}) and is inactive: training will not "
-                "maintain the mark. To continue marking, load the key with "
+                f"{regularizer.commitment[:8]}{with_anchor}) and is inactive: training "
+                "will not maintain the mark. To continue marking, load the key with "
                 "keras_wm.WatermarkKey.load before the model, and keep it in a "
                 "variable. If the model was loaded on purpose without its key, load "
                 "it inside `with keras_wm.keys():`.",
@@ -270,6 +272,7 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
         margin: float | None,
         regularizer: Any,
         slot: int,
+        anchor: str = "",
     ) -> None:
         if loss not in get_args(Loss):
             raise ValueError(
@@ -281,6 +284,7 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
                 f"Received: margin={margin!r} with loss={loss!r}"
             )
         self.key, self.commitment, self.slot = key, commitment, slot
+        self.anchor = anchor
         self.loss: Loss = loss
         self._given_strength = (
             None if strength is None else _positive("strength", strength)
@@ -322,7 +326,7 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
         return margin_loss(kernel, projection, interval, strength / self._strength)
 
     def _settings(self) -> dict[str, Any]:
-        names = ("commitment", "loss", "margin", "slot")
+        names = ("commitment", "loss", "margin", "slot", "anchor")
         settings = {name: getattr(self, name) for name in names}
         return settings | {"strength": self._given_strength}
 

@@ -16,12 +16,6 @@ def register(key: Any) -> None:
     _LIVE_KEYS[id(key)] = key
 
 
-def find_live_key(commitment: str) -> Any:
-    """Returns a live key that has this commitment, in any slot, or `None`.
-
-    An opened key is never returned. It cannot be moved to another slot, and whoever
-    wrote its file chose its commitment.
-    """
-    live = list(_LIVE_KEYS.values())
-    matches = (key for key in live if key.commitment == commitment and not key.opened)
-    return next(matches, None)
+def live_keys() -> list[Any]:
+    """Returns all keys that are alive."""
+    return list(_LIVE_KEYS.values())

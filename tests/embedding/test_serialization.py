@@ -49,6 +49,7 @@ def test_the_config_holds_the_commitment_and_no_other_trace_of_the_key(key):
         "strength": 0.5,
         "margin": 1.0,
         "slot": 0,
+        "anchor": "",
     }
 
 
