@@ -4,7 +4,8 @@ A separable convolution has two kernels and a regularizer for each. The line goe
 `pointwise_regularizer`, because the pointwise kernel is the larger one. It is in the
 deepest block, whose kernels have the most room.
 
-Runs on TensorFlow, JAX and PyTorch.
+Runs on TensorFlow and JAX. On PyTorch, Keras cannot compute the gradient of this
+cross-entropy of pictures, also without a mark.
 """
 
 import keras
