@@ -123,7 +123,8 @@ class Anchor:
         if size != self.size:
             raise ValueError(
                 f"Expected a kernel with M={self.size} weights per filter, which the "
-                f"key's anchor was measured for. Received: M={size}"
+                f"anchor in the key's slot was measured for. Received: M={size}. Use "
+                "another slot for this kernel."
             )
 
     def payload(self) -> dict[str, Any]:

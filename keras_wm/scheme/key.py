@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import Any, Final, NoReturn, Self
 
 from numpy.typing import ArrayLike
 
 from keras_wm.errors import KeyFileError
 from keras_wm.scheme.anchor import Anchor
+from keras_wm.scheme.anchor_store import AnchorStore
 from keras_wm.scheme.array_source import ArraySource, load_array
 from keras_wm.scheme.capacity import USUAL_BITS, check_bits, flat_shape
 from keras_wm.scheme.kernel_key import KernelKey, Source
@@ -66,6 +66,8 @@ class WatermarkKey:
         recipient: Name of the recipient whose copy is marked (see `for_recipient`), or
             an empty string.
         slot: Number of the slot (see `in_slot`), 0 in a new key.
+        anchors: The anchors of the slots that have one, which all copies of the key
+            share.
         certified: Whether everything is derived from a secret, so that finding the mark
             is evidence by itself.
         commitment: SHA-256 of the key, 64 hexadecimal digits that do not reveal the
@@ -80,7 +82,7 @@ class WatermarkKey:
         *,
         limited: bool = True,
         slot: int = 0,
-        anchors: Mapping[int, Anchor] = MappingProxyType({}),
+        anchors: AnchorStore | None = None,
     ) -> None:
         if not is_integer(slot, 0):
             raise ValueError(
@@ -101,13 +103,7 @@ class WatermarkKey:
             self._arrays = source.arrays
         else:
             self._arrays = source
-        if anchors and isinstance(source, ArraySource):
-            raise ValueError(
-                "A key that was given as arrays cannot have an anchor: its arrays "
-                "would not depend on it."
-            )
         self._source = source
-        self._anchors = anchors
         self._limited = limited
         self.slot = slot
         self.owner = source.owner
@@ -118,6 +114,7 @@ class WatermarkKey:
         self.recipient = source.recipient
         self.certified = source.certified
         self.commitment: Final = source.commitment()
+        self.anchors = anchors or AnchorStore(self.commitment)
         register(self)
 
     @classmethod
@@ -157,7 +154,7 @@ class WatermarkKey:
     def load(
         cls, path: str | os.PathLike[str], passphrase: str | None = None
     ) -> WatermarkKey:
-        """Reads a key file that `save` wrote.
+        """Reads a key file that `save` wrote, and the anchors beside it.
 
         Args:
             path: Path of the key file.
@@ -167,17 +164,19 @@ class WatermarkKey:
             A `WatermarkKey`.
 
         Raises:
-            KeyFileError: If the file is missing, damaged, tampered with, or was written
-                by a newer version.
+            KeyFileError: If one of the files is damaged, tampered with, or was written
+                by a newer version, or the key file is missing.
             WrongPassphraseError: If the passphrase is missing or wrong.
         """
         payload = read_key(path, passphrase)
         try:
-            return cls.from_payload(payload)
+            key = cls.from_payload(payload)
         except (KeyError, TypeError, ValueError) as error:
             raise KeyFileError(
                 f"{os.fspath(path)!r} is not a valid key: {error}"
             ) from error
+        key.anchors.keep_beside(path)
+        return key
 
     @classmethod
     def from_payload(cls, payload: Payload) -> WatermarkKey:
@@ -259,7 +258,8 @@ class WatermarkKey:
         ```
         """
         source = self._source.for_recipient(recipient)
-        return self._with(source=source)
+        anchors = self.anchors.for_key(source.commitment())
+        return self._with(source=source, anchors=anchors)
 
     def in_slot(self, slot: int) -> WatermarkKey:
         """Returns this key in another slot.
@@ -295,28 +295,30 @@ class WatermarkKey:
         """Returns this key with an anchor in its slot.
 
         A kernel that is marked or tested in this slot is then read through the anchor.
-        The arrays of the slot are others with each anchor. The anchor is not a part of
-        the key file: without the same anchor, the mark is not found.
+        The arrays of the slot are others with each anchor: without the same anchor, the
+        mark is not found.
 
         Args:
             anchor: The `keras_wm.scheme.anchor.Anchor`, or `None` for none.
 
         Returns:
-            A `WatermarkKey` with the same commitment, in the same slot.
+            A `WatermarkKey` with the same commitment, in the same slot. It has anchors
+            of its own, which are written when it is saved.
 
         Raises:
             ValueError: If this key was given as arrays.
         """
-        others = {
-            slot: other for slot, other in self._anchors.items() if slot != self.slot
-        }
-        own = {} if anchor is None else {self.slot: anchor}
-        return self._with(anchors=MappingProxyType(others | own))
+        if anchor is not None and isinstance(self._source, ArraySource):
+            raise ValueError(
+                "A key that was given as arrays cannot have an anchor: its arrays "
+                "would not depend on it."
+            )
+        return self._with(anchors=self.anchors.replaced(self.slot, anchor))
 
     @property
     def anchor(self) -> Anchor | None:
         """The anchor in the key's slot, or `None`; see `with_anchor`."""
-        return self._anchors.get(self.slot)
+        return self.anchors.get(self.slot)
 
     def slot_commitment(self, slot: int) -> str:
         """Returns the commitment to one slot, which a claim contains.
@@ -419,6 +421,9 @@ class WatermarkKey:
     ) -> None:
         """Writes the key to a file that only its owner can read (mode 0600).
 
+        The anchors of its slots, also those that are added later, are written to a
+        second file beside it, with `.anchors` after its name. Keep both.
+
         Args:
             path: Path of the new file.
             passphrase: Passphrase to encrypt the file with (scrypt and AES-256-GCM).
@@ -430,7 +435,10 @@ class WatermarkKey:
             FileExistsError: If the file exists and `overwrite` is `False`.
             ImportError: If a passphrase is given and `cryptography` is not installed.
         """
+        # If the anchors beside the file are those of another key, nothing is written.
+        self.anchors.read_beside(path)
         write_key(path, self.payload(), passphrase, overwrite)
+        self.anchors.keep_beside(path)
 
     def for_shape(self, shape: Sequence[int]) -> KernelKey:
         """Returns message, projection and filter weights for kernels of one shape.
@@ -472,7 +480,7 @@ class WatermarkKey:
         if not isinstance(other, WatermarkKey):
             return NotImplemented
         same = (self._identity, self.slot) == (other._identity, other.slot)
-        return same and self._anchors == other._anchors
+        return same and self.anchors == other.anchors
 
     def __hash__(self) -> int:
         return hash((self._identity, self.slot))
@@ -500,7 +508,7 @@ class WatermarkKey:
             "source": self._source,
             "limited": self._limited,
             "slot": self.slot,
-            "anchors": self._anchors,
+            "anchors": self.anchors,
         }
         return WatermarkKey(**(arguments | changes))
 

@@ -52,14 +52,28 @@ def write_key(
         content["key"] = payload
     else:
         content["encrypted"] = _encrypt(payload, passphrase)
-    content["checksum"] = _checksum(content)
-    with atomic_write(Path(path), overwrite) as temporary:
+    content["checksum"] = checksum(content)
+    write_private(Path(path), content, overwrite)
+
+
+def write_private(path: Path, content: Payload, overwrite: bool) -> None:
+    """Writes plain values as JSON to a file that only its owner can read.
+
+    Raises:
+        FileExistsError: If the file exists and `overwrite` is `False`.
+    """
+    with atomic_write(path, overwrite) as temporary:
         # The file is created with mode 0600. If the mode were changed afterwards,
         # others could open the file before.
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             json.dump(content, file, indent=2, default=_reveal_secret)
             file.write("\n")
+
+
+def checksum(content: Payload) -> str:
+    """Returns SHA-256 of plain values, 64 hexadecimal digits."""
+    return hashlib.sha256(payload_to_json(content).encode()).hexdigest()
 
 
 def read_key(path: str | os.PathLike[str], passphrase: str | None) -> Payload:
@@ -89,8 +103,7 @@ def read_key(path: str | os.PathLike[str], passphrase: str | None) -> Payload:
             f"version {VERSION}. "
             + ("Make a new key." if version == 1 else "Upgrade keras_wm to read it.")
         )
-    checksum = content.pop("checksum", None)
-    if checksum != _checksum(content):
+    if content.pop("checksum", None) != checksum(content):
         raise KeyFileError(
             f"{name!r} was changed after it was written: its checksum does not match. "
             "Restore the key file from a copy."
@@ -163,10 +176,6 @@ def _object(name: str, value: Any) -> Payload:
     if not isinstance(value, dict):
         raise KeyFileError(f"{name!r} is not a keras_wm key file.")
     return value
-
-
-def _checksum(content: Payload) -> str:
-    return hashlib.sha256(payload_to_json(content).encode()).hexdigest()
 
 
 def _encrypt(payload: Payload, passphrase: str) -> Payload:
