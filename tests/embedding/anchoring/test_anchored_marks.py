@@ -10,6 +10,8 @@ from keras_wm import WatermarkRegularizer
 from keras_wm.scheme.anchor import Anchor
 from tests.conftest import fixed_key
 
+pytestmark = pytest.mark.backends
+
 SHAPE = (3, 3, 12, 48)
 SIZE = 3 * 3 * 12
 

@@ -7,6 +7,8 @@ from keras import layers
 
 from keras_wm.embedding.anchoring.kernel_inputs import KernelInputs, sampled_rows
 
+pytestmark = pytest.mark.backends
+
 ALL = 10_000
 PICTURE = (9, 10, 4)
 # A layer without a bias and an activation, and the shape of its inputs.

@@ -7,6 +7,8 @@ from keras import layers
 
 from keras_wm.embedding.anchoring.measuring import DIRECTIONS, measured_anchor
 
+pytestmark = pytest.mark.backends
+
 WIDTH = 120
 
 

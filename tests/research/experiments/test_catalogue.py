@@ -105,8 +105,16 @@ def test_runs_need_networks_that_are_trained_from_scratch():
 
 def test_the_committed_records_hold_every_run(rows):
     for name, suite in SUITE_OF.items():
-        settings = STUDIES[suite][1]
-        assert len(rows[name]) == len(list(EXPERIMENTS[name].runs(settings)))
+        runs = EXPERIMENTS[name].runs(STUDIES[suite][1])
+        recorded = [run for run in runs if not is_newer(run.labels)]
+        assert len(rows[name]) == len(recorded)
+        assert not any(is_newer(row) for row in rows[name])
+
+
+def is_newer(labels):
+    """Returns whether a run is of an attack that is newer than the records."""
+    newer = labels.get("family") in ("redrawing", "compression", "merging")
+    return newer or labels.get("attack", "").startswith("head-rotation")
 
 
 def test_tables_show_every_mark_and_the_results_of_the_papers(rows, tables):
