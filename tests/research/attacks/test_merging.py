@@ -11,6 +11,8 @@ from keras_wm.research.attacks import merging
 from keras_wm.research.attacks.merging import LORA, SOUP, TASK_ARITHMETIC
 from tests.research.attacks.trained import MARKED, PICTURES, arrays, changed, network
 
+pytestmark = pytest.mark.study
+
 
 def kernel(model):
     return np.asarray(model.get_layer(MARKED).kernel)
