@@ -96,10 +96,8 @@ def families(
         "merging": merging.ATTACKS,
         "distillation": (DISTILLATION,),
         **colluding,
-        "equivalence": (
-            *(*equivalence.ATTACKS, with_fine_tuning(equivalence.CHAINED)),
-            *(HEAD_ROTATION, with_fine_tuning(HEAD_ROTATION)),
-        ),
+        "equivalence": (*equivalence.ATTACKS, with_fine_tuning(equivalence.CHAINED)),
+        "rotation": (HEAD_ROTATION, with_fine_tuning(HEAD_ROTATION)),
         "obfuscation": obfuscation.ATTACKS,
         "fusion": (FUSION,),
         "export": export.ATTACKS,

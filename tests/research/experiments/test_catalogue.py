@@ -21,11 +21,17 @@ from tests.research.experiments.conftest import made_pictures, run_eagerly
 
 # The records that the notebooks show, and their settings.
 FOLDER = Path(__file__).parents[3] / "notebooks" / "records"
+# Families of attacks that are newer than the records are missing.
+FAMILIES = (
+    *("fine-tuning", "pruning", "quantization", "perturbation", "regularization"),
+    *("overwriting", "adaptive", "distillation", "equivalence", "obfuscation"),
+    *("fusion", "export", "overwriting every layer"),
+)
 STUDIES = {
     "all": (FOLDER / "digits.jsonl", Settings("digits")),
     "robustness": (
         FOLDER / "digits_robustness.jsonl",
-        Settings("digits", marks=("random", "default")),
+        Settings("digits", marks=("random", "default"), families=FAMILIES),
     ),
 }
 SUITE_OF = {
@@ -105,16 +111,8 @@ def test_runs_need_networks_that_are_trained_from_scratch():
 
 def test_the_committed_records_hold_every_run(rows):
     for name, suite in SUITE_OF.items():
-        runs = EXPERIMENTS[name].runs(STUDIES[suite][1])
-        recorded = [run for run in runs if not is_newer(run.labels)]
-        assert len(rows[name]) == len(recorded)
-        assert not any(is_newer(row) for row in rows[name])
-
-
-def is_newer(labels):
-    """Returns whether a run is of an attack that is newer than the records."""
-    newer = labels.get("family") in ("redrawing", "compression", "merging")
-    return newer or labels.get("attack", "").startswith("head-rotation")
+        settings = STUDIES[suite][1]
+        assert len(rows[name]) == len(list(EXPERIMENTS[name].runs(settings)))
 
 
 def test_tables_show_every_mark_and_the_results_of_the_papers(rows, tables):
