@@ -77,7 +77,7 @@ def find_key(commitment: str, slot: int, anchor: str) -> WatermarkKey | None:
         if key.opened and (scope is None or key.slot != slot):
             continue
         in_slot: WatermarkKey = key.in_slot(slot)
-        if anchor == (in_slot.anchor.digest if in_slot.anchor else ""):
+        if in_slot.anchor_digest == anchor:
             return in_slot
     return None
 

@@ -140,8 +140,7 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
         check_key(key)
         if slot is not None:
             key = key.in_slot(slot)
-        anchor = key.anchor.digest if key.anchor else ""
-        settings = (loss, strength, margin, regularizer, key.slot, anchor)
+        settings = (loss, strength, margin, regularizer, key.slot, key.anchor_digest)
         self._configure(key, key.commitment, *settings)
 
     def __call__(self, x: Any) -> Any:

@@ -62,19 +62,24 @@ class AnchorStore:
         """Returns the same anchors without a file, for another key."""
         return AnchorStore(commitment, self._anchors)
 
-    def read_beside(self, key_path: str | os.PathLike[str]) -> None:
-        """Adds the anchors from the file beside a key file, if there is one.
+    def read_beside(self, key_path: str | os.PathLike[str]) -> dict[int, Anchor]:
+        """Adds the anchors from the file beside a key file, and returns them.
+
+        If there is no such file, it adds none and returns an empty dict.
 
         Raises:
             KeyFileError: If the file is damaged, is not one of this key, or has another
                 anchor in one of the slots.
         """
         path = _beside(key_path)
-        if path.exists():
-            try:
-                self._merge(_read(path, self._commitment))
-            except ValueError as error:
-                raise KeyFileError(f"{str(path)!r}: {error}") from error
+        if not path.exists():
+            return {}
+        try:
+            stored = _read(path, self._commitment)
+            self._merge(stored)
+        except ValueError as error:
+            raise KeyFileError(f"{str(path)!r}: {error}") from error
+        return stored
 
     def keep_beside(self, key_path: str | os.PathLike[str]) -> None:
         """Keeps the anchors in a file beside a key file from now on.
@@ -82,12 +87,8 @@ class AnchorStore:
         Raises:
             KeyFileError: As `read_beside`.
         """
-        self.read_beside(key_path)
-        path = _beside(key_path)
-        if self._anchors and not (
-            path.exists() and _read(path, self._commitment) == self._anchors
-        ):
-            _write(path, self._commitment, self._anchors)
+        if self.read_beside(key_path) != self._anchors:
+            _write(_beside(key_path), self._commitment, self._anchors)
         self._key_path = os.fspath(key_path)
 
     def _merge(self, anchors: Mapping[int, Anchor]) -> None:

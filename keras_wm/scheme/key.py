@@ -320,6 +320,11 @@ class WatermarkKey:
         """The anchor in the key's slot, or `None`; see `with_anchor`."""
         return self.anchors.get(self.slot)
 
+    @property
+    def anchor_digest(self) -> str:
+        """The digest of the anchor in the key's slot, or an empty string."""
+        return self.anchor.digest if self.anchor else ""
+
     def slot_commitment(self, slot: int) -> str:
         """Returns the commitment to one slot, which a claim contains.
 
@@ -458,11 +463,10 @@ class WatermarkKey:
         if self._limited or self.projection != "random":
             check_bits(self.bits, self.projection, size, count, self.groups)
         self._arrays.check_size(size)
-        anchor = self.anchor
-        if anchor:
-            anchor.check_size(size)
-        place = Place(self.slot, size, count, anchor.digest if anchor else "")
-        return KernelKey(self._arrays, self._identity, place, anchor)
+        if self.anchor:
+            self.anchor.check_size(size)
+        place = Place(self.slot, size, count, self.anchor_digest)
+        return KernelKey(self._arrays, self._identity, place, self.anchor)
 
     def fits(self, shape: Sequence[int]) -> bool:
         """Returns whether kernels of a shape, filters last, can hold the message."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import product
@@ -202,24 +202,38 @@ def sampled_rows(
 def _recorded(layers: Sequence[Any]) -> Iterator[dict[int, list[Floats]]]:
     """Records the inputs of every call of some layers, by the layer's id."""
     calls: dict[int, list[Floats]] = {}
+
+    def recording(layer: Any) -> Callable[..., Any]:
+        call = layer.call
+
+        def record(inputs: Any, *args: Any, **kwargs: Any) -> Any:
+            values = ops.convert_to_numpy(ops.cast(inputs, "float32"))
+            calls.setdefault(id(layer), []).append(values)
+            return call(inputs, *args, **kwargs)
+
+        return record
+
+    with replaced_calls(layers, recording):
+        yield calls
+
+
+@contextmanager
+def replaced_calls(
+    layers: Sequence[Any], replacement: Callable[[Any], Callable[..., Any]]
+) -> Iterator[None]:
+    """Replaces the method `call` of some layers.
+
+    Args:
+        layers: The layers.
+        replacement: Returns the function that takes the place of a layer's `call`.
+    """
     with ExitStack() as undo:
         for layer in {id(layer): layer for layer in layers}.values():
             # Keras looks `call` up on the object first. Set through its dictionary, it
             # can be removed again, and Keras does not track it.
-            vars(layer)["call"] = _recording(layer, calls)
+            vars(layer)["call"] = replacement(layer)
             undo.callback(vars(layer).pop, "call")
-        yield calls
-
-
-def _recording(layer: Any, calls: dict[int, list[Floats]]) -> Any:
-    call = layer.call
-
-    def recording(inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        values = ops.convert_to_numpy(ops.cast(inputs, "float32"))
-        calls.setdefault(id(layer), []).append(values)
-        return call(inputs, *args, **kwargs)
-
-    return recording
+        yield
 
 
 def _seen(calls: dict[int, list[Floats]], layer: Any) -> list[Floats]:

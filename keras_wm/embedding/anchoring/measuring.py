@@ -74,8 +74,8 @@ def _eigenpairs(products: Floats, vectors: Floats, count: int) -> tuple[Floats, 
         vectors: Independent normal vectors, shape `(m, k)`.
         count: Number of eigenvalues, or fewer if k is smaller.
     """
-    basis, _ = np.linalg.qr(vectors)
-    images = products @ np.linalg.solve(basis.T @ vectors, np.eye(len(vectors.T)))
+    basis, upper = np.linalg.qr(vectors)
+    images = np.linalg.solve(upper.T, products.T).T
     # A shift keeps the factorisation stable, and is subtracted again.
     shift = np.finfo(np.float64).eps * np.linalg.norm(images)
     images = images + shift * basis

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 
 from keras_wm.research.attacks.attack import Attack, Change, kernel_variables
-from keras_wm.research.attacks.training import refit_normalizations
+from keras_wm.research.attacks.training import (
+    EXAMPLES,
+    refit_normalizations,
+    unlabelled,
+)
 from keras_wm.research.datasets import Examples
 from keras_wm.utils.arrays import Floats
-
-# Examples that the batch normalizations are fitted to.
-_EXAMPLES = 300
 
 
 def truncated(matrix: Floats, share: float) -> Floats:
@@ -61,8 +62,7 @@ def _compressed(compress: Callable[[Floats, float], Floats]) -> Change:
             matrix = compress(kernel.reshape(-1, kernel.shape[-1]), strength)
             variable.assign(matrix.reshape(kernel.shape))
         rng = np.random.default_rng(seed)
-        chosen = rng.permutation(len(data.x_train))[:_EXAMPLES]
-        refit_normalizations(model, data.x_train[chosen])
+        refit_normalizations(model, unlabelled(data, EXAMPLES, rng))
         return model
 
     return change

@@ -25,13 +25,16 @@ import numpy as np
 
 from keras_wm.embedding.anchoring.kernel_inputs import KernelInputs, sampled_rows
 from keras_wm.research.attacks.attack import Attack, kernels_by_layer, layer_phrase
-from keras_wm.research.attacks.training import refit_normalizations
+from keras_wm.research.attacks.training import (
+    EXAMPLES,
+    refit_normalizations,
+    unlabelled,
+)
 from keras_wm.research.datasets import Examples
 from keras_wm.utils.arrays import Floats
 
-# What the attacker shows the network.
+# The inputs that the attacker gives the network.
 Shown = Literal["task", "noise"]
-EXAMPLES = 300
 # Rows of inputs from which a second moment is estimated.
 _ROWS = 8192
 # An eigenvalue below this share of the largest is rounding error.
@@ -231,7 +234,7 @@ def _inputs(
 ) -> Any:
     """Returns what the attacker shows the network."""
     if data is not None:
-        return data.x_train[rng.permutation(len(data.x_train))[:examples]]
+        return unlabelled(data, examples, rng)
     shapes = [tuple(tensor.shape[1:]) for tensor in model.inputs]
     if any(None in shape for shape in shapes):
         raise ValueError(

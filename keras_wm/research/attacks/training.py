@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
 import keras
+import numpy as np
+from numpy.typing import NDArray
 
+from keras_wm.embedding.anchoring.kernel_inputs import replaced_calls
 from keras_wm.embedding.marked_layers import own_variables, sublayers
 from keras_wm.research.attacks.attack import unfreeze
 from keras_wm.research.datasets import Examples, are_probabilities
@@ -18,6 +20,8 @@ from keras_wm.research.hosts.wide_resnet import paper_optimizer
 BATCH = 32
 # Steps of one attack: eight epochs of the 1,257 digits. Larger data sets get one epoch.
 STEPS = 320
+# The number of unlabelled examples of attacks that do not train.
+EXAMPLES = 300
 # The learning rate of attacks whose strength is another quantity.
 RATE = 0.01
 
@@ -67,6 +71,13 @@ def fit(trained: Any, data: Examples, loss: Any, rate: float, epochs: int) -> No
     trained.fit(data.x_train, data.y_train, batch_size=BATCH, epochs=epochs, verbose=0)
 
 
+def unlabelled(
+    data: Examples, count: int, rng: np.random.Generator
+) -> NDArray[np.float32]:
+    """Returns randomly chosen training examples, without their labels."""
+    return data.x_train[rng.permutation(len(data.x_train))[:count]]
+
+
 def refit_normalizations(model: Any, inputs: Any) -> None:
     """Sets the statistics of all batch normalizations to those of some inputs.
 
@@ -80,10 +91,7 @@ def refit_normalizations(model: Any, inputs: Any) -> None:
     if not layers:
         return
     momentums = [layer.momentum for layer in layers]
-    with ExitStack() as undo:
-        for layer in layers:
-            vars(layer)["call"] = partial(_training, layer.call)
-            undo.callback(vars(layer).pop, "call")
+    with replaced_calls(layers, lambda layer: partial(_training, layer.call)):
         for number, start in enumerate(range(0, len(inputs), BATCH)):
             for layer in layers:
                 # The moving average then is the mean over the batches so far.

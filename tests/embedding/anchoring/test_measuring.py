@@ -56,7 +56,7 @@ def test_a_kernel_with_few_inputs_has_as_many_directions():
     x = np.random.default_rng(1).random((20, 8, 8, 1)).astype(np.float32)
     anchor = measured_anchor(model, "first", x)
     assert anchor.directions.shape == (9, 9) and anchor.size == 9
-    # Of pictures with a mean of 1/2, the mean of a patch is the main direction.
+    # The pixels have a mean of 1/2, so the mean of a patch is the main direction.
     assert np.ptp(anchor.directions[:, 0]) < 0.15
     assert anchor.gains[0] > 5 * anchor.gains[1]
 
