@@ -8,8 +8,8 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from keras_wm.embedding.checkpoint import save_checkpoint
-from keras_wm.embedding.kernel_projection import Loss
 from keras_wm.embedding.lora import is_factor, mark_merged_kernel
+from keras_wm.embedding.loss.kernel_projection import Loss
 from keras_wm.embedding.marked_layers import (
     check_is_model,
     find_marked_layers,

@@ -12,9 +12,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_wm.embedding.kernel_projection import KernelProjection, Loss
 from keras_wm.embedding.key_scope import find_key, is_without_keys
-from keras_wm.embedding.margin_loss import margin_loss, steps_between
+from keras_wm.embedding.loss.kernel_projection import KernelProjection, Loss
+from keras_wm.embedding.loss.margin_loss import margin_loss, steps_between
 from keras_wm.scheme.key import WatermarkKey, check_key
 
 # The cross-entropy's strength is the papers' lambda. The margin's suits a training of
@@ -43,7 +43,7 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
       does not depend on the scale of the weights, and it is 0 as soon as every score
       has reached the margin m. Its gradient is corrected so that the mark does not
       change the variance, the kurtosis or the sixth moment of the weights and, with
-      keyed filters, not their mean: see `keras_wm.embedding.moments`.
+      keyed filters, not their mean: see `keras_wm.embedding.loss.moments`.
     - `"crossentropy"`: \(\lambda \sum_j \mathrm{BCE}(\sigma(y_j), b_j)\), the loss
       of [Uchida et al. (2017)](https://doi.org/10.1145/3078971.3078974), equations 3
       and 4. They train on the sum over the bits; their tables show the mean per bit.

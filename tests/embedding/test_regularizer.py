@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keras_wm import WatermarkKey, WatermarkRegularizer
-from keras_wm.embedding.kernel_projection import without_capacity_warnings
+from keras_wm.embedding.loss.kernel_projection import without_capacity_warnings
 from tests.conftest import fixed_key
 from tests.models import (
     expected_crossentropy,

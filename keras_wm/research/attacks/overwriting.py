@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from keras_wm.embedding.attachment import attach, detach
-from keras_wm.embedding.kernel_projection import Loss, without_capacity_warnings
+from keras_wm.embedding.loss.kernel_projection import Loss, without_capacity_warnings
 from keras_wm.research.attacks.attack import Attack, kernels_by_layer, layer_phrase
 from keras_wm.research.attacks.training import RATE, train
 from keras_wm.research.datasets import Examples

@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 from keras_wm.embedding.attachment import attach
-from keras_wm.embedding.kernel_projection import (
+from keras_wm.embedding.loss.kernel_projection import (
     KernelProjection,
     Loss,
     without_capacity_warnings,

@@ -12,7 +12,7 @@ import numpy as np
 
 from keras_wm.embedding.callback import BitErrorRate
 from keras_wm.embedding.distiller import Distiller
-from keras_wm.embedding.kernel_projection import without_capacity_warnings
+from keras_wm.embedding.loss.kernel_projection import without_capacity_warnings
 from keras_wm.research.attacks.pruning import hold_zeros, prune
 from keras_wm.research.attacks.training import compile_for, compile_with
 from keras_wm.research.datasets import Pictures

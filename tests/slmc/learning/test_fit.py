@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_wm import WatermarkRegularizer
-from keras_wm.embedding.kernel_projection import without_capacity_warnings
+from keras_wm.embedding.loss.kernel_projection import without_capacity_warnings
 from keras_wm.scheme.detection import detect
 from keras_wm.slmc.learning import fit as fit_module
 from keras_wm.slmc.learning.fit import centre, fit, residuals

@@ -6,7 +6,7 @@ import pytest
 from scipy.stats import ortho_group
 
 from keras_wm import WatermarkRegularizer
-from keras_wm.embedding.kernel_projection import without_capacity_warnings
+from keras_wm.embedding.loss.kernel_projection import without_capacity_warnings
 from keras_wm.slmc.lattice import square_lattice
 from keras_wm.slmc.models.attention import (
     EquivariantSelfAttention,

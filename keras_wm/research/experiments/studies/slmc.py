@@ -19,7 +19,7 @@ import keras
 import numpy as np
 from rich.console import Console
 
-from keras_wm.embedding.kernel_projection import without_capacity_warnings
+from keras_wm.embedding.loss.kernel_projection import without_capacity_warnings
 from keras_wm.embedding.publishing import publish
 from keras_wm.embedding.regularizer import WatermarkRegularizer
 from keras_wm.scheme.key import WatermarkKey

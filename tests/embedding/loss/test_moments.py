@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from scipy import integrate, stats
 
 from keras_wm import WatermarkRegularizer
-from keras_wm.embedding.kernel_projection import without_capacity_warnings
-from keras_wm.embedding.moments import corrected
+from keras_wm.embedding.loss.bands import Bands
+from keras_wm.embedding.loss.kernel_projection import without_capacity_warnings
+from keras_wm.embedding.loss.moments import corrected
 from tests.conftest import fixed_key
 from tests.models import compiled_gradient, expected_scores, value_and_gradient
 
@@ -152,6 +153,7 @@ def test_the_correction_is_that_of_a_qr_decomposition(weights, keep_mean_filter,
         keras.ops.convert_to_tensor(np.float32(0.5)),
         keras.ops.convert_to_tensor(kernel),
         keep_mean_filter,
+        Bands(None, 40),
     )
     free = without_mean_filter if keep_mean_filter else np.copy
     expected = expected_correction(

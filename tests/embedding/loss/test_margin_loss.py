@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keras_wm import WatermarkRegularizer
-from keras_wm.embedding import margin_loss
+from keras_wm.embedding.loss import margin_loss
 from tests.conftest import fixed_key
 from tests.models import compiled_gradient, expected_scores
 

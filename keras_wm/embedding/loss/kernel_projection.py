@@ -10,11 +10,12 @@ from functools import cached_property
 from math import prod
 from typing import Any, Literal
 
-import keras
 import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
+from keras_wm.embedding.loss.bands import Bands
+from keras_wm.embedding.loss.constants import outside_of_graphs
 from keras_wm.scheme.anchor import Anchor
 from keras_wm.scheme.capacity import (
     UNSEEN_SHARE,
@@ -127,7 +128,7 @@ class KernelProjection:
         # choose the layout of the large product for it, at five times the cost.
         filters = ops.matmul(flat, ops.cast(self._weights_tensor, kernel.dtype))
         # A acts on a few combinations of the filters, and not on the whole kernel.
-        filters = self._anchored(filters)
+        filters = self.bands.anchored(filters)
         outputs = ops.sum(ops.cast(self._matrix_tensor, kernel.dtype) * filters, axis=1)
         norms = ops.sqrt(ops.sum(ops.square(ops.stop_gradient(filters)), axis=0))
         norms = ops.broadcast_to(ops.maximum(norms, self.smallest_norm), outputs.shape)
@@ -146,47 +147,34 @@ class KernelProjection:
         if self.filter_weights is None:
             read = ops.reshape(matrix * ops.reshape(slopes, (-1, 1)), (-1,))
             unread = prod(self.shape) - self.matrix.size
-            return self._anchored(ops.reshape(ops.pad(read, (0, unread)), self.shape))
+            return self.bands.anchored(
+                ops.reshape(ops.pad(read, (0, unread)), self.shape)
+            )
         rounds, _, groups = self.matrix.shape
         padded = ops.pad(slopes, (0, rounds * groups - self.bits))
         filters = ops.sum(matrix * ops.reshape(padded, (rounds, 1, groups)), axis=0)
         weights = ops.cast(self._weights_tensor, slopes.dtype)
         # A is symmetric.
-        gradient = ops.matmul(self._anchored(filters), ops.transpose(weights))
+        gradient = ops.matmul(self.bands.anchored(filters), ops.transpose(weights))
         # On PyTorch, Keras multiplies double precision in single precision.
         return ops.cast(gradient, slopes.dtype)
 
-    def _anchored(self, matrix: Any) -> Any:
-        """Returns A times a matrix of shape `(M, n)`, as `Anchor.applied` does."""
-        if self.anchor is None:
-            return matrix
-        lengths = self.anchor.before, len(self.anchor.directions)
-        parts = ops.reshape(matrix, (*lengths, -1))
-        directions = ops.cast(self._directions_tensor, matrix.dtype)
-        gains = ops.reshape(ops.cast(self.anchor.gains, matrix.dtype), (-1, 1))
-        along = gains * ops.matmul(ops.transpose(directions), parts)
-        changed = parts + ops.matmul(directions, along)
-        return ops.cast(ops.reshape(changed, matrix.shape), matrix.dtype)
-
     @cached_property
-    def _directions_tensor(self) -> Any:
-        return (
-            None
-            if self.anchor is None
-            else _outside_of_graphs(self.anchor.directions.astype(np.float32))
-        )
+    def bands(self) -> Bands:
+        """The bands of the anchor's directions."""
+        return Bands(self.anchor, self.shape[0])
 
     @cached_property
     def _matrix_tensor(self) -> Any:
-        return _outside_of_graphs(self.matrix)
+        return outside_of_graphs(self.matrix)
 
     @cached_property
     def _weights_tensor(self) -> Any:
-        return _outside_of_graphs(self.filter_weights)
+        return outside_of_graphs(self.filter_weights)
 
     def _outputs_of_blocks(self, kernel: Any) -> tuple[Any, Any]:
         """Returns what `signed_outputs` does, for a recipient's key."""
-        flat = self._anchored(ops.reshape(kernel, self.shape))
+        flat = self.bands.anchored(ops.reshape(kernel, self.shape))
         read = ops.reshape(flat, (-1,))[: self.matrix.size]
         blocks = ops.reshape(read, self.matrix.shape)
         outputs = ops.sum(ops.cast(self._matrix_tensor, kernel.dtype) * blocks, axis=1)
@@ -196,22 +184,6 @@ class KernelProjection:
     def _by_bit(self, grouped: Any) -> Any:
         """Flattens `(ceil(T / G), G)` to `(T,)`: bit j is in group j mod G."""
         return ops.reshape(grouped, (-1,))[: self.bits]
-
-
-def _outside_of_graphs(array: Any) -> Any:
-    """Returns an array that compiled steps of TensorFlow read as an input.
-
-    As an array, it would be a constant in the graph of every step and of every branch,
-    with T M numbers in each. Keras has no function for this. JAX compiles arrays into
-    the step as constants; only a weight of the model could be an input there, and the
-    mark must not add a weight.
-    """
-    if keras.backend.backend() != "tensorflow":
-        return array
-    import tensorflow as tf
-
-    with tf.init_scope():
-        return tf.convert_to_tensor(array)
 
 
 @contextmanager

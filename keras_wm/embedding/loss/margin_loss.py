@@ -9,8 +9,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_wm.embedding.kernel_projection import SMALLEST_RMS, KernelProjection
-from keras_wm.embedding.moments import corrected, noise_correction
+from keras_wm.embedding.loss.kernel_projection import SMALLEST_RMS, KernelProjection
+from keras_wm.embedding.loss.moments import corrected, noise_correction
 
 # A kernel of at most this many weights gets the loss in every step. A kernel of N times
 # as many gets it in one of N steps, so that a step costs the same on average, but at
@@ -56,7 +56,7 @@ def margin_loss(
     r"""Returns the margin loss of a kernel; of a large one in some of the steps only.
 
     The gradient is that of the sum of \(\max(0, m - z_j)^2\), corrected as described in
-    `keras_wm.embedding.moments`.
+    `keras_wm.embedding.loss.moments`.
 
     With an interval k above 1, the kernel gets the loss in one of k steps on average.
     It is then multiplied by the root of k, and 0 in the other steps. The mean square of
@@ -93,6 +93,7 @@ def margin_loss(
                 factor * noise,
                 weights,
                 projection.keyed,
+                projection.bands,
             )
 
         if isinstance(interval, float) and interval == 1.0:

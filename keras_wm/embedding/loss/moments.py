@@ -16,15 +16,15 @@ is not in their mean, as with keyed filters.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import erf, exp, pi, prod, sqrt
 from typing import Any
 
 from keras import ops
 
-from keras_wm.embedding.kernel_projection import SMALLEST_RMS
+from keras_wm.embedding.loss.bands import Bands
+from keras_wm.embedding.loss.kernel_projection import SMALLEST_RMS
 
-# The powers of W that control the moments 2, 4 and 6. Odd moments are 0 on average.
-_POWERS = (1, 3, 5)
 # If the part of a power of W that is orthogonal to the lower powers is below this share
 # of its squared norm, it is rounding error: the weights have only a few different
 # magnitudes, and this moment follows from the others.
@@ -84,7 +84,9 @@ def _mean_transition_score(end: float) -> float:
     return ((end**2 - 1) * share_below + end * density) / 2 / distance
 
 
-def corrected(gradient: Any, noise: Any, kernel: Any, keep_mean_filter: bool) -> Any:
+def corrected(
+    gradient: Any, noise: Any, kernel: Any, keep_mean_filter: bool, bands: Bands
+) -> Any:
     r"""Returns a gradient that changes the moments of a kernel as given noise does.
 
     Noise of variance \(\nu\) in every weight changes the mean of \(W^{p+1}\) by
@@ -93,14 +95,20 @@ def corrected(gradient: Any, noise: Any, kernel: Any, keep_mean_filter: bool) ->
     \(\langle D, W^p \rangle = n \, p \langle W^{p-1} \rangle\). P subtracts the mean
     filter from each filter, or is the identity.
 
-    A power that is a combination of the lower ones gives no further direction: its
-    \(c_p\) is 0.
+    With an anchor, W is split into its parts \(W_b\) along the bands of the anchor,
+    with a coefficient each: \(\langle D, W_b \rangle = n s_b\) with the share
+    \(s_b\) of the noise along band b. The means of \(W^{p-1}\) are then weighted with
+    the share of the noise in each row.
+
+    A part or a power that is a combination of the earlier ones gives no further
+    direction: its coefficient is 0.
 
     Args:
         gradient: g, shape `(M, L)`.
         noise: n, a scalar. With 0, the result is orthogonal to the powers.
         kernel: W, shape `(M, L)`.
         keep_mean_filter: Whether the mean of the filters must not be changed.
+        bands: The bands of the key's anchor.
 
     Returns:
         D, shape `(M, L)`.
@@ -110,58 +118,85 @@ def corrected(gradient: Any, noise: Any, kernel: Any, keep_mean_filter: bool) ->
     square = ops.square(weights)
     cube = square * weights
     powers = (weights, cube, cube * square)
-    # The sums of the powers 2, 4, 6, 8 and 10 of the weights.
+    # The sums of the powers 2, 4, 6, 8 and 10 of the weights, of each row and of all.
     pairs = ((0, 0), (0, 1), (1, 1), (1, 2), (2, 2))
-    sums = [_product(powers[a], powers[b]) for a, b in pairs]
-    products = ops.stack([ops.stack(sums[row : row + 3]) for row in range(3)])
+    rows = [ops.sum(powers[a] * powers[b], axis=-1) for a, b in pairs]
+    sums = [ops.sum(row) for row in rows]
+    along = [bands.coordinates(power) for power in powers]
+    of_bands = [bands.products(sums[p], along[0], along[p]) for p in range(3)]
+    of_powers = sums[2:]
+    norms = ops.sqrt(ops.maximum(of_bands[0], 0.0)), *map(ops.sqrt, sums[2::2])
     if keep_mean_filter:
-        means = ops.stack([ops.mean(power, axis=-1) for power in powers])
-        products -= kernel.shape[-1] * ops.matmul(means, ops.transpose(means))
+        means = [ops.mean(power, axis=-1, keepdims=True) for power in powers]
+        means_along = [bands.coordinates(mean) for mean in means]
+        count = kernel.shape[-1]
+        for p in range(3):
+            total = _product(means[0], means[p])
+            removed = bands.products(total, means_along[0], means_along[p])
+            of_bands[p] = of_bands[p] - count * removed
+        for number, (a, b) in enumerate(pairs[2:]):
+            of_powers[number] -= count * _product(means[a], means[b])
     # Noise of the kernel is that of the scaled weights, divided by their scale.
     unit = noise / (_SCALE * ops.maximum(rms, SMALLEST_RMS))
-    mean_powers = (1.0, sums[0] / prod(kernel.shape), sums[1] / prod(kernel.shape))
-    right_side = ops.stack(
-        [
-            _product(power, gradient) - unit * exponent * mean_power
-            for power, exponent, mean_power in zip(
-                powers, _POWERS, mean_powers, strict=True
-            )
-        ]
+    row_shares = ops.cast(bands.row_shares / prod(kernel.shape), kernel.dtype)
+    given = bands.coordinates(gradient)
+    of_gradient = (
+        bands.products(_product(weights, gradient), along[0], given)
+        - unit * ops.cast(bands.shares, kernel.dtype),
+        _product(cube, gradient) - unit * 3.0 * ops.sum(row_shares * rows[0]),
+        _product(powers[2], gradient) - unit * 5.0 * ops.sum(row_shares * rows[1]),
     )
-    c = _solved(products, right_side, ops.sqrt(ops.stack(sums[::2])))
-    removed = weights * (c[0] + square * (c[1] + square * c[2]))
-    if keep_mean_filter:
-        removed = removed - ops.reshape(ops.matmul(c, means), (-1, 1))
-    return gradient - removed
+    c, c_cube, c_fifth = _solved(of_bands, of_powers, of_gradient, norms)
+
+    result = gradient - bands.with_factors(
+        weights * (c[-1] + square * (c_cube + square * c_fifth)), along[0], c
+    )
+    if not keep_mean_filter:
+        return result
+    mean = means[0] * c[-1] + means[1] * c_cube + means[2] * c_fifth
+    return result + bands.with_factors(mean, means_along[0], c)
 
 
-def _solved(products: Any, right_side: Any, norms: Any) -> Any:
-    """Returns the coefficients of the powers: the solution of three linear equations.
+def _solved(
+    of_bands: Sequence[Any],
+    of_powers: Sequence[Any],
+    of_gradient: Sequence[Any],
+    norms: Sequence[Any],
+) -> tuple[Any, Any, Any]:
+    """Returns the coefficients of the parts of W, of its cube and of its fifth power.
 
-    Gauss-Jordan elimination that skips each power whose part that is orthogonal to the
-    lower ones is negligible.
+    The parts are orthogonal to each other, so they are eliminated together, and then
+    the cube. If what is left of one of them is negligible, it is skipped.
 
     Args:
-        products: Scalar products of the parts of the powers in P, shape `(3, 3)`.
-        right_side: Shape `(3,)`.
-        norms: Norms of the powers, shape `(3,)`.
+        of_bands: Scalar products of the parts of W with W, the cube and the fifth
+            power, three tensors of shape `(B,)`.
+        of_powers: Scalar products cube-cube, cube-fifth and fifth-fifth.
+        of_gradient: What to remove along the parts, the cube and the fifth power.
+        norms: Norms of the parts, of the cube and of the fifth power.
     """
-    inverse_norms = ops.reshape(inverse(norms), (-1, 1))
-    system = ops.concatenate(
-        [products * ops.transpose(inverse_norms), ops.reshape(right_side, (-1, 1))], 1
+    unit, unit_3, unit_5 = map(inverse, norms)
+    own = of_bands[0] * ops.square(unit)
+    with_3, with_5 = of_bands[1] * unit * unit_3, of_bands[2] * unit * unit_5
+    s_33 = of_powers[0] * ops.square(unit_3)
+    s_35 = of_powers[1] * unit_3 * unit_5
+    s_55 = of_powers[2] * ops.square(unit_5)
+    side, side_3, side_5 = (
+        part * scale
+        for part, scale in zip(of_gradient, (unit, unit_3, unit_5), strict=True)
     )
-    system = system * inverse_norms
-    identity = ops.eye(len(_POWERS), dtype=system.dtype)
-    is_kept = []
-    for number in range(len(_POWERS)):
-        # The squared norm of the part that is orthogonal to the lower powers.
-        pivot = inverse(system[number, number], _NEGLIGIBLE)
-        column = slice(number, number + 1)
-        factors = system[:, column] - identity[:, column]
-        system = system - factors * (system[column] * pivot)
-        is_kept.append(pivot > 0.0)
-    solution = ops.where(ops.stack(is_kept), system[:, -1], 0.0)
-    return solution * inverse_norms[:, 0]
+    pivot = inverse(own, _NEGLIGIBLE)
+    s_33 -= ops.sum(pivot * with_3 * with_3)
+    s_35 -= ops.sum(pivot * with_3 * with_5)
+    s_55 -= ops.sum(pivot * with_5 * with_5)
+    side_3 -= ops.sum(pivot * with_3 * side)
+    side_5 -= ops.sum(pivot * with_5 * side)
+    pivot_3 = inverse(s_33, _NEGLIGIBLE)
+    pivot_5 = inverse(s_55 - s_35 * s_35 * pivot_3, _NEGLIGIBLE)
+    c_5 = pivot_5 * (side_5 - s_35 * pivot_3 * side_3)
+    c_3 = pivot_3 * (side_3 - s_35 * c_5)
+    c = pivot * (side - with_3 * c_3 - with_5 * c_5)
+    return c * unit, c_3 * unit_3, c_5 * unit_5
 
 
 def _product(a: Any, b: Any) -> Any:

@@ -1,0 +1,1 @@
+"""The penalty that embeds a mark, and its gradient."""
