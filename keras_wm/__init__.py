@@ -23,6 +23,8 @@ from keras_wm.utils.lazy import attach as _attach_lazily
 
 __all__ = [
     "AlignmentError",
+    "Anchor",
+    "AttachAfter",
     "BitErrorRate",
     "Claim",
     "ClaimError",
@@ -57,6 +59,7 @@ __all__ = [
     "inspect",
     "keys",
     "measure",
+    "measure_anchor",
     "penalty",
     "plots",
     "publish",
@@ -69,6 +72,8 @@ __all__ = [
 if TYPE_CHECKING:
     from keras_wm import claims, files, plots, research, slmc
     from keras_wm.claims.claim import Claim
+    from keras_wm.embedding.anchoring.measuring import measure_anchor
+    from keras_wm.embedding.attach_after import AttachAfter
     from keras_wm.embedding.attachment import attach, detach
     from keras_wm.embedding.callback import BitErrorRate
     from keras_wm.embedding.distiller import Distiller
@@ -89,6 +94,7 @@ if TYPE_CHECKING:
     )
     from keras_wm.files import Limits, Sandbox
     from keras_wm.scanning import FileResult, ScanReport, scan
+    from keras_wm.scheme.anchor import Anchor
     from keras_wm.scheme.detection import Detection, detect
     from keras_wm.scheme.key import WatermarkKey
     from keras_wm.verification.comparison import Comparison, Party, compare
@@ -108,6 +114,8 @@ __getattr__, __dir__ = _attach_lazily(
     __name__,
     {
         "claims.claim": ["Claim"],
+        "embedding.anchoring.measuring": ["measure_anchor"],
+        "embedding.attach_after": ["AttachAfter"],
         "embedding.attachment": ["attach", "detach"],
         "embedding.callback": ["BitErrorRate"],
         "embedding.distiller": ["Distiller"],
@@ -128,6 +136,7 @@ __getattr__, __dir__ = _attach_lazily(
         ],
         "files": ["Limits", "Sandbox"],
         "scanning": ["FileResult", "ScanReport", "scan"],
+        "scheme.anchor": ["Anchor"],
         "scheme.detection": ["Detection", "detect"],
         "scheme.key": ["WatermarkKey"],
         "verification.comparison": ["Comparison", "Party", "compare"],

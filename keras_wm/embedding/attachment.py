@@ -7,21 +7,21 @@ import warnings
 import weakref
 from typing import TYPE_CHECKING, Any
 
+from keras_wm.embedding.anchoring.measuring import anchor_for
 from keras_wm.embedding.checkpoint import save_checkpoint
-from keras_wm.embedding.lora import is_factor, mark_merged_kernel
+from keras_wm.embedding.layer_kernels import find_kernel
+from keras_wm.embedding.lora import mark_merged_kernel
 from keras_wm.embedding.loss.kernel_projection import Loss
 from keras_wm.embedding.marked_layers import (
     check_is_model,
     find_marked_layers,
-    own_variables,
     rebuild_steps,
     replace_penalties,
-    sublayers,
     warn_of_shared_slots,
 )
 from keras_wm.embedding.regularizer import WatermarkRegularizer
 from keras_wm.embedding.strength import release_strength
-from keras_wm.scheme.key import WatermarkKey
+from keras_wm.scheme.key import WatermarkKey, check_key
 
 if TYPE_CHECKING:
     from keras_wm.files.keras_model import KerasModel
@@ -37,6 +37,7 @@ def attach(
     variable: str | None = None,
     slot: int | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
+    inputs: Any = None,
 ) -> WatermarkRegularizer:
     """Adds a `WatermarkRegularizer` to one layer of a built model.
 
@@ -67,6 +68,15 @@ def attach(
             rearranged channels with it, see its argument `checkpoint`. If several
             layers are marked, pass it to the first `attach`. An existing file is never
             overwritten. `None` saves nothing. Defaults to `None`.
+        inputs: A few hundred examples of the model's inputs, without labels, as `fit`
+            takes them: an array, or a list or dict of arrays. What the layer sees of
+            them is measured, and the mark is embedded where the layer's function is:
+            whoever removes it then changes what the network does. The network has to
+            be pretrained or trained for a few epochs before, see `AttachAfter`. The
+            measured `Anchor` is kept in the key's slot, in a file beside the key file,
+            and is needed to verify the mark. A slot that has an anchor keeps it.
+            `None` embeds the mark in all directions of the weights alike, unless the
+            slot has an anchor. Defaults to `None`.
 
     Returns:
         The `WatermarkRegularizer` of the layer's kernel.
@@ -77,19 +87,25 @@ def attach(
         FileExistsError: If the file of the checkpoint exists.
         TypeError: If `model` is not a Keras model or `key` not a `WatermarkKey`.
         ValueError: If the layer is not found, is not built, already carries a mark, or
-            cannot carry the key's message; or if `checkpoint` is given, and the model
-            carries a mark already. The model is then unchanged.
+            cannot carry the key's message; if `checkpoint` is given, and the model
+            carries a mark already; or if `inputs` are given for a kernel that they
+            cannot be measured for, as `measure_anchor` says, or that carries the key's
+            mark without an anchor already. The model is then unchanged.
 
     Example:
 
     ```python
     key = keras_wm.WatermarkKey.generate("Example Ltd")
+    key.save("owner.key")
     model = keras.saving.load_model("pretrained.keras")
-    keras_wm.attach(model, "block4_conv2", key, checkpoint="before.keras")
+    keras_wm.attach(
+        model, "block4_conv2", key, checkpoint="before.keras", inputs=x[:512]
+    )
     model.fit(x, y, callbacks=[keras_wm.BitErrorRate()])
     ```
     """
     check_is_model(model)
+    check_key(key)
     target, kernel = find_kernel(model, layer, variable)
     host = kernel.regularizer
     if isinstance(host, WatermarkRegularizer):
@@ -99,9 +115,14 @@ def attach(
                 "penalty with keras_wm.detach(model) first."
             )
         host = host.regularizer
-    regularizer = WatermarkRegularizer(key, loss, strength, margin, host, slot)
+    if slot is not None:
+        key = key.in_slot(slot)
     # Raises an error if the kernel cannot hold the message.
     key.for_shape(kernel.shape)
+    anchor = None
+    if inputs is not None:
+        anchor = anchor_for(key, model, target, kernel, inputs)
+    regularizer = WatermarkRegularizer(key, loss, strength, margin, host, anchor=anchor)
     if checkpoint is not None:
         save_checkpoint(model, checkpoint, key.in_slot(regularizer.slot))
     # Inactive regularizers, which were loaded without their key, are removed.
@@ -150,78 +171,3 @@ def detach(model: KerasModel) -> list[str]:
     release_strength(model)
     rebuild_steps(model)
     return names
-
-
-def find_kernel(
-    model: KerasModel, layer: Any, variable: str | None = None
-) -> tuple[Any, Any]:
-    """Returns the layer that holds a kernel, and the kernel.
-
-    Args:
-        model: A built Keras model.
-        layer: The layer or its name, as for `attach`.
-        variable: Name of the layer's variable, as for `attach`.
-
-    Raises:
-        ValueError: If such a kernel is missing, or there are several.
-    """
-    target = _find_layer(model, layer)
-    # Wrappers and recurrent layers have their kernel in the layer inside them.
-    inside = [
-        (holder, kernel)
-        for holder in sublayers(target)
-        for kernel in _matching_variables(holder, variable)
-    ]
-    kernels = [pair for pair in inside if pair[0] is target] or inside
-    if len(kernels) == 1:
-        return kernels[0]
-    if kernels:
-        holders = ", ".join(repr(holder.name) for holder, _ in kernels)
-        raise ValueError(
-            f"Layer {target.name!r} has {len(kernels)} kernels inside. Name one of the "
-            f"layers that hold them: {holders}."
-        )
-    if not target.weights:
-        raise ValueError(
-            f"Layer {target.name!r} has no weights. Build the model first (call it, "
-            "or model.build), or choose a layer that has a kernel."
-        )
-    names = ", ".join(repr(v.name) for v in target.weights if len(v.shape) >= 2)
-    raise ValueError(
-        f"Layer {target.name!r} has no variable {variable or 'kernel'!r} of rank 2 or "
-        f"more. It has: {names or 'none'}. Choose one with variable=."
-    )
-
-
-def _matching_variables(layer: Any, name: str | None) -> list[Any]:
-    """Returns the layer's own variables of rank 2 or more that have the name.
-
-    Without a name, this is the only such variable or else the one named `"kernel"`.
-    """
-    matrices = [
-        matrix
-        for matrix in own_variables(layer)
-        if len(matrix.shape) >= 2 and not is_factor(matrix)
-    ]
-    if name is None and len(matrices) == 1:
-        return matrices
-    return [matrix for matrix in matrices if matrix.name == (name or "kernel")]
-
-
-def _find_layer(model: KerasModel, layer: Any) -> Any:
-    """Returns a layer of a model by itself or by its name."""
-    layers = [candidate for candidate in sublayers(model) if candidate is not model]
-    matches = [item for item in layers if item is layer or item.name == layer]
-    if len(matches) == 1:
-        return matches[0]
-    name = getattr(layer, "name", layer)
-    if matches:
-        raise ValueError(
-            f"{len(matches)} layers of {model.name!r} have the name {name!r}. "
-            "Pass the layer itself."
-        )
-    names = ", ".join(repr(candidate.name) for candidate in layers if candidate.weights)
-    raise ValueError(
-        f"{model.name!r} has no layer {name!r}. Its layers with weights: "
-        f"{names or 'none, because it is not built yet'}."
-    )

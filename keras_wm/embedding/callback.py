@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 
+from keras_wm.embedding.attach_after import AttachAfter
 from keras_wm.embedding.marked_layers import (
     find_marked_layers,
     is_built,
@@ -112,16 +113,21 @@ class BitErrorRate(keras.callbacks.Callback):
         self._first_epoch: int | None = None
         self._measured_epoch: int | None = None
         self._epoch = 0
-        # Steps before this epoch, and in it.
-        self._steps_before = self._steps_in_epoch = 0
+        # Steps before this epoch, in it, and before there was a mark.
+        self._steps_before = self._steps_in_epoch = self._steps_unmarked = 0
+        # Whether another callback is to attach a mark later.
+        self._awaits_mark = False
+        # The marks whose training was checked, by the ids of their regularizers.
+        self._begun: set[int] = set()
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         """Warns of marks that are not trained, and opens the log file."""
         self._reset()
+        others = _take_places(self, self._end)
+        self._awaits_mark = any(isinstance(item, AttachAfter) for item in others)
         # A model without a fixed input shape gets its weights with the first batch.
         if is_built(self.model):
             self._begin()
-        others = _take_places(self, self._end)
         if self.log_dir is not None:
             # Imported late: matplotlib and TensorBoard take half a second.
             from keras_wm.embedding.tensorboard import MarkLog
@@ -148,7 +154,11 @@ class BitErrorRate(keras.callbacks.Callback):
         of each step if a callback wants to be called at its end.
         """
         self._steps_in_epoch = batch
-        steps = self._steps_before + batch
+        if not batch and self._drift is not None and self._marks() != self._begun:
+            # Another callback has attached a mark at the begin of this epoch.
+            self._steps_unmarked = self._steps_before
+            self._begin()
+        steps = self._steps_done()
         if self._strengths is not None and self._strengths.is_due(steps):
             # On JAX, the variables have values only after `model` was read.
             assert self.model  # noqa: S101
@@ -195,6 +205,10 @@ class BitErrorRate(keras.callbacks.Callback):
 
     def _begin(self) -> None:
         """Checks the marks, and starts to control their strength."""
+        self._begun = self._marks()
+        if self._awaits_mark and not self._begun:
+            self._drift = DriftCheck(self.model, {})
+            return
         moved = mark_merged_kernels(self.model)
         marked_layers = warn_of_untrained_marks(self.model)
         self._drift = DriftCheck(self.model, measurements(self.model))
@@ -207,14 +221,16 @@ class BitErrorRate(keras.callbacks.Callback):
             rebuild_steps(self.model)
         self._strengths = StrengthControl(self.model)
 
+    def _marks(self) -> set[int]:
+        return {id(marked.regularizer) for marked in find_marked_layers(self.model)}
+
     def _log(self, epoch: int) -> None:
         """Measures the marks, and writes and keeps the figures."""
         assert self._drift is not None  # noqa: S101 (for the type checker)
         self._measured_epoch = epoch
         measured = measurements(self.model)
-        steps = self._steps_before + self._steps_in_epoch
         deadline = deadline_of(self._planned_steps())
-        self._drift.warn_of_still_marks(measured, steps, deadline)
+        self._drift.warn_of_still_marks(measured, self._steps_done(), deadline)
         scope = averaged_scope(self.model)
         self._logged = {}
         if scope is not None:
@@ -229,15 +245,20 @@ class BitErrorRate(keras.callbacks.Callback):
         self._logged |= figures(measured)
         self._write(measured, step=epoch)
 
+    def _steps_done(self) -> int:
+        """Returns the number of steps with the mark."""
+        return self._steps_before + self._steps_in_epoch - self._steps_unmarked
+
     def _planned_steps(self) -> int | None:
-        """Returns the number of steps of the whole training, if it is known."""
+        """Returns the number of steps with the mark in all, if it is known."""
         epochs, in_epoch = self._parameter("epochs"), self._parameter("steps")
         done = self._epoch - (self._first_epoch or 0)
         if in_epoch is None and done:
             in_epoch = self._steps_before // done
         if epochs is None or in_epoch is None:
             return None
-        return int(in_epoch * (epochs - (self._first_epoch or 0)))
+        planned = int(in_epoch * (epochs - (self._first_epoch or 0)))
+        return planned - self._steps_unmarked
 
     def _parameter(self, name: str) -> int | None:
         """Returns a parameter of `fit`; a callback inside another one may have none."""

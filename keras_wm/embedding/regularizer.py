@@ -15,6 +15,7 @@ from keras import ops
 from keras_wm.embedding.key_scope import find_key, is_without_keys
 from keras_wm.embedding.loss.kernel_projection import KernelProjection, Loss
 from keras_wm.embedding.loss.margin_loss import margin_loss, steps_between
+from keras_wm.scheme.anchor import Anchor
 from keras_wm.scheme.key import WatermarkKey, check_key
 
 # The cross-entropy's strength is the papers' lambda. The margin's suits a training of
@@ -84,12 +85,17 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
             is embedded within half of the planned steps, at the latest after 1,000.
         margin: The score m that training aims at for every bit, in standard deviations
             of the score of an unmarked kernel. Only for `loss="margin"`. Defaults to
-            the largest margin that the kernel can hold unseen, at most 4.
+            the largest margin that the kernel can hold unseen, at most 4, with an
+            anchor at most 6.
         regularizer: The host network's own regularizer of the same kernel, which is
             added: a `keras.regularizers.Regularizer`, a function or a name such as
             `"l2"`. Defaults to `None`.
         slot: Number of the key's slot, see `WatermarkKey.in_slot`. Defaults to the
             slot of `key`, which is 0 unless it was changed.
+        anchor: The `keras_wm.Anchor` that the kernel is read through, see
+            `keras_wm.measure_anchor`. It is kept in the key's slot, and in the file
+            beside the key file. Defaults to the anchor that the slot has; without one,
+            the mark fills all directions of the weights alike.
 
     Raises:
         TypeError: If `key` is not a `WatermarkKey`.
@@ -136,12 +142,16 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
         margin: float | None = None,
         regularizer: Any = None,
         slot: int | None = None,
+        anchor: Anchor | None = None,
     ) -> None:
         check_key(key)
         if slot is not None:
             key = key.in_slot(slot)
-        settings = (loss, strength, margin, regularizer, key.slot, key.anchor_digest)
+        digest = key.anchor_digest if anchor is None else anchor.digest
+        settings = (loss, strength, margin, regularizer, key.slot, digest)
         self._configure(key, key.commitment, *settings)
+        if anchor is not None:
+            key.add_anchor(anchor)
 
     def __call__(self, x: Any) -> Any:
         """Returns the penalty of a kernel, a scalar tensor.

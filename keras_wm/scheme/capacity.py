@@ -21,6 +21,9 @@ from math import floor, prod, sqrt
 UNSEEN_SHARE = {"keyed": 0.17, "blocks": 0.25, "mean": 0.5}
 # Largest default margin, in standard deviations of a score.
 FULL_MARGIN = 4.0
+# That of a mark with an anchor, which is held unseen in the directions of the inputs.
+# It is larger because whoever redraws the other directions can remove what is there.
+ANCHORED_MARGIN = 6.0
 # That of a recipient's mark: an average of c copies leaves 1 / c of it.
 RECIPIENT_MARGIN = 8.0
 # A kernel has room for a limited amount of evidence, T m^2. Fewer bits get a larger
@@ -93,24 +96,30 @@ def check_bits(bits: int, projection: str, size: int, count: int, groups: int) -
         )
 
 
-def unseen_margin(bits: int, filters: str, size: int, count: int) -> float:
+def unseen_margin(
+    bits: int, filters: str, size: int, count: int, has_anchor: bool = False
+) -> float:
     r"""Returns the margin m that a message of T bits can have without detection.
 
     \[m = \min(4, \rho \sqrt{N / T})\]
 
-    A recipient's mark may have a margin of 8, and a larger share, which can be seen.
+    A mark with an anchor may have a margin of 6. A recipient's mark may have a margin
+    of 8, and a larger share, which can be seen.
 
     Args:
         bits: T, the length of the message.
         filters: `"keyed"`, `"mean"` or `"blocks"`.
         size: M, the weights per filter.
         count: L, the number of filters.
+        has_anchor: Whether the kernel is read through an anchor.
 
     Returns:
         m, in standard deviations of a score.
     """
     room = _room(filters, size, count)
-    largest = RECIPIENT_MARGIN if filters == "blocks" else FULL_MARGIN
+    largest = ANCHORED_MARGIN if has_anchor else FULL_MARGIN
+    if filters == "blocks":
+        largest = RECIPIENT_MARGIN
     return min(largest, UNSEEN_SHARE[filters] * sqrt(room / bits))
 
 

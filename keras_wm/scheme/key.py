@@ -299,7 +299,7 @@ class WatermarkKey:
         mark is not found.
 
         Args:
-            anchor: The `keras_wm.scheme.anchor.Anchor`, or `None` for none.
+            anchor: The `keras_wm.Anchor`, or `None` for none.
 
         Returns:
             A `WatermarkKey` with the same commitment, in the same slot. It has anchors
@@ -308,12 +308,32 @@ class WatermarkKey:
         Raises:
             ValueError: If this key was given as arrays.
         """
-        if anchor is not None and isinstance(self._source, ArraySource):
+        if anchor is not None:
+            self._check_can_have_anchors()
+        return self._with(anchors=self.anchors.replaced(self.slot, anchor))
+
+    def add_anchor(self, anchor: Anchor) -> None:
+        """Keeps an anchor in this key's slot, from now on.
+
+        All copies of this key have it too. If the key was loaded from a file or saved,
+        it is written to the file beside it at once: the mark is not found without it.
+
+        Args:
+            anchor: The `keras_wm.Anchor`.
+
+        Raises:
+            ValueError: If the slot has another anchor, or this key was given as arrays.
+            OSError: If the file cannot be written.
+        """
+        self._check_can_have_anchors()
+        self.anchors.add(self.slot, anchor)
+
+    def _check_can_have_anchors(self) -> None:
+        if isinstance(self._source, ArraySource):
             raise ValueError(
                 "A key that was given as arrays cannot have an anchor: its arrays "
                 "would not depend on it."
             )
-        return self._with(anchors=self.anchors.replaced(self.slot, anchor))
 
     @property
     def anchor(self) -> Anchor | None:

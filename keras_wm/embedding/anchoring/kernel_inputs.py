@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import product
 from math import ceil
@@ -156,7 +156,7 @@ class KernelInputs:
 
 
 def sampled_rows(
-    model: Any, readers: Sequence[KernelInputs], inputs: Any, count: int, seed: int = 0
+    model: Any, readers: Sequence[KernelInputs], inputs: Any, each: int, seed: int = 0
 ) -> Iterator[list[Floats]]:
     """Yields rows that the kernels of a network see, batch by batch.
 
@@ -164,7 +164,7 @@ def sampled_rows(
         model: A built Keras model.
         readers: The kernels.
         inputs: Examples of the model's inputs: an array, or a list or dict of arrays.
-        count: Number of rows of each kernel in total, approximately.
+        each: Number of rows of each kernel for each example, if it has that many.
         seed: Random seed of the choice of rows. With the same seed, they are taken at
             the same places in every network of this architecture.
 
@@ -176,8 +176,7 @@ def sampled_rows(
         ValueError: If the model does not call one of the layers.
     """
     inputs = keras.tree.map_structure(np.asarray, inputs)
-    examples = len(keras.tree.flatten(inputs)[0])
-    each = ceil(count / max(examples, 1))
+    examples = count_examples(inputs)
     for start in range(0, examples, BATCH):
         batch = keras.tree.map_structure(
             lambda array, start=start: ops.convert_to_tensor(
@@ -185,7 +184,8 @@ def sampled_rows(
             ),
             inputs,
         )
-        with _recorded([reader.layer for reader in readers]) as calls:
+        layers = [reader.layer for reader in readers]
+        with _without_gradients(), _recorded(layers) as calls:
             model(batch, training=False)
         yield [
             np.concatenate(
@@ -196,6 +196,21 @@ def sampled_rows(
             )
             for reader in readers
         ]
+
+
+def _without_gradients() -> AbstractContextManager[Any]:
+    """Returns a context in which PyTorch does not keep what gradients would need."""
+    if keras.backend.backend() != "torch":
+        return nullcontext()
+    import torch
+
+    context: AbstractContextManager[Any] = torch.no_grad()
+    return context
+
+
+def count_examples(inputs: Any) -> int:
+    """Returns the number of examples in an array, or in a list or dict of arrays."""
+    return len(keras.tree.flatten(inputs)[0])
 
 
 @contextmanager

@@ -205,7 +205,8 @@ def _checked_margin(
     key: WatermarkKey, size: int, count: int, margin: float | None
 ) -> float:
     """Returns the margin to train for; warns if the mark will be weak or visible."""
-    largest_unseen = unseen_margin(key.bits, key.filters, size, count)
+    has_anchor = key.anchor is not None
+    largest_unseen = unseen_margin(key.bits, key.filters, size, count, has_anchor)
     if margin is None:
         margin = largest_unseen
         too_small = largest_unseen < 1.0

@@ -172,7 +172,8 @@ def _solved(
         of_bands: Scalar products of the parts of W with W, the cube and the fifth
             power, three tensors of shape `(B,)`.
         of_powers: Scalar products cube-cube, cube-fifth and fifth-fifth.
-        of_gradient: What to remove along the parts, the cube and the fifth power.
+        of_gradient: Scalar products of what is to be removed with the parts, the cube
+            and the fifth power.
         norms: Norms of the parts, of the cube and of the fifth power.
     """
     unit, unit_3, unit_5 = map(inverse, norms)

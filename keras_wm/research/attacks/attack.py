@@ -13,7 +13,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_wm.embedding.attachment import find_kernel
+from keras_wm.embedding.layer_kernels import find_kernel
 from keras_wm.embedding.marked_layers import is_built, own_variables, sublayers
 from keras_wm.embedding.publishing import publish
 from keras_wm.research.datasets import Examples

@@ -19,11 +19,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import ceil
 from typing import Any, Literal, Self
 
 import numpy as np
 
-from keras_wm.embedding.anchoring.kernel_inputs import KernelInputs, sampled_rows
+from keras_wm.embedding.anchoring.kernel_inputs import (
+    KernelInputs,
+    count_examples,
+    sampled_rows,
+)
 from keras_wm.research.attacks.attack import Attack, kernels_by_layer, layer_phrase
 from keras_wm.research.attacks.training import (
     EXAMPLES,
@@ -169,10 +174,11 @@ def redrawing(
         rng = np.random.default_rng(seed)
         inputs = _inputs(model, data if shown == "task" else None, examples, rng)
         readers = _readers(model, layer)
-        targets = _outputs(model, readers, inputs, seed)
+        each = ceil(_ROWS / count_examples(inputs))
+        targets = _outputs(model, readers, inputs, each, seed)
         for reader, outputs in zip(readers, targets, strict=True):
             rows = np.concatenate(
-                [rows for (rows,) in sampled_rows(model, [reader], inputs, _ROWS, seed)]
+                [rows for (rows,) in sampled_rows(model, [reader], inputs, each, seed)]
             )
             seen = Seen.of(rows.astype(np.float64), outputs)
             old = reader.matrix(np.asarray(reader.kernel, np.float64))
@@ -218,13 +224,13 @@ def _readers(model: Any, layer: str | None) -> list[KernelInputs]:
 
 
 def _outputs(
-    model: Any, readers: list[KernelInputs], inputs: Any, seed: int
+    model: Any, readers: list[KernelInputs], inputs: Any, each: int, seed: int
 ) -> list[Floats]:
     """Returns the outputs of some layers, without bias, at the places of the rows."""
     kernels = [reader.matrix(np.asarray(reader.kernel)) for reader in readers]
     batches = [
         [seen @ kernel for seen, kernel in zip(rows, kernels, strict=True)]
-        for rows in sampled_rows(model, readers, inputs, _ROWS, seed)
+        for rows in sampled_rows(model, readers, inputs, each, seed)
     ]
     return [np.concatenate(outputs) for outputs in zip(*batches, strict=True)]
 
