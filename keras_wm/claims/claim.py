@@ -48,7 +48,8 @@ class Claim:
         bits: T, the length of the message.
         projection: Type of the key's projection.
         filters: Type of the key's filter weights.
-        slots: Commitments to the key's slots 0, 1 and so on. Empty for an explicit key.
+        slots: Commitments to the key's slots 0, 1 and so on, each with the anchor that
+            it had then. Empty for an explicit key.
         layers: The marked layers, each a `ClaimedLayer`.
         jointly: Whether the layers are read as one test.
         model: `ModelDigest` of the model.
@@ -250,8 +251,9 @@ class Claim:
         for slot in [key.slot] if key.opened else range(len(self.slots)):
             if self.slots[slot : slot + 1] != (key.slot_commitment(slot),):
                 raise ClaimError(
-                    f"The claim names another seed for slot {slot} than the key has. "
-                    "Use the claim that was made with this key."
+                    f"The claim names another seed for slot {slot} than the key has, "
+                    "or another anchor. Use the claim that was made with this key, and "
+                    "another slot for a new anchor."
                 )
 
     def check_recipients(self, key: WatermarkKey, names: Sequence[str]) -> None:

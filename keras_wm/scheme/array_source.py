@@ -79,7 +79,7 @@ class ArraySource:
         label = f"keras_wm explicit key 1 {self._matrix.shape} ".encode()
         return hashlib.sha256(label + content).hexdigest()
 
-    def slot_commitment(self, slot: int) -> NoReturn:
+    def slot_commitment(self, slot: int, anchor: str = "") -> NoReturn:
         """Raises ValueError: a slot's seed is derived from a secret."""
         raise ValueError(
             "A key that was given as arrays has no slots: nothing of it is derived."

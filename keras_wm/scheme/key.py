@@ -354,12 +354,14 @@ class WatermarkKey:
             slot: Number of the slot, from 0.
 
         Returns:
-            SHA-256 of the slot's seed, in hexadecimal.
+            SHA-256 of the slot's seed and of the anchor's digest, if it has an anchor,
+            in hexadecimal.
 
         Raises:
             ValueError: If the number is negative, or this key was given as arrays.
         """
-        return self._source.slot_commitment(self.in_slot(slot).slot)
+        key = self.in_slot(slot)
+        return self._source.slot_commitment(key.slot, key.anchor_digest)
 
     def open_slot(
         self, slot: int, membership: Mapping[str, Any] | None = None

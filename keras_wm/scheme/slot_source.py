@@ -85,9 +85,9 @@ class SlotSource:
         """Returns the commitment of the whole key, which the seed does not prove."""
         return self._commitment
 
-    def slot_commitment(self, slot: int) -> str:
-        """Returns 64 hexadecimal digits that determine the seed of the slot."""
-        return self.arrays.slot_commitment(slot)
+    def slot_commitment(self, slot: int, anchor: str = "") -> str:
+        """Returns 64 hexadecimal digits that determine the slot's seed and anchor."""
+        return self.arrays.slot_commitment(slot, anchor)
 
     def payload(self) -> Payload:
         """Returns the fields of a key file."""

@@ -58,9 +58,10 @@ class KernelStreams:
             self._seeds[slot] = self._root.derive("slot", slot)
         return self._seeds[slot]
 
-    def slot_commitment(self, slot: int) -> str:
-        """Returns 64 hexadecimal digits that determine the seed of a slot."""
-        return self.seed(slot).commit("slot", slot)
+    def slot_commitment(self, slot: int, anchor: str = "") -> str:
+        """Returns 64 hexadecimal digits that determine a slot's seed and anchor."""
+        digest = [anchor] if anchor else []
+        return self.seed(slot).commit("slot", slot, *digest)
 
     def message(self, bits: int, place: Place) -> NDArray[np.uint8]:
         """Returns b, shape `(T,)`: coin flips."""
@@ -77,9 +78,9 @@ class DerivedSource:
 
     bits: int
 
-    def slot_commitment(self, slot: int) -> str:
-        """Returns 64 hexadecimal digits that determine the seed of a slot."""
-        return self._streams.slot_commitment(slot)
+    def slot_commitment(self, slot: int, anchor: str = "") -> str:
+        """Returns 64 hexadecimal digits that determine a slot's seed and anchor."""
+        return self._streams.slot_commitment(slot, anchor)
 
     def slot_seed(self, slot: int) -> Secret:
         """Returns the seed of a slot, from which no other slot can be computed."""

@@ -94,6 +94,25 @@ def test_a_claim_holds_what_the_model_and_the_key_say(claim, model_file):
     assert claim.digest != Claim.make(model_file, key, {"c1": 1}).digest
 
 
+def test_a_claim_holds_the_anchor_that_a_slot_had(model_file, tmp_path):
+    """Whoever may choose an anchor after the claim can choose one that fits."""
+    key = fixed_key()
+    early, late = (keras_wm.Anchor([gain], np.eye(12)[:, :1]) for gain in (1.0, 2.0))
+    anchored = key.in_slot(1).with_anchor(early)
+    made = Claim.make(model_file, anchored, {"c1": 1}, recipients=["customer-17"])
+    made.check_key(anchored)
+    made.check_key(anchored.open_slot(1))
+    made.check_key(anchored.open_slot(0))
+    made.check_recipients(anchored, ["customer-17"])
+    for other in (key, key.in_slot(1).with_anchor(late)):
+        with pytest.raises(ClaimError, match="another seed for slot 1"):
+            made.check_key(other)
+        with pytest.raises(ClaimError, match="not the same ones"):
+            made.check_recipients(other, ["customer-17"])
+    with pytest.raises(ClaimError, match="another seed for slot 0"):
+        made.check_key(anchored.in_slot(0).with_anchor(late))
+
+
 def test_a_claim_can_name_everything_else(claim, model_file, tmp_path):
     before = write_weights(tmp_path / "before.weights.h5")
     made = Claim.make(

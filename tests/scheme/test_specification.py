@@ -250,6 +250,10 @@ def test_an_opened_slot_follows_the_specification(projection, tmp_path):
     np.testing.assert_array_equal(mark.filter_weights, expected.weights("keyed", 24))
     committed = hashlib.sha256(joined(expected.seed, "commitment", "slot", 2))
     assert whole.slot_commitment(2) == committed.hexdigest()
+    anchor = Anchor([1.0], np.eye(60)[:, :1])
+    committed.update(joined(anchor.digest)[len(joined()) :])
+    anchored = whole.in_slot(2).with_anchor(anchor)
+    assert anchored.slot_commitment(2) == committed.hexdigest()
 
 
 def test_an_opened_slot_of_a_recipient_follows_the_specification(tmp_path):
