@@ -49,7 +49,7 @@ def kernel_statistics(kernel: ArrayLike) -> dict[str, float]:
     statistics["mean filter"]  # about 1, or 6 with a mark as in the papers
     ```
     """
-    scaled = _ScaledKernel(kernel)
+    scaled = ScaledKernel(kernel)
     return {name: float(statistic(scaled)) for name, statistic in STATISTICS.items()}
 
 
@@ -67,7 +67,7 @@ def sorted_weights(kernel: ArrayLike) -> Floats:
     Raises:
         ValueError: As for `kernel_statistics`.
     """
-    scaled = _ScaledKernel(kernel)
+    scaled = ScaledKernel(kernel)
     return np.concatenate(
         [
             np.quantile(values, np.linspace(0, 1, count))
@@ -102,13 +102,13 @@ def pair_statistics(first: ArrayLike, second: ArrayLike) -> dict[str, float]:
             "Expected two kernels of one shape. Received: shapes "
             f"{np.shape(first)} and {np.shape(second)}"
         )
-    pair = _ScaledKernel(first), _ScaledKernel(second)
+    pair = ScaledKernel(first), ScaledKernel(second)
     return {
         name: float(statistic(*pair)) for name, statistic in PAIR_STATISTICS.items()
     }
 
 
-class _ScaledKernel:
+class ScaledKernel:
     """A kernel divided by s, and the quantities that the statistics need."""
 
     def __init__(self, kernel: ArrayLike) -> None:
@@ -151,13 +151,17 @@ class _ScaledKernel:
         return float(self.singular_values[:place][-1])
 
 
-def _effective_rank(kernel: _ScaledKernel) -> float:
-    """Returns exp(entropy of the energies) over its maximum (Roy & Vetterli 2007)."""
-    energies = kernel.energies[kernel.energies > 0]
-    return float(np.exp(-np.sum(energies * np.log(energies))) / len(kernel.energies))
+def _effective_rank(kernel: ScaledKernel) -> float:
+    return effective_number(kernel.energies) / len(kernel.energies)
 
 
-STATISTICS: dict[str, Callable[[_ScaledKernel], float]] = {
+def effective_number(energies: Floats) -> float:
+    """Returns exp(entropy) of some energies, as shares (Roy & Vetterli 2007)."""
+    shares = energies[energies > 0] / energies.sum()
+    return float(np.exp(-np.sum(shares * np.log(shares))))
+
+
+STATISTICS: dict[str, Callable[[ScaledKernel], float]] = {
     # ln s.
     "scale": lambda w: float(np.log(w.std)),
     # Mean of all weights, in standard errors.
@@ -204,19 +208,19 @@ def _overlap(first: Floats, second: Floats) -> float:
     return overlap * float(size) / float(count) ** 2
 
 
-def _singular_vectors(kernel: _ScaledKernel) -> tuple[Floats, Floats]:
+def _singular_vectors(kernel: ScaledKernel) -> tuple[Floats, Floats]:
     """Returns the first left and right singular vectors of W as columns."""
     left, _, right = np.linalg.svd(kernel.matrix, full_matrices=False)
     return left[:, :_VECTORS], right[:_VECTORS].T
 
 
-def _row_products(kernel: _ScaledKernel) -> Floats:
+def _row_products(kernel: ScaledKernel) -> Floats:
     """Returns the scalar products of all pairs of rows of W."""
     products: Floats = kernel.matrix @ kernel.matrix.T
     return products[np.triu_indices(len(products), 1)]
 
 
-PAIR_STATISTICS: dict[str, Callable[[_ScaledKernel, _ScaledKernel], float]] = {
+PAIR_STATISTICS: dict[str, Callable[[ScaledKernel, ScaledKernel], float]] = {
     "cosine": lambda v, w: _cosine(v.matrix, w.matrix),
     "cosine of mean filters": lambda v, w: _cosine(
         v.matrix.mean(axis=1), w.matrix.mean(axis=1)

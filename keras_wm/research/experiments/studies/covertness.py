@@ -1,7 +1,8 @@
 """The experiment `covertness`: can a mark be detected without its key?
 
 The outsider knows the method, and trains networks with and without marks, with other
-keys and seeds than the owner. So no two networks of this experiment share a seed.
+keys and seeds than the owner. So no two networks of this experiment share a seed. She
+has examples of the task, and looks along the main directions of each layer's inputs.
 """
 
 from __future__ import annotations
@@ -13,19 +14,24 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from keras_wm import plots
+from keras_wm.embedding.anchoring.kernel_inputs import KernelInputs, sampled_rows
 from keras_wm.research.datasets import Pictures
-from keras_wm.research.detectability import (
-    STATISTICS,
-    kernel_statistics,
-    sorted_weights,
-)
+from keras_wm.research.detectability import kernel_statistics, sorted_weights
 from keras_wm.research.experiments import roc
 from keras_wm.research.experiments.experiment import Experiment, Run, network_run
 from keras_wm.research.experiments.measurement import measure_kernel, measure_network
 from keras_wm.research.experiments.run_records import Measurements, Row
-from keras_wm.research.experiments.schemes import SCHEMES, UNMARKED, Mark
+from keras_wm.research.experiments.schemes import UNMARKED, Mark
 from keras_wm.research.experiments.settings import Settings
 from keras_wm.research.experiments.studies import kernel_pairs
+from keras_wm.research.experiments.studies.outsider import (
+    CLASSIFIERS,
+    KINDS,
+    LESS_NEIGHBOURS,
+    MIN_NETWORKS,
+    Features,
+    area_text,
+)
 from keras_wm.research.experiments.tables import (
     COST,
     COUNT,
@@ -42,22 +48,15 @@ from keras_wm.research.experiments.training import (
     from_scratch,
     mark_to_test,
 )
-from keras_wm.utils.arrays import Floats
+from keras_wm.research.input_statistics import input_statistics
 
 # With 5 seeds, 40 networks of each kind. The 95 % interval of an area of 0.5 is 0.33 to
 # 0.67 for 20 against 20 networks, and 0.38 to 0.62 for 40 against 40.
 NETWORKS_PER_SEED = 8
-# Four fifths of 7 networks are still enough for the five folds of `cross_fitted_auc`.
-MIN_NETWORKS = 7
-LESS_NEIGHBOURS = ", minus neighbours"
-FEATURES = (*STATISTICS, *(f"{name}{LESS_NEIGHBOURS}" for name in STATISTICS))
-_COUNT = len(FEATURES)
-CLASSIFIERS = ("all statistics", "sorted weights")
-KINDS = (UNMARKED, *SCHEMES)
+# Pictures that are shown to a network, and rows of inputs from each of them.
+_SHOWN, _ROWS = 256, 32
 # Distance between the seeds of two kinds: more than the number of networks of a kind.
 _SEEDS_APART = 1000
-
-Area = tuple[float, float, float]
 
 
 def _runs(settings: Settings) -> Iterator[Run]:
@@ -78,97 +77,53 @@ def _observe(model: Any, pictures: Pictures, mark: Mark) -> Measurements:
     kernel = np.asarray(model.get_layer(layer).kernel)
     spread = measure_kernel(kernel)
     del spread["histogram"]
-    neighbours = list(map(kernel_statistics, _neighbours(model, layer)))
+    own, *neighbours = _statistics(model, _with_neighbours(model, layer), pictures)
     means = {
-        name: np.mean([statistics[name] for statistics in neighbours])
-        for name in STATISTICS
+        name: np.mean([statistics[name] for statistics in neighbours]) for name in own
     }
     return {
         **measure_network(model, pictures, mark),
         **spread,
-        "statistics": _rounded(kernel_statistics(kernel)),
+        "statistics": _rounded(own),
         "neighbours": _rounded(means),
         "sorted_weights": [float(f"{weight:.5g}") for weight in sorted_weights(kernel)],
     }
+
+
+def _statistics(
+    model: Any, layers: Sequence[Any], pictures: Pictures
+) -> list[dict[str, float]]:
+    """Returns the statistics of the kernels of some layers, also along their inputs."""
+    readers = [KernelInputs.of(layer, layer.kernel) for layer in layers]
+    shown = pictures.x_test[:_SHOWN]
+    rows = zip(*sampled_rows(model, readers, shown, _ROWS), strict=True)
+    kernels = [np.asarray(layer.kernel) for layer in layers]
+    return [
+        kernel_statistics(kernel)
+        | input_statistics(kernel, np.concatenate(seen).astype(np.float64))
+        for kernel, seen in zip(kernels, rows, strict=True)
+    ]
 
 
 def _rounded(numbers: dict[str, Any]) -> dict[str, float]:
     return {name: float(f"{number:.7g}") for name, number in numbers.items()}
 
 
-def _neighbours(model: Any, layer: str) -> list[Any]:
-    """Returns the kernels of the previous and next convolution of the same size."""
-    own = model.get_layer(layer)
+def _with_neighbours(model: Any, name: str) -> list[Any]:
+    """Returns a convolution, and the previous and the next one of the same size."""
+    own = model.get_layer(name)
     alike = [
         convolution
         for convolution in convolutions(model)
         if convolution.kernel_size == own.kernel_size
     ]
     place = alike.index(own)
-    neighbours = alike[max(0, place - 1) : place] + alike[place + 1 : place + 2]
-    return [np.asarray(neighbour.kernel) for neighbour in neighbours]
-
-
-def _features(rows: Sequence[Row]) -> Floats:
-    """Returns one row per network, with its features.
-
-    They are the statistics, the statistics minus those of the neighbours, and the
-    sorted weights.
-    """
-    own, neighbours = (
-        np.array([[row[kind][name] for name in STATISTICS] for row in rows])
-        for kind in ("statistics", "neighbours")
-    )
-    weights = [row["sorted_weights"] for row in rows]
-    return np.concatenate([own, own - neighbours, weights], axis=1)
-
-
-def _by_kind(rows: Sequence[Row]) -> tuple[Floats, dict[str, Floats]]:
-    """Returns the features of unmarked networks, and those of networks of each mark.
-
-    Kinds with too few networks are left out.
-    """
-    features = {
-        kind: _features(of_kind)
-        for kind in KINDS
-        if len(of_kind := having(rows, scheme=kind)) >= MIN_NETWORKS
-    }
-    unmarked = features.pop(UNMARKED, np.empty((0, 0)))
-    return unmarked, features if len(unmarked) else {}
-
-
-def _classifiers(features: Floats) -> list[roc.Fit]:
-    """Returns the fits of the classifiers in `CLASSIFIERS`."""
-    columns = range(features.shape[1])
-    return [roc.discriminant(columns[:_COUNT]), roc.discriminant(columns[_COUNT:])]
-
-
-def _areas(marked: Floats, unmarked: Floats) -> dict[str, Area]:
-    """Returns the area of each detector, with its interval.
-
-    For a single feature it is the plain area, which is below 0.5 where the mark lowers
-    the feature. For a classifier it is cross-fitted.
-    """
-    areas = [
-        *roc.auc(marked[:, :_COUNT], unmarked[:, :_COUNT]),
-        *(roc.cross_fitted_auc(fit, marked, unmarked) for fit in _classifiers(marked)),
-    ]
-    return {
-        name: (area, *roc.auc_interval(area, len(marked), len(unmarked)))
-        for name, area in zip((*FEATURES, *CLASSIFIERS), areas, strict=True)
-    }
-
-
-def _outsiders_area(marked: Floats, unmarked: Floats) -> str:
-    """Returns the area of the detector that an outsider chooses, on other networks."""
-    fits = [roc.best_single(range(_COUNT)), *_classifiers(marked)]
-    area = roc.cross_fitted_auc(roc.best_of(fits), marked, unmarked)
-    return _text((area, *roc.auc_interval(area, len(marked), len(unmarked))))
+    return [own, *alike[max(0, place - 1) : place], *alike[place + 1 : place + 2]]
 
 
 def _tables(rows: Sequence[Row]) -> list[ResultTable]:
     pairs, rows = kernel_pairs.separated(rows)
-    unmarked, marks = _by_kind(rows)
+    features = Features.of(rows)
     spread: dict[str, Cell] = {
         "std of kernel": lambda kind: _spread(kind, "kernel_std"),
         "std of mean filter": lambda kind: _spread(kind, "mean_filter_std"),
@@ -180,34 +135,34 @@ def _tables(rows: Sequence[Row]) -> list[ResultTable]:
     ]
     groups = grouped(rows, scheme=KINDS)
     return [
-        _verdicts(unmarked, marks),
-        _detectors({name: _areas(marked, unmarked) for name, marked in marks.items()}),
+        _verdicts(features),
+        _detectors(features),
         make_table("Weights of the layer", groups, ["mark"], cells, notes),
         kernel_pairs.table(pairs),
     ]
 
 
-def _verdicts(unmarked: Floats, marks: dict[str, Floats]) -> ResultTable:
-    lines = []
-    for name, marked in marks.items():
+def _verdicts(features: Features) -> ResultTable:
+    unmarked, names, lines = features.unmarked, features.names, []
+    for name, marked in features.marked.items():
         # The features without the sorted weights.
-        kinds = marked[:, :_COUNT], unmarked[:, :_COUNT]
+        kinds = marked[:, : len(names)], unmarked[:, : len(names)]
         single = roc.auc(*kinds)
         best = int(np.argmax(np.abs(single - 0.5)))
         lines.append(
             [
                 name,
                 f"{len(marked)} and {len(unmarked)}",
-                _outsiders_area(marked, unmarked),
-                FEATURES[best],
+                features.outsiders_area(marked, unmarked),
+                names[best],
                 f"{max(single[best], 1 - single[best]):.2f}",
                 f"{roc.best_by_chance(*kinds):.2f}",
             ]
         )
-    if marks and len(unmarked) >= 2 * MIN_NETWORKS:
+    if lines and len(unmarked) >= 2 * MIN_NETWORKS:
         halves = unmarked[::2], unmarked[1::2]
         count = "{} and {}".format(*map(len, halves))
-        area = _outsiders_area(*halves)
+        area = features.outsiders_area(*halves)
         lines.append(["no mark against no mark", count, area, "", "", ""])
     return ResultTable(
         "Best detector of an outsider",
@@ -225,7 +180,8 @@ def _verdicts(unmarked: Floats, marks: dict[str, Floats]) -> ResultTable:
     )
 
 
-def _detectors(areas: dict[str, dict[str, Area]]) -> ResultTable:
+def _detectors(features: Features) -> ResultTable:
+    areas = {mark: features.areas(mark) for mark in features.marked}
     columns = [
         (mark, of_mark, suffix)
         for mark, of_mark in areas.items()
@@ -235,11 +191,13 @@ def _detectors(areas: dict[str, dict[str, Area]]) -> ResultTable:
         [
             detector,
             *(
-                _text(of_mark[name]) if (name := detector + suffix) in of_mark else ""
+                area_text(of_mark[name])
+                if (name := detector + suffix) in of_mark
+                else ""
                 for _, of_mark, suffix in columns
             ),
         ]
-        for detector in (*STATISTICS, *CLASSIFIERS)
+        for detector in (*features.statistics, *CLASSIFIERS)
     ]
     return ResultTable(
         "AUC of each detector",
@@ -255,10 +213,6 @@ def _detectors(areas: dict[str, dict[str, Area]]) -> ResultTable:
     )
 
 
-def _text(area: Area) -> str:
-    return "{:.2f} [{:.2f}, {:.2f}]".format(*area)
-
-
 def _spread(rows: Sequence[Row], name: str) -> str:
     numbers = [row[name] for row in rows]
     mean = f"{np.mean(numbers):.5f}"
@@ -267,10 +221,10 @@ def _spread(rows: Sequence[Row], name: str) -> str:
 
 def _figures(rows: Sequence[Row]) -> dict[str, Figure]:
     _, rows = kernel_pairs.separated(rows)
-    unmarked, marks = _by_kind(rows)
-    if not marks:
+    features = Features.of(rows)
+    if not features.marked:
         return {}
-    areas = {name: _areas(marked, unmarked) for name, marked in marks.items()}
+    areas = {mark: features.areas(mark) for mark in features.marked}
     return {
         "weights": plots.plot_points(
             {
@@ -289,8 +243,12 @@ def _figures(rows: Sequence[Row]) -> dict[str, Figure]:
                     for mark, of_mark in areas.items()
                 }
                 for title, suffix, names in (
-                    ("Marked layer", "", (*STATISTICS, *CLASSIFIERS)),
-                    ("Minus neighbouring layers", LESS_NEIGHBOURS, STATISTICS),
+                    ("Marked layer", "", (*features.statistics, *CLASSIFIERS)),
+                    (
+                        "Minus neighbouring layers",
+                        LESS_NEIGHBOURS,
+                        features.statistics,
+                    ),
                 )
             }
         ),

@@ -2,9 +2,11 @@
 
 from collections import Counter
 
+import keras
 import numpy as np
 import pytest
 
+from keras_wm.embedding.anchoring.kernel_inputs import KernelInputs, sampled_rows
 from keras_wm.research.detectability import (
     PAIR_STATISTICS,
     STATISTICS,
@@ -13,10 +15,11 @@ from keras_wm.research.detectability import (
 )
 from keras_wm.research.experiments import EXPERIMENTS, Settings
 from keras_wm.research.experiments.catalogue import experiments_named
-from keras_wm.research.experiments.studies.covertness import MIN_NETWORKS
 from keras_wm.research.experiments.studies.kernel_pairs import KINDS, pair_of_kernels
+from keras_wm.research.experiments.studies.outsider import MIN_NETWORKS, Features
 from keras_wm.research.experiments.training import mark_to_test
 from keras_wm.research.hosts.wide_resnet import wide_resnet
+from keras_wm.research.input_statistics import INPUT_STATISTICS, input_statistics
 from keras_wm.scheme.detection import detect
 from tests.research.experiments.conftest import made_pictures, run_eagerly
 
@@ -86,12 +89,30 @@ def test_a_layer_is_compared_with_the_previous_and_the_next_one(monkeypatch):
         return kernel_statistics(np.asarray(model.get_layer(layer).kernel))
 
     previous, following = (statistics(f"conv{group}_block1_conv1") for group in (2, 3))
-    assert measured["statistics"] == pytest.approx(
-        statistics("conv2_block1_conv2"), rel=1e-5
-    )
-    assert measured["neighbours"] == pytest.approx(
+    own, neighbours = measured["statistics"], measured["neighbours"]
+    assert own.keys() == neighbours.keys() == {*STATISTICS, *INPUT_STATISTICS}
+    expected = statistics("conv2_block1_conv2")
+    assert {name: own[name] for name in STATISTICS} == pytest.approx(expected, rel=1e-5)
+    assert {name: neighbours[name] for name in STATISTICS} == pytest.approx(
         {name: (previous[name] + following[name]) / 2 for name in STATISTICS}, rel=1e-5
     )
+
+
+def test_the_outsider_looks_where_the_inputs_of_the_layer_are(monkeypatch):
+    """The outputs that the layer has, by the layer itself."""
+    run_eagerly(monkeypatch)
+    model = wide_resnet((8, 8, 1), 3, n=1, k=1)
+    layer = model.get_layer("conv2_block1_conv2")
+    x = made_pictures().x_test
+    reader = KernelInputs.of(layer, layer.kernel)
+    rows = np.concatenate([seen for (seen,) in sampled_rows(model, [reader], x, 64)])
+    outputs = np.asarray(keras.Model(model.input, layer.output)(x, training=False))
+    kernel = np.asarray(layer.kernel)
+    measured = input_statistics(kernel, rows.astype(np.float64))
+    # In units of the kernel's standard deviation and of the inputs' size.
+    unit = kernel.std() ** 2 * np.square(rows).sum(axis=1).mean()
+    expected = np.square(outputs).mean() / unit
+    assert measured["energy of outputs"] == pytest.approx(expected, rel=1e-3)
 
 
 def made_row(scheme, seed, scale):
@@ -128,6 +149,19 @@ def rows():
 @pytest.fixture(scope="module")
 def tables(rows):
     return EXPERIMENT.tables(rows)
+
+
+def test_statistics_that_old_records_lack_are_left_out(rows):
+    new = [
+        row
+        | {
+            kind: row[kind] | dict.fromkeys(INPUT_STATISTICS, 1.0)
+            for kind in ("statistics", "neighbours")
+        }
+        for row in rows
+    ]
+    assert Features.of(new).statistics == [*STATISTICS, *INPUT_STATISTICS]
+    assert Features.of([*rows[:1], *new[1:]]).statistics == list(STATISTICS)
 
 
 def lines(table):
