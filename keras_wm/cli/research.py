@@ -71,10 +71,10 @@ def experiment(
     group: Annotated[int, option("Group of convolutions that is marked.", "N")] = 2,
     bits: Annotated[
         int | None,
-        count("Number of bits (default: 64 for the mark `default`, 256 for others)."),
+        count("Number of bits (default: 64 for `default` and `anchored`, else 256)."),
     ] = None,
     marks: Annotated[
-        str, option("Marks to compare, separated by commas.", "NAMES")
+        str, option("Marks to compare: also `anchored`, with inputs.", "NAMES")
     ] = "direct,diff,random,default",
     weight_decay: Annotated[
         float, option("Weight decay. The papers state 5e-4; their code has none.")

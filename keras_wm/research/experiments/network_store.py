@@ -50,7 +50,10 @@ class NetworkStore:
         file, history_file = self._files(training)
         if self.has(training):
             model = keras.saving.load_model(file, compile=False)
-            return model, json.loads(history_file.read_text("utf-8"))["history"]
+            stored = json.loads(history_file.read_text("utf-8"))
+            if training.mark is not None:
+                training.mark.keep_anchors(stored.get("anchors", ()))
+            return model, stored["history"]
         model, history = train(
             training,
             self.settings,
@@ -62,6 +65,8 @@ class NetworkStore:
             publish(model, file)
             with atomic_write(history_file) as path:
                 stored = {"training": asdict(training), "history": history}
+                if training.warms_up:
+                    stored["anchors"] = training.own_mark.anchors()
                 path.write_text(json.dumps(stored) + "\n", encoding="utf-8")
         return model, history
 

@@ -1,18 +1,21 @@
-"""The marks that the experiments compare: three of the papers, and the default."""
+"""The marks that the experiments compare: three of the papers, and two of our own."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from keras_wm.embedding.attach_after import AttachAfter
 from keras_wm.embedding.attachment import attach
 from keras_wm.embedding.loss.kernel_projection import (
     KernelProjection,
     Loss,
     without_capacity_warnings,
 )
+from keras_wm.scheme.anchor import Anchor
 from keras_wm.scheme.capacity import USUAL_BITS
 from keras_wm.scheme.key import WatermarkKey
 from keras_wm.scheme.secret import Secret
@@ -36,24 +39,29 @@ class Scheme:
         filters: Kind of the filter weights.
         loss: Embedding loss.
         bits: T, length of the message.
+        anchored: Whether the mark is embedded where the layer's inputs are.
     """
 
     projection: Projection
     filters: Filters
     loss: Loss
     bits: int
+    anchored: bool = False
 
 
 UNMARKED = "unmarked"
 # The first three have their names from the papers; "default" is the default of
-# WatermarkRegularizer. The regularizer's default strength for the cross-entropy is the
-# papers' 0.01.
+# WatermarkRegularizer, and "anchored" that of `attach` with inputs. The regularizer's
+# default strength for the cross-entropy is the papers' 0.01.
 SCHEMES = {
     "direct": Scheme("direct", "mean", "crossentropy", PAPER_BITS),
     "diff": Scheme("diff", "mean", "crossentropy", PAPER_BITS),
     "random": Scheme("random", "mean", "crossentropy", PAPER_BITS),
     "default": Scheme("random", "keyed", "margin", USUAL_BITS),
+    "anchored": Scheme("random", "keyed", "margin", USUAL_BITS, anchored=True),
 }
+# The marks of the recorded studies.
+RECORDED = ("direct", "diff", "random", "default")
 
 
 def group_layer(group: int) -> str:
@@ -62,7 +70,7 @@ def group_layer(group: int) -> str:
 
 
 @cache
-def _owners_key(scheme: str, bits: int, owner: int) -> WatermarkKey:
+def owners_key(scheme: str, bits: int, owner: int) -> WatermarkKey:
     """Returns an owner's key.
 
     The secret is a hash of the owner's number, so anybody can repeat a run.
@@ -108,7 +116,7 @@ class Mark:
 
     def keys(self) -> list[WatermarkKey]:
         """Returns the key in the slot of each layer."""
-        key = _owners_key(self.scheme, self.bits, self.owner)
+        key = owners_key(self.scheme, self.bits, self.owner)
         if self.recipient:
             key = key.for_recipient(self.recipient)
         slots = range(self.slot, self.slot + len(self.layers))
@@ -121,8 +129,48 @@ class Mark:
         with without_capacity_warnings():
             return KernelProjection.for_shape(self.key(), shape, "margin", None).margin
 
-    def attach(self, model: Any) -> None:
-        """Attaches the mark's regularizer to its layers in a model."""
-        loss = SCHEMES[self.scheme].loss
+    @property
+    def is_anchored(self) -> bool:
+        """Whether the mark is embedded where the layers' inputs are."""
+        return SCHEMES[self.scheme].anchored
+
+    def attach(self, model: Any, inputs: Any = None) -> None:
+        """Attaches the mark's regularizer to its layers in a model.
+
+        Args:
+            model: A built `keras.Model`.
+            inputs: Examples of its inputs, for an anchored mark. Defaults to `None`.
+        """
+        shown = inputs if self.is_anchored else None
         for layer, key in zip(self.layers, self.keys(), strict=True):
-            attach(model, layer, key, loss, self.strength, variable="kernel")
+            attach(
+                model,
+                layer,
+                key,
+                self._loss,
+                self.strength,
+                None,
+                "kernel",
+                inputs=shown,
+            )
+
+    def attaching(self, epochs: int, inputs: Any) -> list[AttachAfter]:
+        """Returns the callbacks that attach an anchored mark after some epochs."""
+        options = {"loss": self._loss, "strength": self.strength, "variable": "kernel"}
+        return [
+            AttachAfter(epochs, layer, key, inputs, **options)
+            for layer, key in zip(self.layers, self.keys(), strict=True)
+        ]
+
+    def anchors(self) -> list[dict[str, Any]]:
+        """Returns the anchors that the mark was embedded through, as plain values."""
+        return [key.anchor.payload() for key in self.keys() if key.anchor]
+
+    def keep_anchors(self, anchors: Sequence[dict[str, Any]]) -> None:
+        """Gives the mark's keys the anchors of a stored network."""
+        for key, anchor in zip(self.keys(), anchors, strict=False):
+            key.add_anchor(Anchor.from_payload(anchor))
+
+    @property
+    def _loss(self) -> Loss:
+        return SCHEMES[self.scheme].loss

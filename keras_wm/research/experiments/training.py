@@ -26,6 +26,9 @@ from keras_wm.research.hosts.wide_resnet import INITIAL_RATE, wide_resnet
 # these values.
 PICTURES, ROTATIONS = "pictures", "turns"
 
+# Pictures from which an anchor is measured.
+_SHOWN = 512
+
 History = dict[str, list[float]]
 
 
@@ -74,6 +77,11 @@ class Training:
     def from_scratch(self) -> bool:
         """True if the training needs no other network."""
         return self.root is self
+
+    @property
+    def warms_up(self) -> bool:
+        """True if the network has to be trained for a while before it is marked."""
+        return self.from_scratch and self.mark is not None and self.mark.is_anchored
 
 
 def from_scratch(
@@ -133,8 +141,8 @@ def train(
     if training.start is not None:
         copy_weights(parent(training.start), model, training)
     with without_capacity_warnings():
-        if training.mark is not None:
-            training.mark.attach(model)
+        if training.mark is not None and not training.warms_up:
+            training.mark.attach(model, pictures.x_train[:_SHOWN])
         trained = model
         if training.teacher is not None:
             trained = Distiller(parent(training.teacher), model)
@@ -155,9 +163,13 @@ def _fit(
         compile_with(trained, own_loss, keras.optimizers.Adam(1e-3))
     else:
         compile_for(trained, own_loss, steps, training.rate)
+    callbacks: list[Any] = []
+    if training.mark is not None and training.warms_up:
+        epochs = max(training.epochs // 3, 1)
+        callbacks += training.mark.attaching(epochs, pictures.x_train[:_SHOWN])
     recorder = _HistoryRecorder(model, training.mark, pictures)
     # Only curves of networks from scratch are plotted, and there are many others.
-    callbacks: list[Any] = [recorder] if training.from_scratch else []
+    callbacks += [recorder] if training.from_scratch else []
     if settings.adaptive and training.mark is not None:
         callbacks.append(BitErrorRate())
     x, y, batch = pictures.x_train, pictures.y_train, settings.batch_size

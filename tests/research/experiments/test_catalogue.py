@@ -14,7 +14,7 @@ from keras_wm.research.experiments import EXPERIMENTS, Settings
 from keras_wm.research.experiments.catalogue import SUITES, experiments_named
 from keras_wm.research.experiments.run_records import Records
 from keras_wm.research.experiments.runner import recorded_rows
-from keras_wm.research.experiments.schemes import SCHEMES
+from keras_wm.research.experiments.schemes import RECORDED
 from keras_wm.research.experiments.studies import forging, papers_attacks
 from keras_wm.research.hosts.wide_resnet import wide_resnet
 from tests.research.experiments.conftest import made_pictures, run_eagerly
@@ -99,7 +99,7 @@ def test_every_mark_is_in_every_experiment_that_compares_marks():
         # Capacity needs more bits than the two sparse marks have columns for, and
         # resistance tries the main marks only.
         few = name in ("capacity", "resistance")
-        assert schemes >= set(SCHEMES) - ({"direct", "diff"} if few else set())
+        assert schemes >= set(RECORDED) - ({"direct", "diff"} if few else set())
     assert without_schemes == {"forging", "plain-host", "recipients", "several-layers"}
 
 
@@ -199,7 +199,7 @@ def seeds_by_mark(name, settings=None):
 def test_five_networks_of_each_kind_are_embedded():
     for name in ("embedding", "fine-tuning", "distillation"):
         seeds = seeds_by_mark(name)
-        assert all(seeds[scheme] == set(range(5)) for scheme in ("unmarked", *SCHEMES))
+        assert all(seeds[scheme] == set(range(5)) for scheme in ("unmarked", *RECORDED))
 
 
 def test_the_papers_mark_and_the_default_are_pruned_in_every_network():

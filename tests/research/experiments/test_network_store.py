@@ -7,8 +7,10 @@ import pytest
 
 from keras_wm.research.experiments import network_store
 from keras_wm.research.experiments.network_store import NetworkStore
+from keras_wm.research.experiments.schemes import owners_key
 from keras_wm.research.experiments.training import ROTATIONS, Training, from_scratch
 from keras_wm.research.hosts.wide_resnet import wide_resnet
+from keras_wm.scheme.anchor import Anchor
 
 HISTORY = {"test_error": [0.5, 0.25], "loss": [1.0], "ber": []}
 
@@ -55,6 +57,24 @@ def test_a_stored_network_does_not_show_its_mark(settings, tmp_path, trained):
     )
     layer = model.get_layer("conv2_block1_conv2")
     assert "Watermark" not in type(layer.kernel_regularizer).__name__
+
+
+def test_the_anchors_of_a_network_are_stored_with_it(
+    settings, tmp_path, monkeypatch, trained
+):
+    host = from_scratch(settings, "anchored", 91)
+    anchor = Anchor([2.0], np.eye(144)[:, :1])
+
+    def train(training, *_):
+        training.mark.key().add_anchor(anchor)
+        return wide_resnet((8, 8, 1), 3, n=1, k=1), HISTORY
+
+    monkeypatch.setattr(network_store, "train", train)
+    NetworkStore(settings, tmp_path).network(host)
+    owners_key.cache_clear()
+    assert host.mark.key().anchor is None
+    NetworkStore(settings, tmp_path).network(host)
+    assert host.mark.key().anchor == anchor
 
 
 def test_other_networks_are_trained_from_stored_ones_and_not_stored(

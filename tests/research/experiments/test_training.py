@@ -5,7 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from keras_wm.research.experiments.schemes import HEAD, Mark, group_layer
+from keras_wm.research.experiments.schemes import (
+    HEAD,
+    Mark,
+    group_layer,
+    owners_key,
+)
 from keras_wm.research.experiments.training import (
     ROTATIONS,
     Training,
@@ -44,6 +49,24 @@ def test_training_from_scratch_embeds_the_mark_and_learns_the_task(settings, pic
     assert [len(history[name]) for name in ("test_error", "ber", "loss")] == [5, 5, 4]
     # By chance, two thirds of the answers are wrong.
     assert history["test_error"][-1] < 0.3
+
+
+def test_an_anchored_mark_is_embedded_after_a_warm_up(settings, pictures):
+    mark = Mark("anchored", (group_layer(3),), BITS, owner=77)
+    training = Training(0, 6, mark)
+    small_batches = replace(settings, batch=8, adaptive=True)
+    model, history = train(training, small_batches, pictures, no_parent)
+    assert mark.key().anchor is not None
+    kernel = np.asarray(model.get_layer(group_layer(3)).kernel)
+    assert detect(kernel, mark.key()).ber == 0
+    # Two of the six epochs are without a mark.
+    assert min(history["ber"][:3]) > 0.2 and history["ber"][-1] == 0
+    # A stored network brings its anchors.
+    anchors = mark.anchors()
+    owners_key.cache_clear()
+    assert mark.key().anchor is None
+    mark.keep_anchors(anchors)
+    assert detect(kernel, mark.key()).ber == 0
 
 
 @pytest.mark.usefixtures("eager")
