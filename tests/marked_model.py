@@ -28,7 +28,7 @@ def with_mark(kernel, key, strength):
     """Returns a kernel with a mark that is written into it, without training.
 
     Adds the sum of all `s_j x_j a_j`, or the `s_j x_j` of all blocks for a recipient's
-    key. It raises the score of every bit.
+    key, times the matrix of its anchor. It raises the score of every bit.
 
     Args:
         kernel: Array of rank 2 or more, filters last.
@@ -41,6 +41,9 @@ def with_mark(kernel, key, strength):
         added = np.pad(rows.ravel(), (0, kernel.size - rows.size))
     else:
         added = rows.T @ mark.filter_weights[np.arange(key.bits) % key.groups]
+    added = added.reshape(mark.size, mark.count)
+    if key.anchor is not None:
+        added = key.anchor.applied(added)
     added = added.reshape(kernel.shape)
     return kernel + strength * kernel.std() / added.std() * added
 

@@ -107,15 +107,16 @@ def _unit_filters(flat: NDArray[Any]) -> Floats:
 
 
 def _pattern(mark: KernelKey) -> Floats:
-    """Returns the sum of all s_j x_j a_j, shape `(M, L)`: the direction of the mark."""
+    """Returns the sum of all s_j A x_j a_j, shape `(M, L)`: the mark's direction."""
     if not mark.in_blocks:
-        return _group_rows(mark).T @ mark.filter_weights
-    pattern = np.zeros((mark.size, mark.count))
-    blocks = mark.blocks(pattern)
-    for first, rows in mark.row_blocks():
-        bits = slice(first, first + len(rows))
-        blocks[bits] = rows * mark.signs[bits, None]
-    return pattern
+        pattern: Floats = _group_rows(mark).T @ mark.filter_weights
+    else:
+        pattern = np.zeros((mark.size, mark.count))
+        blocks = mark.blocks(pattern)
+        for first, rows in mark.row_blocks():
+            bits = slice(first, first + len(rows))
+            blocks[bits] = rows * mark.signs[bits, None]
+    return mark.anchor.applied(pattern) if mark.anchor else pattern
 
 
 def _group_rows(mark: KernelKey) -> Floats:

@@ -16,7 +16,7 @@ from keras_wm.utils.arrays import Floats
 
 # Number of main directions of a layer's inputs.
 _MAIN = 64
-# Bands of directions of which the energy is compared, from the main one.
+# Bands of directions whose energy is compared, from the main one.
 _BANDS = (
     (1, 1),
     (2, 2),

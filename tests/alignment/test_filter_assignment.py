@@ -57,6 +57,19 @@ def test_reordered_filters_are_put_back(key, kernel, rng, signs, scales):
     assert verification.ber < 0.01
 
 
+@pytest.mark.parametrize("recipient", [False, True])
+def test_they_are_put_back_behind_an_anchor_too(key, rng, recipient):
+    directions, _ = np.linalg.qr(rng.normal(size=(SHAPE[2] * 9, 20)))
+    anchored = (key.for_recipient("a") if recipient else key).with_anchor(
+        keras_wm.Anchor(np.full(20, 4.0), directions)
+    )
+    kernel = with_mark(rng.normal(size=SHAPE), anchored, 2)
+    suspect = network(rearranged(kernel, rng, scales=False))
+    verification = keras_wm.verify(suspect, anchored, reordered=True)
+    assert verification.log10_p < keras_wm.verify(suspect, anchored).log10_p - 60
+    assert verification.ber < 0.06
+
+
 def test_the_mean_filter_needs_only_the_signs(rng):
     key = fixed_key(64, filters="mean")
     kernel = with_mark(rng.normal(size=SHAPE), key, 2) * np.tile([1, -1], 16)

@@ -104,11 +104,11 @@ def test_a_claim_holds_the_anchor_that_a_slot_had(model_file, tmp_path):
     made.check_key(anchored.open_slot(1))
     made.check_key(anchored.open_slot(0))
     made.check_recipients(anchored, ["customer-17"])
-    for other in (key, key.in_slot(1).with_anchor(late)):
+    for changed in (key, key.in_slot(1).with_anchor(late)):
         with pytest.raises(ClaimError, match="another seed for slot 1"):
-            made.check_key(other)
+            made.check_key(changed)
         with pytest.raises(ClaimError, match="not the same ones"):
-            made.check_recipients(other, ["customer-17"])
+            made.check_recipients(changed, ["customer-17"])
     with pytest.raises(ClaimError, match="another seed for slot 0"):
         made.check_key(anchored.in_slot(0).with_anchor(late))
 

@@ -131,7 +131,7 @@ class Mark:
 
     @property
     def is_anchored(self) -> bool:
-        """Whether the mark is embedded where the layers' inputs are."""
+        """True if the mark is embedded where its layers have inputs."""
         return SCHEMES[self.scheme].anchored
 
     def attach(self, model: Any, inputs: Any = None) -> None:

@@ -1,4 +1,4 @@
-"""What an outsider of the experiment `covertness` measures, and how she tells marks."""
+"""The features of networks that the outsider of the study `covertness` compares."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Features:
 
     @classmethod
     def of(cls, rows: Sequence[Row]) -> Self:
-        """Returns the features of kinds of which there are enough networks."""
+        """Returns the features of the kinds that have enough networks."""
         statistics = [
             name
             for name in (*STATISTICS, *INPUT_STATISTICS)
