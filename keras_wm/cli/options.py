@@ -47,10 +47,10 @@ Layers = Annotated[
     ),
 ]
 Slots = Annotated[
-    int,
+    int | None,
     count(
         "Number of slots of the key to test. Several --layer are read in slots 0, 1, "
-        "and so on."
+        "and so on. (default: all with an anchor, else 1)"
     ),
 ]
 Claim = Annotated[

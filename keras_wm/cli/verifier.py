@@ -21,7 +21,7 @@ def verify(
     file: options.File,
     key: options.Key,
     layers: options.Layers = None,
-    slots: options.Slots = 1,
+    slots: options.Slots = None,
     recipients: options.Recipients = None,
     reference: Annotated[
         str | None,
@@ -143,7 +143,7 @@ def compare(
     controls: options.Controls = None,
     tsa_certificates: options.TsaCertificates = None,
     layers: options.Layers = None,
-    slots: options.Slots = 1,
+    slots: options.Slots = None,
     require: options.Require = None,
     sandbox: options.Sandbox = True,
     limit: options.Limit = None,

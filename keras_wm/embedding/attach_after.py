@@ -29,7 +29,7 @@ class AttachAfter(keras.callbacks.Callback):
     Args:
         epochs: Number of epochs before the mark is attached, a positive integer. A
             third of the training is enough.
-        layer: The layer to mark, or its name.
+        layer: The layer to mark, or its name. `None` marks the whole network.
         key: The `keras_wm.WatermarkKey` to embed.
         inputs: A few hundred examples of the model's inputs, as for `keras_wm.attach`.
             Defaults to `None`.
@@ -78,12 +78,16 @@ class AttachAfter(keras.callbacks.Callback):
         """Warns if the training was too short for the mark."""
         if not self._is_attached():
             warnings.warn(
-                "Training has ended before the mark was attached to layer "
-                f"{getattr(self.layer, 'name', self.layer)!r}: this happens after "
-                f"{self.epochs} epochs. The model has no mark. Train longer, or use "
-                "fewer epochs in AttachAfter.",
+                f"Training has ended before the mark was attached to {self._where()}: "
+                f"this happens after {self.epochs} epochs. The model has no mark. "
+                "Train longer, or use fewer epochs in AttachAfter.",
                 stacklevel=2,
             )
+
+    def _where(self) -> str:
+        if self.layer is None:
+            return "the network"
+        return f"layer {getattr(self.layer, 'name', self.layer)!r}"
 
     def _is_attached(self) -> bool:
         slot = self._options.get("slot")

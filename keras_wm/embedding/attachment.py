@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import warnings
 import weakref
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from math import prod
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
-from keras_wm.embedding.anchoring.measuring import anchor_for
+from keras_wm.embedding.anchoring.measuring import anchors_for
 from keras_wm.embedding.checkpoint import save_checkpoint
-from keras_wm.embedding.layer_kernels import find_kernel
+from keras_wm.embedding.layer_kernels import find_kernel, markable_kernels
 from keras_wm.embedding.lora import mark_merged_kernel
 from keras_wm.embedding.loss.kernel_projection import Loss
 from keras_wm.embedding.marked_layers import (
@@ -21,16 +23,36 @@ from keras_wm.embedding.marked_layers import (
 )
 from keras_wm.embedding.regularizer import WatermarkRegularizer
 from keras_wm.embedding.strength import release_strength
+from keras_wm.scheme.capacity import flat_shape, unseen_margin
 from keras_wm.scheme.key import WatermarkKey, check_key
 
 if TYPE_CHECKING:
     from keras_wm.files.keras_model import KerasModel
 
 
+@overload
 def attach(
+    model: KerasModel, layer: WatermarkKey, **options: Any
+) -> list[WatermarkRegularizer]: ...
+
+
+@overload
+def attach(
+    model: KerasModel, layer: None, key: WatermarkKey, **options: Any
+) -> list[WatermarkRegularizer]: ...
+
+
+@overload
+def attach(
+    model: KerasModel, layer: Any, key: WatermarkKey, *args: Any, **options: Any
+) -> WatermarkRegularizer: ...
+
+
+# The first two take the same options as the last one.
+def attach(  # type: ignore[misc]
     model: KerasModel,
     layer: Any,
-    key: WatermarkKey,
+    key: WatermarkKey | None = None,
     loss: Loss = "margin",
     strength: float | None = None,
     margin: float | None = None,
@@ -38,11 +60,18 @@ def attach(
     slot: int | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     inputs: Any = None,
-) -> WatermarkRegularizer:
-    """Adds a `WatermarkRegularizer` to one layer of a built model.
+) -> WatermarkRegularizer | list[WatermarkRegularizer]:
+    """Adds a `WatermarkRegularizer` to one layer of a built model, or to all.
 
     The model may be compiled, pretrained or loaded from a file. The next `fit` embeds
     the mark.
+
+    `attach(model, key)` marks the whole network: every dense and convolutional kernel
+    that has room for it, each in a slot of its own from the key's slot on, but not the
+    last one before an output, which fine-tuning replaces. To remove the mark, all of
+    these layers have to be redrawn. All marks together can be seen as little, and cost
+    as much in a step, as a single one. `verify(file, key, slots=n)`
+    finds them in any order, with n the number of regularizers that are returned.
 
     The regularizer is set on the layer's variable, not on the layer. The model's config
     therefore never mentions it, and every checkpoint is free of it. A regularizer that
@@ -53,7 +82,8 @@ def attach(
         model: A built Keras model: Functional, Sequential or subclassed. Pass the model
             whose `fit` you call and not a model inside it, because only the training
             step of this model is recompiled.
-        layer: The layer to mark, or its name. It can be in a nested model.
+        layer: The layer to mark, or its name. It can be in a nested model. `None`, or
+            the key in its place, marks the whole network.
         key: The `WatermarkKey` to embed.
         loss: The embedding loss, see `WatermarkRegularizer`. Defaults to `"margin"`.
         strength: The factor of the embedding loss, see `WatermarkRegularizer`.
@@ -79,7 +109,8 @@ def attach(
             slot has an anchor. Defaults to `None`.
 
     Returns:
-        The `WatermarkRegularizer` of the layer's kernel.
+        The `WatermarkRegularizer` of the layer's kernel, or a list of those of all
+        kernels, in the order of their slots.
 
     Raises:
         AlignmentError: If `checkpoint` is given, and the model's config does not show
@@ -105,41 +136,114 @@ def attach(
     ```
     """
     check_is_model(model)
+    if key is None and isinstance(layer, WatermarkKey):
+        layer, key = None, layer
     check_key(key)
-    target, kernel = find_kernel(model, layer, variable)
-    host = kernel.regularizer
-    if isinstance(host, WatermarkRegularizer):
-        if host.key is not None:
-            raise ValueError(
-                f"Layer {target.name!r} already carries a mark: {host!r}. Remove its "
-                "penalty with keras_wm.detach(model) first."
-            )
-        host = host.regularizer
+    assert key is not None  # noqa: S101 (for the type checker)
     if slot is not None:
         key = key.in_slot(slot)
-    # Raises an error if the kernel cannot hold the message.
-    key.for_shape(kernel.shape)
-    anchor = None
+    if layer is None:
+        marks = _whole_network(model, key, inputs is not None, variable, margin)
+    else:
+        target, kernel = find_kernel(model, layer, variable)
+        # Raises an error if the kernel cannot hold the message.
+        key.for_shape(kernel.shape)
+        marks = [_Mark(target, kernel, key, margin)]
+    hosts = [_host_regularizer(mark.layer, mark.kernel) for mark in marks]
+    anchors: list[Any] = [None] * len(marks)
     if inputs is not None:
-        anchor = anchor_for(key, model, target, kernel, inputs)
-    regularizer = WatermarkRegularizer(key, loss, strength, margin, host, anchor=anchor)
+        anchors = anchors_for([mark[:3] for mark in marks], model, inputs)
+    weights = sum(prod(mark.kernel.shape) for mark in marks)
+    regularizers = []
+    for mark, host, anchor in zip(marks, hosts, anchors, strict=True):
+        regularizer = WatermarkRegularizer(
+            mark.key, loss, strength, mark.margin, host, anchor=anchor
+        )
+        regularizer.weights_in_all = weights
+        regularizers.append(regularizer)
     if checkpoint is not None:
-        save_checkpoint(model, checkpoint, key.in_slot(regularizer.slot))
-    # Inactive regularizers, which were loaded without their key, are removed.
-    replace_penalties(target, lambda mark: mark if mark.key else mark.regularizer)
-    kernel.regularizer = regularizer
-    mark_merged_kernel(target, kernel)
-    regularizer.attached_to = weakref.ref(model)
+        save_checkpoint(model, checkpoint, key)
+    for mark, regularizer in zip(marks, regularizers, strict=True):
+        # Inactive regularizers, which were loaded without their key, are removed.
+        replace_penalties(mark.layer, lambda old: old if old.key else old.regularizer)
+        mark.kernel.regularizer = regularizer
+        mark_merged_kernel(mark.layer, mark.kernel)
+        regularizer.attached_to = weakref.ref(model)
     rebuild_steps(model)
-    for marked in find_marked_layers(model):
-        if marked.variable is kernel and marked.problem:
-            warnings.warn(
-                f"The mark on layer {target.name!r} will not be trained: "
-                f"{marked.problem}.",
-                stacklevel=2,
-            )
+    _warn_of_untrained(model, marks)
     warn_of_shared_slots(model)
-    return regularizer
+    return regularizers if layer is None else regularizers[0]
+
+
+class _Mark(NamedTuple):
+    """A kernel to mark, with the key in its slot and the margin that was given."""
+
+    layer: Any
+    kernel: Any
+    key: WatermarkKey
+    margin: float | None
+
+
+def _whole_network(
+    model: Any,
+    key: WatermarkKey,
+    has_inputs: bool,
+    variable: str | None,
+    margin: float | None,
+) -> list[_Mark]:
+    """Returns all kernels of a model with room for a mark, each with its own slot.
+
+    Raises:
+        ValueError: If there is none, or a kernel is named.
+    """
+    if variable is not None:
+        raise ValueError(
+            "Expected variable=None, because all kernels are marked. Received: "
+            f"variable={variable!r}"
+        )
+    kernels = markable_kernels(model, key)
+    count, has_anchor = len(kernels), has_inputs or key.anchor is not None
+    return [
+        _Mark(
+            layer,
+            kernel,
+            key.in_slot(key.slot + number),
+            margin
+            or unseen_margin(
+                key.bits, key.filters, *flat_shape(kernel.shape), has_anchor, count
+            ),
+        )
+        for number, (layer, kernel) in enumerate(kernels)
+    ]
+
+
+def _host_regularizer(layer: Any, kernel: Any) -> Any:
+    """Returns the host's own regularizer of a kernel.
+
+    Raises:
+        ValueError: If the kernel is being marked.
+    """
+    host = kernel.regularizer
+    if not isinstance(host, WatermarkRegularizer):
+        return host
+    if host.key is not None:
+        raise ValueError(
+            f"Layer {layer.name!r} already carries a mark: {host!r}. Remove its "
+            "penalty with keras_wm.detach(model) first."
+        )
+    return host.regularizer
+
+
+def _warn_of_untrained(model: Any, marks: Sequence[_Mark]) -> None:
+    """Warns of marks that the next training will leave out."""
+    attached = {id(mark.kernel) for mark in marks}
+    for marked in find_marked_layers(model):
+        if id(marked.variable) in attached and marked.problem:
+            warnings.warn(
+                f"The mark on layer {marked.name!r} will not be trained: "
+                f"{marked.problem}.",
+                stacklevel=3,
+            )
 
 
 def detach(model: KerasModel) -> list[str]:

@@ -309,6 +309,8 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
                 "Expected the host's own regularizer, such as 'l2', because a kernel "
                 "carries one mark. Received: another WatermarkRegularizer"
             )
+        # The weights of all kernels that were marked together: they share the cost.
+        self.weights_in_all = 0
         # The model that `attach` was given, whose steps it recompiled.
         self.attached_to: weakref.ref[Any] | None = None
         self._projections: dict[tuple[int, ...], KernelProjection] = {}
@@ -321,7 +323,7 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
         if self.loss == "crossentropy":
             return ops.sum(self.bit_losses(kernel))
         projection = self._projection(tuple(kernel.shape))
-        weights = prod(projection.shape)
+        weights = max(prod(projection.shape), self.weights_in_all)
         if self.schedule is None:
             return margin_loss(kernel, projection, steps_between(weights))
         # The adjusted strength is in the gradient only. If it changed the value too,

@@ -15,7 +15,7 @@ from keras_wm.scheme.key import WatermarkKey, check_key
 from keras_wm.utils.cores import usable_cores
 from keras_wm.utils.progress import progress_bar
 from keras_wm.utils.records import RecordFile
-from keras_wm.verification.search import check_slots
+from keras_wm.verification.search import checked_slots
 from keras_wm.verification.standing import MARKED
 from keras_wm.verification.verification import check_alpha
 
@@ -84,7 +84,7 @@ def scan(
         print(match.file, match.key.owner, match.verdict)
     ```
     """
-    check_slots(slots)
+    checked_slots(slots)
     settings = ScanSettings(
         _distinct_keys(keys), layer, limits or DEFAULT_LIMITS, slots
     )

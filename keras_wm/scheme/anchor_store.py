@@ -41,6 +41,11 @@ class AnchorStore:
         """Returns the anchor of a slot, or `None`."""
         return self._anchors.get(slot)
 
+    @property
+    def end(self) -> int:
+        """The number after the last slot that has an anchor; 0 if none has."""
+        return max(self._anchors, default=-1) + 1
+
     def add(self, slot: int, anchor: Anchor) -> None:
         """Adds an anchor, and writes it to the key's file of anchors.
 

@@ -97,11 +97,19 @@ def check_bits(bits: int, projection: str, size: int, count: int, groups: int) -
 
 
 def unseen_margin(
-    bits: int, filters: str, size: int, count: int, has_anchor: bool = False
+    bits: int,
+    filters: str,
+    size: int,
+    count: int,
+    has_anchor: bool = False,
+    kernels: int = 1,
 ) -> float:
     r"""Returns the margin m that a message of T bits can have without detection.
 
-    \[m = \min(4, \rho \sqrt{N / T})\]
+    \[m = \min(4, \rho \sqrt{N / T} / K^{1/4})\]
+
+    A change of \(\rho^2\) in each of K kernels is seen as easily as one of
+    \(\rho^2 \sqrt{K}\) in a single kernel.
 
     A mark with an anchor may have a margin of 6. A recipient's mark may have a margin
     of 8, and a larger share, which can be seen.
@@ -112,6 +120,7 @@ def unseen_margin(
         size: M, the weights per filter.
         count: L, the number of filters.
         has_anchor: Whether the kernel is read through an anchor.
+        kernels: K, the number of kernels that are marked.
 
     Returns:
         m, in standard deviations of a score.
@@ -120,7 +129,8 @@ def unseen_margin(
     largest = ANCHORED_MARGIN if has_anchor else FULL_MARGIN
     if filters == "blocks":
         largest = RECIPIENT_MARGIN
-    return min(largest, UNSEEN_SHARE[filters] * sqrt(room / bits))
+    unseen: float = UNSEEN_SHARE[filters] * sqrt(room / bits) / kernels**0.25
+    return min(largest, unseen)
 
 
 def unseen_bits(

@@ -15,7 +15,7 @@ from keras_wm.scheme.detection import format_p
 from keras_wm.scheme.key import WatermarkKey, check_key
 from keras_wm.verification.report import TextReport
 from keras_wm.verification.result import Verification
-from keras_wm.verification.search import keys_in_slots, search
+from keras_wm.verification.search import checked_slots, keys_in_slots, search
 from keras_wm.verification.standing import MARKED
 from keras_wm.verification.verification import check_no_claim, verify
 
@@ -227,7 +227,7 @@ def compare(
     alpha: float = MARKED,
     limits: Limits | None = None,
     sandbox: bool | Sandbox = False,
-    slots: int = 1,
+    slots: int | None = None,
     published: Published | None = None,
     controls: Sequence[ModelSource] = (),
     tsa_certificates: Certificates | None = None,
@@ -255,7 +255,7 @@ def compare(
             the default limits. Defaults to `None`.
         sandbox: Whether to read files in a child process, or the `Sandbox` to read
             them in. Defaults to `False`.
-        slots: Number of slots of both keys, as for `verify`. Defaults to 1.
+        slots: Number of slots of both keys, as for `verify`. Defaults to `None`.
         published: Day on which the disputed model, and everything which it descends
             from, first appeared, as for `verify`. Claims must be older.
         controls: Models that were public before the claims, as for `verify`.
@@ -309,8 +309,9 @@ def compare(
         (verify_one(party.original, first), verify_one(party.original, second))
         for party in (first, second)
     ]
+    in_slots = checked_slots(slots, keys)
     related = [
-        _related(party.original, disputed, keys, slots, limits, sandbox)
+        _related(party.original, disputed, keys, in_slots, limits, sandbox)
         for party in (first, second)
     ]
     dates = [

@@ -24,7 +24,7 @@ from keras_wm.utils.progress import progress_bar
 from keras_wm.verification.original import Original
 from keras_wm.verification.report import TextReport
 from keras_wm.verification.search import (
-    check_slots,
+    checked_slots,
     kernels_to_search,
     search_slots,
     usage_notes,
@@ -199,7 +199,7 @@ def identify(
     limits: Limits | None = None,
     sandbox: bool | Sandbox = False,
     progress: bool = False,
-    slots: int = 1,
+    slots: int | None = None,
     original: ModelSource | None = None,
     claim: Claim | str | os.PathLike[str] | None = None,
     published: Published | None = None,
@@ -234,7 +234,7 @@ def identify(
         progress: Whether to show a progress bar on a terminal or in a notebook.
             Defaults to `False`.
         slots: Number of slots in which each kernel is tested, as for `verify`.
-            Defaults to 1.
+            Defaults to `None`.
         original: Your own model that the copies were made from, in the same forms as
             `model`. Defaults to `None`.
         claim: The owner's `Claim`, or the path of its file. The findings are claimed if
@@ -265,7 +265,7 @@ def identify(
     """
     check_key(key)
     check_alpha(alpha)
-    check_slots(slots)
+    slots = checked_slots(slots, [key])
     _check_recipients(recipients)
     keys = {"": key} | {name: key.for_recipient(name) for name in recipients}
     limits = limits or DEFAULT_LIMITS

@@ -251,13 +251,22 @@ class Verification(TextReport):
         detection = self.detection
         if detection is None:
             return []
-        errors, soft = detection.bits - detection.matches, detection.log10_p_soft
+        errors = detection.bits - detection.matches
         return [
             ("kernels" if self.parts else "kernel", str(self.layer)),
             *([("slot", str(self.slot))] if self.slot else []),
             ("bit errors", f"{errors} of {detection.bits}"),
             ("bit error rate", f"{detection.ber:.4g}"),
             ("score z", f"mean {detection.z_mean:.2f}, smallest {detection.z_min:.2f}"),
+            *self._p_rows(detection),
+        ]
+
+    def _p_rows(self, detection: Detection) -> list[tuple[str, str]]:
+        """Returns the p-values of one test; none for kernels that were chosen."""
+        if self.finding.log10_product is not None:
+            return []
+        soft = detection.log10_p_soft
+        return [
             ("p of the bits", format_p(detection.log10_p_hard)),
             ("p of the scores", "not exact here" if soft is None else format_p(soft)),
         ]

@@ -147,10 +147,23 @@ def keys_in_slots(key: WatermarkKey, slots: int) -> list[WatermarkKey]:
     return [key] if slots == 1 else [key.in_slot(slot) for slot in range(slots)]
 
 
-def check_slots(slots: int) -> None:
-    """Raises ValueError unless `slots` is a positive integer."""
+def checked_slots(slots: int | None, keys: Sequence[WatermarkKey] = ()) -> int:
+    """Returns the number of slots to search.
+
+    Args:
+        slots: The number, or `None` for all slots up to the last one for which a key
+            has an anchor, and at least 1.
+        keys: The keys.
+
+    Raises:
+        ValueError: If `slots` is neither `None` nor a positive integer.
+    """
+    if slots is None:
+        whole = [key for key in keys if not (key.opened or key.slot)]
+        return max((key.anchors.end for key in whole), default=0) or 1
     if not is_integer(slots, 1):
         raise ValueError(f"Expected a number of slots. Received: slots={slots!r}")
+    return slots
 
 
 def search_jointly(

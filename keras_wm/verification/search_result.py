@@ -38,11 +38,13 @@ class SearchResult:
             channels (`"moved"`, `"flipped"`) and of neurons (`"added"`; negative if
             neurons are missing).
         name: Name of this attempt if there are several: `"unaligned"`, `"aligned"`,
-            `"reordered"`, `"jointly"` or `"one by one"`.
+            `"reordered"`, `"jointly"`, `"one by one"`, `"all kernels"` or `"together"`.
         unused: The result in kernels that the model does not use. It is never the
             result of the search, but its tests are counted.
         choices: Names of the free choices that the test rests on, see `standing`.
         standing: The standing of the result.
+        log10_product: log10 of the p-value of the product of several tests' p-values,
+            see `together`; `None` for other tests.
     """
 
     kernels: tuple[Kernel, ...] = ()
@@ -58,6 +60,7 @@ class SearchResult:
     unused: SearchResult | None = None
     choices: frozenset[str] = frozenset()
     standing: Standing = Standing.INDEPENDENT
+    log10_product: float | None = None
 
     @property
     def layer(self) -> str | None:
@@ -79,16 +82,20 @@ class SearchResult:
     @property
     def log10_p(self) -> float:
         """log10 of the p-value of one test, corrected for arrangements only."""
-        if self.detection is None:
-            return 0.0
-        return min(0.0, self.detection.log10_p + self.log10_arrangements)
+        return min(0.0, self._log10_p)
 
     @property
     def log10_p_corrected(self) -> float:
         """log10 of the p-value, corrected for all tests that are counted."""
+        return corrected(self._log10_p, self.counted)
+
+    @property
+    def _log10_p(self) -> float:
+        if self.log10_product is not None:
+            return self.log10_product
         if self.detection is None:
             return 0.0
-        return corrected(self.detection.log10_p + self.log10_arrangements, self.counted)
+        return self.detection.log10_p + self.log10_arrangements
 
     def __str__(self) -> str:
         """The p-value, the bit errors, and what was undone, on one line."""
@@ -97,7 +104,8 @@ class SearchResult:
         if detection is None:
             return f"{p_value}, no kernel that can hold the message"
         errors = detection.bits - detection.matches
-        text = f"{p_value}, {errors} of {detection.bits} bits wrong in {self.layer}"
+        where = f"{len(self.parts)} kernels" if self.parts else self.layer
+        text = f"{p_value}, {errors} of {detection.bits} bits wrong in {where}"
         if not undone:
             return text
         steps = f"{undone['moved']} channels moved, {undone['flipped']} signs flipped"

@@ -20,7 +20,7 @@ from keras_wm.files import (
 from keras_wm.scheme.key import WatermarkKey, check_key
 from keras_wm.verification.result import Verification
 from keras_wm.verification.search import (
-    check_slots,
+    checked_slots,
     kernels_to_search,
     keys_in_slots,
     search,
@@ -29,6 +29,7 @@ from keras_wm.verification.search import (
 )
 from keras_wm.verification.search_result import SearchResult, best_of, judge, strongest
 from keras_wm.verification.standing import MARKED, Standing
+from keras_wm.verification.together import together
 
 if TYPE_CHECKING:
     from keras_wm.alignment.reference import Reference
@@ -46,7 +47,7 @@ def verify(
     sandbox: bool | Sandbox = False,
     reference: ModelSource | None = None,
     reordered: bool = False,
-    slots: int = 1,
+    slots: int | None = None,
     checkpoint: ModelSource | None = None,
     claim: Claim | str | os.PathLike[str] | None = None,
     published: Published | None = None,
@@ -83,8 +84,12 @@ def verify(
             signs that maximise the score. The p-value is multiplied by the number of
             orders. Needs no reference. Defaults to `False`.
         slots: Number of slots in which each kernel is tested, see
-            `WatermarkKey.in_slot`. Each counts as a test. A list of layers is read in
-            slots 0, 1 and so on, and needs as many slots as layers. Defaults to 1.
+            `WatermarkKey.in_slot`. Each counts as a test. If all kernels are searched,
+            the most significant kernels of all slots are also tested together, which
+            finds a mark that is weak in each of many kernels. A list of layers is read
+            in slots 0, 1 and so on, and needs as many slots as layers. Defaults to
+            `None`: the slots up to the last one for which the key has an anchor, and
+            else 1.
         checkpoint: The network as it was before it was marked, which `attach` saves,
             in the same forms as `reference` and for the same purpose. It depends on
             nothing of the key, so all of its weights are compared, those of the tested
@@ -130,10 +135,11 @@ def verify(
     """
     check_key(key)
     check_alpha(alpha)
-    check_slots(slots)
+    several = None if isinstance(layer, str) else layer
+    slots = checked_slots(slots, [key] if several is None else ())
     is_aligned = reference is not None or checkpoint is not None
-    if layer is not None and not isinstance(layer, str):
-        _check_layers(layer, slots, aligned=is_aligned or reordered)
+    if several is not None:
+        _check_layers(several, slots, aligned=is_aligned or reordered)
     limits = limits or DEFAULT_LIMITS
     if claim is not None:
         from keras_wm.verification.claimed import examine_claim
@@ -226,7 +232,10 @@ class _Search:
             )
         kernels = kernels_to_search(suspect, layer, keys[0])
         results = search(kernels, keys, limits, among=suspect.kernels)
-        return [replace(best_of(results), name="all kernels")], []
+        attempts = [replace(best_of(results), name="all kernels")]
+        if layer is None and len(keys) > 1:
+            attempts.append(together(results))
+        return attempts, []
 
     def control(
         self, control: ModelSource, sandbox: bool | Sandbox, alpha: float

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -81,27 +82,35 @@ def measure_anchor(
     ```
     """
     check_is_model(model)
-    return _measured(model, *find_kernel(model, layer, variable), inputs)
+    return _measured(model, [find_kernel(model, layer, variable)], inputs)[0]
 
 
-def anchor_for(
-    key: WatermarkKey, model: Any, layer: Any, kernel: Any, inputs: Any
-) -> Anchor:
-    """Returns the anchor in a key's slot, or measures that of a kernel.
+def anchors_for(
+    marks: Sequence[tuple[Any, Any, WatermarkKey]], model: Any, inputs: Any
+) -> list[Anchor]:
+    """Returns the anchors in the slots of some keys, or measures those of the kernels.
 
     Args:
-        key: The key, in the slot of the kernel.
+        marks: The layer, the variable of its kernel, and the key in the kernel's slot.
         model: A built Keras model.
-        layer: The layer.
-        kernel: The variable of its kernel.
         inputs: Examples of the model's inputs.
 
     Raises:
-        ValueError: As `measure_anchor`; or if the key's mark is found in the kernel, or
-            the key is a recipient's.
+        ValueError: As `measure_anchor`; or if a key's mark is found in its kernel, or a
+            key is a recipient's.
     """
-    if key.anchor is not None:
-        return key.anchor
+    anchors = {index: key.anchor for index, (*_, key) in enumerate(marks)}
+    missing = [index for index, anchor in anchors.items() if anchor is None]
+    for index in missing:
+        _check_may_measure(*marks[index])
+    kernels = [marks[index][:2] for index in missing]
+    measured = _measured(model, kernels, inputs) if kernels else []
+    found = anchors | dict(zip(missing, measured, strict=True))
+    return [anchor for anchor in found.values() if anchor is not None]
+
+
+def _check_may_measure(layer: Any, kernel: Any, key: WatermarkKey) -> None:
+    """Raises ValueError if an anchor of a kernel could depend on the key."""
     if key.recipient:
         raise ValueError(
             f"The key of the recipient {key.recipient!r} has no anchor in slot "
@@ -117,44 +126,66 @@ def anchor_for(
             "anchor that is measured now could depend on the key. Use another slot, or "
             "leave out inputs=."
         )
-    return _measured(model, layer, kernel, inputs)
 
 
-def _measured(model: Any, layer: Any, kernel: Any, inputs: Any) -> Anchor:
-    """Returns the anchor of a kernel, given its layer and variable."""
-    reader = KernelInputs.of(layer, kernel)
-    rng, size = np.random.default_rng(0), reader.size
-    vectors = rng.normal(size=(size, min(size, DIRECTIONS + _MORE_VECTORS)))
-    products, trace, count = np.zeros_like(vectors), 0.0, 0
+def _measured(
+    model: Any, kernels: Sequence[tuple[Any, Any]], inputs: Any
+) -> list[Anchor]:
+    """Returns the anchors of some kernels, given their layers and variables."""
+    readers = [KernelInputs.of(*pair) for pair in kernels]
+    rng = np.random.default_rng(0)
+    sketches = [_Sketch(reader, rng) for reader in readers]
     order = rng.permutation(count_examples(inputs))
     inputs = keras.tree.map_structure(lambda array: np.asarray(array)[order], inputs)
-    for (rows,) in sampled_rows(model, [reader], inputs, ROWS_OF_EXAMPLE):
-        wide = rows.astype(np.float64)
-        products += wide.T @ (wide @ vectors)
-        trace += float(np.square(wide).sum())
-        count += len(rows)
-        if count >= ROWS:
+    for batch in sampled_rows(model, readers, inputs, ROWS_OF_EXAMPLE):
+        for sketch, rows in zip(sketches, batch, strict=True):
+            sketch.add(rows)
+        if all(sketch.count >= ROWS for sketch in sketches):
             break
-    if not np.isfinite(trace) or not trace:
-        raise ValueError(
-            f"Expected examples that give the layer {layer.name!r} finite inputs that "
-            f"are not all 0. Received: {count} rows of inputs with a mean square of "
-            f"{trace / max(count * size, 1):g}"
-        )
-    values, directions = _eigenpairs(products, vectors, DIRECTIONS)
-    energies = np.minimum(1 + WEIGHT * values * size / trace, MOST_ENERGY)
-    shape = kernel.shape
-    before = prod(shape[: reader.seen[0]])
-    after = prod(shape[reader.seen[-1] + 1 : -1])
-    return Anchor(np.sqrt(energies) - 1, directions, before, after)
+    return [sketch.anchor() for sketch in sketches]
+
+
+class _Sketch:
+    """The second moment C of the inputs of a kernel, as far as it has been seen.
+
+    C is never in memory, only its products with random vectors.
+    """
+
+    def __init__(self, reader: KernelInputs, rng: np.random.Generator) -> None:
+        self._reader, size = reader, reader.size
+        shape = (size, min(size, DIRECTIONS + _MORE_VECTORS))
+        self._vectors: Floats = rng.normal(size=shape)
+        self._products, self._trace, self.count = np.zeros(shape), 0.0, 0
+
+    def add(self, rows: Floats) -> None:
+        """Adds rows of inputs, shape `(n, size)`."""
+        wide = rows.astype(np.float64)
+        self._products += wide.T @ (wide @ self._vectors)
+        self._trace += float(np.square(wide).sum())
+        self.count += len(rows)
+
+    def anchor(self) -> Anchor:
+        """Returns the anchor; raises ValueError if all inputs were 0, or not finite."""
+        reader, trace, size = self._reader, self._trace, self._reader.size
+        if not np.isfinite(trace) or not trace:
+            raise ValueError(
+                f"Expected examples that give the layer {reader.layer.name!r} finite "
+                f"inputs that are not all 0. Received: {self.count} rows of inputs "
+                f"with a mean square of {trace / max(self.count * size, 1):g}"
+            )
+        values, directions = _eigenpairs(self._products, self._vectors, DIRECTIONS)
+        energies = np.minimum(1 + WEIGHT * values * size / trace, MOST_ENERGY)
+        shape = reader.kernel.shape
+        before = prod(shape[: reader.seen[0]])
+        after = prod(shape[reader.seen[-1] + 1 : -1])
+        return Anchor(np.sqrt(energies) - 1, directions, before, after)
 
 
 def _eigenpairs(products: Floats, vectors: Floats, count: int) -> tuple[Floats, Floats]:
     """Returns the largest eigenvalues of a matrix C, and their vectors in columns.
 
-    C is only known by its products with random vectors, so that it is never in memory:
-    the single-pass Nyström approximation of
-    [Tropp et al. (2017)](https://arxiv.org/abs/1706.05736).
+    C is only known by its products with random vectors: the single-pass Nyström
+    approximation of [Tropp et al. (2017)](https://arxiv.org/abs/1706.05736).
 
     Args:
         products: C times the vectors, shape `(m, k)`. C has no negative eigenvalue.
