@@ -2,11 +2,12 @@
 
     python benchmarks/embedding_overhead.py [--seconds 30] [--case TEXT] [--embedding]
 
-Three copies of a network take turns, step by step, on the same batch: one is marked and
-two are not. The cost is the mean step of the marked copy over that of an unmarked one.
-A mean over many steps is needed, because a large kernel gets the penalty in a random
-part of the steps only. The floor is the same ratio of the two unmarked copies, which
-would be 1 without noise. Keras chooses the device, and KERAS_BACKEND the backend.
+Four copies of a network take turns, step by step, on the same batch: two are not
+marked, one is, and one is marked through an anchor. The cost is the mean step of the
+marked copy over that of an unmarked one, and of the anchored over that of the marked
+copy. A mean over many steps is needed, because a large kernel gets the penalty in a
+random part of the steps only. The floor is the same ratio of the two unmarked copies,
+which would be 1 without noise. Keras chooses the device, and KERAS_BACKEND the backend.
 
 This is the cost once `BitErrorRate` has seen that the mark is embedded. Until then, a
 large kernel gets the penalty in every step: `--embedding` measures that. The callback
@@ -29,7 +30,8 @@ from keras import layers
 from rich.console import Console
 from rich.table import Table
 
-from keras_wm import WatermarkKey, WatermarkRegularizer
+from keras_wm import WatermarkKey, WatermarkRegularizer, measure_anchor
+from keras_wm.embedding.marked_layers import find_marked_layers
 from keras_wm.embedding.strength import StrengthControl
 from keras_wm.research.hosts.plain_cnn import plain_cnn
 from keras_wm.research.hosts.wide_resnet import wide_resnet, wide_resnet_decay
@@ -99,7 +101,7 @@ CASES: dict[str, tuple[Build, tuple[int, ...]]] = {
 
 @dataclass(frozen=True)
 class Steps:
-    """Durations of the steps of the three copies, in seconds.
+    """Durations of the steps of the four copies, in seconds.
 
     Attributes:
         first: The first step of each copy, by its name.
@@ -113,15 +115,20 @@ class Steps:
 def measure(
     build: Build, shape: tuple[int, ...], seconds: float, *, is_held: bool
 ) -> Steps:
-    """Measures the steps of the three copies, which take turns."""
+    """Measures the steps of the four copies, which take turns."""
     rng = np.random.default_rng(0)
     batch = rng.normal(size=shape).astype("float32"), rng.integers(0, CLASSES, shape[0])
     copies: dict[str, keras.Model] = {}
     first: dict[str, float] = {}
     # The first copy also pays for what all steps share, so it is not compared.
-    for name in ("again", "unmarked", "marked"):
-        key = WatermarkKey.generate("me")
-        mark = WatermarkRegularizer(key) if name == "marked" else None
+    for name in ("again", "unmarked", "marked", "anchored"):
+        key, mark = WatermarkKey.generate("me"), None
+        if name == "marked":
+            mark = WatermarkRegularizer(key)
+        elif name == "anchored":
+            (marked,) = find_marked_layers(copies["marked"])
+            anchor = measure_anchor(copies["marked"], marked.layer, batch[0])
+            mark = WatermarkRegularizer(key, anchor=anchor)
         copies[name] = build(mark)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         copies[name].compile(keras.optimizers.Adam(), loss)
@@ -136,7 +143,7 @@ def measure(
     while time.perf_counter() < end:
         turn += 1
         # Rotate the order, so that no copy always runs after the same other one.
-        for name in names[turn % 3 :] + names[: turn % 3]:
+        for name in names[turn % 4 :] + names[: turn % 4]:
             later[name].append(duration(copies[name], batch))
     return Steps(first, {name: np.array(values) for name, values in later.items()})
 
@@ -171,6 +178,7 @@ def record(steps: Steps) -> dict[str, Any]:
         "turns": len(later["marked"]),
         "step_seconds": float(later["unmarked"].mean()),
         "cost": compared(later["marked"], later["unmarked"]),
+        "anchored": compared(later["anchored"], later["marked"]),
         "floor": compared(later["again"], later["unmarked"]),
         "first_step": steps.first,
     }
@@ -189,6 +197,7 @@ def main() -> None:
         "step, ms",
         "marked / unmarked (95 % limit)",
         "ms more (95 % limit)",
+        "anchored / marked (95 % limit)",
         "floor (95 % limit)",
         "first step, s more",
         title=f"Training step with and without a mark ({keras.backend.backend()})",
@@ -201,11 +210,13 @@ def main() -> None:
         figures = record(measure(build, shape, arguments.seconds, is_held=is_held))
         records[name] = figures
         cost, floor, first = figures["cost"], figures["floor"], figures["first_step"]
+        anchored = figures["anchored"]
         table.add_row(
             name,
             f"{1e3 * figures['step_seconds']:.2f}",
             f"{cost['ratio']:.3f} ({cost['ratio_limit']:.3f})",
             f"{1e3 * cost['extra']:.2f} ({1e3 * cost['extra_limit']:.2f})",
+            f"{anchored['ratio']:.3f} ({anchored['ratio_limit']:.3f})",
             f"{floor['ratio']:.3f} ({floor['ratio_limit']:.3f})",
             f"{first['marked'] - first['unmarked']:.2f}",
         )

@@ -82,13 +82,20 @@ def search_layers(
         found.
     """
     found: dict[str, tuple[float, ClaimedLayer]] = {}
+    in_slots = [key.in_slot(slot) for slot in range(slots)]
     with open_model(model, limits, sandbox) as opened:
-        kernels = [kernel for kernel in opened.kernels if key.fits(kernel.shape)]
-        threshold = log10(alpha) - log10(max(1, slots * len(kernels)))
-        for kernel in kernels:
+        fitting = {
+            kernel: [member for member in in_slots if member.fits(kernel.shape)]
+            for kernel in opened.kernels
+        }
+        tests = sum(map(len, fitting.values()))
+        threshold = log10(alpha) - log10(max(1, tests))
+        for kernel, members in fitting.items():
+            if not members:
+                continue
             values = kernel.read()
-            for slot in range(slots):
-                log10_p = detect(values, key.in_slot(slot)).log10_p
+            for member in members:
+                log10_p, slot = detect(values, member).log10_p, member.slot
                 # An array can be listed as several kernels, with its axes in other
                 # orders.
                 best, _ = found.get(kernel.path, (threshold, None))
@@ -129,7 +136,8 @@ def check_marked(
 def _marked_kernel(
     kernels: list[Kernel], name: str, key: WatermarkKey, slot: int
 ) -> Kernel:
-    fitting = [kernel for kernel in kernels if key.fits(kernel.shape)]
+    in_slot = key.in_slot(slot)
+    fitting = [kernel for kernel in kernels if in_slot.fits(kernel.shape)]
     arrays = {kernel.path: kernel.name for kernel in fitting}
     if len(arrays) != 1:
         names = ", ".join(map(repr, arrays.values())) or "none"
@@ -140,5 +148,4 @@ def _marked_kernel(
     if len(fitting) == 1:
         return fitting[0]
     # An array can be a kernel in several orders of its axes. One of them is marked.
-    in_slot = key.in_slot(slot)
     return min(fitting, key=lambda kernel: detect(kernel.read(), in_slot).log10_p)

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from keras_wm.alignment.reference import check_alignable
 from keras_wm.embedding.marked_layers import find_marked_layers
-from keras_wm.embedding.publishing import NO_LIMITS, publish, search_own_mark
+from keras_wm.embedding.publishing import NO_LIMITS, publish
 from keras_wm.files import open_model
 from keras_wm.scheme.key import WatermarkKey
+from keras_wm.verification.verification import verify
 
 if TYPE_CHECKING:
     from keras_wm.files.keras_model import KerasModel
@@ -66,7 +67,7 @@ def _check_is_unmarked(model: KerasModel, key: WatermarkKey) -> None:
             f"of it can know the key. {_FIRST}"
         )
     # The penalty can have been detached or lost in a file, after it had been trained.
-    found = search_own_mark(model, key)
+    found = verify(model, key, limits=NO_LIMITS, slots=key.slot + 1)
     if found.marked:
         raise ValueError(
             f"{model.name!r} carries the mark of this key already, in {found.layer}, "

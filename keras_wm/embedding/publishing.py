@@ -23,6 +23,7 @@ from keras_wm.files import Limits, ModelSource
 from keras_wm.scheme.key import WatermarkKey
 from keras_wm.utils.arguments import check_choice
 from keras_wm.utils.atomic import atomic_write, check_folder
+from keras_wm.verification.standing import MARKED
 from keras_wm.verification.verification import verify
 
 if TYPE_CHECKING:
@@ -184,9 +185,14 @@ def _check_for_traces(written: Path, target: Path, names: list[str]) -> None:
             )
 
 
-def search_own_mark(model: ModelSource, key: WatermarkKey) -> Verification:
-    """Verifies the owner's own model, in all slots up to that of the key."""
-    return verify(model, key, limits=NO_LIMITS, slots=key.slot + 1)
+def _search_own_mark(model: ModelSource, key: WatermarkKey) -> Verification:
+    """Verifies the owner's own model, as if in all slots up to that of the key.
+
+    Only the slot of the key is searched, because a whole network has many. The others
+    are counted, as `verify` counts them and the test of all slots together.
+    """
+    tests = 2 * (key.slot + 1) if key.slot else 1
+    return verify(model, key, alpha=MARKED / tests, limits=NO_LIMITS, slots=1)
 
 
 def _check_marks(model: Any, written: Path, target: Path, missing: str) -> None:
@@ -207,10 +213,10 @@ def _check_marks(model: Any, written: Path, target: Path, missing: str) -> None:
         if marked.regularizer.key is not None:
             layers.setdefault(marked.regularizer.key, []).append(marked.name)
     for key, names in layers.items():
-        found = search_own_mark(written, key)
+        found = _search_own_mark(written, key)
         if found.marked:
             continue
-        if not search_own_mark(model, key).marked:
+        if not _search_own_mark(model, key).marked:
             warnings.warn(
                 f"{str(target)!r} is written without a mark that can be proven: the "
                 f"mark on {', '.join(map(repr, names))} is not complete in the model "

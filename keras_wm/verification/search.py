@@ -208,7 +208,12 @@ def search_jointly(
                 if (kernel, key) not in marks:
                     marks.append((kernel, key))
     jointly, alone = search_sets(list(orders.values()), limits)
-    fitting = [kernel for kernel in suspect.kernels if keys[0].fits(kernel.shape)]
+    # With an anchor, a slot fits fewer kernels than another. Those of all are counted.
+    fitting = [
+        kernel
+        for kernel in suspect.kernels
+        if any(key.fits(kernel.shape) for key in keys)
+    ]
     arrays = len({kernel.path for kernel in fitting})
     sets = _count_sets(arrays, len(orders), is_ordered=len(keys) > 1)
     return [

@@ -7,6 +7,7 @@ from keras import layers
 
 import keras_wm
 from keras_wm import AttachAfter, BitErrorRate, WatermarkKey
+from keras_wm.claims.layers import search_layers
 from keras_wm.embedding.marked_layers import find_marked_layers
 from tests.conftest import fixed_key
 
@@ -99,6 +100,41 @@ def test_the_mark_is_proven_together_and_by_any_kernel_that_is_left(marked, tmp_
             kernel = attacked.get_layer(redrawn).kernel
             kernel.assign(kernel.numpy().std() * RNG.normal(size=kernel.shape))
         assert keras_wm.verify(attacked, key).marked, name
+
+
+def test_a_claim_names_every_kernel(marked, tmp_path):
+    key, model = marked
+    path, claim = tmp_path / "model.keras", tmp_path / "model.claim"
+    keras_wm.publish(model, path, claim=claim)
+    named = keras_wm.Claim.load(claim).layers
+    assert {(layer.name, layer.slot) for layer in named} == {
+        ("left", 0),
+        ("right", 1),
+        ("hidden", 2),
+    }
+    # Without the model in memory, each layer is found in its slot.
+    assert set(search_layers(path, key, 3, 1e-9)) == set(named)
+    found = keras_wm.verify(path, key, ["left", "right", "hidden"], slots=3)
+    assert found.verdict == "proven" and found.finding.name == "jointly"
+
+
+def test_a_kernel_that_is_not_saved_is_missed(marked, tmp_path):
+    """Although the mark of the others still proves the file."""
+    _, model = marked
+    lost = model.get_layer("right").kernel
+    hidden = keras.models.clone_model(model)
+    hidden.set_weights(model.get_weights())
+    assert lost.regularizer is not None
+
+    def save_without(file, **_):
+        kernel = hidden.get_layer("right").kernel
+        kernel.assign(RNG.normal(size=kernel.shape))
+        keras.Model.save(hidden, file)
+
+    object.__setattr__(model, "save", save_without)
+    with pytest.raises(ValueError, match=r"mark on 'right' is in the model in memory"):
+        keras_wm.publish(model, tmp_path / "model.keras")
+    object.__delattr__(model, "save")
 
 
 def test_all_marks_together_have_the_room_of_one():
