@@ -1,6 +1,8 @@
 """The experiment `covertness`: the networks that it compares, and its tables."""
 
+import re
 from collections import Counter
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -15,8 +17,11 @@ from keras_wm.research.detectability import (
 )
 from keras_wm.research.experiments import EXPERIMENTS, Settings
 from keras_wm.research.experiments.catalogue import experiments_named
+from keras_wm.research.experiments.run_records import Records
+from keras_wm.research.experiments.runner import recorded_rows
 from keras_wm.research.experiments.studies.kernel_pairs import KINDS, pair_of_kernels
 from keras_wm.research.experiments.studies.outsider import MIN_NETWORKS, Features
+from keras_wm.research.experiments.tables import having
 from keras_wm.research.experiments.training import mark_to_test
 from keras_wm.research.hosts.wide_resnet import wide_resnet
 from keras_wm.research.input_statistics import INPUT_STATISTICS, input_statistics
@@ -225,3 +230,26 @@ def test_too_few_networks_are_not_compared(rows):
     assert not verdicts.rows and not detectors.rows
     assert len(weights.rows) == 3
     assert EXPERIMENT.figures(few) == {}
+
+
+RECORDS = Path(__file__).parents[4] / "notebooks/records/digits_covertness.jsonl"
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "seeds", "networks"), [("papers", 10, 80), ("adam", 5, 40)]
+)
+def test_the_recorded_networks_are_told_apart_as_the_readme_says(
+    optimizer, seeds, networks
+):
+    settings = Settings(
+        seeds=seeds, marks=("default",), optimizer=optimizer, adaptive=True
+    )
+    rows = recorded_rows(EXPERIMENT, settings, Records(RECORDS))
+    line = lines(EXPERIMENT.tables(rows)[0])["default"]
+    assert line[0] == f"{networks} and {networks}"
+    readme = (RECORDS.parents[2] / "README.md").read_text("utf-8")
+    found, lower, upper = re.findall(r"\d\.\d\d", line[1])
+    stated = " ".join(readme.split())
+    assert f"is {found}, " in stated
+    assert f"{lower} to {upper}" in stated
+    assert all(row["ber"] == 0 for row in having(rows, scheme="default"))
