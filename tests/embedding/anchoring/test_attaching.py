@@ -30,7 +30,8 @@ def new_model():
 
 
 def new_key(bits=32):
-    return WatermarkKey.generate("Example Ltd", bits=bits)
+    """Returns a key with anchors of its own."""
+    return fixed_key.__wrapped__(bits)
 
 
 def fit(model, epochs=30, callbacks=(), **kwargs):
