@@ -75,7 +75,7 @@ def test_a_file_of_something_else_is_an_error_and_left_unchanged(path, text):
 def test_the_committed_records_can_be_read():
     folder = Path(__file__).parents[3] / "notebooks" / "records"
     paths = sorted(set(folder.glob("*.jsonl")) - {folder / "slmc.jsonl"})
-    assert len(paths) == 4
+    assert len(paths) == 5
     for path in paths:
         line = json.loads(path.read_text().splitlines()[0])
         row = Records(path).find(line["experiment"], line["labels"], line["host"])
