@@ -115,7 +115,7 @@ class BitErrorRate(keras.callbacks.Callback):
         self._epoch = 0
         # Steps before this epoch, in it, and before there was a mark.
         self._steps_before = self._steps_in_epoch = self._steps_unmarked = 0
-        # Whether another callback is to attach a mark later.
+        # True if another callback attaches a mark during the training.
         self._awaits_mark = False
         # The marks whose training was checked, by the ids of their regularizers.
         self._begun: set[int] = set()

@@ -138,9 +138,7 @@ class ScaledKernel:
         # The squared singular values, as shares of their sum.
         squares = self.singular_values**2
         self.energies = squares / squares.sum()
-        # Cosine of each pair of filters; 0 if one of the two is zero.
-        units = self.matrix / np.where(lengths > 0, lengths, 1)
-        self.cosines = (units.T @ units)[np.triu_indices(self.count, 1)]
+        self.cosines = filter_cosines(self.matrix)
 
     def moment(self, order: int) -> float:
         centred = self.weights - self.weights.mean()
@@ -149,6 +147,14 @@ class ScaledKernel:
     def singular_value(self, place: int) -> float:
         """Returns the singular value at a place, counted from 1, or the last one."""
         return float(self.singular_values[:place][-1])
+
+
+def filter_cosines(matrix: Floats) -> Floats:
+    """Returns the cosine of each pair of columns; 0 if one of the two is zero."""
+    lengths = np.linalg.norm(matrix, axis=0)
+    units = matrix / np.where(lengths > 0, lengths, 1)
+    cosines: Floats = (units.T @ units)[np.triu_indices(matrix.shape[1], 1)]
+    return cosines
 
 
 def _effective_rank(kernel: ScaledKernel) -> float:

@@ -11,7 +11,11 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
-from keras_wm.research.detectability import ScaledKernel, effective_number
+from keras_wm.research.detectability import (
+    ScaledKernel,
+    effective_number,
+    filter_cosines,
+)
 from keras_wm.utils.arrays import Floats
 
 # Number of main directions of a layer's inputs.
@@ -67,14 +71,7 @@ class _SeenKernel:
         self.outputs: Floats = (
             np.sqrt(np.maximum(values[::-1], 0))[:, None] * coordinates
         )
-
-
-def _filter_cosines(outputs: Floats) -> float:
-    """Returns the root mean square cosine of the filters' outputs."""
-    lengths = np.linalg.norm(outputs, axis=0)
-    units = outputs / np.where(lengths > 0, lengths, 1)
-    cosines = (units.T @ units)[np.triu_indices(units.shape[1], 1)]
-    return float(np.sqrt(np.mean(cosines**2)))
+        self.singular_values: Floats = np.linalg.svd(self.outputs, compute_uv=False)
 
 
 def _main_kurtosis(seen: _SeenKernel) -> float:
@@ -102,12 +99,12 @@ INPUT_STATISTICS: dict[str, Callable[[_SeenKernel], float]] = {
     },
     "energy of outputs": lambda w: float(np.mean(w.outputs**2)),
     "largest singular value of outputs": lambda w: float(
-        np.linalg.norm(w.outputs, 2) / np.sqrt(w.outputs.size)
+        w.singular_values[0] / np.sqrt(w.outputs.size)
     ),
-    "effective rank of outputs": lambda w: effective_number(
-        np.square(np.linalg.svd(w.outputs, compute_uv=False), dtype=np.float64)
+    "effective rank of outputs": lambda w: effective_number(w.singular_values**2),
+    "cosine of outputs": lambda w: float(
+        np.sqrt(np.mean(filter_cosines(w.outputs) ** 2))
     ),
-    "cosine of outputs": lambda w: _filter_cosines(w.outputs),
     "largest singular value along inputs": lambda w: float(
         np.linalg.norm(w.main, 2) / np.sqrt(w.main.size)
     ),

@@ -99,14 +99,12 @@ def anchors_for(
         ValueError: As `measure_anchor`; or if a key's mark is found in its kernel, or a
             key is a recipient's.
     """
-    anchors = {index: key.anchor for index, (*_, key) in enumerate(marks)}
-    missing = [index for index, anchor in anchors.items() if anchor is None]
-    for index in missing:
-        _check_may_measure(*marks[index])
-    kernels = [marks[index][:2] for index in missing]
-    measured = _measured(model, kernels, inputs) if kernels else []
-    found = anchors | dict(zip(missing, measured, strict=True))
-    return [anchor for anchor in found.values() if anchor is not None]
+    missing = [mark for mark in marks if mark[2].anchor is None]
+    for mark in missing:
+        _check_may_measure(*mark)
+    kernels = [mark[:2] for mark in missing]
+    measured = iter(_measured(model, kernels, inputs) if kernels else ())
+    return [key.anchor or next(measured) for *_, key in marks]
 
 
 def _check_may_measure(layer: Any, kernel: Any, key: WatermarkKey) -> None:
@@ -196,7 +194,7 @@ def _eigenpairs(products: Floats, vectors: Floats, count: int) -> tuple[Floats, 
     images = np.linalg.solve(upper.T, products.T).T
     inner = basis.T @ images
     weights, axes = np.linalg.eigh((inner + inner.T) / 2)
-    # Of inputs with a low rank, the others are rounding errors.
+    # If the inputs have a low rank, the smallest eigenvalues are rounding errors.
     kept = weights > _NEGLIGIBLE * weights[-1]
     left, singular, _ = np.linalg.svd(
         images @ (axes[:, kept] / np.sqrt(weights[kept])), full_matrices=False

@@ -164,9 +164,9 @@ def _fit(
     else:
         compile_for(trained, own_loss, steps, training.rate)
     callbacks: list[Any] = []
-    if training.mark is not None and training.warms_up:
+    if training.warms_up:
         epochs = max(training.epochs // 3, 1)
-        callbacks += training.mark.attaching(epochs, pictures.x_train[:_SHOWN])
+        callbacks += training.own_mark.attaching(epochs, pictures.x_train[:_SHOWN])
     recorder = _HistoryRecorder(model, training.mark, pictures)
     # Only curves of networks from scratch are plotted, and there are many others.
     callbacks += [recorder] if training.from_scratch else []
