@@ -1,4 +1,4 @@
-"""Measures whether the default strength embeds a mark in any ordinary training.
+"""Measures whether the one line embeds a mark in any ordinary training.
 
     python benchmarks/default_strength.py [--seeds 3] [--json FILE]
         [--steps 150 500 2000] [--kernels conv dense64 dense512] [--trainings "SGD .1"]
@@ -218,7 +218,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     console, found = Console(width=110), []
-    table = Table(title=f"Default strength, {options.seeds} seeds")
+    table = Table(title=f"Marks without a given strength, {options.seeds} seeds")
     names = ("kernel", "steps", "training", "BER", "verdict", "accuracy", "unmarked")
     for name in (*names, "warned", "BER after the remedy"):
         table.add_column(name)

@@ -82,8 +82,8 @@ def experiment(
     optimizer: Annotated[
         str, option("Optimizer of training from scratch: papers or adam.", "NAME")
     ] = "papers",
-    adaptive: Annotated[
-        bool, flag("--adaptive", "Let BitErrorRate adjust the default mark.")
+    decoupled: Annotated[
+        bool, flag("--decoupled", "Let BitErrorRate embed the default mark.")
     ] = False,
     families: options.Families = None,
     workers: Annotated[
@@ -116,7 +116,7 @@ def experiment(
         marks=split_names(marks),
         weight_decay=weight_decay,
         optimizer=optimizer,
-        adaptive=adaptive,
+        decoupled=decoupled,
         families=None if families is None else split_names(families),
     )
     run_experiment(name, settings, out, workers=workers or default_workers())

@@ -10,6 +10,7 @@ from typing import Any
 import keras
 
 from keras_wm.embedding.attach_after import AttachAfter
+from keras_wm.embedding.mark_steps import MarkSteps, deadline_of
 from keras_wm.embedding.marked_layers import (
     find_marked_layers,
     is_built,
@@ -23,11 +24,7 @@ from keras_wm.embedding.measuring import (
     figures,
     measurements,
 )
-from keras_wm.embedding.strength import (
-    StrengthControl,
-    deadline_of,
-    release_strength,
-)
+from keras_wm.embedding.penalty_switch import remove_switches
 from keras_wm.embedding.training_checks import (
     DriftCheck,
     warn_of_checkpoints,
@@ -56,6 +53,11 @@ class BitErrorRate(keras.callbacks.Callback):
       above then cover all of them together.
 
     All values are `nan` if the model has no mark, or no key is loaded.
+
+    It also embeds the marks that were given no strength, by steps of its own between
+    those of the optimizer: within half of the planned steps, at the latest after 1,000.
+    See `keras_wm.embedding.loss.decoupled_step`. A mark in a layer with LoRA factors
+    moves the factors.
 
     At the start of training it warns of every mark that is not trained: on a frozen or
     quantized layer, or in a model that was loaded or cloned without its key. On a layer
@@ -109,7 +111,7 @@ class BitErrorRate(keras.callbacks.Callback):
     def _reset(self) -> None:
         self._logged: Figures = {}
         self._drift: DriftCheck | None = None
-        self._strengths: StrengthControl | None = None
+        self._mark_steps: MarkSteps | None = None
         self._first_epoch: int | None = None
         self._measured_epoch: int | None = None
         self._epoch = 0
@@ -148,7 +150,7 @@ class BitErrorRate(keras.callbacks.Callback):
         self._steps_in_epoch = 0
 
     def on_train_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
-        """Adjusts the strength of the marks to their progress.
+        """Moves the kernels towards their marks, in some of the steps.
 
         It is the begin of a step and not its end, because Keras waits for the results
         of each step if a callback wants to be called at its end.
@@ -158,11 +160,11 @@ class BitErrorRate(keras.callbacks.Callback):
             # Another callback has attached a mark at the begin of this epoch.
             self._steps_unmarked = self._steps_before
             self._begin()
-        steps = self._steps_done()
-        if self._strengths is not None and self._strengths.is_due(steps):
+        now = self._steps_done(), self._planned_steps()
+        if self._mark_steps is not None and self._mark_steps.is_due(*now):
             # On JAX, the variables have values only after `model` was read.
             assert self.model  # noqa: S101
-            self._strengths.adjust(steps, self._planned_steps())
+            self._mark_steps.move(*now)
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         """Adds the figures to the epoch's logs."""
@@ -193,8 +195,8 @@ class BitErrorRate(keras.callbacks.Callback):
             self._end.on_train_end()
 
     def finish(self) -> None:
-        """Removes the strengths from the model, and warns of incomplete marks."""
-        release_strength(self.model)
+        """Leaves the model as it was found, and warns of incomplete marks."""
+        remove_switches(self.model)
         if self._drift is None:
             return
         measured = measurements(self.model)
@@ -204,7 +206,7 @@ class BitErrorRate(keras.callbacks.Callback):
             warn_of_checkpoints(in_checkpoints)
 
     def _begin(self) -> None:
-        """Checks the marks, and starts to control their strength."""
+        """Checks the marks, and starts to embed those with steps of their own."""
         self._begun = self._marks()
         if self._awaits_mark and not self._begun:
             self._drift = DriftCheck(self.model, {})
@@ -219,7 +221,7 @@ class BitErrorRate(keras.callbacks.Callback):
             model is not None and model() is not self.model for model in attached_to
         ):
             rebuild_steps(self.model)
-        self._strengths = StrengthControl(self.model)
+        self._mark_steps = MarkSteps(self.model)
 
     def _marks(self) -> set[int]:
         return {id(marked.regularizer) for marked in find_marked_layers(self.model)}

@@ -58,6 +58,15 @@ def trained_factor(layer: Any, variable: Any) -> Any:
     return getattr(layer, f"{LORA_PREFIX}{variable.name}_b", None)
 
 
+def lora_factors(layer: Any, variable: Any) -> tuple[Any, Any, float] | None:
+    """Returns the LoRA factors of a kernel and the scale of their product, if any."""
+    b = trained_factor(layer, variable)
+    if b is None:
+        return None
+    a = getattr(layer, f"{LORA_PREFIX}{variable.name}_a")
+    return a, b, layer.lora_alpha / layer.lora_rank
+
+
 def mark_merged_kernel(layer: Any, variable: Any) -> bool:
     """Moves the penalty of a kernel with LoRA factors to its factor B.
 

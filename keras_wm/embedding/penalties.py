@@ -24,7 +24,8 @@ def penalty(model: KerasModel, trainable_variables: Sequence[Any] | None = None)
 
     `fit` adds it by itself. Your own `train_step`, `compute_loss` or training loop
     needs this line unless its loss contains `sum(model.losses)`, which the penalty is a
-    part of.
+    part of, or `keras_wm.BitErrorRate` embeds the marks. The penalty of a mark is 0
+    while it does.
 
     Args:
         model: A Keras model with its marks' regularizers. Within its methods, `self`.

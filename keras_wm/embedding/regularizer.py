@@ -19,7 +19,7 @@ from keras_wm.scheme.anchor import Anchor
 from keras_wm.scheme.key import WatermarkKey, check_key
 
 # The cross-entropy's strength is the papers' lambda. The margin's suits a training of
-# about 1,000 steps with momentum; `BitErrorRate` adjusts it to any other.
+# about 1,000 steps with momentum, for loops without a `BitErrorRate`.
 DEFAULT_STRENGTH = {"margin": 1e-4, "crossentropy": 1e-2}
 # Names of the factors that Keras's `enable_lora` adds to a layer.
 LORA_PREFIX = "lora_"
@@ -51,15 +51,18 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
 
     A large kernel gets the margin loss in a random part of the training steps, which
     saves most of its cost: in one of k steps on average, multiplied by the root of k,
-    and 0 in the others. For N weights, k is N / 131,072, at most 8. While
-    `keras_wm.BitErrorRate` adjusts the strength, k is 1 until the mark is nearly
-    complete, and N / 16,384, at most 32, as long as it stays so. The weights decide
+    and 0 in the others. For N weights, k is N / 131,072, at most 8. The weights decide
     which steps these are, so that all replicas agree, and resumed training repeats it.
 
-    The penalty is part of `loss`, `val_loss` and the loss that `evaluate()` returns. An
-    adjusted strength changes its gradient, but not its value, which is always that of
-    the default strength: at most 0.2 for 64 bits, and about 0 for a complete mark. In
-    `val_loss`, that of a large kernel is either 0 or too large by the root of k.
+    Without a given strength, `keras_wm.BitErrorRate` embeds the mark by steps of its
+    own between those of the optimizer, and turns this penalty off, see
+    `keras_wm.embedding.loss.decoupled_step`. No optimizer, no schedule and no training
+    step that leaves out the penalties then has a part in it.
+
+    Otherwise the penalty is part of `loss`, `val_loss` and the loss that `evaluate()`
+    returns: with the default strength at most 0.2 for 64 bits, and about 0 for a
+    complete mark. In `val_loss`, that of a large kernel is either 0 or too large by the
+    root of k.
 
     One regularizer can be shared by several layers of different shapes. Each of them
     then carries the whole message. Layers of one shape need a slot each, because with
@@ -78,11 +81,11 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
         key: The `WatermarkKey` to embed.
         loss: The embedding loss, `"margin"` or `"crossentropy"`. Defaults to
             `"margin"`.
-        strength: The factor \(\lambda\) of the embedding loss, a positive float, which
-            stays fixed. Defaults to `None`. The cross-entropy then uses the papers'
-            `1e-2`. The margin loss uses `1e-4`, and with a `keras_wm.BitErrorRate`
-            among the callbacks, a strength that this adjusts during training: the mark
-            is embedded within half of the planned steps, at the latest after 1,000.
+        strength: The factor \(\lambda\) of the embedding loss in the training loss, a
+            positive float, which stays fixed. Defaults to `None`. The cross-entropy
+            then uses the papers' `1e-2`. The margin loss uses `1e-4`, and with a
+            `keras_wm.BitErrorRate` among the callbacks, steps of its own: these embed
+            the mark within half of the planned steps, at the latest after 1,000.
         margin: The score m that training aims at for every bit, in standard deviations
             of the score of an unmarked kernel. Only for `loss="margin"`. Defaults to
             the largest margin that the kernel can hold unseen, at most 4, with an
@@ -110,8 +113,9 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
         commitment: The key's commitment, also if the key is not loaded.
         slot: Number of the key's slot.
         anchor: Digest of the key's anchor in this slot, or an empty string.
-        strength: The factor \(\lambda\) at the moment.
-        adapts: Whether the strength may be adjusted, because the user gave none.
+        strength: The factor \(\lambda\).
+        decoupled: Whether `keras_wm.BitErrorRate` embeds the mark by steps of its own,
+            because the user gave no strength.
         regularizer: The host network's own regularizer, or `None`.
 
     Example:
@@ -163,11 +167,6 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
             return self.host_penalty(x)
         return self.host_penalty(x) + self.mark_penalty(x)
 
-    @property
-    def strength(self) -> float:
-        r"""The factor \(\lambda\) of the gradient at the moment."""
-        return self._strength if self.schedule is None else self.schedule.value
-
     def host_penalty(self, kernel: Any) -> Any:
         """Returns the penalty of the host's own regularizer, a scalar tensor."""
         weights = value_of(kernel)
@@ -188,7 +187,7 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
             return ops.cast(0.0, keras.config.floatx())
         weights = value_of(kernel)
         loss = self._embedding_loss(ops.cast(weights, compute_dtype(weights)))
-        return ops.cast(self._strength * loss, keras.config.floatx())
+        return ops.cast(self.strength * loss, keras.config.floatx())
 
     def scores(self, kernel: Any) -> tuple[Any, float]:
         """Returns the scores of all bits, shape `(T,)`, and the margin.
@@ -196,9 +195,19 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
         Args:
             kernel: Float tensor of rank 2 or more, filters last.
         """
-        projection = self._projection(tuple(kernel.shape))
+        projection = self.projection(kernel.shape)
         y, norm = projection.signed_outputs(kernel)
         return y / norm, projection.margin
+
+    def projection(self, shape: tuple[int, ...]) -> KernelProjection:
+        """Returns the projection of kernels of one shape, derived once."""
+        shape = tuple(shape)
+        if shape not in self._projections:
+            assert self.key is not None  # noqa: S101 (for the type checker)
+            self._projections[shape] = KernelProjection.for_shape(
+                self.key, shape, self.loss, self.margin
+            )
+        return self._projections[shape]
 
     def bit_losses(self, kernel: Any) -> Any:
         r"""Returns the embedding loss of each bit, without the factor \(\lambda\).
@@ -214,7 +223,7 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
             ValueError: If the kernel cannot carry the message.
         """
         if self.loss == "crossentropy":
-            y, _ = self._projection(tuple(kernel.shape)).signed_outputs(kernel)
+            y, _ = self.projection(kernel.shape).signed_outputs(kernel)
             # softplus(-s y) is the binary cross-entropy of sigmoid(y), computed from
             # logits: finite for any y, unlike log(sigmoid(y)).
             return ops.softplus(-y)
@@ -298,10 +307,10 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
         self._given_strength = (
             None if strength is None else _positive("strength", strength)
         )
-        self._strength = self._given_strength or DEFAULT_STRENGTH[loss]
-        self.adapts = strength is None and loss == "margin" and key is not None
-        # The `StrengthHolder` of trainings that adjust the strength.
-        self.schedule: Any = None
+        self.strength = self._given_strength or DEFAULT_STRENGTH[loss]
+        self.decoupled = strength is None and loss == "margin" and key is not None
+        # The `PenaltySwitch` of trainings in which the mark has steps of its own.
+        self.switch: Any = None
         self.margin = None if margin is None else _positive("margin", margin)
         self.regularizer = keras.regularizers.get(regularizer)
         if isinstance(self.regularizer, WatermarkRegularizer):
@@ -322,33 +331,15 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
         """Returns the sum of the bit losses, for the margin loss as in training."""
         if self.loss == "crossentropy":
             return ops.sum(self.bit_losses(kernel))
-        projection = self._projection(tuple(kernel.shape))
+        projection = self.projection(kernel.shape)
         weights = max(prod(projection.shape), self.weights_in_all)
-        if self.schedule is None:
-            return margin_loss(kernel, projection, steps_between(weights))
-        # The adjusted strength is in the gradient only. If it changed the value too,
-        # `val_loss` would rise with it, and EarlyStopping would restore weights without
-        # the mark.
-        strength, interval = ops.cast(self.schedule.strength.value, kernel.dtype), 1.0
-        held = steps_between(weights, is_held=True)
-        if held > 1.0:
-            pauses = ops.cast(self.schedule.pauses.value, kernel.dtype)
-            interval = 1.0 + pauses * (held - 1.0)
-        return margin_loss(kernel, projection, interval, strength / self._strength)
+        is_on = None if self.switch is None else self.switch.is_on.value
+        return margin_loss(kernel, projection, steps_between(weights), is_on)
 
     def _settings(self) -> dict[str, Any]:
         names = ("commitment", "loss", "margin", "slot", "anchor")
         settings = {name: getattr(self, name) for name in names}
         return settings | {"strength": self._given_strength}
-
-    def _projection(self, shape: tuple[int, ...]) -> KernelProjection:
-        """Returns the projection of kernels of one shape, derived once."""
-        if shape not in self._projections:
-            assert self.key is not None  # noqa: S101 (for the type checker)
-            self._projections[shape] = KernelProjection.for_shape(
-                self.key, shape, self.loss, self.margin
-            )
-        return self._projections[shape]
 
     def _is_lora_factor(self, x: Any) -> bool:
         """Returns whether x is a factor that `enable_lora` added to a layer.

@@ -22,7 +22,7 @@ from keras_wm.utils.arrays import Floats
 from keras_wm.verification.standing import MARKED, PROVEN
 
 # A mark with a given strength is expected to move after this number of steps. One with
-# an adjusted strength should be embedded at its deadline.
+# steps of its own should be embedded at its deadline.
 _STEPS = 20
 # Without a penalty, the scores change independently of the key: their mean change over
 # its standard error is about standard normal. It exceeds this with probability 3e-5.
@@ -91,7 +91,7 @@ class DriftCheck:
         """
         for name in self._still(measured):
             regularizer = measured[name].marked.regularizer
-            latest = deadline if regularizer.adapts else _STEPS
+            latest = deadline if regularizer.decoupled else _STEPS
             if steps >= max(latest, _STEPS) and name not in self._warned:
                 self._warned.add(name)
                 cause = self._likely_cause(self._before[name], measured[name])
@@ -130,6 +130,15 @@ class DriftCheck:
 
     def _likely_cause(self, before: Floats, item: Measurement) -> str:
         """Returns why a mark is not being embedded, and what to do."""
+        mark = item.marked.regularizer
+        if mark.decoupled:
+            return (
+                "Something undoes the steps that BitErrorRate makes: a constraint, a "
+                "callback that sets weights, or a training loop that keeps the weights "
+                "outside of the model. In such a loop, give a strength, such as "
+                "strength=1e-3, and add to the loss: "
+                "keras_wm.penalty(model, trainable_variables)"
+            )
         if np.array_equal(before, item.detection.z):
             return (
                 "Its kernel has not changed at all: either the training step does not "
@@ -145,15 +154,11 @@ class DriftCheck:
                 "where it computes the loss: "
                 f"loss += keras_wm.penalty(self{values})"
             )
-        if not item.marked.regularizer.adapts:
-            return (
-                f"Its strength of {item.marked.regularizer.strength:g} is probably too "
-                "small for this optimizer. Leave out strength=, so that BitErrorRate "
-                "adjusts it."
-            )
         return (
-            "The loss that is trained probably leaves out model.losses. Add to it: "
-            f"loss += keras_wm.penalty(model{values})"
+            f"Its strength of {mark.strength:g} is probably too small for this "
+            "optimizer, or the loss that is trained leaves out model.losses. Leave out "
+            "strength=, so that BitErrorRate embeds the mark, or add to the loss: "
+            f"keras_wm.penalty(model{values})"
         )
 
 
@@ -210,12 +215,12 @@ def _remedy(item: Measurement, averaged: bool) -> str:
     stronger = (
         f"with strength={10 * regularizer.strength:.1g}"
         if regularizer.loss == "crossentropy"
-        else "without strength=, so that BitErrorRate adjusts it"
+        else "without strength=, so that BitErrorRate embeds the mark"
     )
     again = "Call fit again for a few epochs with the same callbacks"
-    if regularizer.adapts:
+    if regularizer.decoupled:
         return (
-            f"{again}. If that does not help, the optimizer's steps are too small for "
-            "this kernel: use a larger learning rate, or mark a larger kernel."
+            f"{again}, and keep the weights of its end: the mark is embedded within "
+            "half of the planned steps. If that does not help, mark a larger kernel."
         )
     return f"{again}, or train {stronger}."

@@ -65,8 +65,16 @@ def no_warning_of_marks():
 
 
 @pytest.mark.study
-def test_an_own_loss_that_leaves_out_the_penalties_is_warned_of(key):
+def test_an_own_loss_that_leaves_out_the_penalties_embeds_the_mark(key):
     model = built(WithoutPenalties, WatermarkRegularizer(key))
+    with no_warning_of_marks():
+        fit(model, 8, [BitErrorRate()])
+    assert expected_ber(kernel_of(model), key) == 0
+
+
+@pytest.mark.study
+def test_an_own_loss_that_leaves_out_a_penalty_with_a_strength_is_warned_of(key):
+    model = built(WithoutPenalties, WatermarkRegularizer(key, strength=1e-2))
     with pytest.warns(UserWarning) as caught:
         fit(model, 8, [BitErrorRate()])
     first, last = messages(caught)
@@ -83,7 +91,7 @@ def test_an_own_loss_that_leaves_out_the_penalties_is_warned_of(key):
 
 @pytest.mark.study
 def test_the_line_of_that_warning_embeds_the_mark(key):
-    model = built(WithPenalty, WatermarkRegularizer(key))
+    model = built(WithPenalty, WatermarkRegularizer(key, strength=1e-2))
     with no_warning_of_marks():
         fit(model, 20, [BitErrorRate()])
     assert expected_ber(kernel_of(model), key) == 0
@@ -91,9 +99,27 @@ def test_the_line_of_that_warning_embeds_the_mark(key):
 
 @pytest.mark.study
 def test_a_kernel_that_is_not_updated_is_warned_of(key):
-    model = dense_model(WatermarkRegularizer(key), keras.optimizers.SGD(0.0))
+    regularizer = WatermarkRegularizer(key, strength=1e-2)
+    model = dense_model(regularizer, keras.optimizers.SGD(0.0))
     with pytest.warns(UserWarning, match="has not changed at all: .*rate is 0"):
-        fit(model, 1, [BitErrorRate()])
+        fit(model, 3, [BitErrorRate()])
+
+
+@pytest.mark.study
+def test_weights_that_are_set_after_every_step_are_warned_of(key):
+    model = dense_model(WatermarkRegularizer(key))
+    before = model.get_weights()
+
+    class Reset(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            self.model.set_weights(before)
+
+    with pytest.warns(UserWarning) as caught:
+        fit(model, 8, [Reset(), BitErrorRate()])
+    first, last = messages(caught)
+    assert "is not being embedded" in first and "is not complete" in last
+    for message in (first, last):
+        assert "Something undoes the steps that BitErrorRate makes" in message
 
 
 def test_an_incomplete_mark_is_warned_of_at_the_end(key):

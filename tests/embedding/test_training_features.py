@@ -133,18 +133,18 @@ def test_a_training_that_was_interrupted_resumes_with_its_mark(key, plain, tmp_p
 
 
 def slow_model(key, **arguments):
-    """Returns a model in which the default strength alone would embed no mark."""
+    """Returns a model in which the penalty alone would embed no mark."""
     return marked_model(key, keras.optimizers.SGD(0.01), None, **arguments)
 
 
-def test_steps_that_are_executed_together_get_an_adjusted_strength(key):
+def test_a_mark_has_steps_between_steps_that_are_executed_together(key):
     if keras.backend.backend() == "torch":
         pytest.skip("Keras runs single steps on torch")
     model = slow_model(key, steps_per_execution=4)
     assert_marked(model, fit(model, 20, [BitErrorRate()]), key)
 
 
-def test_the_strength_is_adjusted_again_after_an_interruption(key, tmp_path):
+def test_a_mark_has_steps_again_after_an_interruption(key, tmp_path):
     first = slow_model(key)
     with pytest.raises(KeyboardInterrupt):
         fit(first, 20, [*backup(tmp_path), Interrupt(1)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import sqrt
 from typing import Any
 
 import keras
@@ -14,10 +15,8 @@ from keras_wm.embedding.loss.moments import corrected, noise_correction
 
 # A kernel of at most this many weights gets the loss in every step. A kernel of N times
 # as many gets it in one of N steps, so that a step costs the same on average, but at
-# least in one of the second number of steps. A mark that is only held, because its
-# scores are near the margin, hardly needs the loss.
-_EMBEDDED = (2**17, 8.0)
-_HELD = (2**14, 32.0)
+# least in one of the second number of steps.
+_EVERY_STEP, _LONGEST_INTERVAL = 2**17, 8.0
 # The choice reads the weights where the rows and columns of a grid of at most 128 x 128
 # cross. Each gives a number below 2^10, so the sum is below 2^24, which a float
 # represents exactly: it does not depend on the order of the summands.
@@ -33,25 +32,23 @@ _FACTOR = 633
 _NUDGE = 2.0**-4
 
 
-def steps_between(weights: int, *, is_held: bool = False) -> float:
+def steps_between(weights: int) -> float:
     """Returns k: a kernel of so many weights gets the loss in one of k steps.
 
     It is a ratio of whole numbers that the choice can meet exactly.
 
     Args:
         weights: The number N of weights.
-        is_held: Whether the mark is embedded already. Defaults to `False`.
     """
-    every_step, longest = _HELD if is_held else _EMBEDDED
-    interval = min(max(weights / every_step, 1.0), longest)
+    interval = min(max(weights / _EVERY_STEP, 1.0), _LONGEST_INTERVAL)
     return _NUMBERS / round(_NUMBERS / interval)
 
 
 def margin_loss(
     kernel: Any,
     projection: KernelProjection,
-    interval: float | Any = 1.0,
-    boost: float | Any = 1.0,
+    interval: float = 1.0,
+    is_on: Any = None,
 ) -> Any:
     r"""Returns the margin loss of a kernel; of a large one in some of the steps only.
 
@@ -73,14 +70,13 @@ def margin_loss(
     Args:
         kernel: The kernel W, a float tensor of any rank, filters last.
         projection: The projection of kernels of its shape.
-        interval: k, a float, or a scalar tensor that may change between the steps.
-            Defaults to 1, the loss in every step.
-        boost: A factor of the gradient alone, given like `interval`. Defaults to 1.
+        interval: k. Defaults to 1, the loss in every step.
+        is_on: Scalar tensor: with 0, no step gets the loss. Defaults to `None`, on.
 
     Returns:
         Scalar tensor.
     """
-    root = ops.sqrt(ops.cast(interval, kernel.dtype))
+    root = sqrt(interval)
 
     @ops.custom_gradient  # type: ignore[untyped-decorator]
     def loss(weights: Any) -> Any:
@@ -96,15 +92,15 @@ def margin_loss(
                 projection.bands,
             )
 
-        if isinstance(interval, float) and interval == 1.0:
+        if interval == 1.0 and is_on is None:
             value, slopes, noise = measured()
 
             def whole(*args: Any, upstream: Any = None) -> Any:
-                return gradient(slopes, noise, boost * _given(args, upstream))
+                return gradient(slopes, noise, _given(args, upstream))
 
             return value, whole
 
-        is_chosen, place, move = _choice(weights, interval)
+        is_chosen, place, move = _choice(weights, interval, is_on)
 
         def nothing() -> Any:
             zeros = ops.zeros((projection.bits,), weights.dtype)
@@ -113,7 +109,7 @@ def margin_loss(
         value, slopes, noise = _either(is_chosen, measured, nothing)
 
         def partial(*args: Any, upstream: Any = None) -> Any:
-            factor = boost * _given(args, upstream)
+            factor = _given(args, upstream)
             return _either(
                 is_chosen,
                 lambda: gradient(slopes, noise, root * factor),
@@ -138,7 +134,7 @@ def _loss_and_slopes(weights: Any, projection: KernelProjection) -> Any:
     return ops.sum(ops.square(shortfall)), -2.0 * shortfall / norm, noise
 
 
-def _choice(weights: Any, interval: Any) -> Any:
+def _choice(weights: Any, interval: float, is_on: Any) -> Any:
     """Returns whether a step gets the loss, and a nudge for a step without it.
 
     The hash of the weights on the grid is a whole number below `_NUMBERS`. Any change
@@ -152,7 +148,8 @@ def _choice(weights: Any, interval: Any) -> Any:
 
     Args:
         weights: The kernel, shape `(M, L)`.
-        interval: k, a float or a scalar tensor.
+        interval: k.
+        is_on: As for `margin_loss`.
 
     Returns:
         Tuple of a scalar bool, the place of the weight that is moved, shape `(1, 2)`,
@@ -165,7 +162,8 @@ def _choice(weights: Any, interval: Any) -> Any:
     if keras.backend.backend() == "torch":
         # PyTorch runs each operation on its own, which takes ten times as long as the
         # same operation of NumPy, and a step in Python has to know the choice anyway.
-        read, interval, on = ops.convert_to_numpy(read), float(interval), np
+        read, on = ops.convert_to_numpy(read), np
+        is_on = None if is_on is None else float(is_on)
     rms = on.sqrt(on.mean(on.square(read)))
     units = on.floor(read * (_RESOLUTION / on.maximum(rms, _TINY)))
     total = on.sum(units - on.floor(units / _NUMBERS) * _NUMBERS)
@@ -174,7 +172,10 @@ def _choice(weights: Any, interval: Any) -> Any:
     place = on.stack([row * row_stride, column * column_stride])
     direction = 1.0 - 2.0 * (column % 2)
     move = direction * _NUDGE / on.maximum(rms, SMALLEST_RMS)
-    return number * interval < _NUMBERS, on.reshape(place, (1, 2)), move
+    is_chosen = number * interval < _NUMBERS
+    if is_on is not None:
+        is_chosen, move = on.logical_and(is_chosen, is_on > 0), move * is_on
+    return is_chosen, on.reshape(place, (1, 2)), move
 
 
 def _either(is_first: Any, first: Callable[[], Any], second: Callable[[], Any]) -> Any:

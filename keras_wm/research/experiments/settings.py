@@ -57,8 +57,8 @@ class Settings:
             5e-4; their reference code has none.
         optimizer: `"papers"`, SGD with momentum and a schedule, or `"adam"`, Adam with
             a constant rate of 1e-3. Only for training from scratch.
-        adaptive: Whether `BitErrorRate` adjusts the strength of marks with the margin
-            loss while they are embedded, as it does by default outside of experiments.
+        decoupled: Whether `BitErrorRate` embeds marks with the margin loss by steps of
+            their own, as it does by default outside of experiments.
         families: Families of attacks to try, see `studies.resistance.attacks_on`.
             `None` is all. The experiments of the papers ignore it.
 
@@ -78,7 +78,7 @@ class Settings:
     marks: tuple[str, ...] = RECORDED
     weight_decay: float = WEIGHT_DECAY
     optimizer: str = PAPERS
-    adaptive: bool = False
+    decoupled: bool = False
     families: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
@@ -148,10 +148,10 @@ class Settings:
 
         It is the papers' 0.01 for the cross-entropy. On the digits, networks train for
         1/300 of the papers' steps. That is too few for direct and diff, which change
-        only one or two weights per bit, so they get 0.1. `None` is a strength that
-        `BitErrorRate` adjusts.
+        only one or two weights per bit, so they get 0.1. `None` lets `BitErrorRate`
+        embed the mark.
         """
-        if self.adaptive and SCHEMES[mark].loss == "margin":
+        if self.decoupled and SCHEMES[mark].loss == "margin":
             return None
         if self.data == "digits" and mark in ("direct", "diff"):
             return 0.1
@@ -184,7 +184,7 @@ class Settings:
         # These select the runs of a study, and change no network.
         del settings["seeds"], settings["marks"], settings["families"]
         # Results that were recorded before these could be chosen do not name them.
-        for name, default in (("optimizer", PAPERS), ("adaptive", False)):
+        for name, default in (("optimizer", PAPERS), ("decoupled", False)):
             if settings[name] == default:
                 del settings[name]
         return settings

@@ -170,7 +170,7 @@ def _fit(
     recorder = _HistoryRecorder(model, training.mark, pictures)
     # Only curves of networks from scratch are plotted, and there are many others.
     callbacks += [recorder] if training.from_scratch else []
-    if settings.adaptive and training.mark is not None:
+    if settings.decoupled and training.mark is not None:
         callbacks.append(BitErrorRate())
     x, y, batch = pictures.x_train, pictures.y_train, settings.batch_size
     fitting = {"epochs": training.epochs, "callbacks": callbacks, "verbose": 0}

@@ -154,7 +154,7 @@ def test_a_mark_is_attached_after_a_warm_up(callbacks):
     assert key.anchor is not None
     ber = np.array(history["ber"])
     assert np.isnan(ber[:10]).all()
-    # The strength is adjusted to the 30 epochs that are left: half of them are enough.
+    # The mark is embedded within half of the 30 epochs that are left.
     assert ber[10] > 0 and not ber[26:].any()
     assert keras_wm.verify(model, key).verdict == "proven"
 

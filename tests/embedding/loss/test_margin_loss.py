@@ -17,21 +17,18 @@ INTERVAL = 8
 @pytest.fixture
 def large_kernels(monkeypatch):
     """Lets kernels of this small shape count as large."""
-    interval = np.prod(SHAPE) / INTERVAL, INTERVAL
-    monkeypatch.setattr(margin_loss, "_EMBEDDED", interval)
+    monkeypatch.setattr(margin_loss, "_EVERY_STEP", np.prod(SHAPE) / INTERVAL)
 
 
 def gradient_of(strength=1.0):
     return compiled_gradient(WatermarkRegularizer(fixed_key(BITS), strength=strength))
 
 
-@given(weights=st.integers(1, 2**40), is_held=st.booleans())
-def test_a_step_costs_as_much_on_average_up_to_a_longest_interval(weights, is_held):
-    interval = margin_loss.steps_between(weights, is_held=is_held)
-    size, longest = (2**14, 32) if is_held else (2**17, 8)
+@given(weights=st.integers(1, 2**40))
+def test_a_step_costs_as_much_on_average_up_to_a_longest_interval(weights):
+    interval = margin_loss.steps_between(weights)
     # The choice is made by a number below 1024, so 1024 / k is rounded.
-    expected = np.clip(weights / size, 1, longest)
-    assert interval == pytest.approx(expected, rel=longest / 2048)
+    assert interval == pytest.approx(np.clip(weights / 2**17, 1, 8), rel=8 / 2048)
     assert (1024 / interval) == pytest.approx(round(1024 / interval), abs=1e-9)
 
 
@@ -52,7 +49,7 @@ def test_the_loss_comes_in_one_of_k_steps_and_its_mean_square_is_the_same(
     # 25 +- 4.7 are expected: five standard deviations, a false alarm in 10^6.
     assert 2 <= len(with_loss) <= 48
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(margin_loss, "_EMBEDDED", (1, 1))
+        patch.setattr(margin_loss, "_EVERY_STEP", np.inf)
         in_every_step = gradient_of()(changed)
     np.testing.assert_allclose(with_loss[-1], INTERVAL**0.5 * in_every_step, rtol=1e-3)
 

@@ -58,13 +58,13 @@ def test_a_data_file_is_identified_by_its_name_and_not_by_its_folder(tmp_path):
 
 
 def test_the_new_settings_do_not_change_what_older_results_name():
-    assert not {"optimizer", "adaptive"} & set(Settings().host)
-    host = Settings(optimizer="adam", adaptive=True).host
-    assert (host["optimizer"], host["adaptive"]) == ("adam", True)
+    assert not {"optimizer", "decoupled"} & set(Settings().host)
+    host = Settings(optimizer="adam", decoupled=True).host
+    assert (host["optimizer"], host["decoupled"]) == ("adam", True)
 
 
-def test_an_adaptive_strength_is_left_to_the_callback():
-    settings = Settings(adaptive=True)
+def test_decoupled_marks_are_left_to_the_callback():
+    settings = Settings(decoupled=True)
     assert settings.strength("default") is None
     assert settings.strength("random") == 0.01
 

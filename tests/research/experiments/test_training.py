@@ -54,7 +54,7 @@ def test_training_from_scratch_embeds_the_mark_and_learns_the_task(settings, pic
 def test_an_anchored_mark_is_embedded_after_a_warm_up(settings, pictures):
     mark = Mark("anchored", (group_layer(3),), BITS, owner=77)
     training = Training(0, 6, mark)
-    small_batches = replace(settings, batch=8, adaptive=True)
+    small_batches = replace(settings, batch=8, decoupled=True)
     model, history = train(training, small_batches, pictures, no_parent)
     assert mark.key().anchor is not None
     kernel = np.asarray(model.get_layer(group_layer(3)).kernel)

@@ -242,7 +242,7 @@ def test_the_recorded_networks_are_told_apart_as_the_readme_says(
     optimizer, seeds, networks
 ):
     settings = Settings(
-        seeds=seeds, marks=("default",), optimizer=optimizer, adaptive=True
+        seeds=seeds, marks=("default",), optimizer=optimizer, decoupled=True
     )
     rows = recorded_rows(EXPERIMENT, settings, Records(RECORDS))
     line = lines(EXPERIMENT.tables(rows)[0])["default"]

@@ -1,16 +1,20 @@
-"""The default strength: BitErrorRate adjusts it, whatever the optimizer is."""
+"""Marks without a given strength: BitErrorRate embeds them beside the optimizer."""
 
 import keras
 import numpy as np
 import pytest
 
 from keras_wm import BitErrorRate, WatermarkRegularizer, attach, detach
+from keras_wm.embedding.mark_steps import MarkSteps
 from tests.conftest import fixed_key
 from tests.models import (
     LAYER,
+    UNSEEN_MARGIN,
     Interrupt,
     dense_model,
     expected_ber,
+    expected_margin_loss,
+    expected_scores,
     find_layer,
     fit,
     fit_eagerly,
@@ -24,6 +28,7 @@ OPTIMIZERS = {
     "SGD": lambda: keras.optimizers.SGD(0.01),
     "Adam": lambda: keras.optimizers.Adam(1e-3),
     "Lion": lambda: keras.optimizers.Lion(1e-3),
+    "none": lambda: keras.optimizers.SGD(0.0),
     "accumulation": lambda: keras.optimizers.SGD(
         0.05, momentum=0.9, gradient_accumulation_steps=4
     ),
@@ -55,17 +60,6 @@ def test_the_default_strength_alone_would_not(key):
 
 
 @pytest.mark.study
-def test_the_strength_is_only_raised_where_that_helps(key):
-    # Both are too slow for a mark in 160 steps. But the steps of Lion have a fixed
-    # size, and those of SGD grow with the strength.
-    slow = keras.optimizers.Lion(1e-5), keras.optimizers.SGD(1e-4)
-    lion, sgd = (
-        find_layer(trained(optimizer)).kernel_regularizer.strength for optimizer in slow
-    )
-    assert 1e-4 <= lion < 0.05 < sgd
-
-
-@pytest.mark.study
 def test_the_mark_is_embedded_before_the_deadline_and_not_at_once(key):
     mark = WatermarkRegularizer(key)
     model = dense_model(mark, keras.optimizers.SGD(0.05, momentum=0.9))
@@ -75,33 +69,107 @@ def test_the_mark_is_embedded_before_the_deadline_and_not_at_once(key):
     assert history["z_mean"][2] < 0.5 * history["z_mean"][19]
 
 
-def test_the_strength_changes_the_gradient_and_not_the_value(key):
-    mark = WatermarkRegularizer(key)
-    model = dense_model(mark, keras.optimizers.SGD(1.0))
-    before, value = kernel_of(model), number(model.losses[0])
-    callback = BitErrorRate()
-    callback.set_model(model)
-    callback.set_params({"epochs": 1, "steps": 1})
-    callback.on_train_begin()
-    moved = {}
-    for strength in (1e-4, 3e-4):
-        mark.schedule.set(strength, pauses=False)
-        find_layer(model).kernel.assign(before)
-        assert number(model.losses[0]) == pytest.approx(value, rel=1e-6)
-        x = np.zeros((8, before.shape[0]), "float32")  # no gradient of the task
-        model.run_eagerly = True
-        model.fit(x, np.zeros(8), batch_size=8, verbose=0)
-        moved[strength] = kernel_of(model) - before
-    np.testing.assert_allclose(moved[3e-4], 3 * moved[1e-4], rtol=1e-3, atol=1e-7)
-    assert np.abs(moved[1e-4]).max() > 0
+@pytest.mark.study
+@pytest.mark.parametrize("strength", [None, 1e-2])
+def test_only_a_given_strength_leaves_a_trace_in_the_optimizer(strength, key):
+    """Adam divides what the host learns by the root of these mean squares."""
+    regularizer = WatermarkRegularizer(key, strength=strength)
+    model = dense_model(regularizer, keras.optimizers.Adam(1e-3))
+    kernel = kernel_of(model)
+    x = np.zeros((64, kernel.shape[0]), "float32")  # no gradient of the task
+    rest = {"batch_size": 8, "epochs": 20, "verbose": 0}
+    model.fit(x, np.zeros(64), callbacks=[BitErrorRate()], **rest)
+    of_kernel = [
+        np.abs(keras.ops.convert_to_numpy(variable)).max()
+        for variable in model.optimizer.variables
+        if tuple(variable.shape) == kernel.shape
+    ]
+    assert len(of_kernel) == 2
+    assert (max(of_kernel) > 0) == (strength is not None)
+    assert expected_ber(kernel_of(model), key) == 0
 
 
-def test_a_given_strength_is_never_adjusted(key):
+def test_a_given_strength_stays_in_the_loss(key):
     model = dense_model(WatermarkRegularizer(key, strength=1e-4))
-    fit_eagerly(model, 2, [BitErrorRate()])
-    mark = find_layer(model).kernel_regularizer
-    assert mark.strength == 1e-4
-    assert mark.schedule is None
+    with_mark = number(model.losses[0])
+    during = []
+
+    class Penalty(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            during.append(number(self.model.losses[0]))
+
+    fit_eagerly(model, 2, [BitErrorRate(), Penalty()])
+    assert find_layer(model).kernel_regularizer.strength == 1e-4
+    assert during == pytest.approx([with_mark] * 2, rel=0.2)
+
+
+def test_the_penalty_is_off_while_the_mark_has_steps_and_on_again_later(key):
+    model = dense_model(WatermarkRegularizer(key))
+    during = []
+
+    class Penalty(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            during.append(number(self.model.losses[0]))
+
+    before = number(model.losses[0])
+    fit_eagerly(model, 2, [BitErrorRate(), Penalty()])
+    assert during == [0.0, 0.0]
+    assert number(model.losses[0]) == pytest.approx(
+        1e-4 * expected_margin_loss(kernel_of(model), key, UNSEEN_MARGIN), rel=1e-4
+    )
+    assert before > 0
+
+
+@pytest.mark.study
+def test_a_later_training_without_the_callback_gets_the_penalty(key):
+    """Its compiled steps were traced while the penalty was off."""
+    model = dense_model(WatermarkRegularizer(key), keras.optimizers.SGD(0.0))
+    fit(model, 1, [BitErrorRate()])
+    kernel = kernel_of(model)
+    model.optimizer.learning_rate = 1.0
+    x = np.zeros((8, kernel.shape[0]), "float32")  # no gradient of the task
+    model.fit(x, np.zeros(8), batch_size=8, epochs=20, verbose=0)
+    gained = expected_scores(kernel_of(model), key) - expected_scores(kernel, key)
+    assert gained.mean() > 0.01
+
+
+@pytest.mark.study
+def test_the_hosts_constraint_holds_after_each_step_of_the_mark(key):
+    model = dense_model(WatermarkRegularizer(key))
+    find_layer(model).kernel.constraint = keras.constraints.UnitNorm(axis=0)
+    fit(model, 20, [BitErrorRate()])
+    kernel = kernel_of(model)
+    np.testing.assert_allclose(np.linalg.norm(kernel, axis=0), 1.0, rtol=1e-5)
+    assert expected_ber(kernel, key) == 0
+
+
+@pytest.mark.parametrize("planned", [1, 3, 10, 150, 1000, 10**6, None])
+@pytest.mark.parametrize("units", [64, 20_000])
+def test_the_steps_reach_the_deadline_and_cost_the_same_per_weight(units, planned, key):
+    model = dense_model(WatermarkRegularizer(key), units=units)
+    steps = MarkSteps(model)
+    # Half of the training, at most 1,000 steps; 150 if its length is unknown.
+    deadline = 150 if planned is None else min(planned / 2, 1000)
+    moved = []
+    for step in range(3000):
+        if steps.is_due(step, planned):
+            moved.append(step)
+            steps._last_step = step
+    waits = np.diff([0, *moved])
+    assert max(int(deadline), 1) in moved
+    assert waits[-1] == (16 if units == 64 else 64)
+    assert waits.max() == waits[-1]
+
+
+class Stop(keras.callbacks.Callback):
+    """Stops a training after a number of epochs."""
+
+    def __init__(self, epochs):
+        super().__init__()
+        self._epochs = epochs
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.model.stop_training = epoch + 1 >= self._epochs
 
 
 class Count(keras.callbacks.Callback):
@@ -113,7 +181,7 @@ class Count(keras.callbacks.Callback):
         self.parameters = self.model.count_params()
 
 
-def test_the_strength_is_not_a_weight_of_the_model(key, tmp_path):
+def test_the_switch_is_not_a_weight_of_the_model(key, tmp_path):
     unmarked, model = dense_model(), dense_model(WatermarkRegularizer(key))
     count = Count()
     fit_eagerly(model, 1, [BitErrorRate(), count])
@@ -125,7 +193,7 @@ def test_the_strength_is_not_a_weight_of_the_model(key, tmp_path):
     np.testing.assert_array_equal(kernel_of(unmarked), kernel_of(model))
 
 
-def test_nothing_is_left_of_the_strength_after_training(key):
+def test_nothing_is_left_of_the_switch_after_training(key):
     model = dense_model(WatermarkRegularizer(key))
     paths = [variable.path for variable in model.variables]
     for _ in range(2):
@@ -134,7 +202,7 @@ def test_nothing_is_left_of_the_strength_after_training(key):
 
 
 @pytest.mark.study
-def test_an_exported_model_holds_no_trace_of_the_strength(key, tmp_path):
+def test_an_exported_model_holds_no_trace_of_the_switch(key, tmp_path):
     if keras.backend.backend() != "tensorflow":
         pytest.skip("other backends export through TensorFlow or a compiler")
     model = dense_model(WatermarkRegularizer(key))
@@ -156,16 +224,16 @@ def test_one_regularizer_marks_one_model_after_another(key):
 
 
 @pytest.mark.study
-def test_a_second_training_continues_to_adjust_the_compiled_steps(key):
+def test_a_second_training_completes_the_mark(key):
     mark = WatermarkRegularizer(key)
     model = dense_model(mark, keras.optimizers.SGD(0.01))
-    fit(model, 2, [BitErrorRate()])
+    fit(model, 20, [BitErrorRate(), Stop(2)])
     assert expected_ber(kernel_of(model), key) > 0.1
     fit(model, 20, [BitErrorRate()])
     assert expected_ber(kernel_of(model), key) == 0
 
 
-def test_detach_removes_the_strength_of_an_interrupted_training(key):
+def test_detach_removes_the_switch_of_an_interrupted_training(key):
     model = dense_model()
     count = len(model.variables)
     attach(model, LAYER, key)
