@@ -235,21 +235,16 @@ def test_too_few_networks_are_not_compared(rows):
 RECORDS = Path(__file__).parents[4] / "notebooks/records/digits_covertness.jsonl"
 
 
-@pytest.mark.parametrize(
-    ("optimizer", "seeds", "networks"), [("papers", 10, 80), ("adam", 5, 40)]
-)
-def test_the_recorded_networks_are_told_apart_as_the_readme_says(
-    optimizer, seeds, networks
-):
+@pytest.mark.parametrize("optimizer", ["papers", "adam"])
+def test_the_recorded_networks_are_told_apart_as_the_readme_says(optimizer):
     settings = Settings(
-        seeds=seeds, marks=("default",), optimizer=optimizer, decoupled=True
+        seeds=10, marks=("default",), optimizer=optimizer, decoupled=True
     )
     rows = recorded_rows(EXPERIMENT, settings, Records(RECORDS))
     line = lines(EXPERIMENT.tables(rows)[0])["default"]
-    assert line[0] == f"{networks} and {networks}"
+    assert line[0] == "80 and 80"
     readme = (RECORDS.parents[2] / "README.md").read_text("utf-8")
     found, lower, upper = re.findall(r"\d\.\d\d", line[1])
     stated = " ".join(readme.split())
-    assert f"is {found}, " in stated
-    assert f"{lower} to {upper}" in stated
+    assert re.search(f"is {found}, (with|from) .*{lower} to {upper}", stated)
     assert all(row["ber"] == 0 for row in having(rows, scheme="default"))
