@@ -21,7 +21,6 @@ from keras_wm.embedding.marked_layers import (
     replace_penalties,
     warn_of_shared_slots,
 )
-from keras_wm.embedding.penalty_switch import remove_switches
 from keras_wm.embedding.regularizer import WatermarkRegularizer
 from keras_wm.scheme.capacity import flat_shape, unseen_margin
 from keras_wm.scheme.key import WatermarkKey, check_key
@@ -272,6 +271,5 @@ def detach(model: KerasModel) -> list[str]:
     check_is_model(model)
     names = [marked.name for marked in find_marked_layers(model)]
     replace_penalties(model, lambda mark: mark.regularizer)
-    remove_switches(model)
     rebuild_steps(model)
     return names

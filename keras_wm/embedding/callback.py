@@ -24,7 +24,6 @@ from keras_wm.embedding.measuring import (
     figures,
     measurements,
 )
-from keras_wm.embedding.penalty_switch import remove_switches
 from keras_wm.embedding.training_checks import (
     DriftCheck,
     warn_of_checkpoints,
@@ -156,6 +155,8 @@ class BitErrorRate(keras.callbacks.Callback):
         of each step if a callback wants to be called at its end.
         """
         self._steps_in_epoch = batch
+        if batch and self._drift is None and is_built(self.model):
+            self._begin()
         if not batch and self._drift is not None and self._marks() != self._begun:
             # Another callback has attached a mark at the begin of this epoch.
             self._steps_unmarked = self._steps_before
@@ -196,7 +197,8 @@ class BitErrorRate(keras.callbacks.Callback):
 
     def finish(self) -> None:
         """Leaves the model as it was found, and warns of incomplete marks."""
-        remove_switches(self.model)
+        if self._mark_steps is not None:
+            self._mark_steps.finish()
         if self._drift is None:
             return
         measured = measurements(self.model)

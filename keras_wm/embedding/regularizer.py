@@ -181,9 +181,9 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
             kernel: Float tensor of rank 2 or more, filters last.
 
         Returns:
-            A scalar tensor, 0 without the key.
+            A scalar tensor, 0 without the key and while the mark has steps of its own.
         """
-        if self.key is None:
+        if self.key is None or self.is_off:
             return ops.cast(0.0, keras.config.floatx())
         weights = value_of(kernel)
         loss = self._embedding_loss(ops.cast(weights, compute_dtype(weights)))
@@ -309,8 +309,8 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
         )
         self.strength = self._given_strength or DEFAULT_STRENGTH[loss]
         self.decoupled = strength is None and loss == "margin" and key is not None
-        # The `PenaltySwitch` of trainings in which the mark has steps of its own.
-        self.switch: Any = None
+        # Whether the mark has steps of its own at the moment.
+        self.is_off = False
         self.margin = None if margin is None else _positive("margin", margin)
         self.regularizer = keras.regularizers.get(regularizer)
         if isinstance(self.regularizer, WatermarkRegularizer):
@@ -333,8 +333,7 @@ class WatermarkRegularizer(keras.regularizers.Regularizer):
             return ops.sum(self.bit_losses(kernel))
         projection = self.projection(kernel.shape)
         weights = max(prod(projection.shape), self.weights_in_all)
-        is_on = None if self.switch is None else self.switch.is_on.value
-        return margin_loss(kernel, projection, steps_between(weights), is_on)
+        return margin_loss(kernel, projection, steps_between(weights))
 
     def _settings(self) -> dict[str, Any]:
         names = ("commitment", "loss", "margin", "slot", "anchor")

@@ -92,7 +92,7 @@ class DriftCheck:
         for name in self._still(measured):
             regularizer = measured[name].marked.regularizer
             latest = deadline if regularizer.decoupled else _STEPS
-            if steps >= max(latest, _STEPS) and name not in self._warned:
+            if steps > max(latest, _STEPS) and name not in self._warned:
                 self._warned.add(name)
                 cause = self._likely_cause(self._before[name], measured[name])
                 warnings.warn(

@@ -154,8 +154,16 @@ def test_kernel_and_optimizer_lie_on_the_devices_as_asked(answers, way):
 @pytest.mark.parametrize(("way", "run"), PAIRS)
 def test_several_devices_give_the_history_of_one(answers, way, run):
     one, several = answers[f"one: {run}"], answers[f"{way}: {run}"]
-    for value in ("loss", "ber", "z_mean", "z_min", "embedding_loss"):
-        np.testing.assert_allclose(several[value], one[value], rtol=1e-5, atol=1e-5)
+    # A step of the mark ranks the weights, and the order of a sum over the devices can
+    # swap two that differ in the last digit.
+    for value, close in {
+        "loss": 1e-5,
+        "ber": 1e-5,
+        "z_mean": 1e-4,
+        "z_min": 1e-4,
+        "embedding_loss": 1e-4,
+    }.items():
+        np.testing.assert_allclose(several[value], one[value], rtol=close, atol=close)
 
 
 LARGE = {"tensorflow": ["mirrored"], "jax": ["columns"], "torch": []}[BACKEND]

@@ -5,7 +5,14 @@ import numpy as np
 import pytest
 
 import keras_wm
-from keras_wm import BitErrorRate, attach, detach, publish, verify
+from keras_wm import (
+    BitErrorRate,
+    WatermarkRegularizer,
+    attach,
+    detach,
+    publish,
+    verify,
+)
 from tests.models import (
     FEATURES,
     LAYER,
@@ -103,6 +110,20 @@ def test_without_the_callback_a_warning_says_what_to_do(key):
     model = with_lora(dense_model(mark(key)))
     with pytest.warns(UserWarning, match=r"Pass keras_wm\.BitErrorRate\(\) to fit"):
         fit(model, 1)
+
+
+@pytest.mark.study
+@pytest.mark.parametrize("rank", [4, 16])
+def test_a_mark_without_a_strength_moves_the_factors(key, rank):
+    model = with_lora(dense_model(WatermarkRegularizer(key)), rank)
+    model.optimizer.learning_rate = 1e-3
+    frozen = frozen_kernel(model)
+    history = fit(model, 20, [BitErrorRate()])
+    assert history["ber"][-1] == expected_ber(kernel_of(model), key) == 0
+    np.testing.assert_array_equal(frozen_kernel(model), frozen)
+    # The factors have room for the mark, and it takes little more.
+    change = np.linalg.norm(kernel_of(model) - frozen)
+    assert change < np.linalg.norm(frozen)
 
 
 @pytest.mark.study

@@ -4,13 +4,13 @@ import keras
 import numpy as np
 import pytest
 
-from keras_wm import BitErrorRate, WatermarkRegularizer, attach, detach
+from keras_wm import BitErrorRate, WatermarkRegularizer
 from keras_wm.embedding.mark_steps import MarkSteps
 from tests.conftest import fixed_key
 from tests.models import (
-    LAYER,
     UNSEEN_MARGIN,
     Interrupt,
+    compile_model,
     dense_model,
     expected_ber,
     expected_margin_loss,
@@ -126,7 +126,7 @@ def test_a_later_training_without_the_callback_gets_the_penalty(key):
     model = dense_model(WatermarkRegularizer(key), keras.optimizers.SGD(0.0))
     fit(model, 1, [BitErrorRate()])
     kernel = kernel_of(model)
-    model.optimizer.learning_rate = 1.0
+    model.optimizer.learning_rate = 10.0
     x = np.zeros((8, kernel.shape[0]), "float32")  # no gradient of the task
     model.fit(x, np.zeros(8), batch_size=8, epochs=20, verbose=0)
     gained = expected_scores(kernel_of(model), key) - expected_scores(kernel, key)
@@ -172,37 +172,49 @@ class Stop(keras.callbacks.Callback):
         self.model.stop_training = epoch + 1 >= self._epochs
 
 
-class Count(keras.callbacks.Callback):
-    """Counts the model's variables and its weights while it is trained."""
+class Record(keras.callbacks.Callback):
+    """Keeps the model's training step and its variables while it is trained."""
 
     def on_epoch_begin(self, epoch, logs=None):
-        self.variables = len(self.model.variables)
-        self.weights = len(self.model.weights), len(self.model.get_weights())
-        self.parameters = self.model.count_params()
+        self.step = self.model.train_function
+        self.variables = [variable.path for variable in self.model.variables]
 
 
-def test_the_switch_is_not_a_weight_of_the_model(key, tmp_path):
-    unmarked, model = dense_model(), dense_model(WatermarkRegularizer(key))
-    count = Count()
-    fit_eagerly(model, 1, [BitErrorRate(), count])
-    assert count.variables > len(unmarked.variables)
-    assert count.weights == (len(unmarked.weights), len(unmarked.weights))
-    assert count.parameters == unmarked.count_params()
-    model.save_weights(tmp_path / "a.weights.h5")
-    unmarked.load_weights(tmp_path / "a.weights.h5")
-    np.testing.assert_array_equal(kernel_of(unmarked), kernel_of(model))
+def test_the_model_has_no_variable_more_while_it_is_trained(key):
+    record, paths = Record(), []
+    for regularizer in (None, WatermarkRegularizer(key)):
+        model = dense_model(regularizer)
+        fit_eagerly(model, 1, [BitErrorRate(), record] if regularizer else [record])
+        paths.append([path.rpartition("/")[2] for path in record.variables])
+    assert paths[0] == paths[1]
 
 
-def test_nothing_is_left_of_the_switch_after_training(key):
-    model = dense_model(WatermarkRegularizer(key))
-    paths = [variable.path for variable in model.variables]
-    for _ in range(2):
-        fit_eagerly(model, 1, [BitErrorRate()])
-        assert [variable.path for variable in model.variables] == paths
+def test_steps_are_compiled_once_for_all_trainings(key):
+    model, record = dense_model(WatermarkRegularizer(key)), Record()
+    steps = []
+    for with_mark in (True, False, True, False):
+        fit_eagerly(model, 1, [BitErrorRate(), record] if with_mark else [record])
+        steps.append(record.step)
+    assert steps[0] is steps[2] and steps[1] is steps[3]
+    assert steps[0] is not steps[1]
+    compile_model(model)
+    fit_eagerly(model, 1, [BitErrorRate(), record])
+    assert record.step is not steps[0]
+
+
+def test_an_interrupted_training_leaves_the_penalty_to_the_one_after_the_next(key):
+    model, record = dense_model(WatermarkRegularizer(key)), Record()
+    with pytest.raises(KeyboardInterrupt):
+        fit_eagerly(model, 1, [BitErrorRate(), Interrupt(-1)])
+    fit_eagerly(model, 1, [BitErrorRate(), record])
+    step = record.step
+    fit_eagerly(model, 1, [record])
+    assert record.step is not step
+    assert number(model.losses[0]) > 0
 
 
 @pytest.mark.study
-def test_an_exported_model_holds_no_trace_of_the_switch(key, tmp_path):
+def test_an_exported_model_holds_no_trace_of_the_mark(key, tmp_path):
     if keras.backend.backend() != "tensorflow":
         pytest.skip("other backends export through TensorFlow or a compiler")
     model = dense_model(WatermarkRegularizer(key))
@@ -231,17 +243,6 @@ def test_a_second_training_completes_the_mark(key):
     assert expected_ber(kernel_of(model), key) > 0.1
     fit(model, 20, [BitErrorRate()])
     assert expected_ber(kernel_of(model), key) == 0
-
-
-def test_detach_removes_the_switch_of_an_interrupted_training(key):
-    model = dense_model()
-    count = len(model.variables)
-    attach(model, LAYER, key)
-    with pytest.raises(KeyboardInterrupt):
-        fit_eagerly(model, 1, [BitErrorRate(), Interrupt(-1)])
-    assert len(model.variables) > count
-    detach(model)
-    assert len(model.variables) == count
 
 
 def test_the_config_leaves_the_strength_to_the_next_training(key):

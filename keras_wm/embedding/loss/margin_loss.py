@@ -45,10 +45,7 @@ def steps_between(weights: int) -> float:
 
 
 def margin_loss(
-    kernel: Any,
-    projection: KernelProjection,
-    interval: float = 1.0,
-    is_on: Any = None,
+    kernel: Any, projection: KernelProjection, interval: float = 1.0
 ) -> Any:
     r"""Returns the margin loss of a kernel; of a large one in some of the steps only.
 
@@ -71,7 +68,6 @@ def margin_loss(
         kernel: The kernel W, a float tensor of any rank, filters last.
         projection: The projection of kernels of its shape.
         interval: k. Defaults to 1, the loss in every step.
-        is_on: Scalar tensor: with 0, no step gets the loss. Defaults to `None`, on.
 
     Returns:
         Scalar tensor.
@@ -92,7 +88,7 @@ def margin_loss(
                 projection.bands,
             )
 
-        if interval == 1.0 and is_on is None:
+        if interval == 1.0:
             value, slopes, noise = measured()
 
             def whole(*args: Any, upstream: Any = None) -> Any:
@@ -100,7 +96,7 @@ def margin_loss(
 
             return value, whole
 
-        is_chosen, place, move = _choice(weights, interval, is_on)
+        is_chosen, place, move = _choice(weights, interval)
 
         def nothing() -> Any:
             zeros = ops.zeros((projection.bits,), weights.dtype)
@@ -134,7 +130,7 @@ def _loss_and_slopes(weights: Any, projection: KernelProjection) -> Any:
     return ops.sum(ops.square(shortfall)), -2.0 * shortfall / norm, noise
 
 
-def _choice(weights: Any, interval: float, is_on: Any) -> Any:
+def _choice(weights: Any, interval: float) -> Any:
     """Returns whether a step gets the loss, and a nudge for a step without it.
 
     The hash of the weights on the grid is a whole number below `_NUMBERS`. Any change
@@ -149,7 +145,6 @@ def _choice(weights: Any, interval: float, is_on: Any) -> Any:
     Args:
         weights: The kernel, shape `(M, L)`.
         interval: k.
-        is_on: As for `margin_loss`.
 
     Returns:
         Tuple of a scalar bool, the place of the weight that is moved, shape `(1, 2)`,
@@ -163,7 +158,6 @@ def _choice(weights: Any, interval: float, is_on: Any) -> Any:
         # PyTorch runs each operation on its own, which takes ten times as long as the
         # same operation of NumPy, and a step in Python has to know the choice anyway.
         read, on = ops.convert_to_numpy(read), np
-        is_on = None if is_on is None else float(is_on)
     rms = on.sqrt(on.mean(on.square(read)))
     units = on.floor(read * (_RESOLUTION / on.maximum(rms, _TINY)))
     total = on.sum(units - on.floor(units / _NUMBERS) * _NUMBERS)
@@ -172,10 +166,7 @@ def _choice(weights: Any, interval: float, is_on: Any) -> Any:
     place = on.stack([row * row_stride, column * column_stride])
     direction = 1.0 - 2.0 * (column % 2)
     move = direction * _NUDGE / on.maximum(rms, SMALLEST_RMS)
-    is_chosen = number * interval < _NUMBERS
-    if is_on is not None:
-        is_chosen, move = on.logical_and(is_chosen, is_on > 0), move * is_on
-    return is_chosen, on.reshape(place, (1, 2)), move
+    return number * interval < _NUMBERS, on.reshape(place, (1, 2)), move
 
 
 def _either(is_first: Any, first: Callable[[], Any], second: Callable[[], Any]) -> Any:
